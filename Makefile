@@ -1,0 +1,69 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+BIN := .venv/bin
+IMAGE ?= broadcast-service
+# Not in .venv, where `uv sync` would uninstall it.
+UV := $(or $(shell command -v uv 2>/dev/null),build/uv/bin/uv)
+INSTALLED := .venv/.installed
+
+.PHONY: help run test check protos fmt test-crash bench image lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(INSTALLED) ## the service with everything it needs, on this machine (ARGS="--help")
+	@exec $(BIN)/python -m service sandbox $(ARGS)
+
+test: $(INSTALLED) ## all tests but the long ones (PYTEST_ARGS="-k name", TEST_DATABASE_URL=... for a server of yours)
+	$(BIN)/pytest tests -m "not crash_matrix and not long" $(PYTEST_ARGS)
+
+check: $(INSTALLED) ## every check that runs no test: style, types, architecture, contract, image, lock
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/buf lint protos
+	$(BIN)/buf format protos --diff --exit-code
+	@tag=$$(git describe --tags --abbrev=0 main 2>/dev/null || git describe --tags --abbrev=0 2>/dev/null); \
+	if [ -n "$$tag" ]; then \
+		echo "buf breaking against $$tag"; \
+		$(BIN)/buf breaking protos --against ".git#tag=$$tag,subdir=protos"; \
+	else \
+		echo "!!! SKIPPED: buf breaking has no tag to compare with !!!"; \
+	fi
+	$(BIN)/python protos/generate.py --check
+	$(BIN)/hadolint Dockerfile
+	$(UV) lock --check
+
+protos: $(INSTALLED) ## write the Python of the .proto files, beside them
+	$(BIN)/buf format protos --write
+	$(BIN)/python protos/generate.py
+
+fmt: $(INSTALLED) ## format everything, mend what can be mended
+	$(BIN)/ruff check --fix --exit-zero
+	$(BIN)/ruff format
+	$(BIN)/buf format protos --write
+
+test-crash: $(INSTALLED) ## the crash matrix: killed at every failpoint, converged after each (minutes)
+	$(BIN)/python -m tests.crash.matrix $(ARGS)
+
+bench: $(INSTALLED) ## measure the service under load
+	$(BIN)/python -m tests.bench $(ARGS)
+
+image: ## build the container image (IMAGE=name:tag)
+	docker build --tag $(IMAGE) .
+
+lock: | $(UV) ## resolve the dependencies into uv.lock (ARGS="--upgrade")
+	$(UV) lock $(ARGS)
+
+clean: ## delete what is made here: environment, caches, the sandbox's data
+	rm -rf .venv build dist .sandbox .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED): uv.lock pyproject.toml protos/pyproject.toml clients/python/pyproject.toml | $(UV)
+	$(UV) sync --frozen
+	@touch $@
+
+build/uv/bin/uv:
+	python3 -m venv build/uv
+	build/uv/bin/python -m pip install --quiet --disable-pip-version-check uv

@@ -1,0 +1,151 @@
+"""Every way in which we say no.
+
+    ServiceError
+    ├── InvalidField              one or more fields of the request are wrong
+    ├── RequestIdReused           same request_id, other content
+    ├── PageTokenInvalid
+    ├── ResumeTokenInvalid
+    ├── BroadcastNotFound
+    ├── BroadcastExists
+    ├── EtagMismatch
+    ├── StateForbids
+    ├── FieldImmutable
+    ├── ResumeTokenExpired
+    ├── Overloaded
+    ├── StoreUnavailable
+    └── ShuttingDown
+
+    ProviderError                 a call to a provider did not succeed; never leaves the reconciler
+    LeaseLost                     another replica has the broadcast now; stop at once
+
+`ServiceError.reason` is a value of the proto enum ErrorReason without its prefix; a test keeps the two sets equal.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import ClassVar
+
+
+class ServiceError(Exception):
+    reason: ClassVar[str]
+
+    def __init__(self, message: str, **metadata: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.metadata = metadata
+        self.retry_after: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Violation:
+    field: str
+    """Path from the request: `spec.destinations[0].url`."""
+    description: str
+
+
+class InvalidField(ServiceError):
+    reason = "INVALID_FIELD"
+
+    def __init__(self, *violations: Violation) -> None:
+        first = violations[0]
+        super().__init__(f"{first.field}: {first.description}", field=first.field)
+        self.violations = violations
+
+
+class RequestIdReused(ServiceError):
+    reason = "REQUEST_ID_REUSED"
+
+
+class PageTokenInvalid(ServiceError):
+    reason = "PAGE_TOKEN_INVALID"
+
+
+class ResumeTokenInvalid(ServiceError):
+    reason = "RESUME_TOKEN_INVALID"
+
+
+class BroadcastNotFound(ServiceError):
+    reason = "BROADCAST_NOT_FOUND"
+
+    def __init__(self, broadcast_id: str) -> None:
+        super().__init__(f"there is no broadcast {broadcast_id!r}", broadcast_id=broadcast_id)
+
+
+class BroadcastExists(ServiceError):
+    reason = "BROADCAST_EXISTS"
+
+    def __init__(self, broadcast_id: str) -> None:
+        super().__init__(f"the id {broadcast_id!r} is taken", broadcast_id=broadcast_id)
+
+
+class EtagMismatch(ServiceError):
+    reason = "ETAG_MISMATCH"
+
+
+class StateForbids(ServiceError):
+    reason = "STATE_FORBIDS"
+
+
+class FieldImmutable(ServiceError):
+    reason = "FIELD_IMMUTABLE"
+
+
+class ResumeTokenExpired(ServiceError):
+    reason = "RESUME_TOKEN_EXPIRED"
+
+
+class Overloaded(ServiceError):
+    reason = "OVERLOADED"
+
+
+class StoreUnavailable(ServiceError):
+    reason = "STORE_UNAVAILABLE"
+
+
+class ShuttingDown(ServiceError):
+    reason = "SHUTTING_DOWN"
+
+
+class Outcome(StrEnum):
+    """What a failed call means for the thing it was about. Everything else about an error is for people."""
+
+    NOT_SENT = "not_sent"
+    """It never left: no effect."""
+    REFUSED = "refused"
+    """Refused for what it asks: no effect, and no use in asking again."""
+    MISSING = "missing"
+    """What it is about does not exist."""
+    CREDENTIALS = "credentials"
+    """Our credentials are refused: no effect."""
+    THROTTLED = "throttled"
+    """Too many requests: no effect, later."""
+    UNAVAILABLE = "unavailable"
+    """Refused for now: no effect, later."""
+    AMBIGUOUS = "ambiguous"
+    """Sent, and nobody knows: it may have had, or may still have, its effect."""
+
+
+class ProviderError(Exception):
+    def __init__(  # noqa: PLR0913 - the fields of one record
+        self,
+        message: str,
+        *,
+        provider: str,
+        operation: str,
+        outcome: Outcome,
+        code: str = "",
+        retry_after: timedelta | None = None,
+    ) -> None:
+        super().__init__(f"{provider} {operation}: {code or outcome}: {message}")
+        self.provider = provider
+        self.operation = operation
+        self.outcome = outcome
+        self.code = code
+        self.message = message
+        """Without secrets: adapters redact before they raise."""
+        self.retry_after = retry_after
+
+
+class LeaseLost(Exception):  # noqa: N818 - a fact, not a failure
+    """The fence moved on: whatever this pass was about to write is not ours to write."""

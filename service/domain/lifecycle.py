@@ -1,0 +1,174 @@
+"""What the callers' writes do to a broadcast. Pure: each takes what is stored and answers what to store.
+
+None answers "nothing to do": the write was done before.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from datetime import datetime
+
+from service.domain.broadcast import (
+    Broadcast,
+    Carrier,
+    DeliveryPolicy,
+    EndReason,
+    Spec,
+    State,
+    Target,
+)
+from service.domain.errors import EtagMismatch, FieldImmutable, StateForbids
+from service.domain.secret import Secret
+
+LIVE_FIELDS = frozenset({"title", "layout", "delivery_policy", "destinations"})
+"""Fields of the spec that may change after the start."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    reason: str
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    broadcast: Broadcast
+    events: tuple[Event, ...]
+    wake: bool = True
+
+
+def start(stored: Broadcast, now: datetime) -> Change | None:
+    match stored.target:
+        case Target.LIVE:
+            return None
+        case Target.ENDED:
+            raise _forbidden(stored, "StartBroadcast", "it was stopped, and a broadcast runs once: create another")
+        case Target.CREATED:
+            return Change(
+                broadcast=replace(
+                    stored,
+                    target=Target.LIVE,
+                    state=State.STARTING,
+                    start_time=now,
+                    status=replace(stored.status, state_time=now),
+                ),
+                events=(Event(reason="START_REQUESTED"),),
+            )
+
+
+def stop(stored: Broadcast, now: datetime, note: str) -> Change | None:
+    if stored.target is Target.ENDED:
+        return None
+    ended = stored.target is Target.CREATED
+    return Change(
+        broadcast=replace(
+            stored,
+            target=Target.ENDED,
+            end_reason=EndReason.STOPPED,
+            state=State.ENDED if ended else State.STOPPING,
+            end_time=now if ended else None,
+            status=replace(stored.status, state_reason=EndReason.STOPPED, state_time=now),
+        ),
+        events=(Event(reason="STOP_REQUESTED", message=note),),
+        wake=not ended,
+    )
+
+
+def set_on_air(stored: Broadcast, now: datetime, *, on_air: bool) -> Change | None:
+    del now
+    if stored.spec.delivery_policy is not DeliveryPolicy.MANUAL:
+        raise _forbidden(stored, "SetOnAir", "its delivery policy is not MANUAL")
+    if stored.target is Target.ENDED:
+        raise _forbidden(stored, "SetOnAir", "it was stopped")
+    if stored.on_air == on_air:
+        return None
+    return Change(
+        broadcast=replace(stored, on_air=on_air),
+        events=(Event(reason="ON_AIR_REQUESTED" if on_air else "OFF_AIR_REQUESTED"),),
+        wake=stored.target is Target.LIVE,
+    )
+
+
+def update(  # noqa: PLR0913 - the parts of one request
+    stored: Broadcast,
+    now: datetime,
+    *,
+    etag: str,
+    spec: Spec,
+    keys: Mapping[str, Secret],
+    labels: dict[str, str] | None,
+    paths: Iterable[str],
+) -> Change | None:
+    """*paths* are names of fields of the spec; *labels* None leaves them as they are."""
+    del now
+    check_etag(stored, etag)
+    names = set(paths)
+    if names and stored.target is not Target.CREATED:
+        _check_live(stored, spec, names)
+    merged = replace(stored.spec, **{name: getattr(spec, name) for name in names})
+    kept = _keep_keys(stored, merged, keys) if "destinations" in names else stored.destination_keys
+    spec_changed = merged != stored.spec or kept != stored.destination_keys
+    labels_changed = labels is not None and labels != stored.labels
+    if not spec_changed and not labels_changed:
+        return None
+    what = sorted({f.name for f in fields(Spec) if getattr(merged, f.name) != getattr(stored.spec, f.name)})
+    return Change(
+        broadcast=replace(
+            stored,
+            spec=merged,
+            destination_keys=kept,
+            labels=labels if labels is not None else stored.labels,
+            generation=stored.generation + spec_changed,
+            version=stored.version + 1,
+        ),
+        events=(Event(reason="UPDATED", message=", ".join([*what, *(["labels"] if labels_changed else [])])),),
+        wake=stored.target is Target.LIVE,
+    )
+
+
+def delete(stored: Broadcast, now: datetime, *, etag: str) -> Change | None:
+    del now
+    check_etag(stored, etag)
+    if not stored.state.at_rest:
+        raise _forbidden(stored, "DeleteBroadcast", "it is not at rest: stop it first")
+    return Change(
+        broadcast=replace(stored, deleted=True, destination_keys={}),
+        events=(Event(reason="DELETED"),),
+        wake=False,
+    )
+
+
+def check_etag(stored: Broadcast, etag: str) -> None:
+    if etag and etag != stored.etag:
+        raise EtagMismatch(
+            f"the etag of {stored.id!r} is {stored.etag!r} by now, not {etag!r}", broadcast_id=stored.id, etag=stored.etag
+        )
+
+
+def _check_live(stored: Broadcast, spec: Spec, names: set[str]) -> None:
+    for name in sorted(names - LIVE_FIELDS):
+        if getattr(spec, name) != getattr(stored.spec, name):
+            raise _immutable(name)
+    if "destinations" in names and spec.carried_by(Carrier.MUX) != stored.spec.carried_by(Carrier.MUX):
+        raise _immutable("destinations", "; those by MUX are")
+
+
+def _immutable(name: str, which: str = "; it is") -> FieldImmutable:
+    return FieldImmutable(f"spec.{name}{which} fixed since the start", field=f"spec.{name}")
+
+
+def _keep_keys(stored: Broadcast, spec: Spec, keys: Mapping[str, Secret]) -> dict[str, Secret]:
+    """An empty key keeps the stored one of the same name and url."""
+    urls = {destination.name: destination.url for destination in stored.spec.destinations}
+    kept: dict[str, Secret] = {}
+    for destination in spec.destinations:
+        key = keys.get(destination.name, Secret(""))
+        if not key and urls.get(destination.name) == destination.url:
+            key = stored.destination_keys.get(destination.name, key)
+        kept[destination.name] = key
+    return kept
+
+
+def _forbidden(stored: Broadcast, method: str, why: str) -> StateForbids:
+    return StateForbids(
+        f"{method} of {stored.id!r} is not possible: {why}", broadcast_id=stored.id, state=stored.state, method=method
+    )

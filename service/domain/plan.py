@@ -1,0 +1,607 @@
+"""plan(): from what is wanted and what was seen to what to do next. Pure: no clock, no I/O, no chance.
+
+Invariants, each a property test:
+- at most one step per resource;
+- nothing is created once the target is ENDED;
+- an egress is started only when no other can publish: every earlier one was seen to end, or holds a dead key;
+- a plan whose steps succeed reaches `done` in a bounded number of rounds, from any state, once the target is ENDED;
+- planning twice from the same facts gives the same plan.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from service.domain.broadcast import (
+    AnyResource,
+    Broadcast,
+    Carrier,
+    DeliveryPolicy,
+    Egress,
+    EgressStatus,
+    EndReason,
+    Kind,
+    Phase,
+    Room,
+    Stream,
+    StreamStatus,
+    Target,
+    seconds,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """How long we wait for what. Seconds."""
+
+    start_deadline_s: float = 120.0
+    """For room and live stream, from the first attempt to create them (not from the wait for a budget)."""
+    host_wait_s: float = 1800.0
+    """From READY to the first host; then the broadcast ends with NO_HOST."""
+    host_return_s: float = 300.0
+    """A host who was live and left may come back this long; then the broadcast ends with HOST_LEFT."""
+    egress_start_s: float = 60.0
+    """From the start of an egress to ACTIVE. Room composite waits for its page without a limit of its own
+    (livekit/egress pkg/pipeline/controller.go), so this is the only one."""
+    ingest_start_s: float = 75.0
+    """From an ACTIVE egress to an active live stream."""
+    egress_stop_s: float = 45.0
+    """From StopEgress to a terminal status: the encoder drains for at most 30 s."""
+    list_lag_s: float = 2.0
+    """A list may lag behind a create by this much."""
+    stream_grace_s: float = 30.0
+    """A create without an answer that no list shows after this time did not happen."""
+    egress_grace_s: float = 90.0
+    """The same for an egress: LiveKit tries a start for 10 + 20 + 40 s after the caller has left
+    (livekit/protocol rpc/egress_client.go)."""
+    lookup_s: float = 2.0
+    """Between two looks for something whose existence is not known, or whose absence is awaited."""
+    watch_s: float = 3.0
+    """Between two looks at an egress that is on its way."""
+    ingest_watch_s: float = 5.0
+    """Between two looks at a live stream whose media should come any moment."""
+    delete_retry_s: float = 10.0
+    """A delete that was confirmed but not seen is called again after this time."""
+    replan_s: float = 300.0
+    """A broadcast in its wanted state is planned again this often, whatever anybody noticed."""
+    starts_window_s: float = 600.0
+    starts_limit: int = 5
+    """Egress starts of one broadcast in a window: a loop of failing starts costs money."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateRoom:
+    ordinal: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteRoom:
+    ordinal: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateStream:
+    ordinal: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DisableStream:
+    ordinal: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettleRecordings:
+    ordinal: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteStream:
+    ordinal: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResetKey:
+    """The fence: an egress start that lands late, or a worker that nobody sees, holds a dead key afterwards."""
+
+    ordinal: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartEgress:
+    ordinal: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopEgress:
+    ordinal: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetLayout:
+    ordinal: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetDestinations:
+    ordinal: int
+    add: tuple[str, ...]
+    remove: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteOff:
+    """What nobody ever saw within its grace does not exist."""
+
+    kind: Kind
+    ordinal: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndBroadcast:
+    reason: EndReason
+
+
+RoomStep = CreateRoom | DeleteRoom
+StreamStep = CreateStream | DisableStream | SettleRecordings | DeleteStream | ResetKey
+EgressStep = StartEgress | StopEgress | SetLayout | SetDestinations
+Step = RoomStep | StreamStep | EgressStep | WriteOff | EndBroadcast
+
+
+def target_of(step: Step) -> tuple[Kind, int] | None:
+    """The resource a step acts on; None for the broadcast itself."""
+    match step:
+        case CreateRoom() | DeleteRoom():
+            return Kind.ROOM, step.ordinal
+        case CreateStream() | DisableStream() | SettleRecordings() | DeleteStream() | ResetKey():
+            return Kind.STREAM, step.ordinal
+        case StartEgress() | StopEgress() | SetLayout() | SetDestinations():
+            return Kind.EGRESS, step.ordinal
+        case WriteOff():
+            return step.kind, step.ordinal
+        case EndBroadcast():
+            return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    steps: tuple[Step, ...] = ()
+    wait_until: datetime | None = None
+    """When to plan again if nothing wakes us before. None with no steps: at rest."""
+    done: bool = False
+    """Target ENDED and nothing is left."""
+    blocked: str = ""
+    """Why no egress is started although one is wanted: a stable upper-case word."""
+
+
+class View:
+    """The resources of one broadcast, sorted into the questions that planning asks."""
+
+    def __init__(self, resources: Sequence[AnyResource]) -> None:
+        self.rooms = sorted((r for r in resources if isinstance(r, Room)), key=lambda r: r.ordinal)
+        self.streams = sorted((r for r in resources if isinstance(r, Stream)), key=lambda r: r.ordinal)
+        self.egresses = sorted((r for r in resources if isinstance(r, Egress)), key=lambda r: r.ordinal)
+
+    @property
+    def room(self) -> Room | None:
+        return next((room for room in reversed(self.rooms) if room.phase is not Phase.GONE), None)
+
+    @property
+    def stream(self) -> Stream | None:
+        """The one in use: the first that is there, or else the latest attempt."""
+        living = [stream for stream in self.streams if stream.phase is not Phase.GONE]
+        return next((stream for stream in living if stream.phase is Phase.PRESENT), living[-1] if living else None)
+
+    def can_publish(self, egress: Egress) -> bool:
+        """Whether media of this egress may reach the live stream, now or when a late start lands."""
+        stream = self.stream
+        if egress.end_seen or stream is None:
+            return False
+        return egress.key_epoch >= stream.key_epoch
+
+    @property
+    def egress(self) -> Egress | None:
+        """The one that delivers or is to deliver."""
+        return next(
+            (
+                egress
+                for egress in reversed(self.egresses)
+                if egress.phase in (Phase.INTENDED, Phase.UNKNOWN, Phase.PRESENT) and self.can_publish(egress)
+            ),
+            None,
+        )
+
+
+def plan(broadcast: Broadcast, resources: Sequence[AnyResource], now: datetime, timing: Timing) -> Plan:
+    view = View(resources)
+    match broadcast.target:
+        case Target.CREATED:
+            return Plan()
+        case Target.LIVE:
+            return _Live(broadcast, view, now, timing).plan()
+        case Target.ENDED:
+            return _End(broadcast, view, now, timing).plan()
+
+
+def next_ordinal(resources: Sequence[AnyResource]) -> int:
+    return max((resource.ordinal for resource in resources), default=-1) + 1
+
+
+def wants_egress(broadcast: Broadcast, view: View) -> bool:
+    """Whether an egress should run: a host publishes, or one ran already and the host may come back to it."""
+    if broadcast.spec.delivery_policy is DeliveryPolicy.MANUAL and not broadcast.on_air:
+        return False
+    room = view.room
+    if room is None or room.phase is not Phase.PRESENT:
+        return False
+    return bool(room.host_publishing) or view.egress is not None
+
+
+class _Planner:
+    def __init__(self, broadcast: Broadcast, view: View, now: datetime, timing: Timing) -> None:
+        self.broadcast = broadcast
+        self.view = view
+        self.now = now
+        self.timing = timing
+        self.steps: list[Step] = []
+        self.waits: list[datetime] = []
+        self.blocked = ""
+
+    def due(self, resource: AnyResource) -> bool:
+        """Whether its back-off is over; if not, the plan waits for it."""
+        if resource.retry_at is not None and resource.retry_at > self.now:
+            self.waits.append(resource.retry_at)
+            return False
+        return True
+
+    def reached(self, moment: datetime) -> bool:
+        if moment <= self.now:
+            return True
+        self.waits.append(moment)
+        return False
+
+    def look_again(self, resource: AnyResource, every_s: float) -> None:
+        last = resource.observed_at or resource.changed_at
+        self.waits.append(max(last + seconds(every_s), self.now))
+
+    def finish(self, *, done: bool = False) -> Plan:
+        return Plan(
+            steps=tuple(self.steps),
+            wait_until=None if done else min(self.waits, default=None),
+            done=done,
+            blocked=self.blocked,
+        )
+
+    def resolve(self, resource: Stream | Egress, grace_s: float) -> None:
+        """A create without an answer: looks go on until it is found or its grace is over."""
+        over = resource.intended_at + seconds(grace_s)
+        if resource.observed_at is not None and resource.observed_at >= over:
+            self.steps.append(
+                WriteOff(kind=resource.kind, ordinal=resource.ordinal, why="no list showed it within its grace")
+            )
+            return
+        self.waits.append(over)
+        self.look_again(resource, self.timing.lookup_s)
+
+    def stop(self, egress: Egress, why: str) -> None:
+        """Towards the end of one egress, whatever phase it is in."""
+        match egress.phase:
+            case Phase.PRESENT:
+                if self.due(egress):
+                    self.steps.append(StopEgress(ordinal=egress.ordinal, why=why))
+            case Phase.DELETING:
+                # A worker that died leaves a record that stays ACTIVE for ever and answers every stop with 408
+                # (livekit/egress#950): after its time it is written off, and the key fences it.
+                gave_up = egress.changed_at + seconds(self.timing.egress_stop_s)
+                if egress.observed_at is not None and egress.observed_at >= gave_up:
+                    self.steps.append(
+                        WriteOff(kind=Kind.EGRESS, ordinal=egress.ordinal, why="it was not seen to end after its stop")
+                    )
+                elif not egress.acked and self.due(egress):
+                    self.steps.append(StopEgress(ordinal=egress.ordinal, why=why))
+                else:
+                    self.waits.append(gave_up)
+                    self.look_again(egress, self.timing.lookup_s)
+            case Phase.INTENDED | Phase.UNKNOWN:
+                self.resolve(egress, self.timing.egress_grace_s)
+            case Phase.GONE:
+                pass
+
+
+class _Live(_Planner):
+    def plan(self) -> Plan:
+        reason = self.end_reason()
+        if reason is not None:
+            self.steps.append(EndBroadcast(reason=reason))
+            return self.finish()
+        self.plan_room()
+        self.plan_stream()
+        self.plan_egress()
+        self.waits.append(self.now + seconds(self.timing.replan_s))
+        return self.finish()
+
+    def end_reason(self) -> EndReason | None:
+        broadcast, view, timing = self.broadcast, self.view, self.timing
+        if any(resource.refused for resource in (*view.rooms[-1:], *view.streams[-1:])):
+            return EndReason.PROVIDER_REFUSED
+        if broadcast.ready_time is None:
+            if self.start_overdue(view.rooms) or self.start_overdue(view.streams):
+                return EndReason.START_TIMEOUT
+            return None
+        stream, room = view.stream, view.room
+        if stream is None or stream.phase is Phase.DELETING:
+            return EndReason.STREAM_LOST
+        if stream.status is StreamStatus.DISABLED:
+            return EndReason.TEST_LIMIT if broadcast.spec.test else EndReason.STREAM_DISABLED
+        if broadcast.live_time is not None:
+            if self.reached(broadcast.live_time + seconds(broadcast.spec.max_duration_s)):
+                return EndReason.MAX_DURATION
+            away = room is not None and room.host_publishing is False and room.host_since is not None
+            if away and self.reached((room.host_since or self.now) + seconds(timing.host_return_s)):  # pyright: ignore[reportOptionalMemberAccess]
+                return EndReason.HOST_LEFT
+        elif not (room and room.host_publishing) and self.reached(broadcast.ready_time + seconds(timing.host_wait_s)):
+            return EndReason.NO_HOST
+        return None
+
+    def start_overdue(self, resources: Sequence[Room] | Sequence[Stream]) -> bool:
+        if not resources or any(resource.phase is Phase.PRESENT for resource in resources):
+            return False
+        return self.reached(resources[0].intended_at + seconds(self.timing.start_deadline_s))
+
+    def plan_room(self) -> None:
+        room = self.view.room
+        if room is None:
+            self.steps.append(CreateRoom(ordinal=next_ordinal(self.view.rooms)))
+        elif room.unresolved and self.due(room):
+            # Creating a room of the same name again answers the same room, so an unknown one is simply created again.
+            self.steps.append(CreateRoom(ordinal=room.ordinal))
+
+    def plan_stream(self) -> None:
+        view = self.view
+        for extra in view.streams:
+            if extra is not view.stream and extra.phase in (Phase.PRESENT, Phase.DELETING):
+                self.delete_stream(extra)
+        stream = view.stream
+        if stream is None:
+            if not view.streams or self.due(view.streams[-1]):
+                self.steps.append(CreateStream(ordinal=next_ordinal(view.streams)))
+        elif stream.unresolved:
+            self.resolve(stream, self.timing.stream_grace_s)
+
+    def delete_stream(self, stream: Stream) -> None:
+        if stream.phase is Phase.PRESENT or not stream.acked:
+            if self.due(stream):
+                self.steps.append(DeleteStream(ordinal=stream.ordinal))
+        elif stream.observed_at is not None and stream.observed_at >= stream.changed_at + seconds(
+            self.timing.delete_retry_s
+        ):
+            self.steps.append(DeleteStream(ordinal=stream.ordinal))
+        else:
+            self.look_again(stream, self.timing.lookup_s)
+
+    def plan_egress(self) -> None:
+        view = self.view
+        current = view.egress
+        for egress in view.egresses:
+            if egress is not current:
+                self.stop(egress, "it is not the one in use")
+        if not wants_egress(self.broadcast, view):
+            if current is not None:
+                self.stop(current, "it is not wanted now")
+            return
+        if current is None:
+            self.start_egress()
+        elif current.phase is Phase.PRESENT:
+            self.keep_egress(current)
+        else:
+            self.resolve_start(current)
+
+    def resolve_start(self, egress: Egress) -> None:
+        """A start without an answer. It need not be waited for until its grace is over: once no list shows it, the key is
+        reset, and whatever lands later cannot publish."""
+        seen_after = egress.intended_at + seconds(self.timing.list_lag_s)
+        if egress.observed_at is not None and egress.observed_at >= seen_after:
+            self.reset_key()
+        else:
+            self.waits.append(seen_after)
+            self.look_again(egress, self.timing.lookup_s)
+
+    def reset_key(self) -> None:
+        stream = self.view.stream
+        if stream is not None and stream.phase is Phase.PRESENT and self.due(stream):
+            self.steps.append(ResetKey(ordinal=stream.ordinal))
+
+    def start_egress(self) -> None:
+        view, timing = self.view, self.timing
+        stream, room = view.stream, view.room
+        if stream is None or stream.phase is not Phase.PRESENT or room is None or room.phase is not Phase.PRESENT:
+            return
+        recent = [e for e in view.egresses if e.intended_at > self.now - seconds(timing.starts_window_s)]
+        if len(recent) >= timing.starts_limit:
+            self.blocked = "START_LIMIT"
+            self.waits.append(recent[-timing.starts_limit].intended_at + seconds(timing.starts_window_s))
+            return
+        if view.egresses and not self.due(view.egresses[-1]):
+            self.blocked = "BACK_OFF"
+            return
+        able = [egress for egress in view.egresses if view.can_publish(egress)]
+        leaving = [egress for egress in able if egress.phase is Phase.DELETING]
+        if stream.key_stale or (able and not leaving):
+            self.reset_key()
+        elif leaving:
+            # stop() looks at it until it has ended or is written off; a written-off one is fenced by the branch above.
+            self.blocked = "PREVIOUS_ENDING"
+        else:
+            self.steps.append(StartEgress(ordinal=next_ordinal(view.egresses)))
+
+    def keep_egress(self, egress: Egress) -> None:
+        timing, stream = self.timing, self.view.stream
+        since = egress.status_since or egress.changed_at
+        if egress.status in (EgressStatus.UNKNOWN, EgressStatus.STARTING):
+            if self.reached(egress.intended_at + seconds(timing.egress_start_s)):
+                self.stop(egress, f"it did not start within {timing.egress_start_s:g} s")
+            else:
+                self.look_again(egress, timing.watch_s)
+            return
+        if egress.status is EgressStatus.ENDING:
+            self.look_again(egress, timing.watch_s)
+            return
+        if stream is not None and stream.status is not StreamStatus.ACTIVE:
+            began = max(since, stream.status_since or since)
+            if self.reached(began + seconds(timing.ingest_start_s)):
+                self.stop(egress, f"the live stream got no media within {timing.ingest_start_s:g} s")
+                return
+            self.look_again(stream, timing.ingest_watch_s)
+        if not egress.delivering:
+            self.look_again(egress, timing.watch_s)
+        self.keep_outputs(egress)
+
+    def keep_outputs(self, egress: Egress) -> None:
+        spec = self.broadcast.spec
+        wanted = tuple(destination.name for destination in spec.carried_by(Carrier.EGRESS))
+        add = tuple(name for name in wanted if name not in egress.destinations)
+        remove = tuple(name for name in egress.destinations if name not in wanted)
+        if (add or remove) and self.due(egress):
+            self.steps.append(SetDestinations(ordinal=egress.ordinal, add=add, remove=remove))
+        elif not add and not remove and spec.layout != egress.layout and self.due(egress):
+            self.steps.append(SetLayout(ordinal=egress.ordinal))
+
+
+class _End(_Planner):
+    """Take-down in the order that leaves no gap: the live stream refuses publishers first, then the egress stops, then the
+    room goes, then the live stream; each is gone only when seen absent."""
+
+    def plan(self) -> Plan:
+        self.plan_streams()
+        self.plan_egresses()
+        self.plan_rooms()
+        everything = (*self.view.rooms, *self.view.streams, *self.view.egresses)
+        return self.finish(done=all(resource.phase is Phase.GONE for resource in everything))
+
+    @property
+    def pushing(self) -> list[Egress]:
+        """Egresses that were not told to stop yet."""
+        return [
+            egress
+            for egress in self.view.egresses
+            if egress.phase is Phase.PRESENT or (egress.phase is Phase.DELETING and not egress.acked)
+        ]
+
+    def plan_streams(self) -> None:
+        for stream in self.view.streams:
+            match stream.phase:
+                case Phase.INTENDED | Phase.UNKNOWN:
+                    self.resolve(stream, self.timing.stream_grace_s)
+                case Phase.PRESENT:
+                    self.take_down_stream(stream)
+                case Phase.DELETING:
+                    self.redelete_stream(stream)
+                case Phase.GONE:
+                    pass
+
+    def take_down_stream(self, stream: Stream) -> None:
+        # Nobody was ever given the key of a stream that no egress was started for.
+        used = bool(self.view.egresses)
+        if not self.due(stream):
+            return
+        if used and not stream.disabled:
+            self.steps.append(DisableStream(ordinal=stream.ordinal))
+        elif self.pushing:
+            pass
+        elif used and not stream.recordings_settled:
+            self.steps.append(SettleRecordings(ordinal=stream.ordinal))
+        else:
+            self.steps.append(DeleteStream(ordinal=stream.ordinal))
+
+    def redelete_stream(self, stream: Stream) -> None:
+        stale = stream.changed_at + seconds(self.timing.delete_retry_s)
+        if (not stream.acked or (stream.observed_at or stream.changed_at) >= stale) and self.due(stream):
+            self.steps.append(DeleteStream(ordinal=stream.ordinal))
+        else:
+            self.look_again(stream, self.timing.lookup_s)
+
+    def plan_egresses(self) -> None:
+        # A disable that fails must not keep the egress running, which is what costs.
+        closed = all(
+            stream.disabled or stream.failures > 0
+            for stream in self.view.streams
+            if stream.phase is Phase.PRESENT
+        )
+        for egress in self.view.egresses:
+            if closed or egress.phase is not Phase.PRESENT:
+                self.stop(egress, "the broadcast ends")
+
+    def plan_rooms(self) -> None:
+        for room in self.view.rooms:
+            match room.phase:
+                case Phase.INTENDED | Phase.UNKNOWN | Phase.PRESENT:
+                    if not self.pushing and self.due(room):
+                        self.steps.append(DeleteRoom(ordinal=room.ordinal))
+                case Phase.DELETING:
+                    stale = room.changed_at + seconds(self.timing.delete_retry_s)
+                    if (not room.acked or (room.observed_at or room.changed_at) >= stale) and self.due(room):
+                        self.steps.append(DeleteRoom(ordinal=room.ordinal))
+                    else:
+                        self.look_again(room, self.timing.lookup_s)
+                case Phase.GONE:
+                    pass
+
+
+def to_observe(  # noqa: C901 - one question per kind and phase, in one place
+    broadcast: Broadcast, resources: Sequence[AnyResource], now: datetime, timing: Timing
+) -> frozenset[tuple[Kind, int]]:
+    """What to look at before planning: what is not known, what is on its way, what somebody saw to disagree."""
+    view = View(resources)
+    wanted: set[tuple[Kind, int]] = set()
+
+    def older(resource: AnyResource, age_s: float) -> bool:
+        last = resource.observed_at
+        return last is None or now - last >= timedelta(seconds=age_s)
+
+    for resource in resources:
+        if resource.phase is Phase.GONE:
+            continue
+        dirty = broadcast.dirty_at is not None and (
+            resource.observed_at is None or resource.observed_at < broadcast.dirty_at
+        )
+        look = False
+        match resource.phase:
+            case Phase.INTENDED | Phase.UNKNOWN:
+                # A room needs no look: it is created again.
+                look = not isinstance(resource, Room) and older(resource, timing.lookup_s)
+            case Phase.DELETING:
+                look = resource.acked and older(resource, timing.lookup_s) or _overdue(resource, now, timing)
+            case Phase.PRESENT if broadcast.target is Target.LIVE:
+                look = dirty or _on_its_way(resource, view, now, timing)
+            case _:
+                pass
+        if look:
+            wanted.add((resource.kind, resource.ordinal))
+    return frozenset(wanted)
+
+
+def _overdue(resource: AnyResource, now: datetime, timing: Timing) -> bool:
+    """A stop that never gets an answer: whether it ended is seen in the list only."""
+    return (
+        isinstance(resource, Egress)
+        and now >= resource.changed_at + seconds(timing.lookup_s)
+        and (resource.observed_at is None or now - resource.observed_at >= seconds(timing.lookup_s))
+    )
+
+
+def _on_its_way(resource: AnyResource, view: View, now: datetime, timing: Timing) -> bool:
+    last = resource.observed_at or resource.changed_at
+    match resource:
+        case Egress():
+            return not resource.delivering and now - last >= seconds(timing.watch_s)
+        case Stream():
+            egress = view.egress
+            return (
+                egress is not None
+                and egress.status is EgressStatus.ACTIVE
+                and resource.status is not StreamStatus.ACTIVE
+                and now - last >= seconds(timing.ingest_watch_s)
+            )
+        case Room():
+            return False

@@ -1,0 +1,205 @@
+"""status_of(): from the resources to what callers are told. Pure, and the only place where a state is decided."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from service.domain.broadcast import (
+    AnyResource,
+    Broadcast,
+    Carrier,
+    Condition,
+    ConditionType,
+    DestinationState,
+    DestinationStatus,
+    Egress,
+    EgressStatus,
+    EndReason,
+    Output,
+    OutputState,
+    Phase,
+    Resource,
+    State,
+    Status,
+    Stream,
+    StreamStatus,
+    Target,
+)
+from service.domain.plan import Plan, View
+
+_Fact = tuple[bool | None, str, str]
+
+
+def state_of(broadcast: Broadcast, resources: Sequence[AnyResource]) -> tuple[State, str]:
+    """The state and its reason."""
+    view = View(resources)
+    match broadcast.target:
+        case Target.CREATED:
+            return State.CREATED, ""
+        case Target.ENDED:
+            reason = broadcast.end_reason or EndReason.STOPPED
+            if any(resource.phase is not Phase.GONE for resource in resources):
+                return State.STOPPING, reason
+            return (State.FAILED if reason.failed else State.ENDED), reason
+        case Target.LIVE:
+            return _live_state(broadcast, view)
+
+
+def _live_state(broadcast: Broadcast, view: View) -> tuple[State, str]:
+    met, reason, _ = _playable(view)
+    if met:
+        return State.LIVE, ""
+    if broadcast.live_time is not None:
+        return State.INTERRUPTED, reason
+    if _there(view.room) and _there(view.stream):
+        return State.READY, reason
+    return State.STARTING, ""
+
+
+def status_of(
+    broadcast: Broadcast, resources: Sequence[AnyResource], plan: Plan | None, now: datetime
+) -> tuple[State, Status]:
+    view = View(resources)
+    state, reason = state_of(broadcast, resources)
+    before = broadcast.status
+    stream, egress, room = view.stream, view.egress, view.room
+    at_rest = state.at_rest
+    settled = tuple(recording for each in view.streams for recording in each.recordings)
+    moved = state is not broadcast.state or reason != before.state_reason
+    return state, Status(
+        state_reason=reason,
+        state_time=now if moved or before.state_time is None else before.state_time,
+        observed_generation=_observed_generation(broadcast, view, plan),
+        conditions=() if state is State.CREATED else _conditions(view, before.conditions, plan, now),
+        playback_id=stream.playback_id if stream is not None and not at_rest else "",
+        destinations=tuple(_destination(broadcast, view)),
+        room_sid=room.sid if room is not None else "",
+        egress_id=egress.external_id if egress is not None else "",
+        stream_id=stream.external_id if stream is not None else "",
+        asset_id=stream.active_asset_id if stream is not None else "",
+        recordings=settled,
+        last_error=before.last_error,
+        next_attempt_time=None if at_rest or plan is None else plan.wait_until,
+    )
+
+
+def same_but_for_time(left: Status, right: Status) -> bool:
+    """Whether only the time of the next attempt differs, which is not worth a change of its own."""
+    return replace(left, next_attempt_time=None) == replace(right, next_attempt_time=None)
+
+
+def _there(resource: Resource | None) -> bool:
+    return resource is not None and resource.phase is Phase.PRESENT
+
+
+def _observed_generation(broadcast: Broadcast, view: View, plan: Plan | None) -> int:
+    """The providers show the newest spec when no step is left that would bring it to them."""
+    egress = view.egress
+    behind = egress is not None and (
+        egress.layout != broadcast.spec.layout
+        or set(egress.destinations) != {each.name for each in broadcast.spec.carried_by(Carrier.EGRESS)}
+    )
+    if broadcast.target is Target.CREATED or behind or plan is None:
+        return broadcast.status.observed_generation
+    return broadcast.generation
+
+
+def _conditions(
+    view: View, before: Sequence[Condition], plan: Plan | None, now: datetime
+) -> tuple[Condition, ...]:
+    facts: dict[ConditionType, _Fact] = {
+        ConditionType.ROOM_READY: _existence(view.room),
+        ConditionType.STREAM_READY: _existence(view.stream),
+        ConditionType.HOST_PUBLISHING: _host(view),
+        ConditionType.EGRESS_RUNNING: _egress(view, plan.blocked if plan is not None else ""),
+        ConditionType.INGEST_ACTIVE: _ingest(view.stream),
+        ConditionType.PLAYABLE: _playable(view),
+    }
+    earlier = {condition.type: condition for condition in before}
+    conditions: list[Condition] = []
+    for type_, (met, reason, message) in facts.items():
+        last = earlier.get(type_)
+        since = last.transition_time if last is not None and last.met is met else now
+        conditions.append(Condition(type=type_, met=met, reason=reason, message=message, transition_time=since))
+    return tuple(conditions)
+
+
+def _existence(resource: Resource | None) -> _Fact:
+    if resource is None:
+        return False, "ABSENT", ""
+    match resource.phase:
+        case Phase.PRESENT:
+            return True, "PRESENT", ""
+        case Phase.INTENDED | Phase.UNKNOWN:
+            return None, "UNKNOWN", "created, and no answer came: it is being looked for"
+        case Phase.DELETING:
+            return False, "DELETING", ""
+        case Phase.GONE:
+            return False, "ABSENT", ""
+
+
+def _host(view: View) -> _Fact:
+    room = view.room
+    if room is None or room.phase is not Phase.PRESENT:
+        return False, "NO_ROOM", ""
+    if room.host_publishing is None:
+        return None, "NOT_OBSERVED", "nobody looked yet"
+    return (True, "PUBLISHING", "") if room.host_publishing else (False, "NO_HOST", "nobody publishes in the room")
+
+
+def _egress(view: View, blocked: str) -> _Fact:
+    egress = view.egress
+    if egress is None:
+        last = view.egresses[-1] if view.egresses else None
+        return False, blocked or "NOT_RUNNING", last.error if last is not None else ""
+    if egress.unresolved:
+        return None, "UNKNOWN", "started, and no answer came: it is being looked for"
+    if egress.delivering:
+        return True, "DELIVERING", ""
+    if egress.status is EgressStatus.ACTIVE:
+        return False, "CONNECTING", next((output.message for output in egress.outputs if output.name == ""), "")
+    return False, egress.status or "STARTING", egress.error
+
+
+def _ingest(stream: Stream | None) -> _Fact:
+    if stream is None:
+        return False, "NO_STREAM", ""
+    match stream.status:
+        case StreamStatus.ACTIVE:
+            return True, "ACTIVE", ""
+        case StreamStatus.IDLE:
+            return False, "IDLE", ""
+        case StreamStatus.DISABLED:
+            return False, "DISABLED", ""
+        case StreamStatus.UNKNOWN:
+            return None, "NOT_OBSERVED", ""
+
+
+def _playable(view: View) -> _Fact:
+    """Moving pictures need all three: the live stream has media, the egress is connected now, and somebody publishes.
+    The live stream alone stays active through its reconnect window while viewers see a slate."""
+    for met, reason, message in (_host(view), _egress(view, ""), _ingest(view.stream)):
+        if not met:
+            return met, f"{reason}" if met is None else reason, message
+    return True, "PLAYING", ""
+
+
+def _destination(broadcast: Broadcast, view: View) -> Sequence[DestinationStatus]:
+    outputs: dict[str, Output] = {}
+    egress, stream = view.egress, view.stream
+    if isinstance(egress, Egress):
+        outputs |= {output.name: output for output in egress.outputs if output.name}
+    if stream is not None:
+        outputs |= {relay.name: relay for relay in stream.relays}
+    states = {
+        OutputState.CONNECTING: DestinationState.CONNECTING,
+        OutputState.ACTIVE: DestinationState.ACTIVE,
+        OutputState.FAILED: DestinationState.FAILED,
+        OutputState.FINISHED: DestinationState.IDLE,
+    }
+    return [
+        DestinationStatus(name=each.name, state=states[outputs[each.name].state], message=outputs[each.name].message)
+        if each.name in outputs
+        else DestinationStatus(name=each.name, state=DestinationState.IDLE)
+        for each in broadcast.spec.destinations
+    ]

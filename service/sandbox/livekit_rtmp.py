@@ -1,0 +1,198 @@
+"""RTMP outputs of a simulated egress: stream urls with their redaction, and one push per url.
+
+Sources: livekit/egress pkg/config/urls.go, livekit/egress pkg/pipeline/builder/stream.go, livekit/protocol
+utils/redact.go.
+"""
+
+import asyncio
+import contextlib
+import json
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import aiohttp
+
+from service.sandbox.livekit_twirp import TwirpError, psrpc_error
+from service.sandbox.livekit_world import World
+
+RECONNECT_FOR_S = 30.0
+"""Counted from the first disconnect (pkg/pipeline/builder/stream.go, livenessIdleTimeout)."""
+_RECONNECT_PAUSE_S = 0.5
+"""The real loop has no backoff; a try still takes a round trip."""
+
+_CLOSING = aiohttp.ClientWSTimeout(ws_close=0.2)  # pyright: ignore[reportCallIssue]
+
+_RTMP_URL = re.compile(r"(rtmps?://)(.*/)(.*/)(\S*)( live=1)?")
+_SHORTHAND_URL = re.compile(r"(mux|twitch)://(\S+)")
+_TWITCH = "rtmps://ingest.global-contribute.live-video.net:443/app/{}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamUrl:
+    expanded: str
+    """With the stream key: never shown, never logged."""
+    redacted: str
+    """Of the expanded form, as in `StreamInfo.url`."""
+    host: str
+    key: str
+
+
+def redact_identifier(identifier: str) -> str:
+    """`{abc...xyz}`: three characters at each end of 9 or more, two of 6, one of 3, else none."""
+    shown = min(len(identifier) // 3, 3)
+    return f"{{{identifier[:shown]}...{identifier[len(identifier) - shown :]}}}"
+
+
+def redact_request_url(url: str) -> str:
+    """The form that a request is echoed in: a shorthand keeps its scheme."""
+    if match := _SHORTHAND_URL.fullmatch(url):
+        return f"{match[1]}://{redact_identifier(match[2])}"
+    if match := _RTMP_URL.fullmatch(url):
+        return f"{match[1]}{match[2]}{match[3]}{redact_identifier(match[4])}{match[5] or ''}"
+    return url
+
+
+def expand(url: str) -> str:
+    """`mux://KEY` and `twitch://KEY` in full; anything else as it is."""
+    parts = urlsplit(url)
+    if parts.scheme == "mux":
+        return f"rtmps://global-live.mux.com:443/app/{parts.netloc}"
+    if parts.scheme == "twitch":
+        return _TWITCH.format(parts.netloc)
+    return url
+
+
+def parse_stream_url(url: str) -> StreamUrl:
+    """The refusal names the whole url, stream key included, as the real one does (pkg/errors/errors.go)."""
+    try:
+        scheme = urlsplit(url).scheme
+    except ValueError as error:
+        raise invalid_url(url, str(error)) from None
+    if scheme not in ("rtmp", "rtmps", "mux", "twitch"):
+        raise invalid_url(url, "invalid scheme")
+    expanded = expand(url)
+    match = _RTMP_URL.fullmatch(expanded)
+    if match is None:
+        raise invalid_url(url, "rtmp urls must be of format rtmp(s)://{host}(/{path})/{app}/{stream_key}( live=1)")
+    return StreamUrl(
+        expanded=expanded,
+        redacted=redact_request_url(expanded),
+        host=(urlsplit(expanded).hostname or "").lower(),
+        key=match[4],
+    )
+
+
+def invalid_url(url: str, reason: str) -> TwirpError:
+    return psrpc_error("invalid_argument", f"invalid url {url}: {reason}")
+
+
+class _PublishRefused(Exception):
+    pass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PushEvents:
+    """What a push tells its egress. None of them may block."""
+
+    connected: Callable[[], None]
+    retried: Callable[[], None]
+    lost: Callable[[], None]
+    failed: Callable[[str], None]
+
+
+class Push:
+    """One publisher at one url, from the first connection until it is cancelled or gives up."""
+
+    def __init__(
+        self, world: World, session: aiohttp.ClientSession, url: StreamUrl, *, owner: str, events: PushEvents
+    ) -> None:
+        """*owner*: room name and egress id, what a fault may match besides the redacted url."""
+        self._world = world
+        self._session = session
+        self._url = url
+        self._events = events
+        self._cut = asyncio.Event()
+        self.target = f"{url.redacted} {owner}"
+        self.connected = False
+
+    async def run(self) -> None:
+        """An error before anything got through is final; after that it reconnects for 30 s, without backoff."""
+        try:
+            await self._publish()
+        except _PublishRefused:
+            return self._events.failed("Connection error")
+        while await self._reconnect():
+            continue
+        return self._events.failed("Connection error")
+
+    async def _reconnect(self) -> bool:
+        """Publish again and stay for as long as it lasts. False: 30 s have passed without success."""
+        window = asyncio.create_task(self._world.clock.sleep(RECONNECT_FOR_S))
+        try:
+            while not window.done():
+                self._events.retried()
+                with contextlib.suppress(_PublishRefused):
+                    await self._publish()
+                    return True
+                await self._world.clock.sleep(_RECONNECT_PAUSE_S)
+            return False
+        finally:
+            window.cancel()
+
+    async def _publish(self) -> None:
+        """Returns when an established push was lost."""
+        if self._world.faults.take("publish", self.target, "rtmp_refuse") is not None:
+            raise _PublishRefused
+        base = self._world.settings.ingests.get(self._url.host)
+        if base is None:
+            await self._to_destination()
+        else:
+            await self._to_ingest(f"{base.rstrip('/')}/app/{quote(self._url.key, safe='')}")
+        self._events.lost()
+
+    async def _to_ingest(self, address: str) -> None:
+        try:
+            socket = await self._session.ws_connect(address, timeout=_CLOSING)
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            raise _PublishRefused from None
+        async with socket:
+            no_media = self._world.faults.take("publish", self.target, "rtmp_no_media") is not None
+            await socket.send_str(json.dumps({"media": not no_media}))
+            await self._established(self._until_closed(socket))
+
+    async def _to_destination(self) -> None:
+        self._world.effects.append("destination.connected", self._url.redacted)
+        try:
+            await self._established(asyncio.Event().wait())
+        finally:
+            self._world.effects.append("destination.disconnected", self._url.redacted)
+
+    async def _established(self, closed: Awaitable[object]) -> None:
+        """Until *closed*, or until a fault cuts the connection."""
+        self.connected = True
+        self._cut.clear()
+        waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(closed), asyncio.ensure_future(self._cut.wait())]
+        dropper: asyncio.Task[None] | None = None
+        if fault := self._world.faults.take("publish", self.target, "rtmp_drop"):
+            dropper = self._world.background.spawn(self.drop_after(fault.delay_s))
+        self._events.connected()
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self.connected = False
+            for wait in waits:
+                wait.cancel()
+            if dropper is not None:
+                dropper.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+
+    async def drop_after(self, delay_s: float) -> None:
+        await self._world.clock.sleep(delay_s)
+        self._cut.set()
+
+    async def _until_closed(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        async for _ in socket:
+            continue

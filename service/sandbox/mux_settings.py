@@ -1,0 +1,49 @@
+"""Settings of the Mux simulator."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MuxSimulatorSettings:
+    """`*_s` are seconds of the provider's time unless said otherwise. What Mux does not document is an option here."""
+
+    token_id: str
+    token_secret: str
+    environment_id: str = "sbx001"
+    environment_name: str = "sandbox"
+    webhook_url: str | None
+    webhook_secret: str
+    webhook_timeout_s: float = 5.0
+    """Real seconds."""
+    webhook_retry_waits_s: tuple[float, ...] = (10, 30, 60, 300, 900, 1800, 3600, 7200, 14400, 28800, 28800)
+    """Growing, 24 h in all (mux.com/docs, Listen for webhooks); the schedule itself is not documented."""
+    post_rate: float = 1.0
+    """POST /video/ a real second; 0 = no limit (mux.com/docs, Make API requests)."""
+    post_burst: float = 5
+    """Not documented by Mux; nor is `other_burst`."""
+    other_rate: float = 5.0
+    """All other calls a real second; 0 = no limit."""
+    other_burst: float = 25
+    connect_to_active_s: float = 10.0
+    """From the first media of a connection to `active`."""
+    asset_ready_s: float = 2.0
+    """From `active` to the asset's `ready`."""
+    no_media_cut_s: float = 300.0
+    complete_grace_s: float = 60.0
+    """How long `complete` leaves the encoder connected."""
+    test_limit_s: float = 300.0
+    test_asset_life_s: float = 86_400.0
+    endlist_s: float = 30.0
+    """How long the live playlist with its end mark stays after `idle`, before 412."""
+    second_publisher: Literal["accept", "reject"] = "accept"
+    """Undocumented. `accept` lets a test see the double."""
+    reconnect_after_complete: Literal["new_asset", "reject"] = "new_asset"
+    """A publish while `complete` still keeps the old connection."""
+    reset_closes_publisher: bool = False
+    """Undocumented: whether a key reset cuts the encoder that is connected with the old key."""
+    ingest_protocol: str = "rtmp"
+    """`active_ingest_protocol`; a value unknown to mux_python 5.1.2 makes its models raise ValueError."""
+    signing_keys: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Key id -> RSA public key (PEM). Empty: the signature of a playback token is not checked."""

@@ -1,0 +1,241 @@
+"""What callers read and write. A write and its request id are one transaction, and no provider is ever called here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from service.domain.broadcast import Broadcast, Spec, State, Status, Target
+from service.domain.errors import BroadcastExists, BroadcastNotFound, RequestIdReused
+from service.domain.lifecycle import Change, Event
+from service.domain.secret import Secret
+from service.failpoints import failpoint
+from service.store.changes import append
+from service.store.database import Database
+from service.store.rows import BROADCAST_COLUMNS, Rows
+
+if TYPE_CHECKING:
+    from service.store.database import Connection
+
+_WRITE = """
+UPDATE broadcast SET
+  spec = $2, labels = $3, secrets = $4, generation = $5, version = $6, target = $7, on_air = $8, state = $9, status = $10,
+  end_reason = $11, start_time = $12, end_time = $13, deleted = $14, update_time = now(),
+  due_at = CASE WHEN $15 THEN now() ELSE due_at END,
+  lane = CASE WHEN $15 THEN $16 ELSE lane END,
+  trace_context = coalesce($17, trace_context)
+WHERE id = $1
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What makes a retry of a write safe. An empty id makes nothing safe."""
+
+    id: str
+    method: str
+    digest: bytes
+    """SHA-256 of the content without the id."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    ids: tuple[str, ...] = ()
+    states: tuple[State, ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+    owner_id: str = ""
+    created_after: datetime | None = None
+
+    def matches(self, *, id: str, state: State, labels: dict[str, str], owner_id: str, create_time: datetime) -> bool:
+        return (
+            (not self.ids or id in self.ids)
+            and (not self.states or state in self.states)
+            and all(labels.get(key) == value for key, value in self.labels)
+            and (not self.owner_id or owner_id == self.owner_id)
+            and (self.created_after is None or create_time >= self.created_after)
+        )
+
+
+def lane_of(target: Target, *, ready: bool) -> int:
+    """Stop before start before everything else."""
+    match target:
+        case Target.ENDED:
+            return 0
+        case Target.LIVE if not ready:
+            return 1
+        case _:
+            return 2
+
+
+class Broadcasts:
+    def __init__(self, database: Database, rows: Rows) -> None:
+        self._database = database
+        self._rows = rows
+
+    async def create(
+        self, broadcast_id: str, spec: Spec, keys: dict[str, Secret], labels: dict[str, str], request: Request
+    ) -> Broadcast:
+        """Raises BroadcastExists, RequestIdReused, StoreUnavailable."""
+        async with self._database.transaction() as connection:
+            if (earlier := await self._replayed(connection, request, broadcast_id)) is not None:
+                return await self._read(connection, earlier)
+            row = await connection.fetchrow(
+                "INSERT INTO broadcast (id, spec, labels, secrets, status) VALUES ($1, $2, $3, $4, $5) "
+                f"ON CONFLICT (id) DO NOTHING RETURNING {BROADCAST_COLUMNS}",  # noqa: S608 - a constant
+                broadcast_id,
+                msgspec.to_builtins(spec),
+                labels,
+                self._rows.seal_keys(broadcast_id, keys),
+                msgspec.to_builtins(Status(), builtin_types=(datetime,)),
+            )
+            if row is None:
+                raise BroadcastExists(broadcast_id)
+            await append(connection, broadcast_id, [Event(reason="CREATED")], actor="caller", before=None)
+            failpoint("api.create.before_commit")
+        failpoint("api.create.after_commit")
+        return self._rows.broadcast(row)
+
+    async def change(
+        self,
+        broadcast_id: str,
+        decide: Callable[[Broadcast, datetime], Change | None],
+        request: Request,
+        *,
+        trace_context: str | None = None,
+    ) -> Broadcast:
+        """Apply *decide* to what is stored, under its lock. Raises what *decide* raises, BroadcastNotFound,
+        RequestIdReused, StoreUnavailable."""
+        point = {"StartBroadcast": "api.start", "StopBroadcast": "api.stop"}.get(request.method)
+        async with self._database.transaction() as connection:
+            if (earlier := await self._replayed(connection, request, broadcast_id)) is not None:
+                return await self._read(connection, earlier)
+            row = await connection.fetchrow(
+                f"SELECT {BROADCAST_COLUMNS}, secrets, now() AS read_at FROM broadcast "  # noqa: S608 - a constant
+                "WHERE id = $1 AND NOT deleted FOR NO KEY UPDATE",
+                broadcast_id,
+            )
+            if row is None:
+                raise BroadcastNotFound(broadcast_id)
+            stored = self._rows.broadcast(row, row["secrets"])
+            change = decide(stored, row["read_at"])
+            if change is not None:
+                await self._write(connection, change, trace_context)
+                await append(connection, broadcast_id, change.events, actor="caller", before=stored)
+            if point:
+                failpoint(f"{point}.before_commit")
+        if point:
+            failpoint(f"{point}.after_commit")
+        if change is None:
+            return stored
+        return replace(change.broadcast, update_time=row["read_at"])
+
+    async def _write(self, connection: Connection, change: Change, trace_context: str | None) -> None:
+        new = change.broadcast
+        await connection.execute(
+            _WRITE,
+            new.id,
+            msgspec.to_builtins(new.spec),
+            new.labels,
+            self._rows.seal_keys(new.id, new.destination_keys),
+            new.generation,
+            new.version,
+            new.target,
+            new.on_air,
+            new.state,
+            msgspec.to_builtins(new.status),
+            new.end_reason,
+            new.start_time,
+            new.end_time,
+            new.deleted,
+            change.wake,
+            lane_of(new.target, ready=new.ready_time is not None),
+            trace_context,
+        )
+        if change.wake:
+            await connection.execute("SELECT pg_notify('broadcast_due', '')")
+
+    async def _replayed(self, connection: Connection, request: Request, broadcast_id: str) -> str | None:
+        """The broadcast of an earlier request with this id; None when it is the first.
+
+        A second copy that arrives while the first is under way waits here for its commit.
+        """
+        if not request.id:
+            return None
+        first = await connection.fetchval(
+            "INSERT INTO request (request_id, method, digest, broadcast_id) VALUES ($1, $2, $3, $4) "
+            "ON CONFLICT (request_id) DO NOTHING RETURNING true",
+            request.id,
+            request.method,
+            request.digest,
+            broadcast_id,
+        )
+        if first:
+            return None
+        row = await connection.fetchrow(
+            "SELECT method, digest, broadcast_id FROM request WHERE request_id = $1", request.id
+        )
+        if row is None or row["method"] != request.method or row["digest"] != request.digest:
+            raise RequestIdReused(
+                f"request_id {request.id!r} was used before with other content",
+                request_id=request.id,
+                method=request.method,
+            )
+        return row["broadcast_id"]
+
+    async def _read(self, connection: Connection, broadcast_id: str) -> Broadcast:
+        row = await connection.fetchrow(
+            f"SELECT {BROADCAST_COLUMNS} FROM broadcast WHERE id = $1",  # noqa: S608 - a constant
+            broadcast_id,
+        )
+        if row is None:
+            raise BroadcastNotFound(broadcast_id)
+        return self._rows.broadcast(row)
+
+    async def get(self, broadcast_id: str) -> Broadcast:
+        async with self._database.connection() as connection:
+            broadcast = await self._read(connection, broadcast_id)
+        if broadcast.deleted:
+            raise BroadcastNotFound(broadcast_id)
+        return broadcast
+
+    async def list(
+        self, filter: Filter, *, limit: int, before: tuple[datetime, str] | None = None
+    ) -> tuple[Sequence[Broadcast], int]:
+        """Newest first, those older than *before* (create time and id); and the revision up to which this is what is."""
+        where: list[str] = ["NOT deleted"]
+        values: list[Any] = []
+
+        def bind(value: Any) -> str:  # noqa: ANN401 - a column's value
+            values.append(value)
+            return f"${len(values)}"
+
+        if filter.ids:
+            where.append(f"id = ANY({bind(list(filter.ids))})")
+        if filter.states:
+            where.append(f"state = ANY({bind([str(state) for state in filter.states])})")
+        if filter.labels:
+            where.append(f"labels @> {bind(dict(filter.labels))}")
+        if filter.owner_id:
+            where.append(f"spec ->> 'owner_id' = {bind(filter.owner_id)}")
+        if filter.created_after is not None:
+            where.append(f"create_time >= {bind(filter.created_after)}")
+        if before is not None:
+            where.append(f"(create_time, id) < ({bind(before[0])}, {bind(before[1])})")
+        query = (
+            f"SELECT {BROADCAST_COLUMNS} FROM broadcast WHERE {' AND '.join(where)} "  # noqa: S608 - values are bound
+            f"ORDER BY create_time DESC, id DESC LIMIT {bind(limit)}"
+        )
+        async with self._database.connection() as connection:
+            # One snapshot for both: whatever commits later has a higher revision.
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                revision = await connection.fetchval("SELECT revision FROM head")
+                rows = await connection.fetch(query, *values)
+        return [self._rows.broadcast(row) for row in rows], revision
+
+    async def forget_requests(self, *, older_than: timedelta) -> None:
+        async with self._database.connection() as connection:
+            await connection.execute("DELETE FROM request WHERE create_time < now() - $1::interval", older_than)

@@ -1,0 +1,201 @@
+"""The change log: appended in the transaction of the change, read by cursor.
+
+Revision order is commit order (see the migration), so a reader who has seen revision n has seen everything before it, and a
+watcher needs no queue: it holds a cursor. NOTIFY says only that the head moved; every reader also polls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import structlog
+
+from service.domain.broadcast import Broadcast, State
+from service.domain.errors import StoreUnavailable
+from service.domain.lifecycle import Event
+from service.store.database import UNAVAILABLE, Database
+from service.store.rows import Rows
+
+if TYPE_CHECKING:
+    from service.store.database import Connection
+
+log = structlog.get_logger(__name__)
+
+CHANGED = "broadcast_changed"
+DUE = "broadcast_due"
+
+# The snapshot is the row without what callers must not see and without the queue's columns.
+_APPEND = """
+WITH moved AS (UPDATE head SET revision = revision + cardinality($2::text[]) RETURNING revision)
+INSERT INTO event (revision, broadcast_id, reason, message, actor, state, snapshot, previous)
+SELECT moved.revision - cardinality($2::text[]) + e.n, b.id, e.reason, e.message, $4, b.state,
+       CASE WHEN e.n = cardinality($2::text[]) THEN
+         to_jsonb(b) - '{secrets,due_at,lease_until,lease_owner,fence,lane,trace_context}'::text[] END,
+       CASE WHEN e.n = cardinality($2::text[]) THEN $5::jsonb END
+FROM moved, broadcast b, unnest($2::text[], $3::text[]) WITH ORDINALITY AS e (reason, message, n)
+WHERE b.id = $1
+RETURNING pg_notify('broadcast_changed', '')
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Before:
+    """What a filter can ask for that may change."""
+
+    state: State
+    labels: dict[str, str]
+    owner_id: str
+    deleted: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoggedChange:
+    revision: int
+    broadcast: Broadcast
+    before: Before | None
+    """None: it did not exist."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoryEvent:
+    revision: int
+    broadcast_id: str
+    time: datetime
+    reason: str
+    message: str
+    actor: str
+    state: State
+
+
+async def append(
+    connection: Connection, broadcast_id: str, events: Sequence[Event], *, actor: str, before: Broadcast | None
+) -> None:
+    """To be called last in a transaction: it takes the lock that orders all changes."""
+    previous: dict[str, Any] | None = None
+    if before is not None:
+        previous = {
+            "state": before.state,
+            "labels": before.labels,
+            "owner_id": before.spec.owner_id,
+            "deleted": before.deleted,
+        }
+    await connection.execute(
+        _APPEND,
+        broadcast_id,
+        [event.reason for event in events],
+        [event.message for event in events],
+        actor,
+        previous,
+    )
+
+
+class Changes:
+    def __init__(self, database: Database, rows: Rows) -> None:
+        self._database = database
+        self._rows = rows
+
+    async def head(self) -> int:
+        async with self._database.connection() as connection:
+            return await connection.fetchval("SELECT revision FROM head")
+
+    async def floor(self) -> int:
+        """Everything up to this revision was removed."""
+        async with self._database.connection() as connection:
+            return await connection.fetchval("SELECT floor FROM head")
+
+    async def after(self, revision: int, *, limit: int = 200) -> tuple[list[LoggedChange], int, int]:
+        """Changes after *revision*, oldest first; the revision up to which this is everything; and the floor."""
+        async with self._database.transaction() as connection:
+            head, floor = await connection.fetchrow("SELECT revision, floor FROM head") or (0, 0)
+            found = await connection.fetch(
+                "SELECT revision, snapshot, previous FROM event "
+                "WHERE revision > $1 AND revision <= $2 AND snapshot IS NOT NULL ORDER BY revision LIMIT $3",
+                revision,
+                head,
+                limit,
+            )
+        changes = [
+            LoggedChange(
+                revision=row["revision"],
+                broadcast=self._rows.broadcast(row["snapshot"]),
+                before=None if row["previous"] is None else _before(row["previous"]),
+            )
+            for row in found
+        ]
+        return changes, (changes[-1].revision if len(changes) == limit else head), floor
+
+    async def story(self, broadcast_id: str, *, after: int, limit: int) -> list[StoryEvent]:
+        async with self._database.connection() as connection:
+            found = await connection.fetch(
+                "SELECT revision, broadcast_id, time, reason, message, actor, state FROM event "
+                "WHERE broadcast_id = $1 AND revision > $2 ORDER BY revision LIMIT $3",
+                broadcast_id,
+                after,
+                limit,
+            )
+        return [StoryEvent(**(dict(row) | {"state": State(row["state"])})) for row in found]
+
+    async def trim(self, *, older_than: timedelta) -> int:
+        """Remove old events; a watcher with an older cursor is told. Answers how many."""
+        async with self._database.transaction() as connection:
+            last = await connection.fetchval(
+                "SELECT max(revision) FROM event WHERE time < now() - $1::interval", older_than
+            )
+            if last is None:
+                return 0
+            await connection.execute("UPDATE head SET floor = greatest(floor, $1)", last)
+            return _count(await connection.execute("DELETE FROM event WHERE revision <= $1", last))
+
+
+def _before(value: dict[str, Any]) -> Before:
+    return Before(
+        state=State(value["state"]), labels=value["labels"], owner_id=value["owner_id"], deleted=value["deleted"]
+    )
+
+
+def _count(tag: str) -> int:
+    return int(tag.rpartition(" ")[2])
+
+
+class Listener:
+    """LISTEN with reconnect. A hint and nothing more: what it misses, the poll of its callers finds."""
+
+    def __init__(self, database: Database, handlers: dict[str, Callable[[str], None]]) -> None:
+        self._database = database
+        self._handlers = handlers
+        self.connected = asyncio.Event()
+
+    async def run(self) -> None:
+        while True:
+            try:
+                await self._listen_once()
+            except (*UNAVAILABLE, StoreUnavailable, asyncpg.PostgresError) as error:
+                log.info("listener_reconnects", error=type(error).__name__)
+            self.connected.clear()
+            await asyncio.sleep(0.5)
+
+    async def _listen_once(self) -> None:
+        connection = await self._database.listen_connection()
+        try:
+            lost = asyncio.Event()
+            connection.add_termination_listener(lambda *_: lost.set())
+            for channel, handler in self._handlers.items():
+                await connection.add_listener(channel, _adapt(handler))
+            self.connected.set()
+            for handler in self._handlers.values():
+                # Whatever was missed while nobody listened.
+                handler("")
+            await lost.wait()
+        finally:
+            with contextlib.suppress(*UNAVAILABLE):
+                await connection.close(timeout=1)
+
+
+def _adapt(handler: Callable[[str], None]) -> Callable[..., None]:
+    return lambda _connection, _pid, _channel, payload: handler(payload)

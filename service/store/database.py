@@ -1,0 +1,127 @@
+"""The pool, transactions, and what a lost connection means.
+
+No provider is called while a transaction is open. The database clock is the only clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import msgspec
+import structlog
+
+from service.domain.errors import StoreUnavailable
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+    Connection = PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection[asyncpg.Record]
+    _Base = asyncpg.Connection[asyncpg.Record]
+else:
+    _Base = asyncpg.Connection
+
+log = structlog.get_logger(__name__)
+
+# Every class of error with which asyncpg and Postgres say "not now": restarts, failovers, full pools.
+UNAVAILABLE = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.QueryCanceledError,
+    asyncpg.LockNotAvailableError,
+)
+# The transaction did not happen and may be run again.
+RETRYABLE = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
+
+
+class _PooledConnection(_Base):
+    def get_reset_query(self) -> str:
+        # No session state is ever left on a pooled connection, and the reset would be a round trip per use.
+        return ""
+
+
+class Database:
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], dsn: str) -> None:
+        self._pool = pool
+        self.dsn = dsn
+
+    @classmethod
+    async def connect(cls, dsn: str, *, size: int = 10, statement_timeout: timedelta = timedelta(seconds=5)) -> Database:
+        pool = await asyncpg.create_pool(
+            dsn,
+            min_size=2,
+            max_size=size,
+            timeout=5,
+            command_timeout=statement_timeout.total_seconds() + 5,
+            connection_class=_PooledConnection,
+            init=_json_codec,
+            server_settings={
+                "application_name": "broadcast-service",
+                "statement_timeout": str(int(statement_timeout.total_seconds() * 1000)),
+                "lock_timeout": "3000",
+                "idle_in_transaction_session_timeout": "10000",
+            },
+        )
+        return cls(pool, dsn)
+
+    async def close(self) -> None:
+        try:
+            await asyncio.wait_for(self._pool.close(), 3)
+        except TimeoutError:
+            self._pool.terminate()
+
+    @contextlib.asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection of the pool. Raises StoreUnavailable when the database cannot be reached."""
+        with available():
+            async with self._pool.acquire(timeout=5) as connection:
+                yield connection
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        async with self.connection() as connection, connection.transaction():
+            yield connection
+
+    async def now(self) -> datetime:
+        async with self.connection() as connection:
+            return await connection.fetchval("SELECT now()")
+
+    async def listen_connection(self) -> asyncpg.Connection[asyncpg.Record]:
+        """A connection of one's own: listening does not go together with a pool."""
+        return await asyncpg.connect(self.dsn, timeout=5)
+
+
+@contextlib.contextmanager
+def available() -> Iterator[None]:
+    """Turns every sort of lost connection into StoreUnavailable."""
+    try:
+        yield
+    except StoreUnavailable:
+        raise
+    except UNAVAILABLE as error:
+        log.warning("store_unavailable", error=type(error).__name__)
+        unavailable = StoreUnavailable("the database does not answer")
+        unavailable.retry_after = timedelta(seconds=1)
+        raise unavailable from error
+
+
+async def _json_codec(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    def encode(value: Any) -> bytes:
+        return b"\x01" + msgspec.json.encode(value)
+
+    def decode(value: bytes) -> Any:
+        return msgspec.json.decode(value[1:])
+
+    await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=encode, decoder=decode, format="binary")

@@ -1,0 +1,90 @@
+"""The row as a queue: claim, wake. A crash leaves its lease behind, and the end of the lease is the retry."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from service.store.database import Database
+
+# One lane at a time, so that the index gives the due rows in order. SKIP LOCKED: two replicas never wait for each other.
+CLAIM = """
+UPDATE broadcast SET
+  lease_owner = $1, lease_until = now() + $2::interval, fence = fence + 1, due_at = NULL
+WHERE id IN (
+  SELECT id FROM broadcast
+  WHERE lane = $3 AND coalesce(lease_until, due_at) <= now()
+  ORDER BY coalesce(lease_until, due_at)
+  LIMIT $4
+  FOR UPDATE SKIP LOCKED)
+RETURNING id, fence, trace_context, now() AS claimed_at
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """The right to work on one broadcast until its lease ends or the fence moves on."""
+
+    broadcast_id: str
+    fence: int
+    trace_context: str | None
+    claimed_at: datetime
+
+
+class Leases:
+    def __init__(self, database: Database, *, owner: str, ttl: timedelta) -> None:
+        self._database = database
+        self.owner = owner
+        self.ttl = ttl
+
+    async def claim(self, lane: int, *, limit: int) -> list[Claim]:
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(CLAIM, self.owner, self.ttl, lane, limit)
+        return [
+            Claim(
+                broadcast_id=row["id"],
+                fence=row["fence"],
+                trace_context=row["trace_context"],
+                claimed_at=row["claimed_at"],
+            )
+            for row in rows
+        ]
+
+    async def next_due(self) -> timedelta | None:
+        """How long until the next row becomes claimable."""
+        async with self._database.connection() as connection:
+            return await connection.fetchval(
+                "SELECT min(due) - now() FROM unnest(ARRAY[0, 1, 2]::smallint[]) AS l (lane), LATERAL ("
+                "SELECT coalesce(lease_until, due_at) AS due FROM broadcast "
+                "WHERE lane = l.lane AND coalesce(lease_until, due_at) IS NOT NULL "
+                "ORDER BY coalesce(lease_until, due_at) LIMIT 1) AS first"
+            )
+
+    async def wake(self, broadcast_ids: Sequence[str]) -> None:
+        """Look at these again: somebody saw the providers disagree with what is stored.
+
+        Never touches a lease, so it is safe at any time and for anything; what is at rest stays at rest.
+        """
+        if not broadcast_ids:
+            return
+        async with self._database.connection() as connection:
+            await connection.execute(
+                "WITH woken AS ("
+                "UPDATE broadcast SET due_at = least(due_at, now()), dirty_at = now() "
+                "WHERE id = ANY($1) AND target <> 'CREATED' AND state NOT IN ('ENDED', 'FAILED') RETURNING 1) "
+                "SELECT pg_notify('broadcast_due', '') FROM woken LIMIT 1",
+                list(broadcast_ids),
+            )
+
+    async def take_duty(self, name: str, ttl: timedelta) -> bool:
+        """Whether this replica does *name* for the next *ttl*. It saves work; two at once would do no harm."""
+        async with self._database.connection() as connection:
+            return bool(
+                await connection.fetchval(
+                    "INSERT INTO duty (name, owner, lease_until) VALUES ($1, $2, now() + $3::interval) "
+                    "ON CONFLICT (name) DO UPDATE SET owner = $2, lease_until = excluded.lease_until "
+                    "WHERE duty.owner = $2 OR duty.lease_until <= now() RETURNING true",
+                    name,
+                    self.owner,
+                    ttl,
+                )
+            )

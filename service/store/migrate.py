@@ -1,0 +1,54 @@
+"""Plain SQL files, applied in the order of their names, each once and in a transaction of its own."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import resources
+
+import asyncpg
+
+# Two replicas may start at once: the second waits here and finds everything applied.
+_LOCK = 7_426_310_511
+
+
+class MigrationChanged(Exception):  # noqa: N818 - a fact about the deployment
+    """An applied migration is not the one in this version of the service."""
+
+
+def _files() -> list[tuple[str, str]]:
+    folder = resources.files("service.store") / "migrations"
+    return sorted((f.name, f.read_text()) for f in folder.iterdir() if f.name.endswith(".sql"))
+
+
+async def migrate(dsn: str) -> list[str]:
+    """Bring the database up to date; answers the names of what was applied."""
+    connection = await asyncpg.connect(dsn, timeout=10)
+    try:
+        await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
+        await connection.execute(
+            "CREATE TABLE IF NOT EXISTS migration "
+            "(name text PRIMARY KEY, digest text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
+        )
+        applied = {row["name"]: row["digest"] for row in await connection.fetch("SELECT name, digest FROM migration")}
+        done: list[str] = []
+        for name, sql in _files():
+            digest = hashlib.sha256(sql.encode()).hexdigest()
+            if name in applied:
+                if applied[name] != digest:
+                    raise MigrationChanged(f"{name} was applied with other content")
+                continue
+            async with connection.transaction():
+                await connection.execute(sql)
+                await connection.execute("INSERT INTO migration (name, digest) VALUES ($1, $2)", name, digest)
+            done.append(name)
+        return done
+    finally:
+        await connection.close()
+
+
+async def pending(connection: asyncpg.Connection) -> list[str]:
+    """Names of migrations that are not applied yet."""
+    if await connection.fetchval("SELECT to_regclass('migration')") is None:
+        return [name for name, _ in _files()]
+    applied = {row["name"] for row in await connection.fetch("SELECT name FROM migration")}
+    return [name for name, _ in _files() if name not in applied]

@@ -1,0 +1,208 @@
+"""What a pass reads and writes. Every write carries the fence; where it is not the present one, LeaseLost is raised and the
+pass stops without cleaning up, because nothing of it is ours any more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from service.domain.broadcast import AnyResource, Broadcast, EndReason, ProviderTrouble, State, Status, Target
+from service.domain.errors import LeaseLost
+from service.domain.lifecycle import Event
+from service.domain.status import same_but_for_time
+from service.failpoints import failpoint
+from service.store.broadcasts import lane_of
+from service.store.changes import append
+from service.store.database import Database
+from service.store.leases import Claim
+from service.store.rows import BROADCAST_COLUMNS, RESOURCE_COLUMNS, Rows
+
+if TYPE_CHECKING:
+    from service.store.database import Connection
+
+_RENEW = f"""
+UPDATE broadcast SET lease_until = now() + $3::interval WHERE id = $1 AND fence = $2
+RETURNING {BROADCAST_COLUMNS}, secrets, now() AS read_at
+"""  # noqa: S608 - a constant
+_LOCK = f"""
+SELECT {BROADCAST_COLUMNS}, secrets, now() AS read_at FROM broadcast WHERE id = $1 AND fence = $2 FOR NO KEY UPDATE
+"""  # noqa: S608 - a constant
+_RESOURCES = f"SELECT {RESOURCE_COLUMNS} FROM resource WHERE broadcast_id = $1 ORDER BY kind, ordinal"  # noqa: S608
+_UPSERT = f"""
+INSERT INTO resource (broadcast_id, {RESOURCE_COLUMNS})
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+ON CONFLICT (broadcast_id, kind, ordinal) DO UPDATE SET
+  phase = excluded.phase, external_id = excluded.external_id, intended_at = excluded.intended_at,
+  observed_at = excluded.observed_at, changed_at = excluded.changed_at, failures = excluded.failures,
+  retry_at = excluded.retry_at, acked = excluded.acked, refused = excluded.refused, detail = excluded.detail,
+  secret = excluded.secret
+"""  # noqa: S608 - a constant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """One broadcast as it is stored at one moment of the database's clock."""
+
+    broadcast: Broadcast
+    resources: tuple[AnyResource, ...]
+    now: datetime
+
+
+Derive = Callable[[Situation], tuple[State, Status]]
+
+
+class Passes:
+    def __init__(self, database: Database, rows: Rows, *, derive: Derive) -> None:
+        """*derive*: what callers are told of a situation; part of every write, so it is never behind."""
+        self._database = database
+        self._rows = rows
+        self._derive = derive
+
+    async def load(self, claim: Claim, lease: timedelta) -> Situation:
+        """Read, and renew the lease to *lease* from now."""
+        async with self._database.transaction() as connection:
+            row = await connection.fetchrow(_RENEW, claim.broadcast_id, claim.fence, lease)
+            if row is None:
+                raise LeaseLost(claim.broadcast_id)
+            broadcast = self._rows.broadcast(row, row["secrets"])
+            return Situation(
+                broadcast=broadcast,
+                resources=await self._resources(connection, claim.broadcast_id),
+                now=row["read_at"],
+            )
+
+    async def intend(self, claim: Claim, resource: AnyResource, lease: timedelta) -> None:
+        """Commit that a call is about to be made, and renew the lease to cover it."""
+        async with self._database.transaction() as connection:
+            if await connection.fetchval(
+                "UPDATE broadcast SET lease_until = greatest(lease_until, now() + $3::interval) "
+                "WHERE id = $1 AND fence = $2 RETURNING true",
+                claim.broadcast_id,
+                claim.fence,
+                lease,
+            ) is None:
+                raise LeaseLost(claim.broadcast_id)
+            await self._upsert(connection, claim.broadcast_id, resource)
+
+    async def record(
+        self,
+        claim: Claim,
+        resources: Sequence[AnyResource] = (),
+        *,
+        events: Sequence[Event] = (),
+        trouble: ProviderTrouble | None = None,
+        recovered: str = "",
+        end: EndReason | None = None,
+        actor: str = "reconciler",
+    ) -> Situation:
+        """Store what came of a step or a look, and what callers are told now, in one transaction.
+
+        *trouble* becomes `last_error`; *recovered* is the provider whose trouble is over. *end* sets the target.
+        """
+        async with self._database.transaction() as connection:
+            row = await connection.fetchrow(_LOCK, claim.broadcast_id, claim.fence)
+            if row is None:
+                raise LeaseLost(claim.broadcast_id)
+            stored = self._rows.broadcast(row, row["secrets"])
+            for resource in resources:
+                await self._upsert(connection, claim.broadcast_id, resource)
+            situation = Situation(
+                broadcast=_with(stored, trouble, recovered, end),
+                resources=await self._resources(connection, claim.broadcast_id),
+                now=row["read_at"],
+            )
+            situation = await self._tell(connection, stored, situation, events, actor)
+            failpoint("status.before_commit")
+        failpoint("status.after_commit")
+        return situation
+
+    async def release(self, claim: Claim, due: datetime | None) -> None:
+        """Give the lease back. A wake that came meanwhile is in due_at already, and the earlier of the two holds."""
+        async with self._database.connection() as connection:
+            await connection.execute(
+                "UPDATE broadcast SET lease_until = NULL, lease_owner = NULL, due_at = least(due_at, $3), "
+                "lane = CASE WHEN target = 'ENDED' THEN 0 WHEN ready_time IS NULL THEN 1 ELSE 2 END "
+                "WHERE id = $1 AND fence = $2",
+                claim.broadcast_id,
+                claim.fence,
+                due,
+            )
+
+    async def _tell(
+        self,
+        connection: Connection,
+        stored: Broadcast,
+        situation: Situation,
+        events: Sequence[Event],
+        actor: str,
+    ) -> Situation:
+        broadcast, now = situation.broadcast, situation.now
+        state, status = self._derive(situation)
+        told = [*events]
+        if state is not stored.state:
+            told.append(Event(reason=f"STATE_{state}", message=status.state_reason))
+        if not told and same_but_for_time(status, stored.status) and broadcast.target is stored.target:
+            return replace(situation, broadcast=stored)
+        if not told:
+            told.append(Event(reason="STATUS_CHANGED", message=_differences(stored.status, status)))
+        broadcast = replace(
+            broadcast,
+            state=state,
+            status=status,
+            update_time=now,
+            ready_time=broadcast.ready_time or (now if state in (State.READY, State.LIVE) else None),
+            live_time=broadcast.live_time or (now if state is State.LIVE else None),
+            end_time=broadcast.end_time or (now if state.over else None),
+        )
+        await connection.execute(
+            "UPDATE broadcast SET target = $2, end_reason = $3, state = $4, status = $5, ready_time = $6, live_time = $7, "
+            "end_time = $8, lane = $9, update_time = now() WHERE id = $1",
+            broadcast.id,
+            broadcast.target,
+            broadcast.end_reason,
+            broadcast.state,
+            msgspec.to_builtins(status),
+            broadcast.ready_time,
+            broadcast.live_time,
+            broadcast.end_time,
+            lane_of(broadcast.target, ready=broadcast.ready_time is not None),
+        )
+        await append(connection, broadcast.id, told, actor=actor, before=stored)
+        return replace(situation, broadcast=broadcast)
+
+    async def _resources(self, connection: Connection, broadcast_id: str) -> tuple[AnyResource, ...]:
+        rows = await connection.fetch(_RESOURCES, broadcast_id)
+        return tuple(self._rows.resource(broadcast_id, row) for row in rows)
+
+    async def _upsert(self, connection: Connection, broadcast_id: str, resource: AnyResource) -> None:
+        await connection.execute(_UPSERT, broadcast_id, *self._rows.resource_values(broadcast_id, resource))
+
+
+def _with(
+    stored: Broadcast, trouble: ProviderTrouble | None, recovered: str, end: EndReason | None
+) -> Broadcast:
+    broadcast = stored
+    last = stored.status.last_error
+    if trouble is not None:
+        broadcast = replace(broadcast, status=replace(broadcast.status, last_error=trouble))
+    elif last is not None and last.provider == recovered:
+        broadcast = replace(broadcast, status=replace(broadcast.status, last_error=None))
+    if end is not None and stored.target is not Target.ENDED:
+        broadcast = replace(broadcast, target=Target.ENDED, end_reason=end)
+    return broadcast
+
+
+def _differences(before: Status, after: Status) -> str:
+    earlier = {condition.type: condition for condition in before.conditions}
+    changed = [
+        f"{condition.type} {condition.reason}"
+        for condition in after.conditions
+        if condition.type not in earlier or earlier[condition.type].reason != condition.reason
+    ]
+    if before.last_error != after.last_error and after.last_error is not None:
+        changed.append(f"{after.last_error.provider}: {after.last_error.message}")
+    return ", ".join(changed)

@@ -1,0 +1,204 @@
+"""Logs, traces and metrics: set up once, every instrument by name.
+
+Nothing secret reaches any of the three: messages and rows are never logged whole, only named fields, and what looks like a
+credential is cut out of every text on the way (see `redact`).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+from typing import TYPE_CHECKING, Any, cast
+
+import structlog
+from opentelemetry import metrics, trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, MutableMapping, Sequence
+
+    from opentelemetry.context import Context
+
+tracer = trace.get_tracer("broadcast")
+_meter = metrics.get_meter("broadcast")
+_propagator = TraceContextTextMapPropagator()
+
+RPC_DURATION = _meter.create_histogram(
+    "broadcast.rpc.duration", unit="s", description="Duration of unary RPCs, by method and code."
+)
+STREAMS_OPEN = _meter.create_up_down_counter("broadcast.streams.open", description="Streaming RPCs under way, by method.")
+PASS_DURATION = _meter.create_histogram(
+    "broadcast.pass.duration", unit="s", description="Duration of reconciler passes, by outcome."
+)
+PROVIDER_DURATION = _meter.create_histogram(
+    "broadcast.provider.duration", unit="s", description="Duration of provider calls, by provider, operation and outcome."
+)
+STEPS = _meter.create_counter("broadcast.steps", description="Steps of passes, by kind and outcome.")
+ADOPTED = _meter.create_counter("broadcast.adopted", description="Resources found after a call without an answer, by kind.")
+FENCED = _meter.create_counter("broadcast.fenced", description="Stream keys reset to shut out an egress that may still start.")
+LEASES_LOST = _meter.create_counter("broadcast.leases.lost", description="Passes that stopped because their fence moved on.")
+ORPHANS_SWEPT = _meter.create_counter(
+    "broadcast.orphans.swept", description="Provider resources without an owner that were removed, by kind. Should be zero."
+)
+DISAGREEMENTS = _meter.create_counter(
+    "broadcast.observer.disagreements", description="Broadcasts that the observer woke because the providers differ."
+)
+BUDGET_WAITS = _meter.create_counter("broadcast.budget.waits", description="Calls put off by a rate limit, by budget.")
+WEBHOOKS = _meter.create_counter("broadcast.webhooks", description="Webhooks received, by provider and outcome.")
+
+# A stream key or token may come back to us inside a provider's message ("invalid url rtmps://host/app/KEY",
+# livekit/egress pkg/errors/errors.go), so the net is on every text, not only on fields we know to be secret.
+_CREDENTIALS = (
+    (re.compile(r"\b((?:rtmps?|srt)://[^\s/\"']+/(?:[^\s/\"']+/)*)[^\s\"',}]+"), r"\1***"),
+    (re.compile(r"\b(mux|twitch)://[^\s\"',}]+"), r"\1://***"),
+    (re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]*"), "***"),
+    (re.compile(r"\b(Basic|Bearer) [\w+/=.~-]+", re.IGNORECASE), r"\1 ***"),
+    (re.compile(r"\b(postgres(?:ql)?://[^\s:/@]+):[^\s@]+@"), r"\1:***@"),
+    (re.compile(r"((?:stream_?key|passphrase|secret|password|token)\"?\s*[=:]\s*\"?)[^\s\"',}&]+", re.IGNORECASE), r"\1***"),
+)
+
+
+def redact(text: str) -> str:
+    """*text* without what looks like a credential, and without control characters."""
+    for pattern, replacement in _CREDENTIALS:
+        text = pattern.sub(replacement, text)
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def traceparent() -> str | None:
+    """The current trace, to be stored with work that is done later; None outside of any."""
+    carrier: dict[str, str] = {}
+    _propagator.inject(carrier)
+    return carrier.get("traceparent")
+
+
+def context_of(traceparent: str | None) -> Context | None:
+    """The trace that asked for the work, to go on with."""
+    return _propagator.extract({"traceparent": traceparent}) if traceparent else None
+
+
+def trace_id() -> str:
+    context = trace.get_current_span().get_span_context()
+    return f"{context.trace_id:032x}" if context.is_valid else ""
+
+
+def _redact_event(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    for name, value in event.items():
+        if isinstance(value, str):
+            event[name] = redact(value)
+    return event
+
+
+def _add_trace(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    if found := trace_id():
+        event["trace_id"] = found
+    return event
+
+
+class _StandardLibrary(logging.Handler):
+    """What libraries log goes the same way as what we log."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        logger = structlog.get_logger(record.name)
+        fields: dict[str, Any] = {"library": record.name}
+        if record.exc_info and record.exc_info[0] is not None:
+            fields["error"] = record.exc_info[0].__name__
+        logger.log(record.levelno, record.getMessage(), **fields)
+
+
+def configure_logs(level: str, *, json: bool | None = None) -> None:
+    """*json* None: JSON unless standard error is a terminal."""
+    pretty = sys.stderr.isatty() if json is None else not json
+    renderer: Any = structlog.dev.ConsoleRenderer() if pretty else structlog.processors.JSONRenderer()
+    numeric = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _add_trace,
+            structlog.processors.format_exc_info,
+            _redact_event,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(numeric),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    root = logging.getLogger()
+    root.handlers = [_StandardLibrary()]
+    root.setLevel(max(numeric, logging.WARNING))
+
+
+class Telemetry:
+    """The providers of traces and metrics, to be closed at the end."""
+
+    def __init__(self, tracers: TracerProvider, meters: MeterProvider) -> None:
+        self._tracers = tracers
+        self._meters = meters
+
+    def close(self) -> None:
+        self._tracers.shutdown()
+        self._meters.shutdown(timeout_millis=2000)
+
+
+def configure_export(
+    *,
+    instance: str,
+    environment: str,
+    span_processors: Sequence[SpanProcessor] = (),
+    metric_readers: Sequence[MetricReader] = (),
+) -> Telemetry:
+    """Traces and metrics go out by OTLP where the standard variables OTEL_EXPORTER_OTLP_* name an endpoint."""
+    resource = Resource.create(
+        {
+            "service.name": os.environ.get("OTEL_SERVICE_NAME", "broadcast-service"),
+            "service.instance.id": instance,
+            "deployment.environment.name": environment,
+        }
+    )
+    spans, readers = [*span_processors], [*metric_readers]
+    if _endpoint(os.environ, "TRACES"):
+        spans.append(BatchSpanProcessor(_span_exporter()))
+    if _endpoint(os.environ, "METRICS"):
+        readers.append(PeriodicExportingMetricReader(_metric_exporter()))
+    tracers = TracerProvider(resource=resource)
+    for processor in spans:
+        tracers.add_span_processor(processor)
+    meters = MeterProvider(metric_readers=readers, resource=resource)
+    trace.set_tracer_provider(tracers)
+    metrics.set_meter_provider(meters)
+    return Telemetry(tracers, meters)
+
+
+def _endpoint(environ: Mapping[str, str], signal: str) -> str | None:
+    return environ.get(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT") or environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+
+
+def _over_http(signal: str) -> bool:
+    protocol = os.environ.get(f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL") or os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+    return protocol.startswith("http")
+
+
+# The exporters cost 150 ms and 30 MB to import, so only who asked for one pays.
+def _span_exporter() -> Any:  # noqa: ANN401 - one of two classes with no common name
+    if _over_http("TRACES"):
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+    else:
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+    return cast("Any", OTLPSpanExporter())
+
+
+def _metric_exporter() -> Any:  # noqa: ANN401 - one of two classes with no common name
+    if _over_http("METRICS"):
+        from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter  # noqa: PLC0415
+    else:
+        from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter  # noqa: PLC0415
+    return cast("Any", OTLPMetricExporter())
