@@ -53,7 +53,7 @@ NAMES = (
 )
 
 
-class InjectedFailure(Exception):  # noqa: N818 - it is asked for
+class InjectedFailure(Exception):
     pass
 
 

@@ -33,19 +33,30 @@ _propagator = TraceContextTextMapPropagator()
 RPC_DURATION = _meter.create_histogram(
     "broadcast.rpc.duration", unit="s", description="Duration of unary RPCs, by method and code."
 )
-STREAMS_OPEN = _meter.create_up_down_counter("broadcast.streams.open", description="Streaming RPCs under way, by method.")
+STREAMS_OPEN = _meter.create_up_down_counter(
+    "broadcast.streams.open", description="Streaming RPCs under way, by method."
+)
 PASS_DURATION = _meter.create_histogram(
     "broadcast.pass.duration", unit="s", description="Duration of reconciler passes, by outcome."
 )
 PROVIDER_DURATION = _meter.create_histogram(
-    "broadcast.provider.duration", unit="s", description="Duration of provider calls, by provider, operation and outcome."
+    "broadcast.provider.duration",
+    unit="s",
+    description="Duration of provider calls, by provider, operation and outcome.",
 )
 STEPS = _meter.create_counter("broadcast.steps", description="Steps of passes, by kind and outcome.")
-ADOPTED = _meter.create_counter("broadcast.adopted", description="Resources found after a call without an answer, by kind.")
-FENCED = _meter.create_counter("broadcast.fenced", description="Stream keys reset to shut out an egress that may still start.")
-LEASES_LOST = _meter.create_counter("broadcast.leases.lost", description="Passes that stopped because their fence moved on.")
+ADOPTED = _meter.create_counter(
+    "broadcast.adopted", description="Resources found after a call without an answer, by kind."
+)
+FENCED = _meter.create_counter(
+    "broadcast.fenced", description="Stream keys reset to shut out an egress that may still start."
+)
+LEASES_LOST = _meter.create_counter(
+    "broadcast.leases.lost", description="Passes that stopped because their fence moved on."
+)
 ORPHANS_SWEPT = _meter.create_counter(
-    "broadcast.orphans.swept", description="Provider resources without an owner that were removed, by kind. Should be zero."
+    "broadcast.orphans.swept",
+    description="Provider resources without an owner that were removed, by kind. Should be zero.",
 )
 DISAGREEMENTS = _meter.create_counter(
     "broadcast.observer.disagreements", description="Broadcasts that the observer woke because the providers differ."
@@ -61,7 +72,10 @@ _CREDENTIALS = (
     (re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]*"), "***"),
     (re.compile(r"\b(Basic|Bearer) [\w+/=.~-]+", re.IGNORECASE), r"\1 ***"),
     (re.compile(r"\b(postgres(?:ql)?://[^\s:/@]+):[^\s@]+@"), r"\1:***@"),
-    (re.compile(r"((?:stream_?key|passphrase|secret|password|token)\"?\s*[=:]\s*\"?)[^\s\"',}&]+", re.IGNORECASE), r"\1***"),
+    (
+        re.compile(r"((?:stream_?key|passphrase|secret|password|token)\"?\s*[=:]\s*\"?)[^\s\"',}&]+", re.IGNORECASE),
+        r"\1***",
+    ),
 )
 
 
@@ -183,12 +197,14 @@ def _endpoint(environ: Mapping[str, str], signal: str) -> str | None:
 
 
 def _over_http(signal: str) -> bool:
-    protocol = os.environ.get(f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL") or os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+    protocol = os.environ.get(f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL") or os.environ.get(
+        "OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"
+    )
     return protocol.startswith("http")
 
 
 # The exporters cost 150 ms and 30 MB to import, so only who asked for one pays.
-def _span_exporter() -> Any:  # noqa: ANN401 - one of two classes with no common name
+def _span_exporter() -> Any:
     if _over_http("TRACES"):
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
     else:
@@ -196,7 +212,7 @@ def _span_exporter() -> Any:  # noqa: ANN401 - one of two classes with no common
     return cast("Any", OTLPSpanExporter())
 
 
-def _metric_exporter() -> Any:  # noqa: ANN401 - one of two classes with no common name
+def _metric_exporter() -> Any:
     if _over_http("METRICS"):
         from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter  # noqa: PLC0415
     else:

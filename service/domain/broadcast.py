@@ -291,7 +291,9 @@ class Egress(Resource):
     layout: str = ""
     """The layout it was last given."""
     destinations: tuple[str, ...] = ()
-    """Names of the destinations it was last given."""
+    """Names of the destinations it has."""
+    pushes: dict[str, Secret] = field(default_factory=dict[str, Secret])
+    """Everything it was ever given to push to, name to url with key: removing an output needs its whole url."""
     key_epoch: int = 0
     """`Stream.key_epoch` of the key it was started with."""
     end_seen: bool = False

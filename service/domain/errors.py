@@ -127,7 +127,7 @@ class Outcome(StrEnum):
 
 
 class ProviderError(Exception):
-    def __init__(  # noqa: PLR0913 - the fields of one record
+    def __init__(
         self,
         message: str,
         *,
@@ -147,5 +147,5 @@ class ProviderError(Exception):
         self.retry_after = retry_after
 
 
-class LeaseLost(Exception):  # noqa: N818 - a fact, not a failure
+class LeaseLost(Exception):
     """The fence moved on: whatever this pass was about to write is not ours to write."""

@@ -88,7 +88,7 @@ def set_on_air(stored: Broadcast, now: datetime, *, on_air: bool) -> Change | No
     )
 
 
-def update(  # noqa: PLR0913 - the parts of one request
+def update(
     stored: Broadcast,
     now: datetime,
     *,
@@ -103,7 +103,7 @@ def update(  # noqa: PLR0913 - the parts of one request
     check_etag(stored, etag)
     names = set(paths)
     if names and stored.target is not Target.CREATED:
-        _check_live(stored, spec, names)
+        _check_live(stored, spec, keys, names)
     merged = replace(stored.spec, **{name: getattr(spec, name) for name in names})
     kept = _keep_keys(stored, merged, keys) if "destinations" in names else stored.destination_keys
     spec_changed = merged != stored.spec or kept != stored.destination_keys
@@ -140,16 +140,28 @@ def delete(stored: Broadcast, now: datetime, *, etag: str) -> Change | None:
 def check_etag(stored: Broadcast, etag: str) -> None:
     if etag and etag != stored.etag:
         raise EtagMismatch(
-            f"the etag of {stored.id!r} is {stored.etag!r} by now, not {etag!r}", broadcast_id=stored.id, etag=stored.etag
+            f"the etag of {stored.id!r} is {stored.etag!r} by now, not {etag!r}",
+            broadcast_id=stored.id,
+            etag=stored.etag,
         )
 
 
-def _check_live(stored: Broadcast, spec: Spec, names: set[str]) -> None:
+def _check_live(stored: Broadcast, spec: Spec, keys: Mapping[str, Secret], names: set[str]) -> None:
     for name in sorted(names - LIVE_FIELDS):
         if getattr(spec, name) != getattr(stored.spec, name):
             raise _immutable(name)
     if "destinations" in names and spec.carried_by(Carrier.MUX) != stored.spec.carried_by(Carrier.MUX):
         raise _immutable("destinations", "; those by MUX are")
+    if "destinations" in names:
+        urls = {destination.name: destination.url for destination in stored.spec.destinations}
+        for destination in spec.destinations:
+            name, key = destination.name, keys.get(destination.name)
+            moved = name in urls and destination.url != urls[name]
+            if moved or (name in urls and key and key != stored.destination_keys.get(name)):
+                # An egress knows its outputs by url: the same name for another one would be neither.
+                raise _immutable(
+                    "destinations", f": url and key of {name!r}, which can be removed and added by another name, are"
+                )
 
 
 def _immutable(name: str, which: str = "; it is") -> FieldImmutable:

@@ -4,13 +4,14 @@ Invariants, each a property test:
 - at most one step per resource;
 - nothing is created once the target is ENDED;
 - an egress is started only when no other can publish: every earlier one was seen to end, or holds a dead key;
+- nothing is given up for want of an answer: what ends a wait is a look that was made after its time;
 - a plan whose steps succeed reaches `done` in a bounded number of rounds, from any state, once the target is ENDED;
-- planning twice from the same facts gives the same plan.
+- planning twice from the same facts gives the same plan; one without steps waits for a later moment, or is done.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from service.domain.broadcast import (
     AnyResource,
@@ -21,12 +22,30 @@ from service.domain.broadcast import (
     EgressStatus,
     EndReason,
     Kind,
+    OutputState,
     Phase,
     Room,
     Stream,
     StreamStatus,
     Target,
     seconds,
+)
+from service.domain.step import (
+    CreateRoom,
+    CreateStream,
+    DeleteRoom,
+    DeleteStream,
+    DisableStream,
+    EndBroadcast,
+    Plan,
+    ResetKey,
+    SetDestinations,
+    SetLayout,
+    SettleRecordings,
+    StartEgress,
+    Step,
+    StopEgress,
+    WriteOff,
 )
 
 
@@ -37,7 +56,7 @@ class Timing:
     start_deadline_s: float = 120.0
     """For room and live stream, from the first attempt to create them (not from the wait for a budget)."""
     host_wait_s: float = 1800.0
-    """From READY to the first host; then the broadcast ends with NO_HOST."""
+    """How long one that was never live waits for a host, the first or one who left; then it ends with NO_HOST."""
     host_return_s: float = 300.0
     """A host who was live and left may come back this long; then the broadcast ends with HOST_LEFT."""
     egress_start_s: float = 60.0
@@ -46,7 +65,7 @@ class Timing:
     ingest_start_s: float = 75.0
     """From an ACTIVE egress to an active live stream."""
     egress_stop_s: float = 45.0
-    """From StopEgress to a terminal status: the encoder drains for at most 30 s."""
+    """From StopEgress, or from an end of its own, to a terminal status: the encoder drains for at most 30 s."""
     list_lag_s: float = 2.0
     """A list may lag behind a create by this much."""
     stream_grace_s: float = 30.0
@@ -63,116 +82,10 @@ class Timing:
     delete_retry_s: float = 10.0
     """A delete that was confirmed but not seen is called again after this time."""
     replan_s: float = 300.0
-    """A broadcast in its wanted state is planned again this often, whatever anybody noticed."""
+    """A broadcast in its wanted state is looked at and planned again this often, whatever anybody noticed."""
     starts_window_s: float = 600.0
     starts_limit: int = 5
     """Egress starts of one broadcast in a window: a loop of failing starts costs money."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CreateRoom:
-    ordinal: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeleteRoom:
-    ordinal: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CreateStream:
-    ordinal: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DisableStream:
-    ordinal: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SettleRecordings:
-    ordinal: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeleteStream:
-    ordinal: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResetKey:
-    """The fence: an egress start that lands late, or a worker that nobody sees, holds a dead key afterwards."""
-
-    ordinal: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StartEgress:
-    ordinal: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StopEgress:
-    ordinal: int
-    why: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SetLayout:
-    ordinal: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SetDestinations:
-    ordinal: int
-    add: tuple[str, ...]
-    remove: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WriteOff:
-    """What nobody ever saw within its grace does not exist."""
-
-    kind: Kind
-    ordinal: int
-    why: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EndBroadcast:
-    reason: EndReason
-
-
-RoomStep = CreateRoom | DeleteRoom
-StreamStep = CreateStream | DisableStream | SettleRecordings | DeleteStream | ResetKey
-EgressStep = StartEgress | StopEgress | SetLayout | SetDestinations
-Step = RoomStep | StreamStep | EgressStep | WriteOff | EndBroadcast
-
-
-def target_of(step: Step) -> tuple[Kind, int] | None:
-    """The resource a step acts on; None for the broadcast itself."""
-    match step:
-        case CreateRoom() | DeleteRoom():
-            return Kind.ROOM, step.ordinal
-        case CreateStream() | DisableStream() | SettleRecordings() | DeleteStream() | ResetKey():
-            return Kind.STREAM, step.ordinal
-        case StartEgress() | StopEgress() | SetLayout() | SetDestinations():
-            return Kind.EGRESS, step.ordinal
-        case WriteOff():
-            return step.kind, step.ordinal
-        case EndBroadcast():
-            return None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    steps: tuple[Step, ...] = ()
-    wait_until: datetime | None = None
-    """When to plan again if nothing wakes us before. None with no steps: at rest."""
-    done: bool = False
-    """Target ENDED and nothing is left."""
-    blocked: str = ""
-    """Why no egress is started although one is wanted: a stable upper-case word."""
 
 
 class View:
@@ -228,6 +141,25 @@ def next_ordinal(resources: Sequence[AnyResource]) -> int:
     return max((resource.ordinal for resource in resources), default=-1) + 1
 
 
+def host_deadline(broadcast: Broadcast, view: View, timing: Timing) -> datetime | None:
+    """When the wait for a host is over; None: one publishes, or none is waited for.
+
+    A room that is lost says nothing of a host who was live.
+    """
+    if broadcast.ready_time is None or not view.rooms:
+        return None
+    room = view.rooms[-1]
+    there, live = room.phase is Phase.PRESENT, broadcast.live_time is not None
+    if (there and room.host_publishing) or (live and not there):
+        return None
+    since = room.intended_at if room.unresolved else room.changed_at
+    if there and room.host_since is not None:
+        since = room.host_since
+    if live:
+        return since + seconds(timing.host_return_s)
+    return max(since, broadcast.ready_time) + seconds(timing.host_wait_s)
+
+
 def wants_egress(broadcast: Broadcast, view: View) -> bool:
     """Whether an egress should run: a host publishes, or one ran already and the host may come back to it."""
     if broadcast.spec.delivery_policy is DeliveryPolicy.MANUAL and not broadcast.on_air:
@@ -262,27 +194,44 @@ class _Planner:
         return False
 
     def look_again(self, resource: AnyResource, every_s: float) -> None:
-        last = resource.observed_at or resource.changed_at
-        self.waits.append(max(last + seconds(every_s), self.now))
+        look = (resource.observed_at or resource.changed_at) + seconds(every_s)
+        # A look that is overdue was tried just now and got no answer.
+        self.waits.append(look if look > self.now else self.now + seconds(every_s))
+
+    def in_vain(self, resource: AnyResource, moment: datetime, every_s: float) -> bool:
+        """Whether what is awaited was not seen by a look after its time. An older look proves nothing: the provider may
+        not have answered since.
+        """
+        if resource.observed_at is not None and resource.observed_at >= moment:
+            return True
+        self.reached(moment)
+        self.look_again(resource, every_s)
+        return False
 
     def finish(self, *, done: bool = False) -> Plan:
+        self.waits.append(self.now + seconds(self.timing.replan_s))
         return Plan(
             steps=tuple(self.steps),
-            wait_until=None if done else min(self.waits, default=None),
+            wait_until=None if done else min(self.waits),
             done=done,
             blocked=self.blocked,
         )
 
     def resolve(self, resource: Stream | Egress, grace_s: float) -> None:
         """A create without an answer: looks go on until it is found or its grace is over."""
-        over = resource.intended_at + seconds(grace_s)
-        if resource.observed_at is not None and resource.observed_at >= over:
+        if self.in_vain(resource, resource.intended_at + seconds(grace_s), self.timing.lookup_s):
             self.steps.append(
                 WriteOff(kind=resource.kind, ordinal=resource.ordinal, why="no list showed it within its grace")
             )
-            return
-        self.waits.append(over)
-        self.look_again(resource, self.timing.lookup_s)
+
+    def delete(self, resource: Room | Stream) -> None:
+        """Call the delete, and again while it is not confirmed, or when what it should have removed is still there."""
+        stale = resource.changed_at + seconds(self.timing.delete_retry_s)
+        still_there = resource.observed_at is not None and resource.observed_at >= stale
+        if resource.phase is Phase.DELETING and resource.acked and not still_there:
+            self.look_again(resource, self.timing.lookup_s)
+        elif self.due(resource):
+            self.steps.append((DeleteRoom if isinstance(resource, Room) else DeleteStream)(ordinal=resource.ordinal))
 
     def stop(self, egress: Egress, why: str) -> None:
         """Towards the end of one egress, whatever phase it is in."""
@@ -294,15 +243,14 @@ class _Planner:
                 # A worker that died leaves a record that stays ACTIVE for ever and answers every stop with 408
                 # (livekit/egress#950): after its time it is written off, and the key fences it.
                 gave_up = egress.changed_at + seconds(self.timing.egress_stop_s)
-                if egress.observed_at is not None and egress.observed_at >= gave_up:
+                # Neither: the process died before the call, and nobody told it to stop.
+                answered = egress.acked or egress.failures > 0
+                if self.in_vain(egress, gave_up, self.timing.lookup_s) and answered:
                     self.steps.append(
                         WriteOff(kind=Kind.EGRESS, ordinal=egress.ordinal, why="it was not seen to end after its stop")
                     )
                 elif not egress.acked and self.due(egress):
                     self.steps.append(StopEgress(ordinal=egress.ordinal, why=why))
-                else:
-                    self.waits.append(gave_up)
-                    self.look_again(egress, self.timing.lookup_s)
             case Phase.INTENDED | Phase.UNKNOWN:
                 self.resolve(egress, self.timing.egress_grace_s)
             case Phase.GONE:
@@ -318,31 +266,40 @@ class _Live(_Planner):
         self.plan_room()
         self.plan_stream()
         self.plan_egress()
-        self.waits.append(self.now + seconds(self.timing.replan_s))
         return self.finish()
 
     def end_reason(self) -> EndReason | None:
-        broadcast, view, timing = self.broadcast, self.view, self.timing
-        if any(resource.refused for resource in (*view.rooms[-1:], *view.streams[-1:])):
+        broadcast, view = self.broadcast, self.view
+        latest: list[AnyResource] = [*view.rooms[-1:], *view.streams[-1:]]
+        if broadcast.live_time is None:
+            # Later it worked once, and what was changed since can be changed again.
+            latest += view.egresses[-1:]
+        if any(resource.refused for resource in latest):
             return EndReason.PROVIDER_REFUSED
         if broadcast.ready_time is None:
-            if self.start_overdue(view.rooms) or self.start_overdue(view.streams):
-                return EndReason.START_TIMEOUT
-            return None
-        stream, room = view.stream, view.room
+            overdue = self.start_overdue(view.rooms) or self.start_overdue(view.streams)
+            return EndReason.START_TIMEOUT if overdue else None
+        return self.stream_end() or self.time_end()
+
+    def stream_end(self) -> EndReason | None:
+        stream = self.view.stream
         if stream is None or stream.phase is Phase.DELETING:
             return EndReason.STREAM_LOST
         if stream.status is StreamStatus.DISABLED:
-            return EndReason.TEST_LIMIT if broadcast.spec.test else EndReason.STREAM_DISABLED
-        if broadcast.live_time is not None:
-            if self.reached(broadcast.live_time + seconds(broadcast.spec.max_duration_s)):
-                return EndReason.MAX_DURATION
-            away = room is not None and room.host_publishing is False and room.host_since is not None
-            if away and self.reached((room.host_since or self.now) + seconds(timing.host_return_s)):  # pyright: ignore[reportOptionalMemberAccess]
-                return EndReason.HOST_LEFT
-        elif not (room and room.host_publishing) and self.reached(broadcast.ready_time + seconds(timing.host_wait_s)):
-            return EndReason.NO_HOST
+            return EndReason.TEST_LIMIT if self.broadcast.spec.test else EndReason.STREAM_DISABLED
         return None
+
+    def time_end(self) -> EndReason | None:
+        broadcast, room = self.broadcast, self.view.room
+        live = broadcast.live_time
+        if live is not None and self.reached(live + seconds(broadcast.spec.max_duration_s)):
+            return EndReason.MAX_DURATION
+        deadline = host_deadline(broadcast, self.view, self.timing)
+        if deadline is None or not self.reached(deadline):
+            return None
+        if room is not None and room.phase is Phase.PRESENT and not self.in_vain(room, deadline, self.timing.lookup_s):
+            return None
+        return EndReason.NO_HOST if live is None else EndReason.HOST_LEFT
 
     def start_overdue(self, resources: Sequence[Room] | Sequence[Stream]) -> bool:
         if not resources or any(resource.phase is Phase.PRESENT for resource in resources):
@@ -356,29 +313,20 @@ class _Live(_Planner):
         elif room.unresolved and self.due(room):
             # Creating a room of the same name again answers the same room, so an unknown one is simply created again.
             self.steps.append(CreateRoom(ordinal=room.ordinal))
+        elif room.phase is Phase.PRESENT and room.host_publishing is None:
+            self.look_again(room, self.timing.lookup_s)
 
     def plan_stream(self) -> None:
         view = self.view
         for extra in view.streams:
-            if extra is not view.stream and extra.phase in (Phase.PRESENT, Phase.DELETING):
-                self.delete_stream(extra)
+            if extra.phase is Phase.DELETING or (extra.phase is Phase.PRESENT and extra is not view.stream):
+                self.delete(extra)
         stream = view.stream
         if stream is None:
             if not view.streams or self.due(view.streams[-1]):
                 self.steps.append(CreateStream(ordinal=next_ordinal(view.streams)))
         elif stream.unresolved:
             self.resolve(stream, self.timing.stream_grace_s)
-
-    def delete_stream(self, stream: Stream) -> None:
-        if stream.phase is Phase.PRESENT or not stream.acked:
-            if self.due(stream):
-                self.steps.append(DeleteStream(ordinal=stream.ordinal))
-        elif stream.observed_at is not None and stream.observed_at >= stream.changed_at + seconds(
-            self.timing.delete_retry_s
-        ):
-            self.steps.append(DeleteStream(ordinal=stream.ordinal))
-        else:
-            self.look_again(stream, self.timing.lookup_s)
 
     def plan_egress(self) -> None:
         view = self.view
@@ -398,14 +346,11 @@ class _Live(_Planner):
             self.resolve_start(current)
 
     def resolve_start(self, egress: Egress) -> None:
-        """A start without an answer. It need not be waited for until its grace is over: once no list shows it, the key is
-        reset, and whatever lands later cannot publish."""
-        seen_after = egress.intended_at + seconds(self.timing.list_lag_s)
-        if egress.observed_at is not None and egress.observed_at >= seen_after:
+        """A start without an answer. It need not be waited for until its grace is over: once no list shows it, the key
+        is reset, and whatever lands later cannot publish.
+        """
+        if self.in_vain(egress, egress.intended_at + seconds(self.timing.list_lag_s), self.timing.lookup_s):
             self.reset_key()
-        else:
-            self.waits.append(seen_after)
-            self.look_again(egress, self.timing.lookup_s)
 
     def reset_key(self) -> None:
         stream = self.view.stream
@@ -422,7 +367,9 @@ class _Live(_Planner):
             self.blocked = "START_LIMIT"
             self.waits.append(recent[-timing.starts_limit].intended_at + seconds(timing.starts_window_s))
             return
-        if view.egresses and not self.due(view.egresses[-1]):
+        # What failed later, its stops, must not hold up the next start.
+        never_started = [egress for egress in view.egresses if not egress.external_id]
+        if never_started and not self.due(never_started[-1]):
             self.blocked = "BACK_OFF"
             return
         able = [egress for egress in view.egresses if view.can_publish(egress)]
@@ -439,20 +386,22 @@ class _Live(_Planner):
         timing, stream = self.timing, self.view.stream
         since = egress.status_since or egress.changed_at
         if egress.status in (EgressStatus.UNKNOWN, EgressStatus.STARTING):
-            if self.reached(egress.intended_at + seconds(timing.egress_start_s)):
+            if self.in_vain(egress, egress.intended_at + seconds(timing.egress_start_s), timing.watch_s):
                 self.stop(egress, f"it did not start within {timing.egress_start_s:g} s")
-            else:
-                self.look_again(egress, timing.watch_s)
             return
         if egress.status is EgressStatus.ENDING:
-            self.look_again(egress, timing.watch_s)
+            if self.in_vain(egress, since + seconds(timing.egress_stop_s), timing.watch_s):
+                self.stop(egress, f"it did not end within {timing.egress_stop_s:g} s")
+            return
+        # It stays ACTIVE for its other destinations and never tries this one again.
+        if any(o.name == "" and o.state in (OutputState.FAILED, OutputState.FINISHED) for o in egress.outputs):
+            self.stop(egress, "its connection to the live stream failed")
             return
         if stream is not None and stream.status is not StreamStatus.ACTIVE:
             began = max(since, stream.status_since or since)
-            if self.reached(began + seconds(timing.ingest_start_s)):
+            if self.in_vain(stream, began + seconds(timing.ingest_start_s), timing.ingest_watch_s):
                 self.stop(egress, f"the live stream got no media within {timing.ingest_start_s:g} s")
                 return
-            self.look_again(stream, timing.ingest_watch_s)
         if not egress.delivering:
             self.look_again(egress, timing.watch_s)
         self.keep_outputs(egress)
@@ -469,8 +418,9 @@ class _Live(_Planner):
 
 
 class _End(_Planner):
-    """Take-down in the order that leaves no gap: the live stream refuses publishers first, then the egress stops, then the
-    room goes, then the live stream; each is gone only when seen absent."""
+    """Take-down in the order that leaves no gap: the live stream refuses publishers first, then the egress stops, then
+    the room goes, then the live stream; each is gone only when seen absent.
+    """
 
     def plan(self) -> Plan:
         self.plan_streams()
@@ -496,7 +446,7 @@ class _End(_Planner):
                 case Phase.PRESENT:
                     self.take_down_stream(stream)
                 case Phase.DELETING:
-                    self.redelete_stream(stream)
+                    self.delete(stream)
                 case Phase.GONE:
                     pass
 
@@ -512,19 +462,12 @@ class _End(_Planner):
         elif used and not stream.recordings_settled:
             self.steps.append(SettleRecordings(ordinal=stream.ordinal))
         else:
-            self.steps.append(DeleteStream(ordinal=stream.ordinal))
-
-    def redelete_stream(self, stream: Stream) -> None:
-        stale = stream.changed_at + seconds(self.timing.delete_retry_s)
-        if (not stream.acked or (stream.observed_at or stream.changed_at) >= stale) and self.due(stream):
-            self.steps.append(DeleteStream(ordinal=stream.ordinal))
-        else:
-            self.look_again(stream, self.timing.lookup_s)
+            self.delete(stream)
 
     def plan_egresses(self) -> None:
-        # A disable that fails must not keep the egress running, which is what costs.
+        # A disable that fails or has to wait must not keep the egress running, which is what costs.
         closed = all(
-            stream.disabled or stream.failures > 0
+            stream.disabled or stream.failures > 0 or not self.due(stream)
             for stream in self.view.streams
             if stream.phase is Phase.PRESENT
         )
@@ -534,74 +477,5 @@ class _End(_Planner):
 
     def plan_rooms(self) -> None:
         for room in self.view.rooms:
-            match room.phase:
-                case Phase.INTENDED | Phase.UNKNOWN | Phase.PRESENT:
-                    if not self.pushing and self.due(room):
-                        self.steps.append(DeleteRoom(ordinal=room.ordinal))
-                case Phase.DELETING:
-                    stale = room.changed_at + seconds(self.timing.delete_retry_s)
-                    if (not room.acked or (room.observed_at or room.changed_at) >= stale) and self.due(room):
-                        self.steps.append(DeleteRoom(ordinal=room.ordinal))
-                    else:
-                        self.look_again(room, self.timing.lookup_s)
-                case Phase.GONE:
-                    pass
-
-
-def to_observe(  # noqa: C901 - one question per kind and phase, in one place
-    broadcast: Broadcast, resources: Sequence[AnyResource], now: datetime, timing: Timing
-) -> frozenset[tuple[Kind, int]]:
-    """What to look at before planning: what is not known, what is on its way, what somebody saw to disagree."""
-    view = View(resources)
-    wanted: set[tuple[Kind, int]] = set()
-
-    def older(resource: AnyResource, age_s: float) -> bool:
-        last = resource.observed_at
-        return last is None or now - last >= timedelta(seconds=age_s)
-
-    for resource in resources:
-        if resource.phase is Phase.GONE:
-            continue
-        dirty = broadcast.dirty_at is not None and (
-            resource.observed_at is None or resource.observed_at < broadcast.dirty_at
-        )
-        look = False
-        match resource.phase:
-            case Phase.INTENDED | Phase.UNKNOWN:
-                # A room needs no look: it is created again.
-                look = not isinstance(resource, Room) and older(resource, timing.lookup_s)
-            case Phase.DELETING:
-                look = resource.acked and older(resource, timing.lookup_s) or _overdue(resource, now, timing)
-            case Phase.PRESENT if broadcast.target is Target.LIVE:
-                look = dirty or _on_its_way(resource, view, now, timing)
-            case _:
-                pass
-        if look:
-            wanted.add((resource.kind, resource.ordinal))
-    return frozenset(wanted)
-
-
-def _overdue(resource: AnyResource, now: datetime, timing: Timing) -> bool:
-    """A stop that never gets an answer: whether it ended is seen in the list only."""
-    return (
-        isinstance(resource, Egress)
-        and now >= resource.changed_at + seconds(timing.lookup_s)
-        and (resource.observed_at is None or now - resource.observed_at >= seconds(timing.lookup_s))
-    )
-
-
-def _on_its_way(resource: AnyResource, view: View, now: datetime, timing: Timing) -> bool:
-    last = resource.observed_at or resource.changed_at
-    match resource:
-        case Egress():
-            return not resource.delivering and now - last >= seconds(timing.watch_s)
-        case Stream():
-            egress = view.egress
-            return (
-                egress is not None
-                and egress.status is EgressStatus.ACTIVE
-                and resource.status is not StreamStatus.ACTIVE
-                and now - last >= seconds(timing.ingest_watch_s)
-            )
-        case Room():
-            return False
+            if room.phase is Phase.DELETING or (room.phase is not Phase.GONE and not self.pushing):
+                self.delete(room)

@@ -104,9 +104,7 @@ def _observed_generation(broadcast: Broadcast, view: View, plan: Plan | None) ->
     return broadcast.generation
 
 
-def _conditions(
-    view: View, before: Sequence[Condition], plan: Plan | None, now: datetime
-) -> tuple[Condition, ...]:
+def _conditions(view: View, before: Sequence[Condition], plan: Plan | None, now: datetime) -> tuple[Condition, ...]:
     facts: dict[ConditionType, _Fact] = {
         ConditionType.ROOM_READY: _existence(view.room),
         ConditionType.STREAM_READY: _existence(view.stream),
@@ -177,7 +175,8 @@ def _ingest(stream: Stream | None) -> _Fact:
 
 def _playable(view: View) -> _Fact:
     """Moving pictures need all three: the live stream has media, the egress is connected now, and somebody publishes.
-    The live stream alone stays active through its reconnect window while viewers see a slate."""
+    The live stream alone stays active through its reconnect window while viewers see a slate.
+    """
     for met, reason, message in (_host(view), _egress(view, ""), _ingest(view.stream)):
         if not met:
             return met, f"{reason}" if met is None else reason, message

@@ -152,7 +152,9 @@ class TwirpEndpoint:
     async def _call(self, request: web.Request, method: Method, message: Message, *, as_json: bool) -> web.Response:
         world, operation, target = self._world, request.path.rsplit("/", 1)[-1], method.target(message)
         await self._wait(operation, target)
-        refusal = world.faults.take(operation, target, "error", "hang", "reset", "late_effect", "worker_loss")
+        refusal = world.faults.take(operation, target, "error", "hang", "reset", "late_effect")
+        if refusal is None and operation == "StartRoomCompositeEgress":
+            refusal = world.faults.take(operation, target, "worker_loss")
         if refusal is not None:
             return await self._refuse(request, refusal, method, message)
         try:

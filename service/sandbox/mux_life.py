@@ -315,7 +315,6 @@ class MuxLife:
         if recording is None:
             return
         now = self._clock.now()
-        recording.flow(now, flowing=False)
         self._timers.stop(stream.id, "window", "active", "no_media", "limit", "test", "asset_ready")
         stream.status = "idle"
         stream.recording = False

@@ -85,7 +85,7 @@ class Broadcasts:
                 return await self._read(connection, earlier)
             row = await connection.fetchrow(
                 "INSERT INTO broadcast (id, spec, labels, secrets, status) VALUES ($1, $2, $3, $4, $5) "
-                f"ON CONFLICT (id) DO NOTHING RETURNING {BROADCAST_COLUMNS}",  # noqa: S608 - a constant
+                f"ON CONFLICT (id) DO NOTHING RETURNING {BROADCAST_COLUMNS}",
                 broadcast_id,
                 msgspec.to_builtins(spec),
                 labels,
@@ -108,7 +108,8 @@ class Broadcasts:
         trace_context: str | None = None,
     ) -> Broadcast:
         """Apply *decide* to what is stored, under its lock. Raises what *decide* raises, BroadcastNotFound,
-        RequestIdReused, StoreUnavailable."""
+        RequestIdReused, StoreUnavailable.
+        """
         point = {"StartBroadcast": "api.start", "StopBroadcast": "api.stop"}.get(request.method)
         async with self._database.transaction() as connection:
             if (earlier := await self._replayed(connection, request, broadcast_id)) is not None:
@@ -209,7 +210,7 @@ class Broadcasts:
         where: list[str] = ["NOT deleted"]
         values: list[Any] = []
 
-        def bind(value: Any) -> str:  # noqa: ANN401 - a column's value
+        def bind(value: Any) -> str:
             values.append(value)
             return f"${len(values)}"
 

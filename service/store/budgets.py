@@ -5,6 +5,7 @@ from datetime import datetime
 
 from service.store.database import Database
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
     granted: bool

@@ -109,9 +109,19 @@ class Changes:
         async with self._database.connection() as connection:
             return await connection.fetchval("SELECT floor FROM head")
 
+    async def bounds(self) -> tuple[int, int]:
+        """Floor and head, of one moment."""
+        async with self._database.connection() as connection:
+            row = await connection.fetchrow("SELECT floor, revision FROM head")
+        return (row["floor"], row["revision"]) if row is not None else (0, 0)
+
     async def after(self, revision: int, *, limit: int = 200) -> tuple[list[LoggedChange], int, int]:
         """Changes after *revision*, oldest first; the revision up to which this is everything; and the floor."""
-        async with self._database.transaction() as connection:
+        # One snapshot for all of it: between floor and events a trim could take away what is about to be read.
+        async with (
+            self._database.connection() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
             head, floor = await connection.fetchrow("SELECT revision, floor FROM head") or (0, 0)
             found = await connection.fetch(
                 "SELECT revision, snapshot, previous FROM event "

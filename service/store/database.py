@@ -58,7 +58,9 @@ class Database:
         self.dsn = dsn
 
     @classmethod
-    async def connect(cls, dsn: str, *, size: int = 10, statement_timeout: timedelta = timedelta(seconds=5)) -> Database:
+    async def connect(
+        cls, dsn: str, *, size: int = 10, statement_timeout: timedelta = timedelta(seconds=5)
+    ) -> Database:
         pool = await asyncpg.create_pool(
             dsn,
             min_size=2,

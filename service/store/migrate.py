@@ -11,7 +11,7 @@ import asyncpg
 _LOCK = 7_426_310_511
 
 
-class MigrationChanged(Exception):  # noqa: N818 - a fact about the deployment
+class MigrationChanged(Exception):
     """An applied migration is not the one in this version of the service."""
 
 

@@ -1,5 +1,6 @@
 """What a pass reads and writes. Every write carries the fence; where it is not the present one, LeaseLost is raised and the
-pass stops without cleaning up, because nothing of it is ours any more."""
+pass stops without cleaning up, because nothing of it is ours any more.
+"""
 
 from __future__ import annotations
 
@@ -78,13 +79,16 @@ class Passes:
     async def intend(self, claim: Claim, resource: AnyResource, lease: timedelta) -> None:
         """Commit that a call is about to be made, and renew the lease to cover it."""
         async with self._database.transaction() as connection:
-            if await connection.fetchval(
-                "UPDATE broadcast SET lease_until = greatest(lease_until, now() + $3::interval) "
-                "WHERE id = $1 AND fence = $2 RETURNING true",
-                claim.broadcast_id,
-                claim.fence,
-                lease,
-            ) is None:
+            if (
+                await connection.fetchval(
+                    "UPDATE broadcast SET lease_until = greatest(lease_until, now() + $3::interval) "
+                    "WHERE id = $1 AND fence = $2 RETURNING true",
+                    claim.broadcast_id,
+                    claim.fence,
+                    lease,
+                )
+                is None
+            ):
                 raise LeaseLost(claim.broadcast_id)
             await self._upsert(connection, claim.broadcast_id, resource)
 
@@ -130,6 +134,16 @@ class Passes:
                 claim.broadcast_id,
                 claim.fence,
                 due,
+            )
+
+    async def give_up(self, claim: Claim, after: timedelta) -> None:
+        """A pass that failed for a reason of our own: the next may try after *after*."""
+        async with self._database.connection() as connection:
+            await connection.execute(
+                "UPDATE broadcast SET lease_until = now() + $3::interval WHERE id = $1 AND fence = $2",
+                claim.broadcast_id,
+                claim.fence,
+                after,
             )
 
     async def _tell(
@@ -182,9 +196,7 @@ class Passes:
         await connection.execute(_UPSERT, broadcast_id, *self._rows.resource_values(broadcast_id, resource))
 
 
-def _with(
-    stored: Broadcast, trouble: ProviderTrouble | None, recovered: str, end: EndReason | None
-) -> Broadcast:
+def _with(stored: Broadcast, trouble: ProviderTrouble | None, recovered: str, end: EndReason | None) -> Broadcast:
     broadcast = stored
     last = stored.status.last_error
     if trouble is not None:

@@ -12,6 +12,7 @@ from service.store.sealing import Sealer
 
 _CLASSES: dict[str, type[AnyResource]] = {Kind.ROOM: Room, Kind.STREAM: Stream, Kind.EGRESS: Egress}
 _COMMON = tuple(field.name for field in fields(Resource))
+_SEALED = ("key", "pushes")
 
 BROADCAST_COLUMNS = (
     "id, spec, labels, generation, version, target, on_air, state, status, end_reason, create_time, update_time, "
@@ -23,7 +24,7 @@ RESOURCE_COLUMNS = (
 )
 
 
-def _no_secret(type_: type, value: Any) -> Any:  # noqa: ANN401 - the signature of msgspec
+def _no_secret(type_: type, value: Any) -> Any:
     raise NotImplementedError(f"{type_}: secrets are not part of a row's JSON: {type(value)}")
 
 
@@ -50,18 +51,27 @@ class Rows:
         class_ = _CLASSES[row["kind"]]
         resource = msgspec.convert(values, class_, dec_hook=_no_secret)
         sealed: bytes | None = row["secret"]
-        if isinstance(resource, Stream) and sealed is not None:
-            place = f"stream/{broadcast_id}/{resource.ordinal}"
-            return replace(resource, key=Secret(self._sealer.open(sealed, place=place)))
-        return resource
+        if sealed is None or isinstance(resource, Room):
+            return resource
+        opened = self._sealer.open(sealed, place=_place(broadcast_id, resource))
+        if isinstance(resource, Stream):
+            return replace(resource, key=Secret(opened))
+        pushes = msgspec.json.decode(opened, type=dict[str, str])
+        return replace(resource, pushes={name: Secret(url) for name, url in pushes.items()})
 
     def resource_values(self, broadcast_id: str, resource: AnyResource) -> tuple[Any, ...]:
         """In the order of RESOURCE_COLUMNS."""
-        own = [f.name for f in fields(resource) if f.name not in _COMMON and f.name != "key"]
+        own = [f.name for f in fields(resource) if f.name not in (*_COMMON, *_SEALED)]
         detail = {name: msgspec.to_builtins(getattr(resource, name)) for name in own}
-        secret: bytes | None = None
-        if isinstance(resource, Stream) and resource.key:
-            secret = self._sealer.seal(resource.key.reveal(), place=f"stream/{broadcast_id}/{resource.ordinal}")
+        plain = ""
+        if isinstance(resource, Stream):
+            plain = resource.key.reveal()
+        elif isinstance(resource, Egress) and resource.pushes:
+            plain = msgspec.json.encode({name: url.reveal() for name, url in resource.pushes.items()}).decode()
+        secret = self._sealer.seal(plain, place=_place(broadcast_id, resource)) if plain else None
         common = {name: getattr(resource, name) for name in _COMMON}
         return (resource.kind, *common.values(), detail, secret)
 
+
+def _place(broadcast_id: str, resource: Resource) -> str:
+    return f"{resource.kind}/{broadcast_id}/{resource.ordinal}"

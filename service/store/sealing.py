@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 _NONCE = 12
 
 
-class CannotOpen(Exception):  # noqa: N818 - a fact about the key
+class CannotOpen(Exception):
     """None of the configured keys opens it."""
 
 

@@ -2,12 +2,13 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import aiohttp
+import pytest
 from aiohttp import web
 from livekit import api
 from livekit.protocol import models
@@ -18,6 +19,7 @@ from service.sandbox.faults import Fault, Kind
 from service.sandbox.livekit import LiveKitSimulator, LiveKitSimulatorSettings
 
 _T = TypeVar("_T")
+PSRPC = "twirp error unknown: "
 KEY = "devkey"
 SECRET = "a-secret-of-at-least-thirty-two-bytes"
 STREAM_KEY = "5bd28537-7491-4ffa-b726-bbb506401234"
@@ -137,10 +139,21 @@ class Stage:
 
     async def reaches(self, egress_id: str, status: int) -> api.EgressInfo:
         """The record, as soon as it has that status."""
-        async with asyncio.timeout(5):
-            while (info := await self.egress(egress_id)).status != status:
-                await asyncio.sleep(0.005)
-        return info
+        deadline = asyncio.get_running_loop().time() + 5
+        while asyncio.get_running_loop().time() < deadline:
+            if (info := await self.egress(egress_id)).status == status:
+                return info
+            await asyncio.sleep(0.005)
+        raise AssertionError(f"status {status} was waited for in vain")
+
+    async def ended(self, egress_id: str) -> api.EgressInfo:
+        """The record as egress_ended told of it."""
+
+        def told() -> list[api.EgressInfo]:
+            events = self.receiver.of("egress_ended")
+            return [event.egress_info for event in events if event.egress_info.egress_id == egress_id]
+
+        return (await until(told, "egress_ended"))[0]
 
     async def live(self, room: str = "bc-1", urls: tuple[str, ...] = (f"mux://{STREAM_KEY}",)) -> str:
         """A room with a host and an egress whose outputs are all connected."""
@@ -151,13 +164,20 @@ class Stage:
         return egress_id
 
 
+async def refusal(call: Awaitable[object]) -> tuple[int, str, str]:
+    """Status, code and message of the error that the SDK makes of the answer."""
+    with pytest.raises(api.ServerError) as caught:
+        await call
+    return caught.value.status, caught.value.code, caught.value.message
+
+
 def composite(room: str, *urls: str, **fields: Any) -> api.RoomCompositeEgressRequest:
     output = api.StreamOutput(protocol=api.StreamProtocol.RTMP, urls=urls)
     return api.RoomCompositeEgressRequest(room_name=room, stream_outputs=[output], **fields)
 
 
 @asynccontextmanager
-async def staged(scale: float = 200.0, **settings: Any) -> AsyncIterator[Stage]:
+async def staged(scale: float = 200.0, **settings: Any) -> AsyncGenerator[Stage, None]:
     ingest, receiver = Ingest(), Receiver()
     around = web.Application()
     around.router.add_get("/_ingest/app/{key}", ingest.take)

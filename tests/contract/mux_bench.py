@@ -3,15 +3,15 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
 import mux_python
 import pytest
-import urllib3
 from aiohttp import web
+from urllib3.util import Retry
 
 from service.sandbox.clock import ScaledClock
 from service.sandbox.mux import MuxSimulator, MuxSimulatorSettings
@@ -90,7 +90,7 @@ class Mux:
 
     def sdk(self, secret: str) -> Any:
         configuration: Any = mux_python.Configuration(host=self.base, username="token", password=secret)
-        configuration.retries = urllib3.util.Retry(
+        configuration.retries = Retry(
             total=2, connect=2, read=0, status=0, redirect=0, other=0, respect_retry_after_header=False
         )
         return mux_python.ApiClient(configuration)
@@ -138,6 +138,14 @@ class Mux:
 
         return (await eventually(found))[count - 1]
 
+    async def pass_time(self, seconds: float) -> None:
+        """Lets *seconds* of the provider's time go by in about a tenth of a real second."""
+        clock = self.simulator.clock
+        scale, end = clock.scale, clock.now() + seconds
+        clock.scale = seconds * 10
+        await eventually(lambda: clock.now() >= end)
+        clock.scale = scale
+
     def kinds(self, *prefixes: str) -> list[str]:
         return [effect.kind for effect in self.simulator.effects.after(0) if effect.kind.startswith(prefixes or "")]
 
@@ -151,7 +159,7 @@ class Mux:
 
 
 @contextlib.asynccontextmanager
-async def running(scale: float = 100, **settings: Any) -> AsyncIterator[Mux]:
+async def running(scale: float = 100, **settings: Any) -> AsyncGenerator[Mux]:
     receiver = Receiver()
     app = web.Application()
     app.router.add_post("/hook", receiver.receive)

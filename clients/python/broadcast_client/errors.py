@@ -37,7 +37,8 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
-from broadcast.v1.broadcast_pb2 import Broadcast, BroadcastState
+from broadcast.v1.broadcast_pb2 import Broadcast
+from broadcast_client.values import state_name
 
 _Detail = TypeVar("_Detail", bound=Message)
 
@@ -215,9 +216,8 @@ class BroadcastEndedEarly(WaitError):
     """It is ENDED or FAILED, and so will never be what was waited for."""
 
     def __init__(self, *, broadcast: Broadcast) -> None:
-        state = BroadcastState.Name(broadcast.status.state).removeprefix("BROADCAST_STATE_")
         super().__init__(
-            f"{broadcast.id} is {state} ({broadcast.status.state_reason})",
+            f"{broadcast.id} is {state_name(broadcast.status.state)} ({broadcast.status.state_reason})",
             broadcast_id=broadcast.id,
             broadcast=broadcast,
         )

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import TypeAlias
 
+from google.protobuf.descriptor import EnumDescriptor
 from google.protobuf.duration_pb2 import Duration
 
 from broadcast.v1.broadcast_pb2 import BroadcastState
@@ -13,7 +14,20 @@ State: TypeAlias = BroadcastState.ValueType | str
 """A BroadcastState, or its name: "LIVE" and "BROADCAST_STATE_LIVE" are the same."""
 Seconds: TypeAlias = float | timedelta
 
-_STATE_PREFIX = "BROADCAST_STATE_"
+
+def short_name(enum: EnumDescriptor, number: int) -> str:
+    """Name of an enum value without its prefix: "LIVE"; the bare number of one that is newer than this client."""
+    value = enum.values_by_number.get(number)
+    return value.name.removeprefix(_prefix(enum)) if value else str(number)
+
+
+def by_short_name(enum: EnumDescriptor) -> dict[str, int]:
+    """Every value that may be sent."""
+    return {short_name(enum, value.number): value.number for value in enum.values if value.number}
+
+
+def _prefix(enum: EnumDescriptor) -> str:
+    return enum.values_by_number[0].name.removesuffix("UNSPECIFIED")
 
 
 def broadcast_state(state: State) -> BroadcastState.ValueType:
@@ -24,18 +38,16 @@ def broadcast_state(state: State) -> BroadcastState.ValueType:
     """
     if not isinstance(state, str):
         return state
-    name = state.upper()
-    name = name if name.startswith(_STATE_PREFIX) else _STATE_PREFIX + name
-    if name not in BroadcastState.keys():  # noqa: SIM118 - not a mapping
-        known = ", ".join(each.removeprefix(_STATE_PREFIX) for each in BroadcastState.keys()[1:])
-        raise ValueError(f"no such state: {state!r} (one of {known})")
-    return BroadcastState.Value(name)
+    known = by_short_name(BroadcastState.DESCRIPTOR)
+    number = known.get(state.upper().removeprefix(_prefix(BroadcastState.DESCRIPTOR)))
+    if number is None:
+        raise ValueError(f"no such state: {state!r} (one of {', '.join(known)})")
+    return BroadcastState.ValueType(number)
 
 
 def state_name(state: BroadcastState.ValueType) -> str:
-    """Short name of a state, also of one that is newer than this client."""
-    value = BroadcastState.DESCRIPTOR.values_by_number.get(state)
-    return value.name.removeprefix(_STATE_PREFIX) if value else f"STATE_{state}"
+    """Short name of a state: "LIVE"."""
+    return short_name(BroadcastState.DESCRIPTOR, state)
 
 
 def seconds(value: Seconds) -> float:

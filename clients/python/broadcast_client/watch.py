@@ -5,6 +5,7 @@ whose revision was already told is dropped. Where going on is impossible a `Rese
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -106,6 +107,7 @@ class Watch:
         policy: RetryPolicy,
         is_closed: Callable[[], bool],
     ) -> None:
+        self._call: grpc.aio.UnaryStreamCall[WatchBroadcastsRequest, WatchBroadcastsResponse] | None = None
         self._open = open_stream
         self._filter = filter
         self._interval = seconds(heartbeat_interval)
@@ -113,7 +115,6 @@ class Watch:
         self._is_closed = is_closed
         self._token = resume_token
         self._revision = 0
-        self._call: grpc.aio.UnaryStreamCall[WatchBroadcastsRequest, WatchBroadcastsResponse] | None = None
         self._in_snapshot = False
         self._holds_items = False
         self._gives_up_at: float | None = None
@@ -160,6 +161,11 @@ class Watch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+    def __del__(self) -> None:
+        # gRPC keeps a call that runs alive, so it would go on for ever without a reader.
+        with contextlib.suppress(RuntimeError):  # the event loop may be closed already
+            self._drop()
 
     def _connect(self) -> Reset | None:
         """Open the stream; answer a Reset instead when what was told must be forgotten first."""

@@ -1,0 +1,287 @@
+"""What is printed: tables for people, lines of protobuf JSON for programs. Secrets only where they were asked for."""
+
+import contextlib
+import json
+import logging
+import sys
+from collections.abc import Generator, Iterable, Mapping
+from datetime import UTC, datetime
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from broadcast.v1.broadcast_pb2 import (
+    Broadcast,
+    BroadcastState,
+    ConditionType,
+    DeliveryPolicy,
+    DestinationState,
+    EncodingPreset,
+    LatencyMode,
+)
+from broadcast.v1.broadcast_service_pb2 import HostAccess
+from broadcast.v1.event_pb2 import BroadcastEvent
+from broadcast_client.errors import BroadcastClientError, BroadcastError
+from broadcast_client.values import short_name, state_name
+
+_STYLES = {
+    "CREATED": "dim",
+    "STARTING": "yellow",
+    "READY": "cyan",
+    "LIVE": "bold green",
+    "INTERRUPTED": "bold magenta",
+    "STOPPING": "yellow",
+    "ENDED": "dim",
+    "FAILED": "bold red",
+}
+_MINUTE = 60
+_HOUR = 3600
+_DAY = 86400
+# Wide enough that nothing is cut when the output goes to a file or another program.
+_UNLIMITED = 240
+
+
+class Output:
+    def __init__(self, *, as_json: bool) -> None:
+        self.as_json = as_json
+        width = None if sys.stdout.isatty() else _UNLIMITED
+        # Titles and messages come from others: brackets in them are no markup.
+        self.console = Console(markup=False, highlight=False, emoji=False, width=width)
+
+    def message(self, message: Message, *, secrets: bool = False) -> None:
+        """One line of protobuf JSON."""
+        self.record(as_dict(message, secrets=secrets))
+
+    def record(self, record: Mapping[str, object]) -> None:
+        sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+
+    def line(self, *parts: str | Text) -> None:
+        """One line for people."""
+        self.console.print(*(plain(part) if isinstance(part, str) else part for part in parts), soft_wrap=True)
+
+    def complain(self, text: str) -> None:
+        sys.stderr.write(f"broadcastctl: {plain(text)}\n")
+
+    @contextlib.contextmanager
+    def breaks_told(self) -> Generator[None, None, None]:
+        """Print on stderr when a watch is broken."""
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("broadcastctl: %(message)s"))
+        logger = logging.getLogger("broadcast_client")
+        level = logger.level
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+
+    def broadcast(self, broadcast: Broadcast) -> None:
+        if self.as_json:
+            self.message(broadcast)
+            return
+        self.console.print(_facts(broadcast))
+        if broadcast.status.conditions:
+            self.console.print(_conditions(broadcast))
+        if broadcast.spec.destinations:
+            self.console.print(_destinations(broadcast))
+
+    def broadcasts(self, broadcasts: Iterable[Broadcast]) -> None:
+        if self.as_json:
+            for broadcast in broadcasts:
+                self.message(broadcast)
+            return
+        table = Table("ID", "STATE", "FOR", "REASON", "TITLE", "OWNER", "LABELS", box=None, pad_edge=False)
+        for broadcast in broadcasts:
+            labels = ",".join(f"{key}={value}" for key, value in sorted(broadcast.labels.items()))
+            table.add_row(
+                broadcast.id,
+                state(broadcast.status.state),
+                age(broadcast.status.state_time),
+                broadcast.status.state_reason,
+                plain(broadcast.spec.title),
+                plain(broadcast.spec.owner_id),
+                labels,
+            )
+        self.console.print(table)
+
+    def event(self, event: BroadcastEvent) -> None:
+        if self.as_json:
+            self.message(event)
+            return
+        self.line(
+            clock(event.time), f"{event.actor:<10}", padded_state(event.state), f"{event.reason:<24}", event.message
+        )
+
+    def access(self, access: HostAccess) -> None:
+        """Also the token: only where it was asked for."""
+        if self.as_json:
+            self.message(access, secrets=True)
+            return
+        table = _grid()
+        table.add_row("room", access.room_name)
+        table.add_row("identity", plain(access.identity))
+        table.add_row("livekit", access.livekit_url)
+        table.add_row("expires", clock(access.expire_time))
+        self.console.print(table)
+        # By itself and never wrapped: it is copied.
+        self.line(access.token)
+
+
+def as_dict(message: Message, *, secrets: bool = False) -> dict[str, object]:
+    """Protobuf JSON with the names of the contract."""
+    if not secrets:
+        shown = type(message)()
+        shown.CopyFrom(message)
+        _redact(shown)
+        message = shown
+    return MessageToDict(message, preserving_proto_field_name=True)
+
+
+def _redact(message: Message) -> None:
+    for field, value in message.ListFields():
+        if field.GetOptions().debug_redact:
+            message.ClearField(field.name)
+        elif field.message_type is not None and not field.message_type.GetOptions().map_entry:
+            for each in value if field.is_repeated else [value]:
+                _redact(each)
+
+
+def one_line(error: BroadcastClientError) -> str:
+    """What went wrong: the reason, the message, each field, and where to look further."""
+    if not isinstance(error, BroadcastError):
+        return plain(str(error))
+    parts = [f"{error.reason or error.code.name}: {error.message}"]
+    parts += [f"{field}: {description}" for field, description in error.violations]
+    if not error.violations and "field" in error.metadata:
+        parts.append(error.metadata["field"])
+    if error.retry_after is not None:
+        parts.append(f"try again in {human(error.retry_after)}")
+    if error.trace_id:
+        parts.append(f"trace {error.trace_id}")
+    return plain("; ".join(parts))
+
+
+def plain(text: str) -> str:
+    """Text in one line that cannot move the cursor or colour the terminal, wherever it came from."""
+    return "".join(each if each.isprintable() else " " for each in text)
+
+
+def human(seconds: float) -> str:
+    """A duration as people say it: 3.2s, 42s, 1m05s, 2h03m, 3d04h."""
+    if seconds < 10:  # noqa: PLR2004 - below ten the tenth matters
+        return f"{max(seconds, 0):.1f}s"
+    whole = round(seconds)
+    if whole < _MINUTE:
+        return f"{whole}s"
+    if whole < _HOUR:
+        return f"{whole // _MINUTE}m{whole % _MINUTE:02}s"
+    if whole < _DAY:
+        return f"{whole // _HOUR}h{whole % _HOUR // _MINUTE:02}m"
+    return f"{whole // _DAY}d{whole % _DAY // _HOUR:02}h"
+
+
+def age(since: Timestamp) -> str:
+    if not since.seconds:
+        return ""
+    return human((datetime.now(UTC) - since.ToDatetime(tzinfo=UTC)).total_seconds())
+
+
+def clock(time: Timestamp) -> str:
+    """Local date and time to the millisecond."""
+    return time.ToDatetime(tzinfo=UTC).astimezone().isoformat(sep=" ", timespec="milliseconds") if time.seconds else ""
+
+
+def state(value: BroadcastState.ValueType) -> Text:
+    name = state_name(value)
+    return Text(name, style=_STYLES.get(name, ""))
+
+
+def padded_state(value: BroadcastState.ValueType) -> Text:
+    name = state_name(value)
+    return Text(f"{name:<11}", style=_STYLES.get(name, ""))
+
+
+def _grid() -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    return table
+
+
+def _span(duration: Duration) -> str:
+    return human(duration.ToTimedelta().total_seconds())
+
+
+def _facts(broadcast: Broadcast) -> Table:
+    spec, status = broadcast.spec, broadcast.status
+    encoding = short_name(EncodingPreset.DESCRIPTOR, spec.encoding.preset)
+    if spec.encoding.HasField("custom"):
+        custom = spec.encoding.custom
+        encoding = f"{custom.width}x{custom.height} {custom.frame_rate} fps {custom.video_bitrate_bps / 1e6:g} Mb/s"
+    told = state(status.state)
+    if status.state_reason or status.state_time.seconds:
+        told.append(f"  {status.state_reason}  for {age(status.state_time)}", style="default")
+    rows: list[tuple[str, str | Text]] = [
+        ("id", broadcast.id),
+        ("state", told),
+        ("target", state_name(status.target_state) + (", reconciling" if status.reconciling else "")),
+        ("title", spec.title),
+        ("owner", spec.owner_id),
+        ("labels", ", ".join(f"{key}={value}" for key, value in sorted(broadcast.labels.items()))),
+        ("encoding", encoding),
+        ("latency", short_name(LatencyMode.DESCRIPTOR, spec.latency_mode)),
+        ("delivery", _delivery(broadcast)),
+        ("layout", spec.layout),
+        ("reconnect", _span(spec.reconnect_window) if spec.HasField("reconnect_window") else ""),
+        ("at most", _span(spec.max_duration) if spec.HasField("max_duration") else ""),
+        ("playback", status.playback.hls_url),
+        ("created", clock(broadcast.create_time)),
+        ("started", clock(status.start_time)),
+        ("live", clock(status.live_time)),
+        ("ended", clock(status.end_time)),
+        ("recordings", ", ".join(each.playback_id or each.mux_asset_id for each in status.recordings)),
+    ]
+    if status.HasField("last_error"):
+        error = status.last_error
+        again = "tried again" if error.retryable else "not tried again"
+        rows.append(("error", f"{error.provider} {error.operation}: {error.code}: {error.message} ({again})"))
+    table = _grid()
+    for name, value in rows:
+        if value and value != "UNSPECIFIED":
+            table.add_row(name, plain(value) if isinstance(value, str) else value)
+    return table
+
+
+def _delivery(broadcast: Broadcast) -> str:
+    name = short_name(DeliveryPolicy.DESCRIPTOR, broadcast.spec.delivery_policy)
+    return f"{name}, {'on air' if broadcast.status.on_air else 'backstage'}" if name == "MANUAL" else name
+
+
+def _conditions(broadcast: Broadcast) -> Table:
+    table = Table("CONDITION", "MET", "FOR", "REASON", "MESSAGE", box=None, pad_edge=False)
+    for condition in broadcast.status.conditions:
+        met = Text("unknown", style="yellow")
+        if condition.HasField("met"):
+            met = Text("yes", style="green") if condition.met else Text("no", style="dim")
+        name = short_name(ConditionType.DESCRIPTOR, condition.type)
+        table.add_row(name, met, age(condition.transition_time), condition.reason, plain(condition.message))
+    return table
+
+
+def _destinations(broadcast: Broadcast) -> Table:
+    table = Table("DESTINATION", "STATE", "URL", "MESSAGE", box=None, pad_edge=False)
+    seen = {each.name: each for each in broadcast.status.destinations}
+    for destination in broadcast.spec.destinations:
+        status = seen.get(destination.name)
+        name = short_name(DestinationState.DESCRIPTOR, status.state) if status else ""
+        message = plain(status.message) if status else ""
+        table.add_row(destination.name, name, plain(destination.url), message)
+    return table

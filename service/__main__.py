@@ -1,0 +1,139 @@
+"""The commands: serve, sandbox, migrate, probe."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+from service.settings import ALSO, SettingError, Settings, from_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from typing import Any
+
+_HELP = f"""\
+environment of `serve`:
+  DATABASE_URL              postgresql://..., migrated with `migrate`
+  LIVEKIT_URL, LIVEKIT_API_KEY, LIVEKIT_API_SECRET
+  LIVEKIT_PUBLIC_URL        what browsers connect to, where it differs
+  MUX_TOKEN_ID, MUX_TOKEN_SECRET
+  MUX_WEBHOOK_SECRETS       comma separated; empty: no Mux webhook is believed
+  MUX_BASE_URL, MUX_INGEST_URL ("mux://{{key}}"), PLAYBACK_BASE_URL
+  BROADCAST_SECRET_KEYS     32 bytes in base64, comma separated; the first encrypts, all decrypt
+  BROADCAST_ENVIRONMENT     part of every mark at the providers (dev)
+  GRPC_HOST, GRPC_PORT (50051), GRPC_REFLECTION (true), HTTP_HOST, HTTP_PORT (8080)
+  LOG_LEVEL (info), DATABASE_POOL (12), DATABASE_LISTEN (true)
+  BROADCAST_LEASE_S (20), BROADCAST_OBSERVE_S (10), BROADCAST_SWEEP_S (60), BROADCAST_SWEEP_GRACE_S (120), BROADCAST_DRAIN_S (10)
+{ALSO}"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m service",
+        description="The control plane of live broadcasts.",
+        epilog=_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("serve", help="run the service against what the environment names")
+    commands.add_parser("migrate", help="bring the database of DATABASE_URL up to date")
+    probe = commands.add_parser("probe", help="exit 0 if the service on this machine is serving")
+    probe.add_argument("--target", default=f"127.0.0.1:{os.environ.get('GRPC_PORT', '50051')}")
+    sandbox = commands.add_parser(
+        "sandbox", help="run everything here: Postgres, simulated LiveKit and Mux, the service"
+    )
+    sandbox.add_argument("--time-scale", type=float, default=4.0, help="the providers' time runs this much faster (4)")
+    sandbox.add_argument("--no-service", action="store_true", help="only what the service stands on")
+    arguments = parser.parse_args()
+    match arguments.command:
+        case "serve":
+            code = _serve()
+        case "migrate":
+            code = _run(_migrate())
+        case "probe":
+            code = _run(_probe(arguments.target))
+        case _:
+            from service.sandbox.command import run_sandbox  # noqa: PLC0415 - a development dependency
+
+            code = _run(run_sandbox(time_scale=arguments.time_scale, with_service=not arguments.no_service))
+    sys.exit(code)
+
+
+def _run(main: Coroutine[Any, Any, int]) -> int:
+    return asyncio.run(main)
+
+
+def _say(problem: str) -> int:
+    sys.stderr.write(f"{problem}\n")
+    return 1
+
+
+def _serve() -> int:
+    import uvloop  # noqa: PLC0415 - the probe need not load it
+
+    from service import telemetry  # noqa: PLC0415
+
+    try:
+        settings = from_environment(os.environ)
+    except SettingError as error:
+        return _say(f"{error} (see `python -m service --help`)")
+    telemetry.configure_logs(settings.log_level)
+    exporting = telemetry.configure_export(instance=settings.replica, environment=settings.environment)
+    try:
+        return uvloop.run(_serve_until_told(settings))
+    finally:
+        exporting.close()
+
+
+async def _serve_until_told(settings: Settings) -> int:
+    from service.app import SchemaBehind, run  # noqa: PLC0415 - 300 ms that `probe` does not need
+    from service.domain.errors import StoreUnavailable  # noqa: PLC0415
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        await run(settings, stop=stop)
+    except SchemaBehind as error:
+        return _say(f"DATABASE_URL: {error}")
+    except (StoreUnavailable, OSError) as error:
+        return _say(f"cannot start: {error}")
+    return 0
+
+
+async def _migrate() -> int:
+    import asyncpg  # noqa: PLC0415
+
+    from service.store.migrate import MigrationChanged, migrate  # noqa: PLC0415
+
+    dsn = os.environ.get("DATABASE_URL", "")
+    if not dsn:
+        return _say("DATABASE_URL is not set")
+    try:
+        applied = await migrate(dsn)
+    except (OSError, asyncpg.PostgresError, MigrationChanged) as error:
+        return _say(f"migrate: {type(error).__name__}: {error}")
+    sys.stdout.write(f"applied: {', '.join(applied) or 'nothing, up to date'}\n")
+    return 0
+
+
+async def _probe(target: str) -> int:
+    import grpc  # noqa: PLC0415
+    from grpc_health.v1 import health_pb2, health_pb2_grpc  # noqa: PLC0415
+
+    async with grpc.aio.insecure_channel(target) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        try:
+            answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=3)
+        except grpc.aio.AioRpcError as error:
+            return _say(f"{target}: {error.code().name}")
+    return 0 if answer.status == health_pb2.HealthCheckResponse.SERVING else _say(f"{target}: not serving")
+
+
+if __name__ == "__main__":
+    main()

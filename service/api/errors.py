@@ -1,0 +1,124 @@
+"""From what the domain refuses to what travels: google.rpc.Status with the details of AIP-193."""
+
+import random
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Final
+
+import grpc
+from google.protobuf import any_pb2
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+
+from service.domain.errors import InvalidField, ServiceError
+
+DOMAIN = "broadcast.v1"
+INTERNAL = "INTERNAL"
+
+CODES: Final[dict[str, grpc.StatusCode]] = {
+    "INVALID_FIELD": grpc.StatusCode.INVALID_ARGUMENT,
+    "REQUEST_ID_REUSED": grpc.StatusCode.INVALID_ARGUMENT,
+    "PAGE_TOKEN_INVALID": grpc.StatusCode.INVALID_ARGUMENT,
+    "RESUME_TOKEN_INVALID": grpc.StatusCode.INVALID_ARGUMENT,
+    "BROADCAST_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
+    "BROADCAST_EXISTS": grpc.StatusCode.ALREADY_EXISTS,
+    "ETAG_MISMATCH": grpc.StatusCode.ABORTED,
+    "STATE_FORBIDS": grpc.StatusCode.FAILED_PRECONDITION,
+    "FIELD_IMMUTABLE": grpc.StatusCode.FAILED_PRECONDITION,
+    "RESUME_TOKEN_EXPIRED": grpc.StatusCode.OUT_OF_RANGE,
+    "OVERLOADED": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "STORE_UNAVAILABLE": grpc.StatusCode.UNAVAILABLE,
+    "SHUTTING_DOWN": grpc.StatusCode.UNAVAILABLE,
+    INTERNAL: grpc.StatusCode.INTERNAL,
+}
+
+_RETRYABLE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
+_DEFAULT_PAUSE = (0.5, 2.0)
+# Those whom a replica sends away spread over this time, so that the next one is not run over.
+_DRAIN_PAUSE = (0.0, 5.0)
+
+# Everything travels in trailing metadata, of which a client takes 8 KB, and text of a request may be in it.
+_TEXT_BYTES = 300
+_VIOLATIONS_BYTES = 2500
+
+
+def code_of(error: ServiceError) -> grpc.StatusCode:
+    return CODES[error.reason]
+
+
+def status_of(error: ServiceError) -> status_pb2.Status:
+    """The whole of what the caller is told."""
+    code = code_of(error)
+    details: list[Message] = [
+        error_details_pb2.ErrorInfo(
+            reason=error.reason,
+            domain=DOMAIN,
+            metadata={name: _cut(value) for name, value in error.metadata.items()},
+        )
+    ]
+    if isinstance(error, InvalidField):
+        details.append(_bad_request(error))
+    match code:
+        case grpc.StatusCode.FAILED_PRECONDITION:
+            subject = error.metadata.get("field") or error.metadata.get("broadcast_id", "")
+            failure = error_details_pb2.PreconditionFailure()
+            failure.violations.add(type=error.reason, subject=_cut(subject), description=_cut(error.message))
+            details.append(failure)
+        case grpc.StatusCode.NOT_FOUND | grpc.StatusCode.ALREADY_EXISTS:
+            details.append(
+                error_details_pb2.ResourceInfo(
+                    resource_type="broadcast.v1.Broadcast",
+                    resource_name=_cut(error.metadata.get("broadcast_id", "")),
+                    description=_cut(error.message),
+                )
+            )
+        case _ if code in _RETRYABLE:
+            retry = error_details_pb2.RetryInfo()
+            retry.retry_delay.FromMilliseconds(round(_pause(error) * 1000))
+            details.append(retry)
+        case _:
+            pass
+    return _status(code, error.message, details)
+
+
+def internal(trace_id: str) -> status_pb2.Status:
+    """A fault of ours. Nothing of it leaves but where to look it up."""
+    info = error_details_pb2.ErrorInfo(reason=INTERNAL, domain=DOMAIN, metadata={"trace_id": trace_id})
+    return _status(grpc.StatusCode.INTERNAL, f"a fault of the service; its trace is {trace_id}", [info])
+
+
+def trailing_metadata(status: status_pb2.Status) -> tuple[tuple[str, bytes], ...]:
+    return (("grpc-status-details-bin", status.SerializeToString()),)
+
+
+def _bad_request(error: InvalidField) -> error_details_pb2.BadRequest:
+    bad_request = error_details_pb2.BadRequest()
+    for violation in dict.fromkeys(error.violations):
+        bad_request.field_violations.add(field=_cut(violation.field), description=_cut(violation.description))
+        if bad_request.ByteSize() > _VIOLATIONS_BYTES:
+            break
+    return bad_request
+
+
+def _status(code: grpc.StatusCode, message: str, details: Iterable[Message]) -> status_pb2.Status:
+    number: int = code.value[0]
+    status = status_pb2.Status(code=number, message=_cut(message))
+    for detail in details:
+        packed = any_pb2.Any()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return status
+
+
+def _pause(error: ServiceError) -> float:
+    if error.retry_after is not None:
+        return error.retry_after / timedelta(seconds=1) * random.uniform(1, 1.5)
+    low, high = _DRAIN_PAUSE if error.reason == "SHUTTING_DOWN" else _DEFAULT_PAUSE
+    return random.uniform(low, high)
+
+
+def _cut(text: str) -> str:
+    encoded = text.encode()
+    if len(encoded) <= _TEXT_BYTES:
+        return text
+    return encoded[:_TEXT_BYTES].decode(errors="ignore") + "..."

@@ -1,0 +1,177 @@
+"""The composition root: builds everything, starts it, drains it, closes it. The only place that wires.
+
+Order of ending: readiness off and streams told to go; no new passes, those under way end; unary calls end; pools close. Every
+step may also be cut off: what is stored is always enough to go on from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
+from service.api.moved import Moved
+from service.api.server import ApiOptions, ApiServer
+from service.domain.errors import StoreUnavailable
+from service.providers.budget import Budget
+from service.providers.livekit import LiveKit
+from service.providers.mux import Mux
+from service.reconciler.acting import Providers
+from service.reconciler.loop import Loop
+from service.reconciler.observer import Observer
+from service.reconciler.steps import Reconciler, derive
+from service.reconciler.sweeper import Sweeper
+from service.store.broadcasts import Broadcasts
+from service.store.budgets import Budgets
+from service.store.census import Census
+from service.store.changes import CHANGED, DUE, Changes, Listener
+from service.store.database import Database
+from service.store.leases import Leases
+from service.store.migrate import pending
+from service.store.passes import Passes
+from service.store.rows import Rows
+from service.store.sealing import Sealer
+from service.webhooks.intake import Intake
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from service.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+
+class SchemaBehind(Exception):
+    """The database misses migrations of this version."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    grpc: int
+    http: int
+
+
+async def run(settings: Settings, *, stop: asyncio.Event, started: Callable[[Ports], None] | None = None) -> None:
+    """Serve until *stop*. Raises StoreUnavailable, SchemaBehind, or OSError where a port is taken."""
+    async with contextlib.AsyncExitStack() as resources:
+        database = await Database.connect(settings.database_url.reveal(), size=settings.database_pool)
+        resources.push_async_callback(database.close)
+        async with database.connection() as connection:
+            if missing := await pending(connection):
+                raise SchemaBehind(f"run `migrate` first: {', '.join(missing)}")
+
+        rows = Rows(Sealer(settings.secret_keys))
+        broadcasts, changes = Broadcasts(database, rows), Changes(database, rows)
+        leases = Leases(database, owner=settings.replica, ttl=settings.lease)
+        passes = Passes(database, rows, derive=derive(settings.timing))
+        census = Census(database)
+
+        # A call that outlives its lease would be found going on by another replica.
+        longest_call = settings.lease * 0.75
+        livekit = LiveKit(
+            url=settings.livekit_url,
+            api_key=settings.livekit_api_key,
+            api_secret=settings.livekit_api_secret,
+            public_url=settings.livekit_public_url,
+            longest_call=longest_call,
+        )
+        resources.push_async_callback(livekit.close)
+        mux = Mux(
+            base_url=settings.mux_base_url,
+            token_id=settings.mux_token_id,
+            token_secret=settings.mux_token_secret,
+            ingest_url=settings.mux_ingest_url,
+            longest_call=longest_call,
+        )
+        resources.push_async_callback(mux.close)
+        tag = f"bs1:{settings.environment}:"
+        providers = Providers(
+            rooms=livekit.rooms,
+            egresses=livekit.egresses,
+            streams=mux.streams,
+            budget=Budget(Budgets(database).take, settings.limits),
+            tag=tag,
+        )
+
+        loop = Loop(leases, Reconciler(passes, providers, settings.timing, lease=settings.lease))
+        observer = Observer(leases, census, providers, every=settings.observe_every)
+        sweeper = Sweeper(
+            leases,
+            census,
+            broadcasts,
+            changes,
+            providers,
+            every=settings.sweep_every,
+            grace=settings.sweep_grace,
+        )
+        moved = Moved()
+
+        def wake(_broadcast_id: str) -> None:
+            loop.wake()
+
+        api = ApiServer(
+            ApiOptions(
+                host=settings.grpc_host,
+                port=settings.grpc_port,
+                reflection=settings.reflection,
+                playback_base_url=settings.playback_base_url,
+            ),
+            broadcasts=broadcasts,
+            changes=changes,
+            tokens=livekit.tokens,
+            moved=moved,
+            wake=wake,
+        )
+        intake = Intake(
+            wake=leases.wake,
+            ready=lambda: answers(database),
+            livekit_secrets={settings.livekit_api_key: settings.livekit_api_secret},
+            mux_secrets=settings.mux_webhook_secrets,
+            tag=tag,
+            host=settings.http_host,
+            port=settings.http_port,
+        )
+        listener = Listener(database, {CHANGED: lambda _: moved.notify(), DUE: lambda _: loop.wake()})
+
+        async with asyncio.TaskGroup() as tasks:
+            passing = tasks.create_task(loop.run(), name="loop")
+            background = [
+                tasks.create_task(observer.run(), name="observer"),
+                tasks.create_task(sweeper.run(), name="sweeper"),
+                tasks.create_task(_watch_database(database, api), name="database"),
+            ]
+            if settings.listen:
+                background.append(tasks.create_task(listener.run(), name="listener"))
+            http_port = await intake.start()
+            resources.push_async_callback(intake.stop)
+            grpc_port = await api.start()
+            log.info("serving", grpc_port=grpc_port, http_port=http_port, replica=settings.replica)
+            if started is not None:
+                started(Ports(grpc=grpc_port, http=http_port))
+            await stop.wait()
+            log.info("draining")
+            draining = tasks.create_task(api.drain(settings.drain), name="drain")
+            await loop.drain(settings.drain)
+            await passing
+            await draining
+            for task in background:
+                task.cancel()
+    log.info("stopped")
+
+
+async def answers(database: Database) -> bool:
+    try:
+        await asyncio.wait_for(database.now(), 2)
+    except (StoreUnavailable, TimeoutError):
+        return False
+    return True
+
+
+async def _watch_database(database: Database, api: ApiServer) -> None:
+    """Says NOT_SERVING while the database is away, so that load goes where it is not."""
+    while True:
+        await api.set_serving(await answers(database))
+        await asyncio.sleep(2)

@@ -1,0 +1,173 @@
+"""Rules about what a caller sends that the contract's own annotations cannot express: where a destination may point.
+
+An egress worker sits in our network, so an address that a caller chooses must not lead to a neighbour of it.
+"""
+
+import ipaddress
+import re
+from collections.abc import Mapping, Sequence
+
+from service.domain.broadcast import Destination
+from service.domain.errors import Violation
+from service.domain.secret import Secret
+
+_URL = re.compile(r"(?P<scheme>[^:/]*)://(?P<authority>[^/]*)(?P<path>/.*)?")
+_AUTHORITY = re.compile(r"(?P<host>\[[^\]]*\]|[^:\[\]]*)(?P<port>:.*)?")
+_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
+# What LiveKit takes for a push address (livekit/egress pkg/types, `RtmpRegexp`), for the url with the key appended.
+_RTMP = re.compile(r"(rtmps?://)(.*/)(.*/)(\S*)")
+
+_PRIVATE_NAMES = ("localhost", "local", "internal", "localdomain", "home.arpa")
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_MAX_PORT = 65535
+_BYTE = 0xFF
+_MAX_NAME = 253
+
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def destination_violations(destinations: Sequence[Destination], keys: Mapping[str, Secret]) -> list[Violation]:
+    """What is wrong with urls and with the keys that are there; *keys* by the destination's name."""
+    violations: list[Violation] = []
+    for index, destination in enumerate(destinations):
+        where = f"spec.destinations[{index}]"
+        key = keys.get(destination.name, Secret(""))
+        if (wrong := _wrong_with_url(destination.url)) is not None:
+            violations.append(Violation(field=f"{where}.url", description=wrong))
+        elif not _RTMP.fullmatch(f"{destination.url}/{key.reveal() or 'key'}") and not _wrong_with_key(key.reveal()):
+            violations.append(Violation(field=f"{where}.url", description="is not an RTMP address"))
+        if (wrong := _wrong_with_key(key.reveal())) is not None:
+            violations.append(Violation(field=f"{where}.stream_key", description=wrong))
+    return violations
+
+
+def missing_keys(destinations: Sequence[Destination], keys: Mapping[str, Secret]) -> list[Violation]:
+    """A violation for each destination without a stream key. Not for a key that an update keeps: merge first."""
+    return [
+        Violation(field=f"spec.destinations[{index}].stream_key", description="is required")
+        for index, destination in enumerate(destinations)
+        if not keys.get(destination.name)
+    ]
+
+
+def host_of(url: str) -> str | None:
+    """The name to resolve of an url without violations; None when its host is an address."""
+    host = _host_of(url)
+    return None if _literal(host) is not None else host
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address, in the form of getaddrinfo, may be sent to."""
+    try:
+        return _is_public(ipaddress.ip_address(address.partition("%")[0]))
+    except ValueError:
+        return False
+
+
+def _host_of(url: str) -> str:
+    parts = _URL.fullmatch(url)
+    authority = _AUTHORITY.fullmatch(parts["authority"]) if parts else None
+    return authority["host"].lower().removesuffix(".") if authority else ""
+
+
+def _wrong_with_url(url: str) -> str | None:
+    # Refused before anything is taken apart: parsers disagree on exactly these characters.
+    if not all("!" <= c <= "~" for c in url) or any(c in url for c in '\\%"<>^`{|}'):
+        return (
+            "must be plain ASCII without spaces, escapes and quotes; write a host with other letters in its xn-- form"
+        )
+    parts = _URL.fullmatch(url)
+    if parts is None:
+        return "must look like rtmps://host/application"
+    if parts["scheme"] not in ("rtmp", "rtmps"):
+        return "must begin with rtmp:// or rtmps://"
+    if "?" in url or "#" in url:
+        return "must not have a query: what belongs to the key goes into stream_key"
+    if "@" in parts["authority"]:
+        return "must not have a user or a password"
+    return _wrong_with_authority(parts["authority"]) or _wrong_with_path(parts["path"] or "")
+
+
+def _wrong_with_authority(text: str) -> str | None:
+    authority = _AUTHORITY.fullmatch(text)
+    if authority is None or not authority["host"]:
+        return "must have a host"
+    port = authority["port"]
+    if port is not None and not (
+        port[1:].isdecimal() and len(port) <= len(":65535") and 1 <= int(port[1:]) <= _MAX_PORT
+    ):
+        return "must have a port from 1 to 65535, or none"
+    return _wrong_with_host(authority["host"].lower().removesuffix("."))
+
+
+def _wrong_with_path(path: str) -> str | None:
+    segments = path.split("/")[1:]
+    if not any(segments):
+        return "must have an application after the host, such as rtmps://host/app"
+    if not all(segments):
+        return "must not have empty parts in its path, and no slash at its end"
+    if "." in segments or ".." in segments:
+        return "must not have dots as parts of its path"
+    return None
+
+
+def _wrong_with_host(host: str) -> str | None:
+    if host.startswith("["):
+        try:
+            address: _Address | None = ipaddress.IPv6Address(host[1:-1])
+        except ValueError:
+            return "has no valid IPv6 address"
+    else:
+        address = _literal(host)
+    if address is not None:
+        return None if _is_public(address) else "must not be a private, loopback or otherwise special address"
+    labels = host.split(".")
+    # What ends in a number is an address to every resolver, or nothing at all.
+    if _NUMBER.fullmatch(labels[-1]) or len(host) > _MAX_NAME or not all(_LABEL.fullmatch(label) for label in labels):
+        return "has no valid host"
+    if any(host == name or host.endswith(f".{name}") for name in _PRIVATE_NAMES) or len(labels) == 1:
+        return "must not be a name of a private network"
+    return None
+
+
+def _literal(host: str) -> _Address | None:
+    """The address a host is, in any form that a resolver takes: 127.1, 0x7f.1 and 2130706433 are 127.0.0.1."""
+    if host.startswith("["):
+        return ipaddress.IPv6Address(host[1:-1])
+    parts = host.split(".")
+    if len(parts) > 4 or not all(_NUMBER.fullmatch(part) for part in parts):  # noqa: PLR2004 - the bytes of an address
+        return None
+    try:
+        *leading, last = (_number(part) for part in parts)
+    except ValueError:
+        return None
+    if any(number > _BYTE for number in leading) or last >= 256 ** (4 - len(leading)):
+        return None
+    return ipaddress.IPv4Address(sum(number << (24 - 8 * place) for place, number in enumerate(leading)) + last)
+
+
+def _number(text: str) -> int:
+    if text.startswith("0x"):
+        return int(text[2:] or "0", 16)
+    return int(text, 8) if text.startswith("0") else int(text)
+
+
+def _is_public(address: _Address) -> bool:
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
+        if inner is None and address in _NAT64:
+            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        if inner is not None:
+            return _is_public(inner)
+        if address.is_site_local:
+            return False
+    return address.is_global and not (address.is_multicast or address.is_reserved or address.is_unspecified)
+
+
+def _wrong_with_key(key: str) -> str | None:
+    if not all("!" <= c <= "~" for c in key):
+        return "must be printable ASCII without spaces"
+    if "/" in key:
+        return "must not have a slash: the part before it belongs to the url"
+    return None

@@ -1,0 +1,86 @@
+"""Claims what is due and runs a pass for each, a bounded number at a time and by lanes: stops never wait for starts.
+
+A wake only shortens the wait; with every wake lost, what is due is found by the poll.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import structlog
+
+from service.domain.errors import StoreUnavailable
+
+if TYPE_CHECKING:
+    from service.reconciler.steps import Reconciler
+    from service.store.leases import Leases
+
+log = structlog.get_logger(__name__)
+
+_PLACES = {0: 16, 1: 24, 2: 16}
+"""Passes under way by lane (see the migration): stop, start, everything else."""
+_POLL_S = 1.0
+
+
+class Loop:
+    def __init__(self, leases: Leases, reconciler: Reconciler) -> None:
+        self._leases = leases
+        self._reconciler = reconciler
+        self._woken = asyncio.Event()
+        self._running: dict[int, set[asyncio.Task[None]]] = {lane: set() for lane in _PLACES}
+        self._stopping = False
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Until `drain`."""
+        while not self._stopping:
+            self._woken.clear()
+            try:
+                for lane, places in _PLACES.items():
+                    await self._fill(lane, places)
+                wait = await self._wait()
+            except StoreUnavailable:
+                wait = _POLL_S
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), wait)
+
+    async def drain(self, within: timedelta) -> None:
+        """Claim nothing more and let passes end; what does not in time is cut off, which is safe anywhere."""
+        self._stopping = True
+        self._woken.set()
+        running = [task for tasks in self._running.values() for task in tasks]
+        if not running:
+            return
+        _, late = await asyncio.wait(running, timeout=within.total_seconds())
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+
+    async def _fill(self, lane: int, places: int) -> None:
+        free = places - len(self._running[lane])
+        if free <= 0:
+            return
+        for claim in await self._leases.claim(lane, limit=free):
+            task = asyncio.create_task(self._reconciler.run(claim), name=f"pass {claim.broadcast_id}")
+            self._running[lane].add(task)
+            task.add_done_callback(lambda done, lane=lane: self._ended(lane, done))
+
+    def _ended(self, lane: int, task: asyncio.Task[None]) -> None:
+        full = len(self._running[lane]) == _PLACES[lane]
+        self._running[lane].discard(task)
+        if full:
+            self._woken.set()
+
+    async def _wait(self) -> float:
+        due = await self._leases.next_due()
+        if due is None or self._full():
+            return _POLL_S
+        return min(max(due.total_seconds(), 0.01), _POLL_S)
+
+    def _full(self) -> bool:
+        return any(len(tasks) >= _PLACES[lane] for lane, tasks in self._running.items())

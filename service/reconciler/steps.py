@@ -1,0 +1,161 @@
+"""One pass over one broadcast: look, plan, act, until there is nothing to do now; then give the lease back.
+
+Level-triggered: a pass knows nothing of what woke it, and everything it needs is in the rows. A pass that is cut off anywhere
+leaves rows from which the next one goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+import structlog
+
+from service import telemetry
+from service.domain.broadcast import Kind, State, Status, Target, seconds
+from service.domain.errors import LeaseLost, StoreUnavailable
+from service.domain.observation import to_observe
+from service.domain.plan import plan
+from service.domain.status import status_of
+from service.failpoints import failpoint
+from service.providers.budget import Rank
+from service.reconciler.acting import Actor
+from service.reconciler.looking import Looker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from service.domain.broadcast import Broadcast
+    from service.domain.plan import Timing
+    from service.domain.step import Step
+    from service.reconciler.acting import Providers
+    from service.store.leases import Claim
+    from service.store.passes import Passes, Situation
+
+log = structlog.get_logger(__name__)
+
+# A pass ends by itself; what does not is a bug, and must not hold a place for ever.
+_ROUNDS = 40
+
+
+def derive(timing: Timing) -> Callable[[Situation], tuple[State, Status]]:
+    """What callers are told of a situation."""
+
+    def told(situation: Situation) -> tuple[State, Status]:
+        decided = plan(situation.broadcast, situation.resources, situation.now, timing)
+        return status_of(situation.broadcast, situation.resources, decided, situation.now)
+
+    return told
+
+
+def rank_of(broadcast: Broadcast) -> Rank:
+    if broadcast.target is Target.ENDED:
+        return Rank.STOP
+    return Rank.START if broadcast.ready_time is None else Rank.HEAL
+
+
+@dataclass(slots=True)
+class _Tally:
+    """For the one log line of a pass."""
+
+    steps: list[str] = field(default_factory=list[str])
+    put_off: int = 0
+    state: str = ""
+    outcome: str = "ok"
+
+
+class Reconciler:
+    def __init__(self, passes: Passes, providers: Providers, timing: Timing, *, lease: timedelta) -> None:
+        self._passes = passes
+        self._providers = providers
+        self._timing = timing
+        self._lease = lease
+        self._looker = Looker(passes, providers, timing)
+
+    async def run(self, claim: Claim) -> None:
+        """Never raises but for cancellation: whatever happens, the row comes due again."""
+        began = time.perf_counter()
+        tally = _Tally()
+        with telemetry.tracer.start_as_current_span(
+            "pass",
+            context=telemetry.context_of(claim.trace_context),
+            attributes={"broadcast.id": claim.broadcast_id, "broadcast.fence": claim.fence},
+        ):
+            try:
+                failpoint("lease.after_claim")
+                due = await self._rounds(claim, tally)
+                failpoint("lease.before_release")
+                await self._passes.release(claim, due)
+            except LeaseLost:
+                tally.outcome = "lease_lost"
+                telemetry.LEASES_LOST.add(1)
+            except StoreUnavailable:
+                # The end of the lease brings it back.
+                tally.outcome = "store_unavailable"
+            except Exception:
+                # A fault of ours, or something no provider should answer: not at once again, and no other waits for it.
+                tally.outcome = "error"
+                log.exception("pass_failed", broadcast_id=claim.broadcast_id)
+                with contextlib.suppress(StoreUnavailable):
+                    await self._passes.give_up(claim, seconds(random.uniform(4, 8)))
+            duration = time.perf_counter() - began
+            telemetry.PASS_DURATION.record(duration, {"outcome": tally.outcome})
+            report = log.info if tally.steps or tally.outcome != "ok" else log.debug
+            report(
+                "pass",
+                broadcast_id=claim.broadcast_id,
+                fence=claim.fence,
+                state=tally.state,
+                steps=tally.steps,
+                put_off=tally.put_off,
+                outcome=tally.outcome,
+                duration_ms=round(duration * 1000, 1),
+            )
+
+    async def _rounds(self, claim: Claim, tally: _Tally) -> datetime | None:
+        """When the row is to come due by itself; None: not before somebody wakes it."""
+        blind: frozenset[tuple[Kind, int]] = frozenset()
+        for _ in range(_ROUNDS):
+            situation = await self._passes.load(claim, self._lease)
+            rank = rank_of(situation.broadcast)
+            wanted = to_observe(situation.broadcast, situation.resources, situation.now, self._timing) - blind
+            if wanted:
+                situation, missed = await self._looker.look(claim, situation, wanted, rank)
+                blind |= missed
+            tally.state = situation.broadcast.state
+            decided = plan(situation.broadcast, situation.resources, situation.now, self._timing)
+            if not decided.steps:
+                if blind and decided.wait_until is not None:
+                    # What could not be looked at is due at once, and would be so for as long as a provider is away.
+                    return max(decided.wait_until, situation.now + seconds(random.uniform(1.5, 3.0)))
+                return decided.wait_until
+            put_off = await self._act(claim, situation, decided.steps, rank, tally)
+            if len(put_off) == len(decided.steps):
+                return min(put_off)
+        log.error("pass_does_not_settle", broadcast_id=claim.broadcast_id, steps=tally.steps)
+        return situation.now + seconds(5)
+
+    async def _act(
+        self, claim: Claim, situation: Situation, steps: tuple[Step, ...], rank: Rank, tally: _Tally
+    ) -> list[datetime]:
+        """Steps of different resources, at the same time. Answers the turns of those that found no token."""
+        actor = Actor(claim, situation, self._passes, self._providers, self._timing, lease=self._lease)
+        # Not a TaskGroup: one that fails must not cut off another between its call and its record.
+        results = await asyncio.gather(*(actor.carry_out(step, rank=rank) for step in steps), return_exceptions=True)
+        put_off: list[datetime] = []
+        for step, result in zip(steps, results, strict=True):
+            if isinstance(result, BaseException):
+                raise result
+            name = type(step).__name__
+            if result is None:
+                tally.steps.append(name)
+                telemetry.STEPS.add(1, {"step": name})
+            else:
+                put_off.append(result)
+        tally.put_off += len(put_off)
+        return put_off

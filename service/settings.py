@@ -1,0 +1,225 @@
+"""Everything that can be set, read once from the environment. Nothing else reads it, but OpenTelemetry its own variables."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import re
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import timedelta
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from service.domain.plan import Timing
+from service.domain.secret import Secret
+from service.providers.budget import Limit, Limits
+
+_T = TypeVar("_T")
+
+
+class SettingError(Exception):
+    """A variable is missing or wrong; the message names it and never shows a secret."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    database_url: Secret
+    livekit_url: str
+    livekit_api_key: str
+    livekit_api_secret: Secret
+    mux_token_id: str
+    mux_token_secret: Secret
+    secret_keys: tuple[bytes, ...]
+    """32 bytes each; the first seals, all open."""
+    livekit_public_url: str = ""
+    mux_base_url: str = "https://api.mux.com"
+    mux_ingest_url: str = "mux://{key}"
+    mux_webhook_secrets: tuple[Secret, ...] = ()
+    playback_base_url: str = "https://stream.mux.com"
+    environment: str = "dev"
+    """Part of every mark at the providers: what another environment made is never touched."""
+    replica: str = field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}")
+    grpc_host: str = "127.0.0.1"
+    grpc_port: int = 50051
+    http_host: str = "127.0.0.1"
+    http_port: int = 8080
+    reflection: bool = True
+    log_level: str = "info"
+    database_pool: int = 12
+    listen: bool = True
+    """Whether Postgres notifications are used. Everything is right without them, and a little slower."""
+    lease: timedelta = timedelta(seconds=20)
+    observe_every: timedelta = timedelta(seconds=10)
+    sweep_every: timedelta = timedelta(seconds=60)
+    sweep_grace: timedelta = timedelta(seconds=120)
+    drain: timedelta = timedelta(seconds=10)
+    limits: Limits = field(default_factory=Limits)
+    timing: Timing = field(default_factory=Timing)
+
+
+ALSO = """\
+BROADCAST_TIMING_<NAME> sets one of the waits in seconds, such as BROADCAST_TIMING_HOST_WAIT_S=600; BROADCAST_LIMIT_MUX_POST,
+_MUX_OTHER and _LIVEKIT set a rate and burst per second, such as BROADCAST_LIMIT_MUX_POST=1/5. OTEL_EXPORTER_OTLP_ENDPOINT
+and its relatives send traces and metrics."""
+
+
+def from_environment(environ: Mapping[str, str]) -> Settings:
+    """Raises SettingError naming the first variable that is missing or wrong."""
+    read = _Reader(environ)
+    return Settings(
+        database_url=Secret(read.text("DATABASE_URL", check=_postgres)),
+        livekit_url=read.text("LIVEKIT_URL", check=_web),
+        livekit_public_url=read.text("LIVEKIT_PUBLIC_URL", ""),
+        livekit_api_key=read.text("LIVEKIT_API_KEY"),
+        livekit_api_secret=Secret(read.text("LIVEKIT_API_SECRET")),
+        mux_token_id=read.text("MUX_TOKEN_ID"),
+        mux_token_secret=Secret(read.text("MUX_TOKEN_SECRET")),
+        mux_base_url=read.text("MUX_BASE_URL", "https://api.mux.com", check=_web),
+        mux_ingest_url=read.text("MUX_INGEST_URL", "mux://{key}", check=_ingest),
+        mux_webhook_secrets=tuple(Secret(s) for s in _several(read.text("MUX_WEBHOOK_SECRETS", ""))),
+        playback_base_url=read.text("PLAYBACK_BASE_URL", "https://stream.mux.com", check=_web).rstrip("/"),
+        secret_keys=read.value("BROADCAST_SECRET_KEYS", _keys),
+        environment=read.text("BROADCAST_ENVIRONMENT", "dev", check=_environment),
+        replica=read.text("BROADCAST_REPLICA", f"{socket.gethostname()}-{os.getpid()}"),
+        grpc_host=read.text("GRPC_HOST", "127.0.0.1"),
+        grpc_port=read.value("GRPC_PORT", _port, 50051),
+        http_host=read.text("HTTP_HOST", "127.0.0.1"),
+        http_port=read.value("HTTP_PORT", _port, 8080),
+        reflection=read.value("GRPC_REFLECTION", _flag, True),
+        log_level=read.text("LOG_LEVEL", "info", check=_level),
+        database_pool=read.value("DATABASE_POOL", int, 12),
+        listen=read.value("DATABASE_LISTEN", _flag, True),
+        lease=read.value("BROADCAST_LEASE_S", _lease, timedelta(seconds=20)),
+        observe_every=read.value("BROADCAST_OBSERVE_S", _span, timedelta(seconds=10)),
+        sweep_every=read.value("BROADCAST_SWEEP_S", _span, timedelta(seconds=60)),
+        sweep_grace=read.value("BROADCAST_SWEEP_GRACE_S", _span, timedelta(seconds=120)),
+        drain=read.value("BROADCAST_DRAIN_S", _span, timedelta(seconds=10)),
+        limits=Limits(
+            mux_post=read.value("BROADCAST_LIMIT_MUX_POST", _limit, Limits().mux_post),
+            mux_other=read.value("BROADCAST_LIMIT_MUX_OTHER", _limit, Limits().mux_other),
+            livekit=read.value("BROADCAST_LIMIT_LIVEKIT", _limit, Limits().livekit),
+        ),
+        timing=Timing(
+            **{
+                each.name: read.value(
+                    f"BROADCAST_TIMING_{each.name.upper()}", int if each.type in (int, "int") else _seconds
+                )
+                for each in fields(Timing)
+                if environ.get(f"BROADCAST_TIMING_{each.name.upper()}")
+            }
+        ),
+    )
+
+
+class _Reader:
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+
+    def text(self, name: str, default: str | None = None, *, check: Callable[[str], str] = str) -> str:
+        return self.value(name, check, default)
+
+    def value(self, name: str, parse: Callable[[str], _T], default: _T | None = None) -> _T:
+        text = self._environ.get(name, "").strip()
+        if not text:
+            if default is None:
+                raise SettingError(f"{name} is not set")
+            return default
+        try:
+            return parse(text)
+        except ValueError as error:
+            # Only messages of our own parsers: int() would quote the value.
+            raise SettingError(f"{name}: {error.args[0] if isinstance(error, _Wrong) else 'not a number'}") from None
+
+
+class _Wrong(ValueError):
+    pass
+
+
+def _several(text: str) -> list[str]:
+    return [part for part in (part.strip() for part in text.split(",")) if part]
+
+
+def _postgres(text: str) -> str:
+    if urlsplit(text).scheme not in ("postgres", "postgresql"):
+        raise _Wrong("must begin with postgresql://")
+    return text
+
+
+def _web(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https", "ws", "wss") or not parts.hostname:
+        raise _Wrong("must be an http(s) or ws(s) address")
+    return text
+
+
+def _ingest(text: str) -> str:
+    if "{key}" not in text:
+        raise _Wrong("must contain {key}")
+    return text
+
+
+def _environment(text: str) -> str:
+    if not re.fullmatch(r"[a-z0-9-]{1,32}", text):
+        raise _Wrong("must be 1 to 32 of a-z, 0-9 and -")
+    return text
+
+
+def _keys(text: str) -> tuple[bytes, ...]:
+    keys: list[bytes] = []
+    for part in _several(text):
+        try:
+            key = base64.b64decode(part, validate=True)
+        except binascii.Error:
+            raise _Wrong("must be base64") from None
+        if len(key) != 32:  # noqa: PLR2004 - AES-256
+            raise _Wrong("each key must be 32 bytes in base64: head -c 32 /dev/urandom | base64")
+        keys.append(key)
+    return tuple(keys)
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:  # noqa: PLR2004 - the ports there are
+        raise _Wrong("must be 0 to 65535")
+    return port
+
+
+def _flag(text: str) -> bool:
+    if text.lower() not in ("true", "false", "1", "0", "yes", "no", "on", "off"):
+        raise _Wrong("must be true or false")
+    return text.lower() in ("true", "1", "yes", "on")
+
+
+def _level(text: str) -> str:
+    if text.lower() not in ("debug", "info", "warning", "error"):
+        raise _Wrong("must be debug, info, warning or error")
+    return text.lower()
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise _Wrong("must be greater than 0 seconds")
+    return value
+
+
+def _span(text: str) -> timedelta:
+    return timedelta(seconds=_seconds(text))
+
+
+def _lease(text: str) -> timedelta:
+    lease = _span(text)
+    if lease < timedelta(seconds=2):
+        raise _Wrong("must be at least 2 seconds")
+    return lease
+
+
+def _limit(text: str) -> Limit:
+    rate, _, burst = text.partition("/")
+    limit = Limit(rate=_seconds(rate), burst=float(burst or rate))
+    if limit.burst < 1:
+        raise _Wrong("the burst must be at least 1")
+    return limit

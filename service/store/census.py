@@ -1,0 +1,66 @@
+"""What all broadcasts hold at the providers, in one read: for the observer, who compares, and the sweeper, who finds owners."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from service.store.database import Database
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """One resource of a broadcast that is not at rest."""
+
+    broadcast_id: str
+    kind: str
+    phase: str
+    external_id: str
+    status: str
+    host_publishing: bool | None
+    updated_ns: int
+
+
+class Census:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def known(self) -> list[Known]:
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                "SELECT r.broadcast_id, r.kind, r.phase, r.external_id, coalesce(r.detail ->> 'status', '') AS status, "
+                "(r.detail ->> 'host_publishing')::boolean AS host_publishing, "
+                "coalesce((r.detail ->> 'updated_ns')::bigint, 0) AS updated_ns "
+                "FROM resource r JOIN broadcast b ON b.id = r.broadcast_id "
+                "WHERE b.target = 'LIVE' AND r.phase <> 'gone'"
+            )
+        return [Known(**dict(row)) for row in rows]
+
+    async def over(self, broadcast_ids: Sequence[str]) -> tuple[set[str], set[str]]:
+        """Of these: which exist, and which of them are over (nothing of theirs may be left)."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                "SELECT id, state IN ('ENDED', 'FAILED') OR (state = 'CREATED' AND deleted) AS over "
+                "FROM broadcast WHERE id = ANY($1)",
+                list(broadcast_ids),
+            )
+        return {row["id"] for row in rows}, {row["id"] for row in rows if row["over"]}
+
+    async def owned_streams(self, stream_ids: Sequence[str]) -> set[str]:
+        """Of these ids: which belong to a resource that is not gone."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                "SELECT external_id FROM resource WHERE kind = 'stream' AND external_id = ANY($1) AND phase <> 'gone'",
+                list(stream_ids),
+            )
+        return {row["external_id"] for row in rows}
+
+    async def searching(self, broadcast_ids: Sequence[str]) -> set[str]:
+        """Of these: which look for a stream of theirs, which may be any with their mark."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                "SELECT DISTINCT broadcast_id FROM resource WHERE kind = 'stream' AND broadcast_id = ANY($1) "
+                "AND phase IN ('intended', 'unknown')",
+                list(broadcast_ids),
+            )
+        return {row["broadcast_id"] for row in rows}

@@ -1,0 +1,721 @@
+"""A small world for the plan: providers that keep the truth, and a reconciler that knows only what it was answered.
+
+Time is explicit, chance is a list of faults that is used up call by call. Nothing here sleeps.
+"""
+
+import contextlib
+import heapq
+import itertools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from enum import Enum, auto
+
+from service.domain.broadcast import (
+    AnyResource,
+    Broadcast,
+    Carrier,
+    Egress,
+    EgressStatus,
+    EndReason,
+    Kind,
+    Output,
+    OutputState,
+    Phase,
+    Room,
+    Spec,
+    State,
+    Stream,
+    StreamStatus,
+    Target,
+    seconds,
+)
+from service.domain.observation import to_observe
+from service.domain.plan import Timing, View, plan
+from service.domain.secret import Secret
+from service.domain.status import state_of, status_of
+from service.domain.step import (
+    CreateRoom,
+    CreateStream,
+    DeleteRoom,
+    DeleteStream,
+    DisableStream,
+    EndBroadcast,
+    Plan,
+    ResetKey,
+    SetDestinations,
+    SetLayout,
+    SettleRecordings,
+    StartEgress,
+    Step,
+    StopEgress,
+    WriteOff,
+    target_of,
+)
+
+T0 = datetime(2026, 1, 1, tzinfo=UTC)
+CREATES = (CreateRoom, CreateStream, StartEgress)
+ROUNDS_AT_ONCE = 10
+"""So many rounds of steps at one instant are no loop."""
+
+Key = tuple[Kind, int]
+
+
+class Fault(Enum):
+    """What happens to one call."""
+
+    NONE = auto()
+    FAIL = auto()
+    """Answered with an error, not done: a throttle, a provider in trouble."""
+    REFUSE = auto()
+    """The same, and for ever; of a create only."""
+    VANISH = auto()
+    """No answer, not done."""
+    LOST_REPLY = auto()
+    """No answer, done."""
+    LATE = auto()
+    """No answer, done later."""
+    CRASH_BEFORE = auto()
+    CRASH_AFTER = auto()
+    """The process dies; what it stored before the call is all that is known."""
+    DEAD_WORKER = auto()
+    """Of a start: it runs, then its worker dies and leaves a record that is ACTIVE for ever."""
+    DEAF_WORKER = auto()
+    """Of a start: it runs and publishes, and answers no stop."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mishap:
+    fault: Fault
+    delay_s: float = 5.0
+
+
+class NotDone(Exception):
+    def __init__(self, *, ambiguous: bool = False, refused: bool = False) -> None:
+        self.ambiguous = ambiguous
+        self.refused = refused
+
+
+class Crash(Exception):
+    pass
+
+
+@dataclass(kw_only=True)
+class TrueStream:
+    id: str
+    ordinal: int
+    landed_at: datetime
+    key: str
+    disabled: bool = False
+    active: bool = False
+    media_since: datetime | None = None
+    lost_at: datetime | None = None
+
+
+@dataclass(kw_only=True)
+class TrueEgress:
+    id: str
+    ordinal: int
+    landed_at: datetime
+    key: str
+    status: EgressStatus = EgressStatus.STARTING
+    dead: bool = False
+    deaf: bool = False
+
+    @property
+    def running(self) -> bool:
+        return not self.status.terminal and not self.dead
+
+
+@dataclass
+class World:
+    spec: Spec = field(default_factory=Spec)
+    mishaps: list[Mishap] = field(default_factory=list[Mishap])
+    """Of the changing calls, in their order; then all goes well."""
+    blind: list[bool] = field(default_factory=list[bool])
+    """Of the looks, in their order: whether it fails."""
+    timing: Timing = field(default_factory=Timing)
+    webhooks: bool = False
+    list_lag_s: float = 1.5
+    check: Callable[["World", Plan], None] | None = None
+    """Called with every plan."""
+
+    def __post_init__(self) -> None:
+        self.now = T0
+        self.broadcast = Broadcast(id="b", spec=self.spec, create_time=T0, update_time=T0)
+        self.rows: dict[Key, AnyResource] = {}
+        self.room = False
+        self.room_landed_late = False
+        self.streams: dict[str, TrueStream] = {}
+        self.egresses: dict[str, TrueEgress] = {}
+        self.host = False
+        self.wake_at: datetime | None = None
+        self.done = False
+        self.most_publishing = 0
+        self.last_fault_at = T0
+        self.log: list[tuple[float, Step]] = []
+        self.states: list[State] = []
+        self.last_plan = Plan()
+        self._numbers = itertools.count(1)
+        self._events: list[tuple[datetime, int, Callable[[], None]]] = []
+
+    # What callers and hosts do.
+
+    def start(self) -> None:
+        self.broadcast = replace(self.broadcast, target=Target.LIVE, start_time=self.now)
+        self.wake_at = self.now
+
+    def stop(self, reason: EndReason = EndReason.STOPPED) -> None:
+        if self.broadcast.target is not Target.ENDED:
+            self.broadcast = replace(self.broadcast, target=Target.ENDED, end_reason=reason)
+        self.wake_at = self.now
+
+    def set_host(self, *, publishes: bool) -> None:
+        self.host = publishes
+        self._hint()
+
+    def at(self, after_s: float, action: Callable[[], None]) -> None:
+        heapq.heappush(self._events, (self.now + seconds(after_s), next(self._numbers), action))
+
+    # Time.
+
+    @property
+    def elapsed(self) -> float:
+        return (self.now - T0).total_seconds()
+
+    @property
+    def resources(self) -> list[AnyResource]:
+        return list(self.rows.values())
+
+    @property
+    def state(self) -> State:
+        return state_of(self.broadcast, self.resources)[0]
+
+    def run(self, for_s: float, until: Callable[[], bool] | None = None) -> bool:
+        """Let time pass; whether *until* came true."""
+        end = self.now + seconds(for_s)
+        while True:
+            if self.wake_at is not None and self.wake_at <= self.now and not self.done:
+                self._pass()
+            if until is not None and until():
+                return True
+            if self.done and until is None:
+                return False
+            # The observer looks every 10 s, whatever else happens.
+            tick = T0 + seconds((self.elapsed // 10 + 1) * 10)
+            moments = [end, tick, *(event[0] for event in self._events[:1])]
+            if self.wake_at is not None and not self.done:
+                moments.append(self.wake_at)
+            step_to = min(moments)
+            if step_to >= end:
+                self.now = end
+                self._truth()
+                return False
+            self.now = step_to
+            while self._events and self._events[0][0] <= self.now:
+                heapq.heappop(self._events)[2]()
+            self._truth()
+            if self.now == tick:
+                self._compare()
+
+    # The truth.
+
+    def can_publish(self, egress: TrueEgress) -> bool:
+        return egress.running and any(s.key == egress.key and not s.disabled for s in self.streams.values())
+
+    def publishes(self, egress: TrueEgress) -> bool:
+        return self.can_publish(egress) and egress.status is not EgressStatus.STARTING
+
+    def _truth(self) -> None:
+        able = [egress for egress in self.egresses.values() if self.can_publish(egress)]
+        self.most_publishing = max(self.most_publishing, len(able))
+        for egress in self.egresses.values():
+            if egress.running and egress.status is not EgressStatus.STARTING and not self.can_publish(egress):
+                egress.status = EgressStatus.FAILED
+        for stream in self.streams.values():
+            media = not stream.disabled and any(self.publishes(e) and e.key == stream.key for e in able)
+            if media:
+                stream.lost_at = None
+                stream.media_since = stream.media_since or self.now
+                stream.active = stream.active or self.now - stream.media_since >= seconds(8)
+            else:
+                stream.lost_at = stream.lost_at or self.now
+                if stream.disabled or self.now - stream.lost_at >= seconds(self.spec.reconnect_window_s):
+                    stream.active, stream.media_since = False, None
+                elif not stream.active:
+                    stream.media_since = None
+
+    def _hint(self) -> None:
+        """A webhook."""
+        if self.webhooks and self.broadcast.target is Target.LIVE:
+            self.broadcast = replace(self.broadcast, dirty_at=self.now)
+            self.wake_at = self.now
+
+    def _compare(self) -> None:
+        """The observer: what the providers list, against what is stored."""
+        if self.broadcast.target is not Target.LIVE:
+            return
+        differ = False
+        for row in self.rows.values():
+            if row.phase is not Phase.PRESENT:
+                continue
+            match row:
+                case Room():
+                    differ |= not self.room or row.host_publishing is not self.host
+                case Stream():
+                    stream = self.streams.get(row.external_id)
+                    differ |= stream is None or self._status(stream) is not row.status
+                case Egress():
+                    egress = self.egresses.get(row.external_id)
+                    differ |= egress is None or egress.status is not row.status
+        known = {row.external_id for row in self.rows.values()}
+        differ |= any(not e.status.terminal and e.id not in known for e in self.egresses.values())
+        if differ:
+            self.broadcast = replace(self.broadcast, dirty_at=self.now)
+            self.wake_at = self.now
+
+    @staticmethod
+    def _status(stream: TrueStream) -> StreamStatus:
+        if stream.disabled:
+            return StreamStatus.DISABLED
+        return StreamStatus.ACTIVE if stream.active else StreamStatus.IDLE
+
+    # The reconciler: one pass.
+
+    def _pass(self) -> None:
+        rounds = 0
+        while True:
+            self._observe()
+            before = self.resources
+            current = plan(self.broadcast, before, self.now, self.timing)
+            self.last_plan = current
+            if self.check is not None:
+                self.check(self, current)
+            self.wake_at = current.wait_until
+            if current.done:
+                self.done = True
+            try:
+                for step in current.steps:
+                    self.log.append((self.elapsed, step))
+                    self._act(step)
+            except Crash:
+                self.wake_at = self.now + seconds(1)
+                return
+            finally:
+                self._note()
+            if not current.steps:
+                return
+            rounds += 1
+            assert rounds <= ROUNDS_AT_ONCE, f"a hot loop: {self.log[-ROUNDS_AT_ONCE:]}"
+
+    def _note(self) -> None:
+        """What is told to callers, and the times that depend on it."""
+        view, now = View(self.resources), self.now
+        room, stream = view.room, view.stream
+        there = room is not None and stream is not None and room.phase is stream.phase is Phase.PRESENT
+        if there and self.broadcast.ready_time is None and self.broadcast.target is Target.LIVE:
+            self.broadcast = replace(self.broadcast, ready_time=now)
+        state, status = status_of(self.broadcast, self.resources, self.last_plan, now)
+        if state is State.LIVE and self.broadcast.live_time is None:
+            self.broadcast = replace(self.broadcast, live_time=now)
+        self.broadcast = replace(self.broadcast, state=state, status=status)
+        if not self.states or self.states[-1] is not state:
+            self.states.append(state)
+
+    def _put(self, row: AnyResource) -> None:
+        self.rows[row.kind, row.ordinal] = row
+
+    # Looks.
+
+    def _observe(self) -> None:
+        wanted = to_observe(self.broadcast, self.resources, self.now, self.timing)
+        rooms_egresses = False
+        for key in sorted(wanted):
+            if self.blind and self.blind.pop(0):
+                self.last_fault_at = self.now
+                continue
+            row = self.rows[key]
+            match row:
+                case Room():
+                    self._see_room(row)
+                case Stream():
+                    self._see_stream(row)
+                case Egress():
+                    self._see_egress(row)
+                    rooms_egresses = True
+            assert self.rows[key].phase is Phase.GONE or self.rows[key].observed_at == self.now
+        if rooms_egresses:
+            self._see_strangers()
+
+    def _gone(self, row: AnyResource) -> None:
+        gone = replace(row, phase=Phase.GONE, changed_at=self.now, observed_at=self.now)
+        self._put(replace(gone, end_seen=True) if isinstance(gone, Egress) else gone)
+
+    def _see_room(self, row: Room) -> None:
+        if not self.room:
+            self._gone(row)
+        elif row.phase is Phase.PRESENT and row.host_publishing is not self.host:
+            self._put(replace(row, observed_at=self.now, host_publishing=self.host, host_since=self.now))
+        else:
+            self._put(replace(row, observed_at=self.now))
+
+    def _listed(self, landed_at: datetime) -> bool:
+        return self.now - landed_at >= seconds(self.list_lag_s)
+
+    def _see_stream(self, row: Stream) -> None:
+        if row.unresolved:
+            found = next((s for s in self.streams.values() if s.ordinal == row.ordinal), None)
+            if found is None or not self._listed(found.landed_at):
+                self._put(replace(row, observed_at=self.now))
+                return
+            row = replace(row, phase=Phase.PRESENT, external_id=found.id, changed_at=self.now, key=Secret(found.key))
+        stream = self.streams.get(row.external_id)
+        if stream is None:
+            self._gone(row)
+            return
+        status = self._status(stream)
+        if status is not row.status:
+            row = replace(row, status=status, status_since=self.now)
+        if row.key.reveal() != stream.key:
+            # A reset that landed later than its answer was waited for.
+            row = replace(row, key=Secret(stream.key), key_epoch=row.key_epoch + 1)
+        self._put(replace(row, observed_at=self.now))
+
+    def _see_egress(self, row: Egress) -> None:
+        if row.unresolved:
+            found = next((e for e in self.egresses.values() if e.ordinal == row.ordinal), None)
+            if found is None or not self._listed(found.landed_at):
+                self._put(replace(row, observed_at=self.now))
+                return
+            row = replace(row, phase=Phase.PRESENT, external_id=found.id, changed_at=self.now)
+        egress = self.egresses.get(row.external_id)
+        if egress is None or egress.status.terminal or not self._listed(egress.landed_at):
+            self._gone(row)
+            return
+        if egress.status is not row.status:
+            active = egress.status is EgressStatus.ACTIVE
+            outputs = (Output(name="", state=OutputState.ACTIVE),) if active else ()
+            row = replace(row, status=egress.status, status_since=self.now, outputs=outputs)
+        self._put(replace(row, observed_at=self.now))
+
+    def _see_strangers(self) -> None:
+        rows = [row for row in self.rows.values() if isinstance(row, Egress)]
+        known = {row.external_id for row in rows} | {
+            egress.id
+            for egress in self.egresses.values()
+            for row in rows
+            if row.unresolved and row.ordinal == egress.ordinal
+        }
+        for egress in self.egresses.values():
+            if egress.id not in known and not egress.status.terminal and self._listed(egress.landed_at):
+                ordinal = max((row.ordinal for row in self.rows.values() if isinstance(row, Egress)), default=-1) + 1
+                self._put(
+                    Egress(
+                        ordinal=ordinal,
+                        phase=Phase.PRESENT,
+                        external_id=egress.id,
+                        intended_at=self.now,
+                        changed_at=self.now,
+                        observed_at=self.now,
+                        status=egress.status,
+                        key_epoch=-1,
+                    )
+                )
+
+    # Steps.
+
+    def _act(self, step: Step) -> None:
+        key = target_of(step)
+        match step:
+            case EndBroadcast():
+                self.stop(step.reason)
+                return
+            case WriteOff():
+                self._put(replace(self.rows[step.kind, step.ordinal], phase=Phase.GONE, changed_at=self.now))
+                return
+            case _:
+                assert key is not None
+        self._before(step, key)
+        try:
+            answer = self._call(step)
+        except NotDone as trouble:
+            self._failed(step, key, trouble)
+        else:
+            self._put(replace(self.rows[key], failures=0, retry_at=None))
+            self._after(step, key, answer)
+
+    def _before(self, step: Step, key: Key) -> None:
+        row, now = self.rows.get(key), self.now
+        match step:
+            case CreateRoom():
+                self._put(
+                    Room(ordinal=step.ordinal, phase=Phase.INTENDED, intended_at=now, changed_at=now)
+                    if row is None
+                    else replace(row, phase=Phase.INTENDED, changed_at=now)
+                )
+            case CreateStream():
+                assert row is None
+                self._put(Stream(ordinal=step.ordinal, phase=Phase.INTENDED, intended_at=now, changed_at=now))
+            case StartEgress():
+                assert row is None
+                stream = View(self.resources).stream
+                assert stream is not None
+                self._put(
+                    Egress(
+                        ordinal=step.ordinal,
+                        phase=Phase.INTENDED,
+                        intended_at=now,
+                        changed_at=now,
+                        key_epoch=stream.key_epoch,
+                        layout=self.broadcast.spec.layout,
+                        destinations=tuple(d.name for d in self.broadcast.spec.carried_by(Carrier.EGRESS)),
+                    )
+                )
+            case DeleteRoom() | DeleteStream():
+                assert row is not None
+                self._put(replace(row, phase=Phase.DELETING, changed_at=now))
+            case StopEgress():
+                assert row is not None
+                if row.phase is not Phase.DELETING:
+                    self._put(replace(row, phase=Phase.DELETING, changed_at=now, failures=0, retry_at=None))
+                elif not row.acked and row.failures == 0:
+                    # The call before was never made, or its process died in it.
+                    self._put(replace(row, changed_at=now))
+            case ResetKey():
+                assert isinstance(row, Stream)
+                self._put(replace(row, key_stale=True))
+            case _:
+                pass
+
+    def _failed(self, step: Step, key: Key, trouble: NotDone) -> None:
+        row = self.rows[key]
+        failures = row.failures + 1
+        phase, changed_at = row.phase, row.changed_at
+        if isinstance(step, CREATES):
+            changed_at = self.now
+            if trouble.ambiguous:
+                phase = Phase.UNKNOWN
+            elif not isinstance(step, CreateRoom):
+                before = self.rows.get((row.kind, row.ordinal - 1))
+                failures = (before.failures if before is not None else 0) + 1
+                phase = Phase.GONE
+        retry_at = self.now + seconds(min(30.0, 2.0 ** min(failures - 1, 10)))
+        self._put(
+            replace(
+                row, phase=phase, changed_at=changed_at, failures=failures, retry_at=retry_at, refused=trouble.refused
+            )
+        )
+
+    def _after(self, step: Step, key: Key, answer: str) -> None:
+        row, now = self.rows[key], self.now
+        match step, row:
+            case CreateRoom(), Room():
+                self._put(replace(row, phase=Phase.PRESENT, changed_at=now, host_publishing=self.host, host_since=now))
+            case CreateStream(), Stream():
+                new_key = Secret(self.streams[answer].key)
+                self._put(replace(row, phase=Phase.PRESENT, changed_at=now, external_id=answer, key=new_key))
+            case StartEgress(), Egress():
+                self._put(
+                    replace(row, phase=Phase.PRESENT, changed_at=now, external_id=answer, status=EgressStatus.STARTING)
+                )
+            case ((DeleteRoom() | DeleteStream() | StopEgress()), _):
+                self._put(replace(row, acked=True))
+            case ResetKey(), Stream():
+                self._put(replace(row, key_epoch=row.key_epoch + 1, key_stale=False, key=Secret(answer)))
+            case DisableStream(), Stream():
+                self._put(replace(row, disabled=True))
+            case SettleRecordings(), Stream():
+                self._put(replace(row, recordings_settled=True))
+            case SetLayout(), Egress():
+                self._put(replace(row, layout=self.broadcast.spec.layout))
+            case SetDestinations(), Egress():
+                kept = tuple(name for name in row.destinations if name not in step.remove)
+                self._put(replace(row, destinations=(*kept, *step.add)))
+            case _:
+                raise AssertionError(step)
+
+    def _call(self, step: Step) -> str:
+        mishap = self.mishaps.pop(0) if self.mishaps else Mishap(fault=Fault.NONE)
+        # The effect is bound now: what lands late has the key of its own time.
+        effect = self._effect(step, mishap)
+        if mishap.fault is not Fault.NONE:
+            self.last_fault_at = self.now
+        match mishap.fault:
+            case Fault.FAIL:
+                raise NotDone
+            case Fault.REFUSE:
+                raise NotDone(refused=isinstance(step, CREATES))
+            case Fault.VANISH:
+                raise NotDone(ambiguous=True)
+            case Fault.LOST_REPLY:
+                effect()
+                raise NotDone(ambiguous=True)
+            case Fault.LATE:
+                self.at(mishap.delay_s, lambda: self._land(effect))
+                self.last_fault_at = self.now + seconds(mishap.delay_s)
+                raise NotDone(ambiguous=True)
+            case Fault.CRASH_BEFORE:
+                raise Crash
+            case Fault.CRASH_AFTER:
+                effect()
+                raise Crash
+            case Fault.NONE | Fault.DEAD_WORKER | Fault.DEAF_WORKER:
+                return effect()
+
+    def _effect(self, step: Step, mishap: Mishap) -> Callable[[], str]:  # noqa: C901 - one case per step
+        key = target_of(step)
+        assert key is not None
+        row = self.rows[key]
+        asked_at = self.now
+
+        def effect() -> str:
+            try:
+                return carry_out()
+            finally:
+                self._truth()
+
+        def carry_out() -> str:  # noqa: C901 - one case per step
+            number = next(self._numbers)
+            match step:
+                case CreateRoom():
+                    self.room_landed_late = self.now > asked_at
+                    self.room = True
+                case DeleteRoom():
+                    self._lose_room()
+                case CreateStream():
+                    stream = TrueStream(
+                        id=f"s{number}", ordinal=step.ordinal, landed_at=self.now, key=f"s{number}/key0"
+                    )
+                    self.streams[stream.id] = stream
+                    return stream.id
+                case StartEgress():
+                    return self._launch(f"e{number}", step.ordinal, stream_key, mishap)
+                case StopEgress():
+                    return self._end(row.external_id)
+                case ResetKey():
+                    found = self.streams.get(row.external_id)
+                    if found is None:
+                        raise NotDone
+                    found.key = f"{found.id}/key{number}"
+                    return found.key
+                case DisableStream():
+                    if row.external_id not in self.streams:
+                        raise NotDone
+                    self.streams[row.external_id].disabled = True
+                case DeleteStream():
+                    self.streams.pop(row.external_id, None)
+                case _:
+                    pass
+            return ""
+
+        in_use = View(self.resources).stream
+        stream_key = in_use.key.reveal() if in_use is not None else ""
+        return effect
+
+    @staticmethod
+    def _land(effect: Callable[[], str]) -> None:
+        with contextlib.suppress(NotDone):
+            effect()
+
+    def _launch(self, id_: str, ordinal: int, key: str, mishap: Mishap) -> str:
+        if not self.room:
+            raise NotDone
+        egress = TrueEgress(
+            id=id_, ordinal=ordinal, landed_at=self.now, key=key, deaf=mishap.fault is Fault.DEAF_WORKER
+        )
+        self.egresses[id_] = egress
+
+        def connect() -> None:
+            if egress.status is EgressStatus.STARTING:
+                egress.status = EgressStatus.ACTIVE if self.can_publish(egress) else EgressStatus.FAILED
+                self._hint()
+
+        def die() -> None:
+            if not egress.status.terminal:
+                egress.dead, egress.status = True, EgressStatus.ACTIVE
+                self.last_fault_at = self.now
+
+        self.at(3, connect)
+        if mishap.fault is Fault.DEAD_WORKER:
+            self.at(mishap.delay_s, die)
+        self._hint()
+        return id_
+
+    def _end(self, id_: str) -> str:
+        egress = self.egresses.get(id_)
+        if egress is None or egress.status.terminal:
+            return ""
+        if egress.dead or egress.deaf:
+            raise NotDone
+        egress.status = EgressStatus.ENDING
+
+        def finish() -> None:
+            if not egress.status.terminal:
+                egress.status = EgressStatus.COMPLETE
+                self._hint()
+
+        self.at(5, finish)
+        return ""
+
+    def _lose_room(self) -> None:
+        self.room = False
+        for egress in self.egresses.values():
+            if not egress.dead and not egress.deaf:
+                self._end(egress.id)
+
+    # What tests do to it, and ask of it.
+
+    def lose_room(self) -> None:
+        self._lose_room()
+
+    def lose_egress(self) -> None:
+        """The one that runs fails."""
+        for egress in self.egresses.values():
+            if egress.running and not egress.deaf:
+                egress.status = EgressStatus.FAILED
+                self.last_fault_at = self.now
+        self._truth()
+        self._hint()
+
+    def steps_of(self, *types: type[Step]) -> list[Step]:
+        return [step for _, step in self.log if isinstance(step, types)]
+
+    def adopt(self, rows: Iterable[AnyResource], existing: frozenset[Key]) -> None:
+        """Begin with these rows; *existing* are there at the providers."""
+        for row in rows:
+            key = (row.kind, row.ordinal)
+            id_ = row.external_id or f"{row.kind}-{row.ordinal}"
+            if row.phase is not Phase.INTENDED and row.phase is not Phase.UNKNOWN:
+                self._put(replace(row, external_id=id_))
+            else:
+                self._put(row)
+            if key not in existing:
+                continue
+            match row:
+                case Room():
+                    self.room = True
+                case Stream():
+                    self.streams[id_] = TrueStream(
+                        id=id_, ordinal=row.ordinal, landed_at=T0 - seconds(60), key=f"{id_}/key"
+                    )
+                case Egress():
+                    self.egresses[id_] = TrueEgress(
+                        id=id_, ordinal=row.ordinal, landed_at=T0 - seconds(60), key="", status=EgressStatus.STARTING
+                    )
+
+    def left(self) -> list[str]:
+        """What exists, except what landed later than it was waited for, and workers that nothing stops."""
+        left: list[str] = ["room"] if self.room and not self.room_landed_late else []
+        grace = {Kind.STREAM: self.timing.stream_grace_s, Kind.EGRESS: self.timing.egress_grace_s}
+        for stream in self.streams.values():
+            row = self.rows.get((Kind.STREAM, stream.ordinal))
+            if row is None or stream.landed_at <= row.intended_at + seconds(grace[Kind.STREAM] - self.list_lag_s):
+                left.append(stream.id)
+        for egress in self.egresses.values():
+            row = self.rows.get((Kind.EGRESS, egress.ordinal))
+            late = row is not None and egress.landed_at > row.intended_at + seconds(
+                grace[Kind.EGRESS] - self.list_lag_s
+            )
+            if egress.running and not egress.deaf and not late:
+                left.append(egress.id)
+        return left

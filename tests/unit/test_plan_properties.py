@@ -1,0 +1,332 @@
+"""The plan against a hostile world, and against states that no world should bring about."""
+
+from dataclasses import replace
+from datetime import datetime
+
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from service.domain.broadcast import (
+    AnyResource,
+    Broadcast,
+    DeliveryPolicy,
+    Destination,
+    Egress,
+    EgressStatus,
+    EndReason,
+    Kind,
+    Output,
+    OutputState,
+    Phase,
+    Room,
+    Spec,
+    State,
+    Stream,
+    StreamStatus,
+    Target,
+    seconds,
+)
+from service.domain.observation import to_observe
+from service.domain.plan import Timing, plan
+from service.domain.status import status_of
+from service.domain.step import (
+    CreateRoom,
+    CreateStream,
+    EndBroadcast,
+    Plan,
+    ResetKey,
+    StartEgress,
+    target_of,
+)
+from tests.unit.plan_world import T0, Fault, Mishap, World
+
+TIMING = Timing()
+CREATING = (CreateRoom, CreateStream, StartEgress, ResetKey)
+
+many = settings(
+    max_examples=400, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+stories = settings(
+    max_examples=300, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+
+# Arbitrary states.
+
+moments = st.sampled_from([-5000, -600, -130, -91, -76, -46, -31, -10, -3, -2, -1, 0]).map(lambda s: T0 + seconds(s))
+retries = st.none() | st.sampled_from([-5, 0, 1, 40]).map(lambda s: T0 + seconds(s))
+
+
+def base(ordinal: int, phases: st.SearchStrategy[Phase]) -> dict[str, st.SearchStrategy[object]]:
+    return {
+        "ordinal": st.just(ordinal),
+        "phase": phases,
+        "external_id": st.sampled_from(["", f"id-{ordinal}"]),
+        "intended_at": moments,
+        "observed_at": st.none() | moments,
+        "changed_at": moments,
+        "failures": st.integers(0, 3),
+        "retry_at": retries,
+        "acked": st.booleans(),
+    }
+
+
+def rooms(ordinal: int) -> st.SearchStrategy[Room]:
+    return st.builds(
+        Room,
+        **base(ordinal, st.sampled_from(Phase)),  # pyright: ignore[reportArgumentType]
+        refused=st.booleans(),
+        host_publishing=st.none() | st.booleans(),
+        host_since=st.none() | moments,
+    )
+
+
+def streams(ordinal: int) -> st.SearchStrategy[Stream]:
+    return st.builds(
+        Stream,
+        **base(ordinal, st.sampled_from(Phase)),  # pyright: ignore[reportArgumentType]
+        refused=st.booleans(),
+        status=st.sampled_from(StreamStatus),
+        status_since=st.none() | moments,
+        key_epoch=st.integers(0, 2),
+        key_stale=st.booleans(),
+        disabled=st.booleans(),
+        recordings_settled=st.booleans(),
+    )
+
+
+def egresses(ordinal: int) -> st.SearchStrategy[Egress]:
+    outputs = st.builds(Output, name=st.sampled_from(["", "other"]), state=st.sampled_from(OutputState))
+    return st.builds(
+        Egress,
+        **base(ordinal, st.sampled_from(Phase)),  # pyright: ignore[reportArgumentType]
+        refused=st.booleans(),
+        status=st.sampled_from(EgressStatus),
+        status_since=st.none() | moments,
+        outputs=st.lists(outputs, max_size=2).map(tuple),
+        layout=st.sampled_from(["grid", "speaker"]),
+        destinations=st.sampled_from([(), ("other",)]),
+        key_epoch=st.integers(-1, 2),
+        end_seen=st.booleans(),
+    )
+
+
+@st.composite
+def resource_sets(draw: st.DrawFn) -> list[AnyResource]:
+    found: list[AnyResource] = [draw(rooms(n)) for n in range(draw(st.integers(0, 2)))]
+    found += [draw(streams(n)) for n in range(draw(st.integers(0, 2)))]
+    found += [draw(egresses(n)) for n in range(draw(st.integers(0, 4)))]
+    return draw(st.permutations(found))
+
+
+specs = st.builds(
+    Spec,
+    delivery_policy=st.sampled_from(DeliveryPolicy),
+    destinations=st.sampled_from([(), (Destination(name="other", url="rtmp://other"),)]),
+    test=st.booleans(),
+    max_duration_s=st.sampled_from([60, 43_200]),
+)
+broadcasts = st.builds(
+    Broadcast,
+    id=st.just("b"),
+    spec=specs,
+    target=st.sampled_from([Target.LIVE, Target.ENDED]),
+    on_air=st.booleans(),
+    create_time=st.just(T0),
+    update_time=st.just(T0),
+    ready_time=st.none() | moments,
+    live_time=st.none() | moments,
+    dirty_at=st.none() | moments,
+)
+
+
+def check_plan(broadcast: Broadcast, resources: list[AnyResource], current: Plan, now: datetime) -> None:
+    """What holds of every plan in every state."""
+    rows = {(row.kind, row.ordinal): row for row in resources}
+    targets = [target for step in current.steps if (target := target_of(step)) is not None]
+    assert len(targets) == len(set(targets)), "two steps for one resource"
+    for step in current.steps:
+        target = target_of(step)
+        row = rows.get(target) if target is not None else None
+        assert row is None or row.phase is not Phase.GONE, f"a step for what is gone: {step}"
+        # To write off is no call.
+        if row is not None and row.retry_at is not None and type(step).__name__ != "WriteOff":
+            assert row.retry_at <= now, f"before its back-off is over: {step}"
+        if isinstance(step, CREATING):
+            assert broadcast.target is Target.LIVE
+        if isinstance(step, StartEgress):
+            check_fenced(resources)
+        if isinstance(step, EndBroadcast):
+            assert broadcast.target is Target.LIVE
+            assert current.steps == (step,)
+    if broadcast.target is Target.LIVE:
+        assert not current.done
+        assert current.wait_until is not None
+    if current.done:
+        assert all(row.phase is Phase.GONE for row in resources)
+        assert not current.steps
+        assert current.wait_until is None
+    else:
+        assert current.wait_until is not None
+        assert current.wait_until > now, "a hot loop"
+
+
+def check_fenced(resources: list[AnyResource]) -> None:
+    stream = next(row for row in resources if isinstance(row, Stream) and row.phase is Phase.PRESENT)
+    assert not stream.key_stale
+    for row in resources:
+        if isinstance(row, Egress):
+            assert row.end_seen or row.key_epoch < stream.key_epoch, f"it may publish: {row}"
+
+
+def check_world(world: World, current: Plan) -> None:
+    check_plan(world.broadcast, world.resources, current, world.now)
+    check_looks(world.broadcast, world.resources, world.now, blind=True)
+    assert plan(world.broadcast, world.resources, world.now, world.timing) == current
+
+
+def check_looks(broadcast: Broadcast, resources: list[AnyResource], now: datetime, *, blind: bool = False) -> None:
+    wanted = to_observe(broadcast, resources, now, TIMING)
+    rows = {(row.kind, row.ordinal): row for row in resources}
+    assert all(rows[key].phase is not Phase.GONE for key in wanted)
+    if not blind:
+        seen = [
+            replace(row, observed_at=now, host_publishing=bool(row.host_publishing))
+            if isinstance(row, Room) and key in wanted
+            else replace(row, observed_at=now)
+            if key in wanted
+            else row
+            for key, row in rows.items()
+        ]
+        assert to_observe(broadcast, seen, now, TIMING) <= frozenset(rows) - wanted, "a look without an end"
+        assert not to_observe(broadcast, seen, now, TIMING) - wanted
+
+
+def check_status(broadcast: Broadcast, resources: list[AnyResource], current: Plan) -> None:
+    state, status = status_of(broadcast, resources, current, T0)
+    known = {condition.type: condition.met for condition in status.conditions}
+    assert len(known) == 6
+    if state is State.LIVE:
+        assert all(known.values())
+    if state.over:
+        assert current.done
+    again = status_of(replace(broadcast, state=state, status=status), resources, current, T0 + seconds(5))
+    assert again == (state, status)
+
+
+@many
+@given(broadcasts, resource_sets())
+def test_every_plan_of_every_state_keeps_the_rules(broadcast: Broadcast, resources: list[AnyResource]) -> None:
+    current = plan(broadcast, resources, T0, TIMING)
+    check_plan(broadcast, resources, current, T0)
+    assert plan(broadcast, list(reversed(resources)), T0, TIMING) == current
+    check_looks(broadcast, resources, T0)
+    check_status(broadcast, resources, current)
+
+
+# Arbitrary states, and all goes well from there.
+
+
+def may_exist(row: AnyResource) -> bool:
+    """Not what was seen absent, what was looked for in vain, or what was told to stop."""
+    graces = {Kind.ROOM: 0.0, Kind.STREAM: TIMING.stream_grace_s, Kind.EGRESS: TIMING.egress_grace_s}
+    if row.unresolved and row.kind is not Kind.ROOM and row.observed_at is not None:
+        return row.observed_at < row.intended_at + seconds(graces[row.kind])
+    if row.phase is Phase.DELETING and row.kind is Kind.EGRESS:
+        return not row.acked and row.failures == 0
+    return row.phase is not Phase.GONE
+
+
+@many
+@given(resource_sets(), st.data())
+def test_the_end_comes_from_any_state(resources: list[AnyResource], data: st.DataObject) -> None:
+    possible = [(row.kind, row.ordinal) for row in resources if may_exist(row)]
+    there = data.draw(st.sets(st.sampled_from(possible)) if possible else st.just(set[tuple[Kind, int]]()))
+    world = World(check=check_world)
+    world.adopt(resources, frozenset(there))
+    world.stop()
+    # One grace of an egress, and the time of its stop: what is adopted at the last moment has to be stopped yet.
+    assert world.run(300, until=lambda: world.done), f"not done: {world.resources}"
+    assert not world.left()
+    assert len(world.log) <= 6 * len(resources)
+    assert world.state.over
+
+
+# Stories.
+
+faults = st.sampled_from(
+    [Fault.NONE, Fault.NONE, Fault.FAIL, Fault.VANISH, Fault.LOST_REPLY, Fault.LATE, Fault.CRASH_BEFORE]
+    + [Fault.CRASH_AFTER, Fault.DEAD_WORKER, Fault.DEAF_WORKER]
+)
+mishaps = st.lists(
+    st.builds(Mishap, fault=faults, delay_s=st.sampled_from([0.5, 3.0, 12.0, 29.0, 45.0, 80.0, 130.0])), max_size=14
+)
+blindness = st.lists(st.booleans(), max_size=12) | st.integers(0, 60).map(lambda n: [True] * n)
+actions = st.lists(
+    st.tuples(
+        st.sampled_from(["host", "no host", "lose egress", "lose room", "stop"]),
+        st.sampled_from([0.0, 1.0, 4.0, 15.0, 50.0, 100.0]),
+    ),
+    max_size=7,
+)
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> World:
+    return World(mishaps=draw(mishaps), blind=draw(blindness), webhooks=draw(st.booleans()), check=check_world)
+
+
+def tell(world: World, story: list[tuple[str, float]]) -> None:
+    world.start()
+    for action, pause_s in story:
+        match action:
+            case "host":
+                world.set_host(publishes=True)
+            case "no host":
+                world.set_host(publishes=False)
+            case "lose egress":
+                world.lose_egress()
+            case "lose room":
+                world.lose_room()
+            case _:
+                world.stop()
+        world.run(pause_s)
+
+
+@stories
+@given(worlds(), actions)
+def test_never_two_publishers_and_nothing_is_left(world: World, story: list[tuple[str, float]]) -> None:
+    tell(world, story)
+    world.run(60)
+    assert world.most_publishing <= 1
+    world.stop()
+    # Faults are finite, and each costs a back-off of at most 30 s; a look that fails costs 2 s.
+    bound = 300 + 35 * len(world.mishaps) + 5 * len(world.blind)
+    assert world.run(bound, until=lambda: world.done), f"not done: {world.resources}"
+    assert world.most_publishing <= 1
+    assert not world.left()
+    # What lands after the end finds nothing to publish to.
+    world.run(200)
+    assert world.most_publishing <= 1
+    assert not any(world.can_publish(egress) for egress in world.egresses.values())
+
+
+@stories
+@given(worlds(), actions.filter(lambda story: all(action != "stop" for action, _ in story)))
+def test_it_gets_live(world: World, story: list[tuple[str, float]]) -> None:
+    tell(world, story)
+    world.set_host(publishes=True)
+    # The story so far may have used up faults or not; the rest comes now.
+    while world.mishaps or world.blind:
+        quiet = (len(world.mishaps), len(world.blind))
+        world.run(60)
+        if quiet == (len(world.mishaps), len(world.blind)):
+            break
+    world.mishaps.clear()
+    world.blind.clear()
+    world.run(max(0.0, (world.last_fault_at - world.now).total_seconds()))
+    # The provider loses the stream only by START_TIMEOUT: two minutes without one.
+    ended = world.broadcast.end_reason
+    assert ended in (None, EndReason.START_TIMEOUT)
+    assume(ended is None)
+    playing = world.run(300, until=lambda: world.state is State.LIVE or world.last_plan.blocked == "START_LIMIT")
+    assert playing, f"{world.state}: {world.resources}"
