@@ -7,13 +7,12 @@ import asyncio
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from service.settings import ALSO, SettingError, Settings, from_environment
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
-    from typing import Any
 
 _HELP = f"""\
 environment of `serve`:
@@ -27,7 +26,8 @@ environment of `serve`:
   BROADCAST_ENVIRONMENT     part of every mark at the providers (dev)
   GRPC_HOST, GRPC_PORT (50051), GRPC_REFLECTION (true), HTTP_HOST, HTTP_PORT (8080)
   LOG_LEVEL (info), DATABASE_POOL (12), DATABASE_LISTEN (true)
-  BROADCAST_LEASE_S (20), BROADCAST_OBSERVE_S (10), BROADCAST_SWEEP_S (60), BROADCAST_SWEEP_GRACE_S (120), BROADCAST_DRAIN_S (10)
+  BROADCAST_LEASE_S (20), BROADCAST_OBSERVE_S (10), BROADCAST_SWEEP_S (60), BROADCAST_SWEEP_GRACE_S (120),
+  BROADCAST_DRAIN_S (10)
 {ALSO}"""
 
 
@@ -107,17 +107,15 @@ async def _serve_until_told(settings: Settings) -> int:
 
 
 async def _migrate() -> int:
-    import asyncpg  # noqa: PLC0415
-
-    from service.store.migrate import MigrationChanged, migrate  # noqa: PLC0415
+    from service.store.migrate import MigrationFailed, migrate  # noqa: PLC0415
 
     dsn = os.environ.get("DATABASE_URL", "")
     if not dsn:
         return _say("DATABASE_URL is not set")
     try:
         applied = await migrate(dsn)
-    except (OSError, asyncpg.PostgresError, MigrationChanged) as error:
-        return _say(f"migrate: {type(error).__name__}: {error}")
+    except MigrationFailed as error:
+        return _say(f"migrate: {error}")
     sys.stdout.write(f"applied: {', '.join(applied) or 'nothing, up to date'}\n")
     return 0
 
@@ -127,7 +125,8 @@ async def _probe(target: str) -> int:
     from grpc_health.v1 import health_pb2, health_pb2_grpc  # noqa: PLC0415
 
     async with grpc.aio.insecure_channel(target) as channel:
-        stub = health_pb2_grpc.HealthStub(channel)
+        # grpcio-health-checking is not typed.
+        stub: Any = health_pb2_grpc.HealthStub(channel)
         try:
             answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=3)
         except grpc.aio.AioRpcError as error:

@@ -1,7 +1,7 @@
 """The composition root: builds everything, starts it, drains it, closes it. The only place that wires.
 
-Order of ending: readiness off and streams told to go; no new passes, those under way end; unary calls end; pools close. Every
-step may also be cut off: what is stored is always enough to go on from.
+Order of ending: readiness off and streams told to go; no new passes, those under way end; unary calls end; pools
+close. Every step may also be cut off: what is stored is always enough to go on from.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ async def run(settings: Settings, *, stop: asyncio.Event, started: Callable[[Por
                 started(Ports(grpc=grpc_port, http=http_port))
             await stop.wait()
             log.info("draining")
-            draining = tasks.create_task(api.drain(settings.drain), name="drain")
+            draining = tasks.create_task(api.drain(grace=settings.drain.total_seconds()), name="drain")
             await loop.drain(settings.drain)
             await passing
             await draining

@@ -1,4 +1,6 @@
-"""Everything that can be set, read once from the environment. Nothing else reads it, but OpenTelemetry its own variables."""
+"""Everything that can be set, read once from the environment. Nothing else reads it, but OpenTelemetry its own
+variables.
+"""
 
 from __future__ import annotations
 
@@ -61,9 +63,9 @@ class Settings:
 
 
 ALSO = """\
-BROADCAST_TIMING_<NAME> sets one of the waits in seconds, such as BROADCAST_TIMING_HOST_WAIT_S=600; BROADCAST_LIMIT_MUX_POST,
-_MUX_OTHER and _LIVEKIT set a rate and burst per second, such as BROADCAST_LIMIT_MUX_POST=1/5. OTEL_EXPORTER_OTLP_ENDPOINT
-and its relatives send traces and metrics."""
+BROADCAST_TIMING_<NAME> sets one of the waits in seconds, such as BROADCAST_TIMING_HOST_WAIT_S=600.
+BROADCAST_LIMIT_MUX_POST, _MUX_OTHER and _LIVEKIT set a rate a second and a burst, such as 1/5.
+OTEL_EXPORTER_OTLP_ENDPOINT and its relatives send traces and metrics."""
 
 
 def from_environment(environ: Mapping[str, str]) -> Settings:
@@ -103,13 +105,12 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
             livekit=read.value("BROADCAST_LIMIT_LIVEKIT", _limit, Limits().livekit),
         ),
         timing=Timing(
+            starts_limit=read.value("BROADCAST_TIMING_STARTS_LIMIT", int, Timing().starts_limit),
             **{
-                each.name: read.value(
-                    f"BROADCAST_TIMING_{each.name.upper()}", int if each.type in (int, "int") else _seconds
-                )
+                each.name: read.value(f"BROADCAST_TIMING_{each.name.upper()}", _seconds)
                 for each in fields(Timing)
-                if environ.get(f"BROADCAST_TIMING_{each.name.upper()}")
-            }
+                if each.name != "starts_limit" and environ.get(f"BROADCAST_TIMING_{each.name.upper()}")
+            },
         ),
     )
 

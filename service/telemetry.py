@@ -1,7 +1,7 @@
 """Logs, traces and metrics: set up once, every instrument by name.
 
-Nothing secret reaches any of the three: messages and rows are never logged whole, only named fields, and what looks like a
-credential is cut out of every text on the way (see `redact`).
+Nothing secret reaches any of the three: messages and rows are never logged whole, only named fields, and what looks
+like a credential is cut out of every text on the way (see `redact`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Everything a test of the whole needs: a database, both simulators, and replicas of the service, in this process or as their own.
+"""Everything a test of the whole needs: a database, both simulators, and replicas of the service, in this process or
+as their own.
 
 The service is always built from an environment, as in production; only the waits are shorter.
 """
@@ -27,6 +28,7 @@ from service.sandbox.effects import Effect
 from service.sandbox.livekit import LiveKitSimulator, LiveKitSimulatorSettings
 from service.sandbox.mux import MuxSimulator, MuxSimulatorSettings
 from service.settings import from_environment
+from tests.waiting import eventually
 
 LIVEKIT_SECRET = "sandbox-secret-that-is-long-enough-for-hs256"
 MUX_SECRET = "mux-token-secret-of-the-tests"
@@ -245,7 +247,6 @@ async def running_stack(
 
 async def serving(process: Process, within: float = 20) -> None:
     """Until the process answers that it serves."""
-    from tests.waiting import eventually
 
     async def probe() -> bool:
         assert process.running, process.output.read_text()[-3000:]

@@ -1,7 +1,7 @@
 """WatchBroadcasts: every broadcast that matches, then every change, in the order of commits.
 
-A watch is a cursor into the change log and nothing else. There is no queue to overflow: a slow reader is awaited, and what
-it has not read stays in the log.
+A watch is a cursor into the change log and nothing else. There is no queue to overflow: a slow reader is awaited, and
+what it has not read stays in the log.
 """
 
 import asyncio

@@ -63,7 +63,7 @@ class Resume(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 _Token = TypeVar("_Token", Page, StoryPage, Resume)
 
 
-def filter_hash(filter: Filter) -> str:  # noqa: A002 - what it is everywhere
+def filter_hash(filter: Filter) -> str:
     """The same for filters that mean the same, whatever the order of their values."""
     meant = (
         sorted(set(filter.ids)),

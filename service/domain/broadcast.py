@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import ClassVar
 
-from service.domain.secret import Secret
+from service.domain.secret import NO_SECRET, Secret
 
 
 class Target(StrEnum):
@@ -253,7 +253,7 @@ class Stream(Resource):
     playback_id: str = ""
     active_asset_id: str = ""
     relays: tuple[Output, ...] = ()
-    key: Secret = Secret("")
+    key: Secret = NO_SECRET
     key_epoch: int = 0
     """Counts key resets. An egress of an older epoch holds a dead key: it cannot publish any more."""
     key_stale: bool = False

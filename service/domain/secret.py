@@ -23,3 +23,6 @@ class Secret:
         return "Secret('***')" if self._value else "Secret('')"
 
     __str__ = __repr__
+
+
+NO_SECRET = Secret("")

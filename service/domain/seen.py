@@ -179,7 +179,9 @@ def egresses_seen(
                 strangers.remove(seen)
                 adopted += 1
                 events.append(Event(reason="EGRESS_ADOPTED", message=seen.id))
-                egress = replace(egress, external_id=seen.id, phase=Phase.PRESENT, changed_at=now, failures=0)  # noqa: PLW2901
+                egress = replace(  # noqa: PLW2901 - from here on it is the one that was found
+                    egress, external_id=seen.id, phase=Phase.PRESENT, changed_at=now, failures=0
+                )
         learned = _one_egress(egress, seen, names, now, timing, starts=_recent(egresses, now, timing))
         resources.extend(learned.resources)
         events.extend(learned.events)
@@ -198,7 +200,7 @@ def egresses_seen(
 
 
 def _recognise(egress: Egress, strangers: Sequence[EgressSeen], address: str, key_epoch: int) -> EgressSeen | None:
-    """A start without an answer is told by the key it pushes with: LiveKit shows its first and last three characters."""
+    """A start without an answer is told by the key it pushes with, of which LiveKit shows both ends."""
     for seen in strangers:
         ours = _pushes_to(seen, address)
         if ours if egress.key_epoch == key_epoch else not ours:

@@ -12,10 +12,8 @@ from service.domain.broadcast import (
     ConditionType,
     DestinationState,
     DestinationStatus,
-    Egress,
     EgressStatus,
     EndReason,
-    Output,
     OutputState,
     Phase,
     Resource,
@@ -25,7 +23,8 @@ from service.domain.broadcast import (
     StreamStatus,
     Target,
 )
-from service.domain.plan import Plan, View
+from service.domain.plan import View
+from service.domain.step import Plan
 
 _Fact = tuple[bool | None, str, str]
 
@@ -155,13 +154,18 @@ def _egress(view: View, blocked: str) -> _Fact:
     if egress.delivering:
         return True, "DELIVERING", ""
     if egress.status is EgressStatus.ACTIVE:
-        return False, "CONNECTING", next((output.message for output in egress.outputs if output.name == ""), "")
+        output = next((output for output in egress.outputs if output.name == ""), None)
+        lost = output is not None and output.state in (OutputState.FAILED, OutputState.FINISHED)
+        return False, "DISCONNECTED" if lost else "CONNECTING", output.message if output is not None else ""
     return False, egress.status or "STARTING", egress.error
 
 
 def _ingest(stream: Stream | None) -> _Fact:
     if stream is None:
         return False, "NO_STREAM", ""
+    if stream.disabled:
+        # Its last look was before.
+        return False, "DISABLED", ""
     match stream.status:
         case StreamStatus.ACTIVE:
             return True, "ACTIVE", ""
@@ -179,26 +183,27 @@ def _playable(view: View) -> _Fact:
     """
     for met, reason, message in (_host(view), _egress(view, ""), _ingest(view.stream)):
         if not met:
-            return met, f"{reason}" if met is None else reason, message
+            return met, reason, message
     return True, "PLAYING", ""
 
 
 def _destination(broadcast: Broadcast, view: View) -> Sequence[DestinationStatus]:
-    outputs: dict[str, Output] = {}
     egress, stream = view.egress, view.stream
-    if isinstance(egress, Egress):
-        outputs |= {output.name: output for output in egress.outputs if output.name}
-    if stream is not None:
-        outputs |= {relay.name: relay for relay in stream.relays}
+    sent = {
+        Carrier.EGRESS: egress.outputs if egress is not None else (),
+        Carrier.MUX: stream.relays if stream is not None else (),
+    }
     states = {
         OutputState.CONNECTING: DestinationState.CONNECTING,
         OutputState.ACTIVE: DestinationState.ACTIVE,
         OutputState.FAILED: DestinationState.FAILED,
         OutputState.FINISHED: DestinationState.IDLE,
     }
-    return [
-        DestinationStatus(name=each.name, state=states[outputs[each.name].state], message=outputs[each.name].message)
-        if each.name in outputs
-        else DestinationStatus(name=each.name, state=DestinationState.IDLE)
-        for each in broadcast.spec.destinations
-    ]
+    told: list[DestinationStatus] = []
+    for each in broadcast.spec.destinations:
+        output = next((output for output in sent[each.carrier] if output.name == each.name), None)
+        state = states[output.state] if output is not None else DestinationState.IDLE
+        told.append(
+            DestinationStatus(name=each.name, state=state, message=output.message if output is not None else "")
+        )
+    return told

@@ -12,11 +12,11 @@ from service import telemetry
 from service.domain.errors import ProviderError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
 
 
 @contextmanager
-def observed(provider: str, operation: str, failure: Callable[[Exception], ProviderError | None]) -> Iterator[None]:
+def observed(provider: str, operation: str, failure: Callable[[Exception], ProviderError | None]) -> Generator[None]:
     """*failure* turns what a call raised into a ProviderError; None: it is none of the provider's."""
     began = time.perf_counter()
     outcome = "ok"

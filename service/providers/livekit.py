@@ -1,8 +1,9 @@
 """LiveKit through livekit-api: rooms, egresses, host tokens.
 
-The SDK has no time limit of its own (its session timeout is overridden by an explicit None in twirp_client.py), so every call
-is under asyncio.timeout; its failover would send StartEgress again, so it is off. Errors are told apart by `code`, never by
-text: those that crossed LiveKit's internal bus carry the prefix "twirp error unknown: " (livekit/protocol utils/xtwirp).
+The SDK has no time limit of its own (its session timeout is overridden by an explicit None in twirp_client.py), so
+every call is under asyncio.timeout; its failover would send StartEgress again, so it is off. Errors are told apart by
+`code`, never by text: those that crossed LiveKit's internal bus carry the prefix "twirp error unknown: "
+(livekit/protocol utils/xtwirp).
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Mux through mux-python, used as a transport: its authentication, paths, pool and exceptions, not its models.
 
-The models lie both ways (a PATCH resets three settings, a missing reconnect_window reads as 60, an unknown enum value raises),
-so bodies are plain dictionaries and answers are read raw. The SDK is synchronous and retries reads by itself; here each call is
-one request on a thread of a pool of its own, with a time limit. A call that is given up goes on in its thread: it is AMBIGUOUS.
+The models lie both ways (a PATCH resets three settings, a missing reconnect_window reads as 60, an unknown enum value
+raises), so bodies are plain dictionaries and answers are read raw. The SDK is synchronous and retries reads by
+itself; here each call is one request on a thread of a pool of its own, with a time limit. A call that is given up
+goes on in its thread: it is AMBIGUOUS.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class Mux:
         if not token_id or not token_secret:
             # With one half missing the SDK sends no Authorization header at all, silently.
             raise ValueError("MUX_TOKEN_ID and MUX_TOKEN_SECRET must both be set")
-        configuration = mux_python.Configuration(
+        configuration: Any = mux_python.Configuration(
             host=base_url.rstrip("/"), username=token_id, password=token_secret.reveal()
         )
         # Otherwise a burst opens, and throws away, a TLS connection a call.
@@ -85,8 +86,9 @@ class Streams:
     def __init__(
         self, client: mux_python.ApiClient, threads: ThreadPoolExecutor, ingest_url: str, longest_call_s: float
     ) -> None:
-        self._live = mux_python.LiveStreamsApi(client)
-        self._assets = mux_python.AssetsApi(client)
+        # The SDK is not typed.
+        self._live: Any = mux_python.LiveStreamsApi(client)
+        self._assets: Any = mux_python.AssetsApi(client)
         self._threads = threads
         self._ingest_url = ingest_url
         self._within_s = min(_WITHIN, longest_call_s)
@@ -180,13 +182,14 @@ class Streams:
         """The `data` of an answer. What is not JSON with data in it (a proxy's page with status 200) proves nothing."""
         raw = await self._call(operation, method, *args, **kwargs)
         try:
-            data = json.loads(raw)["data"]
-            if isinstance(data, dict) and "id" not in data:
-                raise KeyError("id")
+            data: Any = json.loads(raw)["data"]
+            well_formed = isinstance(cast("object", data), list) or bool(data["id"])
         except (ValueError, KeyError, TypeError):
+            well_formed, data = False, None
+        if not well_formed:
             raise ProviderError(
                 "the answer is not what Mux answers", provider="mux", operation=operation, outcome=Outcome.AMBIGUOUS
-            ) from None
+            )
         return data
 
     async def _call(self, operation: str, method: Callable[..., Any], *args: object, **kwargs: object) -> bytes:
@@ -206,8 +209,9 @@ def _failure(operation: str, raised: Exception) -> ProviderError | None:
     code, message = type(raised).__name__, ""
     match raised:
         case ApiException():
-            code, message = str(raised.status), _message(raised.body)
-            outcome = _outcome(raised.status)
+            refusal: Any = raised
+            code, message = str(refusal.status), _message(refusal.body)
+            outcome = _outcome(int(refusal.status))
         case MaxRetryError() if isinstance(
             raised.reason, NewConnectionError | NameResolutionError | ConnectTimeoutError
         ):

@@ -1,4 +1,5 @@
-"""Steps of a plan, carried out. Each: a token of the budget, the intent, the call, the record; any line may be the last.
+"""Steps of a plan, carried out. Each: a token of the budget, the intent, the call, the record; any line may be the
+last.
 
 What a call's failure means for its resource is decided here and nowhere else:
 - AMBIGUOUS: the resource is UNKNOWN, and the plan looks for it before anything else;
@@ -134,7 +135,7 @@ class Actor:
             await self._do(step)
         return None
 
-    async def _do(self, step: Step) -> None:  # noqa: C901 - one line a step
+    async def _do(self, step: Step) -> None:  # noqa: C901, PLR0912 - one line a step
         match step:
             case CreateRoom():
                 await self._create_room(step)
@@ -178,8 +179,9 @@ class Actor:
         return next(egress for egress in self._view.egresses if egress.ordinal == ordinal)
 
     async def _intend(self, resource: Room | Stream | Egress, point: str = "") -> None:
-        """The intent, and the last look at the clock before the call: a process that was stopped here for longer than its
-        lease must not call any more, because another replica has looked by now.
+        """The intent, and the last look at the clock before the call.
+
+        A process that was stopped here for longer than its lease must not call any more: another replica has looked.
         """
         loop = asyncio.get_running_loop()
         began = loop.time()

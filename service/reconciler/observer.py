@@ -1,6 +1,8 @@
-"""Looks at the providers in bulk and wakes the broadcasts they disagree with. With every webhook lost, this is how we know.
+"""Looks at the providers in bulk and wakes the broadcasts they disagree with. With every webhook lost, this is how we
+know.
 
-One replica at a time, three lists a round, whatever the number of broadcasts. It stores nothing: the pass it wakes looks again.
+One replica at a time, three lists a round, whatever the number of broadcasts. It stores nothing: the pass it wakes
+looks again.
 """
 
 from __future__ import annotations
@@ -73,7 +75,7 @@ class Observer:
             return None
 
 
-def disagreements(
+def disagreements(  # noqa: C901 - one question a kind
     known: Sequence[Known],
     rooms: Sequence[RoomSeen] | None,
     egresses: Sequence[EgressSeen] | None,

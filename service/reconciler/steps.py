@@ -1,7 +1,7 @@
 """One pass over one broadcast: look, plan, act, until there is nothing to do now; then give the lease back.
 
-Level-triggered: a pass knows nothing of what woke it, and everything it needs is in the rows. A pass that is cut off anywhere
-leaves rows from which the next one goes on.
+Level-triggered: a pass knows nothing of what woke it, and everything it needs is in the rows. A pass that is cut off
+anywhere leaves rows from which the next one goes on.
 """
 
 from __future__ import annotations
@@ -120,6 +120,7 @@ class Reconciler:
     async def _rounds(self, claim: Claim, tally: _Tally) -> datetime | None:
         """When the row is to come due by itself; None: not before somebody wakes it."""
         blind: frozenset[tuple[Kind, int]] = frozenset()
+        now = claim.claimed_at
         for _ in range(_ROUNDS):
             situation = await self._passes.load(claim, self._lease)
             rank = rank_of(situation.broadcast)
@@ -129,6 +130,7 @@ class Reconciler:
                 blind |= missed
             tally.state = situation.broadcast.state
             decided = plan(situation.broadcast, situation.resources, situation.now, self._timing)
+            now = situation.now
             if not decided.steps:
                 if blind and decided.wait_until is not None:
                     # What could not be looked at is due at once, and would be so for as long as a provider is away.
@@ -138,7 +140,7 @@ class Reconciler:
             if len(put_off) == len(decided.steps):
                 return min(put_off)
         log.error("pass_does_not_settle", broadcast_id=claim.broadcast_id, steps=tally.steps)
-        return situation.now + seconds(5)
+        return now + seconds(5)
 
     async def _act(
         self, claim: Claim, situation: Situation, steps: tuple[Step, ...], rank: Rank, tally: _Tally

@@ -1,7 +1,8 @@
-"""Removes what carries our mark and has no owner, and forgets what is old. What it removes is counted; it should be nothing.
+"""Removes what carries our mark and has no owner, and forgets what is old. What it removes is counted; it should be
+nothing.
 
-Two sights and a minimum age before anything is removed, because a list may shift between its pages and a create may be under
-way. What does not carry the mark of this environment is never touched.
+Two sights and a minimum age before anything is removed, because a list may shift between its pages and a create may
+be under way. What does not carry the mark of this environment is never touched.
 """
 
 from __future__ import annotations
@@ -71,24 +72,22 @@ class Sweeper:
 
     async def sweep(self) -> int:
         """One round. Answers how many were removed."""
-        orphans: list[tuple[str, str, Callable[[str], Awaitable[None]], Bucket]] = []
-        for egress_id in await self._egresses():
-            orphans.append(("egress", egress_id, self._providers.egresses.stop, Bucket.LIVEKIT))
-        for name in await self._rooms():
-            orphans.append(("room", name, self._providers.rooms.delete, Bucket.LIVEKIT))
-        for stream_id in await self._streams():
-            orphans.append(("stream", stream_id, self._providers.streams.delete, Bucket.MUX_OTHER))
-        seen = {(kind, id) for kind, id, _, _ in orphans}
-        due = [orphan for orphan in orphans if (orphan[0], orphan[1]) in self._suspects]
-        self._suspects = seen
+        rooms, egresses, streams = self._providers.rooms, self._providers.egresses, self._providers.streams
+        orphans: list[tuple[str, str, Callable[[str], Awaitable[None]], Bucket]] = [
+            *[("egress", egress_id, egresses.stop, Bucket.LIVEKIT) for egress_id in await self._egresses()],
+            *[("room", name, rooms.delete, Bucket.LIVEKIT) for name in await self._rooms()],
+            *[("stream", stream_id, streams.delete, Bucket.MUX_OTHER) for stream_id in await self._streams()],
+        ]
+        due = [orphan for orphan in orphans if orphan[:2] in self._suspects]
+        self._suspects = {orphan[:2] for orphan in orphans}
         removed = 0
-        for kind, id, remove, bucket in due[:_PER_ROUND]:
+        for kind, external_id, remove, bucket in due[:_PER_ROUND]:
             if await self._providers.budget.take(bucket, Rank.SWEEP) is not None:
                 break
-            await remove(id)
+            await remove(external_id)
             removed += 1
             telemetry.ORPHANS_SWEPT.add(1, {"kind": kind})
-            log.warning("orphan_swept", kind=kind, external_id=id)
+            log.warning("orphan_swept", kind=kind, external_id=external_id)
         return removed
 
     async def _rooms(self) -> list[str]:

@@ -54,6 +54,9 @@ def environment_of(
         "BROADCAST_SWEEP_S": "10",
         "BROADCAST_SWEEP_GRACE_S": "20",
         "BROADCAST_DRAIN_S": "2",
+        "BROADCAST_TIMING_LIST_LAG_S": "0.5",
+        "BROADCAST_TIMING_LOOKUP_S": "0.5",
+        "BROADCAST_TIMING_WATCH_S": "0.5",
     }
 
 
@@ -190,7 +193,7 @@ The same by hand:
   export PATH="$PWD/.venv/bin:$PATH"
   {curl} {api}/CreateBroadcast -d '{{"broadcast_id": "first", "spec": {{"title": "First light"}}}}'
   {curl} {api}/StartBroadcast  -d '{{"broadcast_id": "first", "wait": "10s"}}'
-  curl -s {environment["LIVEKIT_URL"]}/_control/join -d '{{"room": "first", "identity": "ann", "publish": ["camera", "microphone"]}}'
+  curl -s {environment["LIVEKIT_URL"]}/_control/join -d '{{"room": "first", "identity": "ann", "publish": ["camera"]}}'
   {curl} {api}/GetBroadcast    -d '{{"broadcast_id": "first"}}'
   {curl} {api}/StopBroadcast   -d '{{"broadcast_id": "first", "wait": "30s"}}'
 

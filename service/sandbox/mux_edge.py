@@ -1,8 +1,8 @@
 """What of Mux faces encoders and viewers: the simulated RTMP ingest and the live playlists.
 
-The ingest is a WebSocket on `/_ingest/app/{stream_key}`: refusing the upgrade is a rejected publish, the open socket is
-the RTMP connection, `{"media": true}` and `{"media": false}` say whether frames flow. Playback statuses: mux.com/docs,
-Stream recordings of live streams (412), Secure video playback (403).
+The ingest is a WebSocket on `/_ingest/app/{stream_key}`: refusing the upgrade is a rejected publish, the open socket
+is the RTMP connection, `{"media": true}` and `{"media": false}` say whether frames flow. Playback statuses:
+mux.com/docs, Stream recordings of live streams (412), Secure video playback (403).
 """
 
 import asyncio

@@ -21,10 +21,14 @@ from service.store.rows import BROADCAST_COLUMNS, Rows
 if TYPE_CHECKING:
     from service.store.database import Connection
 
+_INSERT = f"""
+INSERT INTO broadcast (id, spec, labels, secrets, status) VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT (id) DO NOTHING RETURNING {BROADCAST_COLUMNS}
+"""  # noqa: S608 - a constant
 _WRITE = """
 UPDATE broadcast SET
-  spec = $2, labels = $3, secrets = $4, generation = $5, version = $6, target = $7, on_air = $8, state = $9, status = $10,
-  end_reason = $11, start_time = $12, end_time = $13, deleted = $14, update_time = now(),
+  spec = $2, labels = $3, secrets = $4, generation = $5, version = $6, target = $7, on_air = $8, state = $9,
+  status = $10, end_reason = $11, start_time = $12, end_time = $13, deleted = $14, update_time = now(),
   due_at = CASE WHEN $15 THEN now() ELSE due_at END,
   lane = CASE WHEN $15 THEN $16 ELSE lane END,
   trace_context = coalesce($17, trace_context)
@@ -84,8 +88,7 @@ class Broadcasts:
             if (earlier := await self._replayed(connection, request, broadcast_id)) is not None:
                 return await self._read(connection, earlier)
             row = await connection.fetchrow(
-                "INSERT INTO broadcast (id, spec, labels, secrets, status) VALUES ($1, $2, $3, $4, $5) "
-                f"ON CONFLICT (id) DO NOTHING RETURNING {BROADCAST_COLUMNS}",
+                _INSERT,
                 broadcast_id,
                 msgspec.to_builtins(spec),
                 labels,
@@ -206,7 +209,7 @@ class Broadcasts:
     async def list(
         self, filter: Filter, *, limit: int, before: tuple[datetime, str] | None = None
     ) -> tuple[Sequence[Broadcast], int]:
-        """Newest first, those older than *before* (create time and id); and the revision up to which this is what is."""
+        """Newest first, those older than *before* (create time, id); and the revision up to which this is what is."""
         where: list[str] = ["NOT deleted"]
         values: list[Any] = []
 
@@ -230,11 +233,13 @@ class Broadcasts:
             f"SELECT {BROADCAST_COLUMNS} FROM broadcast WHERE {' AND '.join(where)} "  # noqa: S608 - values are bound
             f"ORDER BY create_time DESC, id DESC LIMIT {bind(limit)}"
         )
-        async with self._database.connection() as connection:
-            # One snapshot for both: whatever commits later has a higher revision.
-            async with connection.transaction(isolation="repeatable_read", readonly=True):
-                revision = await connection.fetchval("SELECT revision FROM head")
-                rows = await connection.fetch(query, *values)
+        # One snapshot for both: whatever commits later has a higher revision.
+        async with (
+            self._database.connection() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            revision = await connection.fetchval("SELECT revision FROM head")
+            rows = await connection.fetch(query, *values)
         return [self._rows.broadcast(row) for row in rows], revision
 
     async def forget_requests(self, *, older_than: timedelta) -> None:

@@ -18,8 +18,8 @@ class Budgets:
         self._database = database
 
     async def take(self, name: str, *, rate: float, burst: float, floor: float) -> Turn:
-        """One token of *name*, which refills at *rate* a second up to *burst*, leaving at least *floor* behind: what ranks
-        lower cannot use up what a stop will need.
+        """One token of *name*, which refills at *rate* a second up to *burst*, leaving at least *floor* behind: what
+        ranks lower cannot use up what a stop will need.
 
         Who finds none is given a turn; turns are one token apart, so a thousand that wait come back one by one.
         """

@@ -1,4 +1,6 @@
-"""What all broadcasts hold at the providers, in one read: for the observer, who compares, and the sweeper, who finds owners."""
+"""What all broadcasts hold at the providers, in one read: for the observer, who compares, and the sweeper, who finds
+owners.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The change log: appended in the transaction of the change, read by cursor.
 
-Revision order is commit order (see the migration), so a reader who has seen revision n has seen everything before it, and a
-watcher needs no queue: it holds a cursor. NOTIFY says only that the head moved; every reader also polls.
+Revision order is commit order (see the migration), so a reader who has seen revision n has seen everything before it,
+and a watcher needs no queue: it holds a cursor. NOTIFY says only that the head moved; every reader also polls.
 """
 
 from __future__ import annotations
@@ -149,7 +149,18 @@ class Changes:
                 after,
                 limit,
             )
-        return [StoryEvent(**(dict(row) | {"state": State(row["state"])})) for row in found]
+        return [
+            StoryEvent(
+                revision=row["revision"],
+                broadcast_id=row["broadcast_id"],
+                time=row["time"],
+                reason=row["reason"],
+                message=row["message"],
+                actor=row["actor"],
+                state=State(row["state"]),
+            )
+            for row in found
+        ]
 
     async def trim(self, *, older_than: timedelta) -> int:
         """Remove old events; a watcher with an older cursor is told. Answers how many."""
@@ -194,7 +205,7 @@ class Listener:
         connection = await self._database.listen_connection()
         try:
             lost = asyncio.Event()
-            connection.add_termination_listener(lambda *_: lost.set())
+            connection.add_termination_listener(lambda _: lost.set())
             for channel, handler in self._handlers.items():
                 await connection.add_listener(channel, _adapt(handler))
             self.connected.set()
@@ -208,4 +219,7 @@ class Listener:
 
 
 def _adapt(handler: Callable[[str], None]) -> Callable[..., None]:
-    return lambda _connection, _pid, _channel, payload: handler(payload)
+    def notified(_connection: object, _pid: int, _channel: str, payload: object) -> None:
+        handler(str(payload))
+
+    return notified

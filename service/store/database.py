@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Generator
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     Connection = PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection[asyncpg.Record]
     _Base = asyncpg.Connection[asyncpg.Record]
 else:
+    # The stubs are generic, the classes are not.
+    Connection = asyncpg.Connection
     _Base = asyncpg.Connection
 
 log = structlog.get_logger(__name__)
@@ -85,14 +87,14 @@ class Database:
             self._pool.terminate()
 
     @contextlib.asynccontextmanager
-    async def connection(self) -> AsyncIterator[Connection]:
+    async def connection(self) -> AsyncGenerator[Connection]:
         """A connection of the pool. Raises StoreUnavailable when the database cannot be reached."""
         with available():
             async with self._pool.acquire(timeout=5) as connection:
                 yield connection
 
     @contextlib.asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Connection]:
+    async def transaction(self) -> AsyncGenerator[Connection]:
         async with self.connection() as connection, connection.transaction():
             yield connection
 
@@ -106,7 +108,7 @@ class Database:
 
 
 @contextlib.contextmanager
-def available() -> Iterator[None]:
+def available() -> Generator[None]:
     """Turns every sort of lost connection into StoreUnavailable."""
     try:
         yield

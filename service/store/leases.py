@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from service.store.database import Database
 
-# One lane at a time, so that the index gives the due rows in order. SKIP LOCKED: two replicas never wait for each other.
+# One lane at a time, so that the index gives the due rows in order. SKIP LOCKED: no replica waits for another.
 CLAIM = """
 UPDATE broadcast SET
   lease_owner = $1, lease_until = now() + $2::interval, fence = fence + 1, due_at = NULL

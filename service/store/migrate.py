@@ -7,11 +7,17 @@ from importlib import resources
 
 import asyncpg
 
+from service.store.database import UNAVAILABLE, Connection
+
 # Two replicas may start at once: the second waits here and finds everything applied.
 _LOCK = 7_426_310_511
 
 
-class MigrationChanged(Exception):
+class MigrationFailed(Exception):
+    """The database could not be brought up to date."""
+
+
+class MigrationChanged(MigrationFailed):
     """An applied migration is not the one in this version of the service."""
 
 
@@ -21,32 +27,41 @@ def _files() -> list[tuple[str, str]]:
 
 
 async def migrate(dsn: str) -> list[str]:
-    """Bring the database up to date; answers the names of what was applied."""
-    connection = await asyncpg.connect(dsn, timeout=10)
+    """Bring the database up to date; answers the names of what was applied. Raises MigrationFailed."""
     try:
-        await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
-        await connection.execute(
-            "CREATE TABLE IF NOT EXISTS migration "
-            "(name text PRIMARY KEY, digest text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
-        )
-        applied = {row["name"]: row["digest"] for row in await connection.fetch("SELECT name, digest FROM migration")}
-        done: list[str] = []
-        for name, sql in _files():
-            digest = hashlib.sha256(sql.encode()).hexdigest()
-            if name in applied:
-                if applied[name] != digest:
-                    raise MigrationChanged(f"{name} was applied with other content")
-                continue
-            async with connection.transaction():
-                await connection.execute(sql)
-                await connection.execute("INSERT INTO migration (name, digest) VALUES ($1, $2)", name, digest)
-            done.append(name)
-        return done
+        connection = await asyncpg.connect(dsn, timeout=10)
+    except (*UNAVAILABLE, asyncpg.PostgresError) as error:
+        raise MigrationFailed(f"cannot connect: {type(error).__name__}") from error
+    try:
+        return await _apply(connection)
+    except asyncpg.PostgresError as error:
+        raise MigrationFailed(f"{type(error).__name__}: {error}") from error
     finally:
         await connection.close()
 
 
-async def pending(connection: asyncpg.Connection) -> list[str]:
+async def _apply(connection: Connection) -> list[str]:
+    await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
+    await connection.execute(
+        "CREATE TABLE IF NOT EXISTS migration "
+        "(name text PRIMARY KEY, digest text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
+    )
+    applied = {row["name"]: row["digest"] for row in await connection.fetch("SELECT name, digest FROM migration")}
+    done: list[str] = []
+    for name, sql in _files():
+        digest = hashlib.sha256(sql.encode()).hexdigest()
+        if name in applied:
+            if applied[name] != digest:
+                raise MigrationChanged(f"{name} was applied with other content")
+            continue
+        async with connection.transaction():
+            await connection.execute(sql)
+            await connection.execute("INSERT INTO migration (name, digest) VALUES ($1, $2)", name, digest)
+        done.append(name)
+    return done
+
+
+async def pending(connection: Connection) -> list[str]:
     """Names of migrations that are not applied yet."""
     if await connection.fetchval("SELECT to_regclass('migration')") is None:
         return [name for name, _ in _files()]

@@ -1,5 +1,5 @@
-"""What a pass reads and writes. Every write carries the fence; where it is not the present one, LeaseLost is raised and the
-pass stops without cleaning up, because nothing of it is ours any more.
+"""What a pass reads and writes. Every write carries the fence; where it is not the present one, LeaseLost is raised
+and the pass stops without cleaning up, because nothing of it is ours any more.
 """
 
 from __future__ import annotations
@@ -173,8 +173,8 @@ class Passes:
             end_time=broadcast.end_time or (now if state.over else None),
         )
         await connection.execute(
-            "UPDATE broadcast SET target = $2, end_reason = $3, state = $4, status = $5, ready_time = $6, live_time = $7, "
-            "end_time = $8, lane = $9, update_time = now() WHERE id = $1",
+            "UPDATE broadcast SET target = $2, end_reason = $3, state = $4, status = $5, ready_time = $6, "
+            "live_time = $7, end_time = $8, lane = $9, update_time = now() WHERE id = $1",
             broadcast.id,
             broadcast.target,
             broadcast.end_reason,

@@ -4,11 +4,14 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any, cast
 
+import asyncpg
 import msgspec
 
 from service.domain.broadcast import AnyResource, Broadcast, Egress, Kind, Resource, Room, Stream
 from service.domain.secret import Secret
 from service.store.sealing import Sealer
+
+Row = Mapping[str, Any] | asyncpg.Record
 
 _CLASSES: dict[str, type[AnyResource]] = {Kind.ROOM: Room, Kind.STREAM: Stream, Kind.EGRESS: Egress}
 _COMMON = tuple(field.name for field in fields(Resource))
@@ -19,8 +22,8 @@ BROADCAST_COLUMNS = (
     "start_time, ready_time, live_time, end_time, dirty_at, deleted"
 )
 RESOURCE_COLUMNS = (
-    "kind, ordinal, phase, external_id, intended_at, observed_at, changed_at, failures, retry_at, acked, refused, detail, "
-    "secret"
+    "kind, ordinal, phase, external_id, intended_at, observed_at, changed_at, failures, retry_at, acked, refused, "
+    "detail, secret"
 )
 
 
@@ -32,7 +35,7 @@ class Rows:
     def __init__(self, sealer: Sealer) -> None:
         self._sealer = sealer
 
-    def broadcast(self, row: Mapping[str, Any], sealed: bytes | None = None) -> Broadcast:
+    def broadcast(self, row: Row, sealed: bytes | None = None) -> Broadcast:
         """*sealed*: the destination keys, for those who push to them."""
         broadcast = msgspec.convert(dict(row), Broadcast, dec_hook=_no_secret)
         if sealed is None:
@@ -46,7 +49,7 @@ class Rows:
         plain = msgspec.json.encode({name: key.reveal() for name, key in keys.items()}).decode()
         return self._sealer.seal(plain, place=f"broadcast/{broadcast_id}")
 
-    def resource(self, broadcast_id: str, row: Mapping[str, Any]) -> AnyResource:
+    def resource(self, broadcast_id: str, row: Row) -> AnyResource:
         values = {name: row[name] for name in _COMMON} | cast("dict[str, Any]", row["detail"])
         class_ = _CLASSES[row["kind"]]
         resource = msgspec.convert(values, class_, dec_hook=_no_secret)

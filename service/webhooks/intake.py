@@ -1,8 +1,9 @@
 """The HTTP side: webhooks of both providers, and what an orchestrator asks.
 
-A webhook is a hint. It is verified, the broadcast it is about is woken, and the pass looks for itself: nothing of its content is
-believed, so lost, late, doubled and reordered ones cost time at worst. The answer is 2xx whatever the content is; 5xx only when
-the hint could not be stored, because LiveKit takes any 4xx as delivered and Mux tries for a day.
+A webhook is a hint. It is verified, the broadcast it is about is woken, and the pass looks for itself: nothing of its
+content is believed, so lost, late, doubled and reordered ones cost time at worst. The answer is 2xx whatever the
+content is; 5xx only when the hint could not be stored, because LiveKit takes any 4xx as delivered and Mux tries for a
+day.
 """
 
 from __future__ import annotations

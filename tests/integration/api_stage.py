@@ -138,10 +138,10 @@ async def api(dsn: str, *, options: ApiOptions | None = None, listen: bool = Tru
         wake=woken.append,
         resolve=names,
     )
-    port = await server.start()
-    channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(database.close)
+        port = await server.start()
+        channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
         if listen:
             await stack.enter_async_context(_listening(database, moved))
         stack.push_async_callback(server.drain, grace=0)
@@ -189,6 +189,15 @@ class Refusal:
     message: str
     status: status_pb2.Status
 
+    @classmethod
+    def of(cls, error: grpc.aio.AioRpcError) -> Refusal:
+        for key, value in error.trailing_metadata() or ():
+            if key == "grpc-status-details-bin" and isinstance(value, bytes):
+                status = status_pb2.Status.FromString(value)
+                assert status.code == error.code().value[0]
+                return cls(code=error.code(), message=error.details() or "", status=status)
+        raise AssertionError(f"no details: {error}")
+
     def detail(self, kind: type[_Detail]) -> _Detail | None:
         found = kind()
         return next((found for detail in self.status.details if detail.Unpack(found)), None)
@@ -215,21 +224,12 @@ class Refusal:
         return retry.retry_delay.ToTimedelta().total_seconds() if retry is not None else None
 
 
-def refusal_of(error: grpc.aio.AioRpcError) -> Refusal:
-    for key, value in error.trailing_metadata() or ():
-        if key == "grpc-status-details-bin" and isinstance(value, bytes):
-            status = status_pb2.Status.FromString(value)
-            assert status.code == error.code().value[0]
-            return Refusal(code=error.code(), message=error.details() or "", status=status)
-    raise AssertionError(f"no details: {error}")
-
-
 async def refused(call: Any) -> Refusal:
     """The refusal of a call that must fail."""
     try:
         answer = await call
     except grpc.aio.AioRpcError as error:
-        return refusal_of(error)
+        return Refusal.of(error)
     raise AssertionError(f"answered: {answer}")
 
 

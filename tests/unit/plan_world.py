@@ -3,13 +3,10 @@
 Time is explicit, chance is a list of faults that is used up call by call. Nothing here sleeps.
 """
 
-import contextlib
 import heapq
-import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from enum import Enum, auto
+from datetime import datetime
 
 from service.domain.broadcast import (
     AnyResource,
@@ -26,7 +23,6 @@ from service.domain.broadcast import (
     Spec,
     State,
     Stream,
-    StreamStatus,
     Target,
     seconds,
 )
@@ -52,8 +48,20 @@ from service.domain.step import (
     WriteOff,
     target_of,
 )
+from tests.unit.plan_providers import (
+    LIST_LAG_S,
+    T0,
+    Crash,
+    Fault,
+    Mishap,
+    NotDone,
+    Providers,
+    TrueEgress,
+    TrueStream,
+)
 
-T0 = datetime(2026, 1, 1, tzinfo=UTC)
+__all__ = ["T0", "Fault", "Mishap", "World"]
+
 CREATES = (CreateRoom, CreateStream, StartEgress)
 ROUNDS_AT_ONCE = 10
 """So many rounds of steps at one instant are no loop."""
@@ -61,74 +69,8 @@ ROUNDS_AT_ONCE = 10
 Key = tuple[Kind, int]
 
 
-class Fault(Enum):
-    """What happens to one call."""
-
-    NONE = auto()
-    FAIL = auto()
-    """Answered with an error, not done: a throttle, a provider in trouble."""
-    REFUSE = auto()
-    """The same, and for ever; of a create only."""
-    VANISH = auto()
-    """No answer, not done."""
-    LOST_REPLY = auto()
-    """No answer, done."""
-    LATE = auto()
-    """No answer, done later."""
-    CRASH_BEFORE = auto()
-    CRASH_AFTER = auto()
-    """The process dies; what it stored before the call is all that is known."""
-    DEAD_WORKER = auto()
-    """Of a start: it runs, then its worker dies and leaves a record that is ACTIVE for ever."""
-    DEAF_WORKER = auto()
-    """Of a start: it runs and publishes, and answers no stop."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mishap:
-    fault: Fault
-    delay_s: float = 5.0
-
-
-class NotDone(Exception):
-    def __init__(self, *, ambiguous: bool = False, refused: bool = False) -> None:
-        self.ambiguous = ambiguous
-        self.refused = refused
-
-
-class Crash(Exception):
-    pass
-
-
-@dataclass(kw_only=True)
-class TrueStream:
-    id: str
-    ordinal: int
-    landed_at: datetime
-    key: str
-    disabled: bool = False
-    active: bool = False
-    media_since: datetime | None = None
-    lost_at: datetime | None = None
-
-
-@dataclass(kw_only=True)
-class TrueEgress:
-    id: str
-    ordinal: int
-    landed_at: datetime
-    key: str
-    status: EgressStatus = EgressStatus.STARTING
-    dead: bool = False
-    deaf: bool = False
-
-    @property
-    def running(self) -> bool:
-        return not self.status.terminal and not self.dead
-
-
 @dataclass
-class World:
+class World(Providers):
     spec: Spec = field(default_factory=Spec)
     mishaps: list[Mishap] = field(default_factory=list[Mishap])
     """Of the changing calls, in their order; then all goes well."""
@@ -136,28 +78,18 @@ class World:
     """Of the looks, in their order: whether it fails."""
     timing: Timing = field(default_factory=Timing)
     webhooks: bool = False
-    list_lag_s: float = 1.5
     check: Callable[["World", Plan], None] | None = None
     """Called with every plan."""
 
     def __post_init__(self) -> None:
-        self.now = T0
+        super().__init__(self.spec.reconnect_window_s)
         self.broadcast = Broadcast(id="b", spec=self.spec, create_time=T0, update_time=T0)
         self.rows: dict[Key, AnyResource] = {}
-        self.room = False
-        self.room_landed_late = False
-        self.streams: dict[str, TrueStream] = {}
-        self.egresses: dict[str, TrueEgress] = {}
-        self.host = False
         self.wake_at: datetime | None = None
         self.done = False
-        self.most_publishing = 0
-        self.last_fault_at = T0
         self.log: list[tuple[float, Step]] = []
         self.states: list[State] = []
         self.last_plan = Plan()
-        self._numbers = itertools.count(1)
-        self._events: list[tuple[datetime, int, Callable[[], None]]] = []
 
     # What callers and hosts do.
 
@@ -172,16 +104,9 @@ class World:
 
     def set_host(self, *, publishes: bool) -> None:
         self.host = publishes
-        self._hint()
-
-    def at(self, after_s: float, action: Callable[[], None]) -> None:
-        heapq.heappush(self._events, (self.now + seconds(after_s), next(self._numbers), action))
+        self.hint()
 
     # Time.
-
-    @property
-    def elapsed(self) -> float:
-        return (self.now - T0).total_seconds()
 
     @property
     def resources(self) -> list[AnyResource]:
@@ -203,49 +128,22 @@ class World:
                 return False
             # The observer looks every 10 s, whatever else happens.
             tick = T0 + seconds((self.elapsed // 10 + 1) * 10)
-            moments = [end, tick, *(event[0] for event in self._events[:1])]
+            moments = [end, tick, *(event[0] for event in self.events[:1])]
             if self.wake_at is not None and not self.done:
                 moments.append(self.wake_at)
             step_to = min(moments)
             if step_to >= end:
                 self.now = end
-                self._truth()
+                self.settle()
                 return False
             self.now = step_to
-            while self._events and self._events[0][0] <= self.now:
-                heapq.heappop(self._events)[2]()
-            self._truth()
+            while self.events and self.events[0][0] <= self.now:
+                heapq.heappop(self.events)[2]()
+            self.settle()
             if self.now == tick:
                 self._compare()
 
-    # The truth.
-
-    def can_publish(self, egress: TrueEgress) -> bool:
-        return egress.running and any(s.key == egress.key and not s.disabled for s in self.streams.values())
-
-    def publishes(self, egress: TrueEgress) -> bool:
-        return self.can_publish(egress) and egress.status is not EgressStatus.STARTING
-
-    def _truth(self) -> None:
-        able = [egress for egress in self.egresses.values() if self.can_publish(egress)]
-        self.most_publishing = max(self.most_publishing, len(able))
-        for egress in self.egresses.values():
-            if egress.running and egress.status is not EgressStatus.STARTING and not self.can_publish(egress):
-                egress.status = EgressStatus.FAILED
-        for stream in self.streams.values():
-            media = not stream.disabled and any(self.publishes(e) and e.key == stream.key for e in able)
-            if media:
-                stream.lost_at = None
-                stream.media_since = stream.media_since or self.now
-                stream.active = stream.active or self.now - stream.media_since >= seconds(8)
-            else:
-                stream.lost_at = stream.lost_at or self.now
-                if stream.disabled or self.now - stream.lost_at >= seconds(self.spec.reconnect_window_s):
-                    stream.active, stream.media_since = False, None
-                elif not stream.active:
-                    stream.media_since = None
-
-    def _hint(self) -> None:
+    def hint(self) -> None:
         """A webhook."""
         if self.webhooks and self.broadcast.target is Target.LIVE:
             self.broadcast = replace(self.broadcast, dirty_at=self.now)
@@ -264,7 +162,7 @@ class World:
                     differ |= not self.room or row.host_publishing is not self.host
                 case Stream():
                     stream = self.streams.get(row.external_id)
-                    differ |= stream is None or self._status(stream) is not row.status
+                    differ |= stream is None or self.status_of_stream(stream) is not row.status
                 case Egress():
                     egress = self.egresses.get(row.external_id)
                     differ |= egress is None or egress.status is not row.status
@@ -273,12 +171,6 @@ class World:
         if differ:
             self.broadcast = replace(self.broadcast, dirty_at=self.now)
             self.wake_at = self.now
-
-    @staticmethod
-    def _status(stream: TrueStream) -> StreamStatus:
-        if stream.disabled:
-            return StreamStatus.DISABLED
-        return StreamStatus.ACTIVE if stream.active else StreamStatus.IDLE
 
     # The reconciler: one pass.
 
@@ -359,13 +251,10 @@ class World:
         else:
             self._put(replace(row, observed_at=self.now))
 
-    def _listed(self, landed_at: datetime) -> bool:
-        return self.now - landed_at >= seconds(self.list_lag_s)
-
     def _see_stream(self, row: Stream) -> None:
         if row.unresolved:
             found = next((s for s in self.streams.values() if s.ordinal == row.ordinal), None)
-            if found is None or not self._listed(found.landed_at):
+            if found is None or not self.listed(found.landed_at):
                 self._put(replace(row, observed_at=self.now))
                 return
             row = replace(row, phase=Phase.PRESENT, external_id=found.id, changed_at=self.now, key=Secret(found.key))
@@ -373,7 +262,7 @@ class World:
         if stream is None:
             self._gone(row)
             return
-        status = self._status(stream)
+        status = self.status_of_stream(stream)
         if status is not row.status:
             row = replace(row, status=status, status_since=self.now)
         if row.key.reveal() != stream.key:
@@ -384,12 +273,12 @@ class World:
     def _see_egress(self, row: Egress) -> None:
         if row.unresolved:
             found = next((e for e in self.egresses.values() if e.ordinal == row.ordinal), None)
-            if found is None or not self._listed(found.landed_at):
+            if found is None or not self.listed(found.landed_at):
                 self._put(replace(row, observed_at=self.now))
                 return
             row = replace(row, phase=Phase.PRESENT, external_id=found.id, changed_at=self.now)
         egress = self.egresses.get(row.external_id)
-        if egress is None or egress.status.terminal or not self._listed(egress.landed_at):
+        if egress is None or egress.status.terminal or not self.listed(egress.landed_at):
             self._gone(row)
             return
         if egress.status is not row.status:
@@ -407,7 +296,7 @@ class World:
             if row.unresolved and row.ordinal == egress.ordinal
         }
         for egress in self.egresses.values():
-            if egress.id not in known and not egress.status.terminal and self._listed(egress.landed_at):
+            if egress.id not in known and not egress.status.terminal and self.listed(egress.landed_at):
                 ordinal = max((row.ordinal for row in self.rows.values() if isinstance(row, Egress)), default=-1) + 1
                 self._put(
                     Egress(
@@ -551,7 +440,7 @@ class World:
                 effect()
                 raise NotDone(ambiguous=True)
             case Fault.LATE:
-                self.at(mishap.delay_s, lambda: self._land(effect))
+                self.at(mishap.delay_s, lambda: self.land(effect))
                 self.last_fault_at = self.now + seconds(mishap.delay_s)
                 raise NotDone(ambiguous=True)
             case Fault.CRASH_BEFORE:
@@ -572,16 +461,16 @@ class World:
             try:
                 return carry_out()
             finally:
-                self._truth()
+                self.settle()
 
         def carry_out() -> str:  # noqa: C901 - one case per step
-            number = next(self._numbers)
+            number = next(self.numbers)
             match step:
                 case CreateRoom():
                     self.room_landed_late = self.now > asked_at
                     self.room = True
                 case DeleteRoom():
-                    self._lose_room()
+                    self.lose_room()
                 case CreateStream():
                     stream = TrueStream(
                         id=f"s{number}", ordinal=step.ordinal, landed_at=self.now, key=f"s{number}/key0"
@@ -589,9 +478,9 @@ class World:
                     self.streams[stream.id] = stream
                     return stream.id
                 case StartEgress():
-                    return self._launch(f"e{number}", step.ordinal, stream_key, mishap)
+                    return self.launch(f"e{number}", step.ordinal, stream_key, mishap)
                 case StopEgress():
-                    return self._end(row.external_id)
+                    return self.end(row.external_id)
                 case ResetKey():
                     found = self.streams.get(row.external_id)
                     if found is None:
@@ -612,70 +501,7 @@ class World:
         stream_key = in_use.key.reveal() if in_use is not None else ""
         return effect
 
-    @staticmethod
-    def _land(effect: Callable[[], str]) -> None:
-        with contextlib.suppress(NotDone):
-            effect()
-
-    def _launch(self, id_: str, ordinal: int, key: str, mishap: Mishap) -> str:
-        if not self.room:
-            raise NotDone
-        egress = TrueEgress(
-            id=id_, ordinal=ordinal, landed_at=self.now, key=key, deaf=mishap.fault is Fault.DEAF_WORKER
-        )
-        self.egresses[id_] = egress
-
-        def connect() -> None:
-            if egress.status is EgressStatus.STARTING:
-                egress.status = EgressStatus.ACTIVE if self.can_publish(egress) else EgressStatus.FAILED
-                self._hint()
-
-        def die() -> None:
-            if not egress.status.terminal:
-                egress.dead, egress.status = True, EgressStatus.ACTIVE
-                self.last_fault_at = self.now
-
-        self.at(3, connect)
-        if mishap.fault is Fault.DEAD_WORKER:
-            self.at(mishap.delay_s, die)
-        self._hint()
-        return id_
-
-    def _end(self, id_: str) -> str:
-        egress = self.egresses.get(id_)
-        if egress is None or egress.status.terminal:
-            return ""
-        if egress.dead or egress.deaf:
-            raise NotDone
-        egress.status = EgressStatus.ENDING
-
-        def finish() -> None:
-            if not egress.status.terminal:
-                egress.status = EgressStatus.COMPLETE
-                self._hint()
-
-        self.at(5, finish)
-        return ""
-
-    def _lose_room(self) -> None:
-        self.room = False
-        for egress in self.egresses.values():
-            if not egress.dead and not egress.deaf:
-                self._end(egress.id)
-
     # What tests do to it, and ask of it.
-
-    def lose_room(self) -> None:
-        self._lose_room()
-
-    def lose_egress(self) -> None:
-        """The one that runs fails."""
-        for egress in self.egresses.values():
-            if egress.running and not egress.deaf:
-                egress.status = EgressStatus.FAILED
-                self.last_fault_at = self.now
-        self._truth()
-        self._hint()
 
     def steps_of(self, *types: type[Step]) -> list[Step]:
         return [step for _, step in self.log if isinstance(step, types)]
@@ -709,13 +535,11 @@ class World:
         grace = {Kind.STREAM: self.timing.stream_grace_s, Kind.EGRESS: self.timing.egress_grace_s}
         for stream in self.streams.values():
             row = self.rows.get((Kind.STREAM, stream.ordinal))
-            if row is None or stream.landed_at <= row.intended_at + seconds(grace[Kind.STREAM] - self.list_lag_s):
+            if row is None or stream.landed_at <= row.intended_at + seconds(grace[Kind.STREAM] - LIST_LAG_S):
                 left.append(stream.id)
         for egress in self.egresses.values():
             row = self.rows.get((Kind.EGRESS, egress.ordinal))
-            late = row is not None and egress.landed_at > row.intended_at + seconds(
-                grace[Kind.EGRESS] - self.list_lag_s
-            )
+            late = row is not None and egress.landed_at > row.intended_at + seconds(grace[Kind.EGRESS] - LIST_LAG_S)
             if egress.running and not egress.deaf and not late:
                 left.append(egress.id)
         return left

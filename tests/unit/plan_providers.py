@@ -1,0 +1,200 @@
+"""The providers of the plan's world: what is really there."""
+
+import contextlib
+import heapq
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum, auto
+
+from service.domain.broadcast import EgressStatus, StreamStatus, seconds
+
+T0 = datetime(2026, 1, 1, tzinfo=UTC)
+LIST_LAG_S = 1.5
+"""What was created is not in a list before."""
+
+
+class Fault(Enum):
+    """What happens to one call."""
+
+    NONE = auto()
+    FAIL = auto()
+    """Answered with an error, not done: a throttle, a provider in trouble."""
+    REFUSE = auto()
+    """The same, and for ever; of a create only."""
+    VANISH = auto()
+    """No answer, not done."""
+    LOST_REPLY = auto()
+    """No answer, done."""
+    LATE = auto()
+    """No answer, done later."""
+    CRASH_BEFORE = auto()
+    CRASH_AFTER = auto()
+    """The process dies; what it stored before the call is all that is known."""
+    DEAD_WORKER = auto()
+    """Of a start: it runs, then its worker dies and leaves a record that is ACTIVE for ever."""
+    DEAF_WORKER = auto()
+    """Of a start: it runs and publishes, and answers no stop."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mishap:
+    fault: Fault
+    delay_s: float = 5.0
+
+
+class NotDone(Exception):
+    def __init__(self, *, ambiguous: bool = False, refused: bool = False) -> None:
+        self.ambiguous = ambiguous
+        self.refused = refused
+
+
+class Crash(Exception):
+    pass
+
+
+@dataclass(kw_only=True)
+class TrueStream:
+    id: str
+    ordinal: int
+    landed_at: datetime
+    key: str
+    disabled: bool = False
+    active: bool = False
+    media_since: datetime | None = None
+    lost_at: datetime | None = None
+
+
+@dataclass(kw_only=True)
+class TrueEgress:
+    id: str
+    ordinal: int
+    landed_at: datetime
+    key: str
+    status: EgressStatus = EgressStatus.STARTING
+    dead: bool = False
+    deaf: bool = False
+
+    @property
+    def running(self) -> bool:
+        return not self.status.terminal and not self.dead
+
+
+class Providers:
+    def __init__(self, reconnect_window_s: float) -> None:
+        self.reconnect_window_s = reconnect_window_s
+        self.now = T0
+        self.room = False
+        self.room_landed_late = False
+        self.streams: dict[str, TrueStream] = {}
+        self.egresses: dict[str, TrueEgress] = {}
+        self.host = False
+        self.most_publishing = 0
+        self.last_fault_at = T0
+        self.numbers = itertools.count(1)
+        self.events: list[tuple[datetime, int, Callable[[], None]]] = []
+
+    def hint(self) -> None:
+        """A webhook."""
+
+    def at(self, after_s: float, action: Callable[[], None]) -> None:
+        heapq.heappush(self.events, (self.now + seconds(after_s), next(self.numbers), action))
+
+    @property
+    def elapsed(self) -> float:
+        return (self.now - T0).total_seconds()
+
+    def can_publish(self, egress: TrueEgress) -> bool:
+        return egress.running and any(s.key == egress.key and not s.disabled for s in self.streams.values())
+
+    def publishes(self, egress: TrueEgress) -> bool:
+        return self.can_publish(egress) and egress.status is not EgressStatus.STARTING
+
+    def settle(self) -> None:
+        able = [egress for egress in self.egresses.values() if self.can_publish(egress)]
+        self.most_publishing = max(self.most_publishing, len(able))
+        for egress in self.egresses.values():
+            if egress.running and egress.status is not EgressStatus.STARTING and not self.can_publish(egress):
+                egress.status = EgressStatus.FAILED
+        for stream in self.streams.values():
+            media = not stream.disabled and any(self.publishes(e) and e.key == stream.key for e in able)
+            if media:
+                stream.lost_at = None
+                stream.media_since = stream.media_since or self.now
+                stream.active = stream.active or self.now - stream.media_since >= seconds(8)
+            else:
+                stream.lost_at = stream.lost_at or self.now
+                if stream.disabled or self.now - stream.lost_at >= seconds(self.reconnect_window_s):
+                    stream.active, stream.media_since = False, None
+                elif not stream.active:
+                    stream.media_since = None
+
+    @staticmethod
+    def status_of_stream(stream: TrueStream) -> StreamStatus:
+        if stream.disabled:
+            return StreamStatus.DISABLED
+        return StreamStatus.ACTIVE if stream.active else StreamStatus.IDLE
+
+    def listed(self, landed_at: datetime) -> bool:
+        return self.now - landed_at >= seconds(LIST_LAG_S)
+
+    @staticmethod
+    def land(effect: Callable[[], str]) -> None:
+        with contextlib.suppress(NotDone):
+            effect()
+
+    def launch(self, id_: str, ordinal: int, key: str, mishap: Mishap) -> str:
+        if not self.room:
+            raise NotDone
+        egress = TrueEgress(
+            id=id_, ordinal=ordinal, landed_at=self.now, key=key, deaf=mishap.fault is Fault.DEAF_WORKER
+        )
+        self.egresses[id_] = egress
+
+        def connect() -> None:
+            if egress.status is EgressStatus.STARTING:
+                egress.status = EgressStatus.ACTIVE if self.can_publish(egress) else EgressStatus.FAILED
+                self.hint()
+
+        def die() -> None:
+            if not egress.status.terminal:
+                egress.dead, egress.status = True, EgressStatus.ACTIVE
+                self.last_fault_at = self.now
+
+        self.at(3, connect)
+        if mishap.fault is Fault.DEAD_WORKER:
+            self.at(mishap.delay_s, die)
+        self.hint()
+        return id_
+
+    def end(self, id_: str) -> str:
+        egress = self.egresses.get(id_)
+        if egress is None or egress.status.terminal:
+            return ""
+        if egress.dead or egress.deaf:
+            raise NotDone
+        egress.status = EgressStatus.ENDING
+
+        def finish() -> None:
+            if not egress.status.terminal:
+                egress.status = EgressStatus.COMPLETE
+                self.hint()
+
+        self.at(5, finish)
+        return ""
+
+    def lose_room(self) -> None:
+        self.room = False
+        for egress in self.egresses.values():
+            if not egress.dead and not egress.deaf:
+                self.end(egress.id)
+
+    def lose_egress(self) -> None:
+        """The one that runs fails."""
+        for egress in self.egresses.values():
+            if egress.running and not egress.deaf:
+                egress.status = EgressStatus.FAILED
+                self.last_fault_at = self.now
+        self.settle()
+        self.hint()

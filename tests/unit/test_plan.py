@@ -1,0 +1,472 @@
+"""The rules of the plan, one by one."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from service.domain.broadcast import (
+    AnyResource,
+    Broadcast,
+    DeliveryPolicy,
+    Destination,
+    Egress,
+    EgressStatus,
+    EndReason,
+    Kind,
+    Output,
+    OutputState,
+    Phase,
+    Room,
+    Spec,
+    State,
+    Stream,
+    StreamStatus,
+    Target,
+    seconds,
+)
+from service.domain.observation import to_observe
+from service.domain.plan import Timing, plan
+from service.domain.step import (
+    CreateRoom,
+    CreateStream,
+    DeleteRoom,
+    DeleteStream,
+    DisableStream,
+    EndBroadcast,
+    Plan,
+    ResetKey,
+    SetDestinations,
+    SetLayout,
+    SettleRecordings,
+    StartEgress,
+    StopEgress,
+    WriteOff,
+)
+from tests.unit.plan_world import T0, Fault, Mishap, World
+
+TIMING = Timing()
+LONG_AGO = T0 - seconds(3600)
+
+
+def live(**fields: Any) -> Broadcast:
+    given: dict[str, Any] = {"spec": Spec(), "target": Target.LIVE, "ready_time": T0 - seconds(10), **fields}
+    return Broadcast(id="b", create_time=LONG_AGO, update_time=LONG_AGO, start_time=LONG_AGO, **given)
+
+
+OLD: dict[str, Any] = {
+    "ordinal": 0,
+    "phase": Phase.PRESENT,
+    "intended_at": LONG_AGO,
+    "changed_at": LONG_AGO,
+    "observed_at": T0,
+}
+
+
+def ended() -> Broadcast:
+    return live(target=Target.ENDED, end_reason=EndReason.STOPPED)
+
+
+def a_room(**fields: Any) -> Room:
+    given: dict[str, Any] = {**OLD, "host_publishing": True, "host_since": LONG_AGO, **fields}
+    return Room(**given)
+
+
+def a_stream(**fields: Any) -> Stream:
+    shown: dict[str, Any] = {"external_id": "s", "status": StreamStatus.IDLE, "status_since": LONG_AGO}
+    given: dict[str, Any] = {**OLD, **shown, **fields}
+    return Stream(**given)
+
+
+def an_egress(**fields: Any) -> Egress:
+    outputs = (Output(name="", state=OutputState.ACTIVE),)
+    shown: dict[str, Any] = {"status": EgressStatus.ACTIVE, "status_since": LONG_AGO, "outputs": outputs}
+    given: dict[str, Any] = {**OLD, "external_id": "e", "layout": "grid", **shown, **fields}
+    return Egress(**given)
+
+
+def starting(**fields: Any) -> Egress:
+    given: dict[str, Any] = {"status": EgressStatus.STARTING, "outputs": (), **fields}
+    return an_egress(**given)
+
+
+def planned(broadcast: Broadcast, *resources: AnyResource, after_s: float = 0) -> Plan:
+    return plan(broadcast, resources, T0 + seconds(after_s), TIMING)
+
+
+def looks(broadcast: Broadcast, *resources: AnyResource, after_s: float = 0) -> set[tuple[Kind, int]]:
+    return set(to_observe(broadcast, resources, T0 + seconds(after_s), TIMING))
+
+
+# Start.
+
+
+def test_nothing_is_done_before_the_start() -> None:
+    assert planned(live(target=Target.CREATED)) == Plan()
+
+
+def test_room_and_stream_are_created_at_the_same_time() -> None:
+    assert planned(live(ready_time=None)).steps == (CreateRoom(ordinal=0), CreateStream(ordinal=0))
+
+
+def test_an_unknown_room_is_created_again_and_an_unknown_stream_is_looked_for() -> None:
+    room = a_room(phase=Phase.UNKNOWN, intended_at=T0)
+    stream = a_stream(phase=Phase.UNKNOWN, intended_at=T0, changed_at=T0, observed_at=T0)
+    current = planned(live(ready_time=None), room, stream)
+    assert current.steps == (CreateRoom(ordinal=0),)
+    assert current.wait_until == T0 + seconds(TIMING.lookup_s)
+
+
+def test_a_stream_that_no_list_shows_is_written_off_and_created_again() -> None:
+    stream = a_stream(phase=Phase.UNKNOWN, intended_at=T0 - seconds(TIMING.stream_grace_s))
+    [step] = planned(live(ready_time=None), a_room(), stream).steps
+    assert step == WriteOff(kind=Kind.STREAM, ordinal=0, why="no list showed it within its grace")
+    gone = replace(stream, phase=Phase.GONE)
+    assert planned(live(ready_time=None), a_room(), gone).steps == (CreateStream(ordinal=1),)
+
+
+def test_an_egress_starts_when_the_host_publishes() -> None:
+    assert planned(live(), a_room(host_publishing=False), a_stream()).steps == ()
+    assert planned(live(), a_room(), a_stream()).steps == (StartEgress(ordinal=0),)
+
+
+def test_manual_delivery_waits_for_on_air_and_ends_with_it() -> None:
+    spec = Spec(delivery_policy=DeliveryPolicy.MANUAL)
+    backstage, on_air = live(spec=spec), live(spec=spec, on_air=True)
+    assert planned(backstage, a_room(), a_stream()).steps == ()
+    assert planned(on_air, a_room(), a_stream()).steps == (StartEgress(ordinal=0),)
+    [step] = planned(backstage, a_room(), a_stream(), an_egress()).steps
+    assert isinstance(step, StopEgress)
+
+
+def test_a_host_who_left_may_come_back_to_a_running_egress() -> None:
+    away = a_room(host_publishing=False, host_since=T0)
+    stream = a_stream(status=StreamStatus.ACTIVE)
+    assert planned(live(live_time=T0 - seconds(60)), away, stream, an_egress()).steps == ()
+
+
+def test_a_room_nobody_looked_at_is_looked_at() -> None:
+    room = a_room(host_publishing=None, host_since=None, observed_at=None)
+    assert looks(live(), room, a_stream()) == {(Kind.ROOM, 0)}
+    # And when that fails, soon again.
+    wait = planned(live(), room, a_stream()).wait_until
+    assert wait == T0 + seconds(TIMING.lookup_s)
+
+
+# Ends that nobody asked for.
+
+
+def test_no_host_ends_it_after_the_wait() -> None:
+    broadcast = live(ready_time=T0 - seconds(TIMING.host_wait_s))
+    room = a_room(host_publishing=False)
+    assert planned(broadcast, room, a_stream()).steps == (EndBroadcast(reason=EndReason.NO_HOST),)
+    assert planned(broadcast, room, a_stream(), after_s=-1).steps == ()
+
+
+def test_the_wait_for_a_host_begins_anew_when_one_left_backstage() -> None:
+    broadcast = live(spec=Spec(delivery_policy=DeliveryPolicy.MANUAL), ready_time=LONG_AGO)
+    left = a_room(host_publishing=False, host_since=T0 - seconds(1))
+    assert planned(broadcast, left, a_stream()).steps == ()
+
+
+def test_a_lost_room_is_created_again_however_long_it_was_there() -> None:
+    lost = a_room(phase=Phase.GONE, changed_at=T0)
+    current = planned(live(ready_time=LONG_AGO), lost, a_stream())
+    assert current.steps == (CreateRoom(ordinal=1),)
+
+
+def test_a_host_who_does_not_return_ends_it() -> None:
+    broadcast = live(live_time=LONG_AGO)
+    away = a_room(host_publishing=False, host_since=T0 - seconds(TIMING.host_return_s))
+    assert planned(broadcast, away, a_stream()).steps == (EndBroadcast(reason=EndReason.HOST_LEFT),)
+    assert planned(broadcast, away, a_stream(), after_s=-1).steps == ()
+
+
+def test_nobody_is_sent_away_for_what_was_seen_long_ago() -> None:
+    """The service was down, and the host may be back."""
+    broadcast = live(live_time=LONG_AGO)
+    away = a_room(host_publishing=False, host_since=T0 - seconds(700), observed_at=T0 - seconds(650))
+    assert looks(broadcast, away, a_stream()) == {(Kind.ROOM, 0)}
+    assert planned(broadcast, away, a_stream()).steps == ()
+    seen = replace(away, observed_at=T0)
+    assert looks(broadcast, seen, a_stream()) == set()
+    assert planned(broadcast, seen, a_stream()).steps == (EndBroadcast(reason=EndReason.HOST_LEFT),)
+
+
+def test_max_duration_counts_from_live() -> None:
+    broadcast = live(live_time=T0 - seconds(60), spec=Spec(max_duration_s=60))
+    assert planned(broadcast, a_room(), a_stream()).steps == (EndBroadcast(reason=EndReason.MAX_DURATION),)
+    assert planned(broadcast, a_room(), a_stream(), an_egress(), after_s=-1).wait_until == T0
+
+
+def test_start_timeout_counts_from_the_first_attempt() -> None:
+    broadcast = live(ready_time=None)
+    trying = a_stream(phase=Phase.GONE, intended_at=T0 - seconds(TIMING.start_deadline_s))
+    again = a_stream(ordinal=1, phase=Phase.UNKNOWN, intended_at=T0)
+    assert planned(broadcast, a_room(), trying, again).steps == (EndBroadcast(reason=EndReason.START_TIMEOUT),)
+    # Nothing was intended yet: it waits for a budget, however long.
+    assert planned(broadcast, a_room()).steps == (CreateStream(ordinal=0),)
+
+
+def test_start_timeout_is_reached_by_a_room_that_is_never_created() -> None:
+    world = World(mishaps=[Mishap(fault=Fault.FAIL), Mishap(fault=Fault.NONE), *[Mishap(fault=Fault.FAIL)] * 30])
+    world.start()
+    world.run(130)
+    assert world.broadcast.end_reason is EndReason.START_TIMEOUT
+    assert world.elapsed < 131
+
+
+@pytest.mark.parametrize(
+    "resources",
+    [
+        (a_room(phase=Phase.INTENDED, refused=True), a_stream()),
+        (a_room(), a_stream(phase=Phase.GONE, refused=True)),
+        (a_room(), a_stream(), an_egress(phase=Phase.GONE, refused=True)),
+    ],
+)
+def test_what_a_provider_refuses_is_not_tried_again(resources: tuple[AnyResource, ...]) -> None:
+    assert planned(live(), *resources).steps == (EndBroadcast(reason=EndReason.PROVIDER_REFUSED),)
+
+
+def test_a_lost_stream_ends_it() -> None:
+    gone = a_stream(phase=Phase.GONE)
+    assert planned(live(), a_room(), gone).steps == (EndBroadcast(reason=EndReason.STREAM_LOST),)
+
+
+@pytest.mark.parametrize(("test", "reason"), [(True, EndReason.TEST_LIMIT), (False, EndReason.STREAM_DISABLED)])
+def test_a_disabled_stream_ends_it(test: bool, reason: EndReason) -> None:  # noqa: FBT001 - a parameter
+    stream = a_stream(status=StreamStatus.DISABLED)
+    assert planned(live(spec=Spec(test=test)), a_room(), stream).steps == (EndBroadcast(reason=reason),)
+
+
+# One publisher.
+
+
+def test_an_ambiguous_start_is_looked_for_and_fenced_without_waiting_for_its_grace() -> None:
+    world = World(mishaps=[Mishap(fault=Fault.NONE)] * 2 + [Mishap(fault=Fault.LATE, delay_s=40)])
+    world.start()
+    world.set_host(publishes=True)
+    assert world.run(60, until=lambda: world.state is State.LIVE)
+    assert [type(step) for _, step in world.log[2:]] == [StartEgress, ResetKey, StartEgress]
+    assert world.elapsed < 20
+    world.run(120)
+    assert len(world.egresses) == 2
+    assert world.most_publishing == 1
+    assert world.state is State.LIVE
+
+
+def test_a_ghost_is_written_off_fenced_and_replaced() -> None:
+    ghost = Mishap(fault=Fault.DEAD_WORKER, delay_s=30)
+    world = World(mishaps=[*[Mishap(fault=Fault.NONE)] * 2, ghost])
+    world.start()
+    world.set_host(publishes=True)
+    world.run(29)
+    assert world.state is State.LIVE
+    # The reconnect window passes, then the time for media to come, then the stop is not answered.
+    assert world.run(400, until=lambda: len(world.steps_of(StartEgress)) == 2)
+    kinds = [type(step) for _, step in world.log[3:]]
+    assert kinds[0] is StopEgress
+    assert kinds[-3:] == [WriteOff, ResetKey, StartEgress]
+    assert world.run(60, until=lambda: world.state is State.LIVE)
+    assert world.most_publishing == 1
+
+
+def test_an_egress_that_is_ending_holds_up_the_next() -> None:
+    leaving = an_egress(phase=Phase.DELETING, acked=True, changed_at=T0 - seconds(5))
+    current = planned(live(), a_room(), a_stream(), leaving)
+    assert (current.steps, current.blocked) == ((), "PREVIOUS_ENDING")
+    fenced = a_stream(key_epoch=1)
+    assert planned(live(), a_room(), fenced, leaving).steps == (StartEgress(ordinal=1),)
+
+
+def test_what_was_written_off_is_fenced_first() -> None:
+    written_off = an_egress(phase=Phase.GONE)
+    assert planned(live(), a_room(), a_stream(), written_off).steps == (ResetKey(ordinal=0),)
+    ended_by_itself = replace(written_off, end_seen=True)
+    assert planned(live(), a_room(), a_stream(), ended_by_itself).steps == (StartEgress(ordinal=1),)
+
+
+def test_a_reset_without_an_answer_is_repeated() -> None:
+    assert planned(live(), a_room(), a_stream(key_stale=True)).steps == (ResetKey(ordinal=0),)
+
+
+def test_an_egress_nobody_told_to_stop_is_not_written_off() -> None:
+    """The process died between the commit of DELETING and the call."""
+    leaving = an_egress(phase=Phase.DELETING)
+    for broadcast in (live(), ended()):
+        steps = planned(broadcast, a_room(), a_stream(disabled=True), leaving).steps
+        assert [type(step) for step in steps if not isinstance(step, ResetKey)] == [StopEgress]
+    asked = replace(leaving, failures=1)
+    assert any(isinstance(step, WriteOff) for step in planned(live(), a_room(), a_stream(), asked).steps)
+
+
+def test_a_new_egress_is_not_looked_for_before_a_list_must_show_it() -> None:
+    new = starting(changed_at=T0 - seconds(1), observed_at=None)
+    assert looks(live(dirty_at=T0), a_room(), a_stream(), new) == set()
+    assert looks(live(dirty_at=T0), a_room(), a_stream(), new, after_s=1) == {(Kind.EGRESS, 0)}
+
+
+def test_what_was_created_after_the_hint_is_not_looked_at_for_it() -> None:
+    room = a_room(changed_at=T0 - seconds(1), observed_at=None)
+    assert looks(live(dirty_at=T0 - seconds(5)), room, a_stream()) == set()
+
+
+def test_starts_have_a_limit() -> None:
+    ends = [
+        an_egress(ordinal=n, phase=Phase.GONE, end_seen=True, intended_at=T0 - seconds(100 - n))
+        for n in range(TIMING.starts_limit)
+    ]
+    current = planned(live(), a_room(), a_stream(), *ends)
+    assert (current.steps, current.blocked) == ((), "START_LIMIT")
+    later = TIMING.starts_window_s - 100
+    assert planned(live(), a_room(), a_stream(), *ends, after_s=later).steps == (StartEgress(ordinal=5),)
+
+
+def test_a_failed_start_backs_off_but_failed_stops_do_not_count() -> None:
+    failed = an_egress(phase=Phase.GONE, external_id="", end_seen=True, retry_at=T0 + seconds(4))
+    current = planned(live(), a_room(), a_stream(), failed)
+    assert (current.steps, current.blocked) == ((), "BACK_OFF")
+    assert current.wait_until == T0 + seconds(4)
+    ghost = an_egress(phase=Phase.GONE, end_seen=True, retry_at=T0 + seconds(30))
+    assert planned(live(), a_room(), a_stream(), ghost).steps == (StartEgress(ordinal=1),)
+
+
+# An egress that does not do its work.
+
+
+@pytest.mark.parametrize(
+    "egress",
+    [
+        starting(intended_at=T0 - seconds(60)),
+        an_egress(status=EgressStatus.ENDING, status_since=T0 - seconds(45)),
+        an_egress(status_since=T0 - seconds(75)),
+    ],
+    ids=["never active", "never ended", "no media"],
+)
+def test_an_egress_that_does_not_get_on_is_stopped(egress: Egress) -> None:
+    [step] = planned(live(), a_room(), a_stream(), egress).steps
+    assert isinstance(step, StopEgress)
+    # But not because nobody could look.
+    blind = replace(egress, observed_at=T0 - seconds(20))
+    current = planned(live(), a_room(), a_stream(observed_at=T0 - seconds(20)), blind)
+    assert current.steps == ()
+    assert current.wait_until is not None
+    assert current.wait_until > T0
+
+
+def test_an_egress_whose_output_failed_is_replaced_although_it_serves_others() -> None:
+    outputs = (Output(name="", state=OutputState.FAILED), Output(name="other", state=OutputState.ACTIVE))
+    stream = a_stream(status=StreamStatus.ACTIVE)
+    [step] = planned(live(), a_room(), stream, an_egress(outputs=outputs)).steps
+    assert isinstance(step, StopEgress)
+
+
+def test_a_stranger_in_the_room_is_stopped() -> None:
+    stream = a_stream(status=StreamStatus.ACTIVE)
+    [step] = planned(live(), a_room(), stream, an_egress(), an_egress(ordinal=1, key_epoch=-1)).steps
+    assert step == StopEgress(ordinal=1, why="it is not the one in use")
+
+
+def test_layout_and_destinations_follow_the_spec() -> None:
+    spec = Spec(layout="speaker", destinations=(Destination(name="new", url="rtmp://new"),))
+    stream = a_stream(status=StreamStatus.ACTIVE)
+    egress = an_egress(destinations=("old",))
+    assert planned(live(spec=spec), a_room(), stream, egress).steps == (
+        SetDestinations(ordinal=0, add=("new",), remove=("old",)),
+    )
+    assert planned(live(spec=spec), a_room(), stream, replace(egress, destinations=("new",))).steps == (
+        SetLayout(ordinal=0),
+    )
+
+
+# Surplus.
+
+
+def test_a_surplus_stream_is_deleted() -> None:
+    surplus = a_stream(ordinal=1)
+    assert planned(live(), a_room(host_publishing=False), a_stream(), surplus).steps == (DeleteStream(ordinal=1),)
+
+
+def test_a_delete_is_not_repeated_before_its_back_off_is_over() -> None:
+    surplus = a_stream(ordinal=1, phase=Phase.DELETING, acked=True, retry_at=T0 + seconds(5))
+    current = planned(live(), a_room(host_publishing=False), a_stream(), surplus)
+    assert current.steps == ()
+    assert planned(live(), a_room(host_publishing=False), a_stream(), surplus, after_s=5).steps == (
+        DeleteStream(ordinal=1),
+    )
+
+
+def test_a_stream_whose_delete_was_not_confirmed_is_not_in_use() -> None:
+    leaving = a_stream(phase=Phase.DELETING, intended_at=T0)
+    steps = planned(live(ready_time=None), a_room(), leaving).steps
+    assert steps == (DeleteStream(ordinal=0),)
+
+
+# The end.
+
+
+def test_the_take_down_has_an_order() -> None:
+    world = World()
+    world.start()
+    world.set_host(publishes=True)
+    assert world.run(60, until=lambda: world.state is State.LIVE)
+    begun = len(world.log)
+    world.stop()
+    assert world.run(60, until=lambda: world.done)
+    kinds = [type(step) for _, step in world.log[begun:]]
+    assert kinds[:2] == [DisableStream, StopEgress]
+    assert set(kinds[2:4]) == {DeleteRoom, SettleRecordings}
+    assert kinds[4:] == [DeleteStream]
+    assert world.left() == []
+    assert world.state is State.ENDED
+
+
+@pytest.mark.parametrize("stream", [a_stream(failures=1), a_stream(failures=0, retry_at=T0 + seconds(9))])
+def test_a_disable_that_fails_or_has_to_wait_does_not_keep_the_egress_running(stream: Stream) -> None:
+    steps = planned(ended(), a_room(), stream, an_egress()).steps
+    assert StopEgress(ordinal=0, why="the broadcast ends") in steps
+
+
+def test_the_egress_is_stopped_after_the_disable() -> None:
+    assert planned(ended(), a_room(), a_stream(), an_egress()).steps == (DisableStream(ordinal=0),)
+
+
+def test_what_fails_at_the_end_is_looked_at() -> None:
+    """A stream deleted by somebody else cannot be disabled."""
+    assert looks(ended(), a_stream(failures=1, observed_at=LONG_AGO)) == {(Kind.STREAM, 0)}
+    assert looks(ended(), a_stream(observed_at=LONG_AGO)) == set()
+
+
+def test_an_unused_stream_is_deleted_without_a_disable() -> None:
+    assert planned(ended(), a_stream()).steps == (DeleteStream(ordinal=0),)
+
+
+def test_a_deletion_is_done_when_its_absence_was_seen() -> None:
+    confirmed = a_room(phase=Phase.DELETING, acked=True, changed_at=T0)
+    current = planned(ended(), confirmed)
+    assert not current.done
+    assert current.wait_until == T0 + seconds(TIMING.lookup_s)
+    still_there = replace(confirmed, changed_at=T0 - seconds(TIMING.delete_retry_s))
+    assert planned(ended(), still_there).steps == (DeleteRoom(ordinal=0),)
+    assert planned(ended(), replace(confirmed, phase=Phase.GONE)).done
+
+
+def test_the_end_of_what_never_began() -> None:
+    assert planned(ended()).done
+
+
+# Waiting.
+
+
+def test_what_nobody_looked_at_for_long_is_looked_at() -> None:
+    stream, egress = a_stream(status=StreamStatus.ACTIVE), an_egress()
+    broadcast = live(live_time=T0)
+    assert planned(broadcast, a_room(), stream, egress).wait_until == T0 + seconds(TIMING.replan_s)
+    assert looks(broadcast, a_room(), stream, egress, after_s=TIMING.replan_s - 1) == set()
+    assert len(looks(broadcast, a_room(), stream, egress, after_s=TIMING.replan_s)) == 3
+
+
+def test_a_look_that_fails_is_not_repeated_at_once() -> None:
+    unknown = a_stream(phase=Phase.UNKNOWN, intended_at=T0 - seconds(20), observed_at=T0 - seconds(10))
+    current = planned(live(ready_time=None), a_room(host_publishing=False), unknown)
+    assert current.wait_until == T0 + seconds(TIMING.lookup_s)
