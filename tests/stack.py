@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 
@@ -94,13 +94,13 @@ class Process:
     def running(self) -> bool:
         return self.process.returncode is None
 
-    def signal(self, number: signal.Signals) -> None:
+    def tell(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
             self.process.send_signal(number)
 
     async def end(self, number: signal.Signals = signal.SIGKILL) -> None:
-        self.signal(signal.SIGCONT)
-        self.signal(number)
+        self.tell(signal.SIGCONT)
+        self.tell(number)
         await asyncio.wait_for(self.process.wait(), 15)
 
 
@@ -207,7 +207,7 @@ async def running_stack(
                 token_secret=MUX_SECRET,
                 webhook_url=f"{base}/mux" if base else None,
                 webhook_secret=WEBHOOK_SECRET,
-                **{"post_rate": 0, "other_rate": 0, **(mux or {})},
+                **cast("Any", {"post_rate": 0, "other_rate": 0, **(mux or {})}),
             ),
             clock=clock,
         )

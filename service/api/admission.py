@@ -18,10 +18,13 @@ class Admission:
         self._streams: dict[asyncio.Task[object], None] = {}
         self._sent_away: set[asyncio.Task[object]] = set()
         self.draining = False
+        self._empty = asyncio.Event()
 
     @contextlib.contextmanager
     def unary(self, *, urgent: bool = False) -> Generator[None]:
-        """Raises Overloaded. *urgent*: what must get through when nothing else does, up to twice the limit."""
+        """Raises Overloaded, ShuttingDown. *urgent*: gets through when all else is shed, up to twice the limit."""
+        if self.draining:
+            raise _shutting_down()
         if self._unary >= self._unary_limit * (2 if urgent else 1):
             raise _overloaded("calls", self._unary_limit)
         self._unary += 1
@@ -29,6 +32,7 @@ class Admission:
             yield
         finally:
             self._unary -= 1
+            self._tell_when_empty()
 
     @contextlib.contextmanager
     def parked(self) -> Generator[bool]:
@@ -67,11 +71,21 @@ class Admission:
             self._sent_away.discard(task)
 
     def drain(self) -> None:
-        """Ends all streams, even of those who do not read what is sent to them."""
+        """Takes nothing more, and ends all streams, even of those who do not read what is sent to them."""
         self.draining = True
+        self._tell_when_empty()
         for task in self._streams:
             self._sent_away.add(task)
             task.cancel()
+
+    async def emptied(self, timeout: float) -> None:  # noqa: ASYNC109 - being late is no error
+        """After `drain`: until the last unary call is answered, at the longest *timeout* seconds."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._empty.wait(), timeout)
+
+    def _tell_when_empty(self) -> None:
+        if self.draining and self._unary + self._parked == 0:
+            self._empty.set()
 
 
 def _overloaded(what: str, limit: int) -> Overloaded:

@@ -27,6 +27,7 @@ log = structlog.get_logger(__name__)
 
 _HEALTH_NAMES = ("", SERVICE.full_name)
 _HEALTH_S = 1.0
+_FLUSH_S = 1.0
 
 
 class CannotListen(Exception):
@@ -110,7 +111,7 @@ class ApiServer:
 
     async def drain(self, *, grace: float = 20.0, notice: float = 0.0) -> None:
         """Stop serving. *notice* seconds after readiness is off, for load balancers to see it, streams are sent away;
-        then no call is taken any more and those under way have *grace* seconds.
+        then no call is taken any more and the unary ones under way have *grace* seconds.
         """
         # A watcher of health who does not read holds a lock that this waits for.
         with contextlib.suppress(TimeoutError):
@@ -120,8 +121,10 @@ class ApiServer:
         self._admission.drain()
         # Those who wait for a state look up and answer what there is.
         self._tail.advanced.notify()
+        await self._admission.emptied(grace)
         if self._server is not None:
-            await self._server.stop(grace)
+            # Time for the last answers to leave. Who does not read what was sent to it would use up any.
+            await self._server.stop(min(grace, _FLUSH_S))
         if self._reading is not None:
             self._reading.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -2,16 +2,14 @@
 # ruff: noqa: ARG002, N802
 # Names and arguments of the methods are the contract's.
 
-import asyncio
 import base64
 import hashlib
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime, timedelta
-from typing import Any, cast
+from typing import Any
 
 import grpc
-from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
 from broadcast.v1 import broadcast_pb2 as pb
@@ -31,9 +29,11 @@ from service.api.convert import (
     given_spec,
     host_access_message,
 )
+from service.api.masks import in_words_of_the_contract, masked_fields, only
 from service.api.moved import Moved
 from service.api.streams import Watches
 from service.api.tail import Tail
+from service.api.waits import Waits
 from service.domain import lifecycle
 from service.domain.broadcast import Broadcast, State, Target
 from service.domain.errors import (
@@ -41,7 +41,6 @@ from service.domain.errors import (
     FieldImmutable,
     InvalidField,
     StateForbids,
-    StoreUnavailable,
     Violation,
 )
 from service.domain.lifecycle import Change
@@ -56,9 +55,6 @@ _DEFAULT_PAGE = 50
 _MAX_PAGE = 500
 _DEFAULT_TTL = timedelta(minutes=10)
 _DEFAULT_HEARTBEAT_S = 15.0
-# The answer is on its way to the caller before the caller's own deadline.
-_DEADLINE_MARGIN_S = 0.5
-_LOOK_AGAIN_S = 1.0
 # How an answer is asked for is no part of what is asked: a retry may wait differently.
 _NOT_CONTENT = ("request_id", "wait", "host_identity")
 
@@ -83,9 +79,8 @@ class BroadcastApi(BroadcastServiceServicer):
         self._moved = moved
         self._wake = wake
         self._resolve = resolve
-        self._tail = tail
-        self._admission = admission
         self._playback_base_url = playback_base_url
+        self._waits = Waits(broadcasts, tail, admission)
         self._watches = Watches(broadcasts, changes, tail, playback_base_url=playback_base_url)
 
     async def CreateBroadcast(
@@ -101,7 +96,7 @@ class BroadcastApi(BroadcastServiceServicer):
             _request("CreateBroadcast", request.request_id, request),
         )
         self._moved.notify()
-        return rpc.CreateBroadcastResponse(broadcast=self._message(broadcast))
+        return rpc.CreateBroadcastResponse(broadcast=self._message(_present(broadcast)))
 
     async def GetBroadcast(self, request: rpc.GetBroadcastRequest, context: _Context) -> rpc.GetBroadcastResponse:
         broadcast = await self._broadcasts.get(request.broadcast_id)
@@ -131,9 +126,9 @@ class BroadcastApi(BroadcastServiceServicer):
     async def UpdateBroadcast(
         self, request: rpc.UpdateBroadcastRequest, context: _Context
     ) -> rpc.UpdateBroadcastResponse:
-        names = _masked_fields(request.update_mask.paths)
+        names = masked_fields(request.update_mask.paths)
         labels = dict(request.labels) if "labels" in request.update_mask.paths else None
-        given = given_spec(_only(request.spec, names))
+        given = given_spec(only(request.spec, names))
         await self._check_destinations(given, ())
         paths = [inner for name in names for inner in SPEC_FIELDS[name]]
 
@@ -150,17 +145,17 @@ class BroadcastApi(BroadcastServiceServicer):
         try:
             broadcast = await self._change("UpdateBroadcast", request.broadcast_id, request.request_id, request, decide)
         except FieldImmutable as error:
-            raise _in_words_of_the_contract(error) from None
+            raise in_words_of_the_contract(error) from None
         return rpc.UpdateBroadcastResponse(broadcast=self._message(broadcast))
 
     async def StartBroadcast(self, request: rpc.StartBroadcastRequest, context: _Context) -> rpc.StartBroadcastResponse:
         _check_identity(request.host_identity, "host_identity")
         wait = duration_of(request.wait, "wait")
-        since = self._tail.head
+        since = self._waits.now
         broadcast = await self._change(
             "StartBroadcast", request.broadcast_id, request.request_id, request, lifecycle.start
         )
-        broadcast = await self._until(_is_ready_or_later, broadcast, since, wait, context)
+        broadcast = await self._waits.until(_is_ready_or_later, broadcast, since, wait, context)
         response = rpc.StartBroadcastResponse(broadcast=self._message(broadcast))
         # Not to a room that is being closed: whoever enters it might open it again.
         if request.host_identity and broadcast.target is Target.LIVE:
@@ -179,7 +174,7 @@ class BroadcastApi(BroadcastServiceServicer):
 
     async def StopBroadcast(self, request: rpc.StopBroadcastRequest, context: _Context) -> rpc.StopBroadcastResponse:
         wait = duration_of(request.wait, "wait")
-        since = self._tail.head
+        since = self._waits.now
         broadcast = await self._change(
             "StopBroadcast",
             request.broadcast_id,
@@ -187,7 +182,7 @@ class BroadcastApi(BroadcastServiceServicer):
             request,
             lambda stored, now: lifecycle.stop(stored, now, request.note),
         )
-        broadcast = await self._until(lambda state: state.over, broadcast, since, wait, context)
+        broadcast = await self._waits.until(lambda state: state.over, broadcast, since, wait, context)
         return rpc.StopBroadcastResponse(broadcast=self._message(broadcast))
 
     async def DeleteBroadcast(
@@ -261,7 +256,7 @@ class BroadcastApi(BroadcastServiceServicer):
         )
         self._wake(broadcast.id)
         self._moved.notify()
-        return broadcast
+        return broadcast if method == "DeleteBroadcast" else _present(broadcast)
 
     async def _check_destinations(self, given: GivenSpec, missing: Sequence[Violation]) -> None:
         violations = [*destination_violations(given.spec.destinations, given.keys), *missing]
@@ -270,49 +265,19 @@ class BroadcastApi(BroadcastServiceServicer):
         if violations:
             raise InvalidField(*violations)
 
-    async def _until(
-        self,
-        reached: Callable[[State], bool],
-        broadcast: Broadcast,
-        since: int,
-        wait: timedelta,
-        context: _Context,
-    ) -> Broadcast:
-        """The broadcast once its state is *reached*, or as it is when the time is over, the caller's or *wait*, or when
-        this replica shuts down. *since* is a revision from before the write. Raises nothing: the write is done.
-        """
-        loop = asyncio.get_running_loop()
-        # None where the caller set no deadline, which the stubs do not say.
-        remaining = cast("float | None", context.time_remaining())
-        limit = wait.total_seconds()
-        if remaining is not None:
-            limit = min(limit, remaining - _DEADLINE_MARGIN_S)
-        ends_at = loop.time() + limit
-        if limit <= 0 or reached(broadcast.state):
-            return broadcast
-        with self._admission.parked() as may_wait:
-            while may_wait and not self._admission.draining and (left := ends_at - loop.time()) > 0:
-                seen = self._tail.advanced.count
-                if self._tail.changed(broadcast.id, since):
-                    since = self._tail.head
-                    try:
-                        async with asyncio.timeout(left):
-                            broadcast = await self._broadcasts.get(broadcast.id)
-                    except BroadcastNotFound:
-                        return broadcast
-                    except (StoreUnavailable, TimeoutError):
-                        pass
-                    if reached(broadcast.state):
-                        return broadcast
-                await self._tail.advanced.wait(min(left, _LOOK_AGAIN_S), since=seen)
-        return broadcast
-
     def _message(self, broadcast: Broadcast) -> pb.Broadcast:
         return broadcast_message(broadcast, self._playback_base_url)
 
     def _host_access(self, broadcast: Broadcast, identity: str, display_name: str, ttl: timedelta) -> rpc.HostAccess:
         token = self._tokens.issue(room_name=broadcast.id, identity=identity, display_name=display_name, ttl=ttl)
         return host_access_message(token, room_name=broadcast.id, identity=identity)
+
+
+def _present(broadcast: Broadcast) -> Broadcast:
+    """What a retry answers, unless it was deleted since. Raises BroadcastNotFound."""
+    if broadcast.deleted:
+        raise BroadcastNotFound(broadcast.id)
+    return broadcast
 
 
 def _new_id() -> str:
@@ -332,40 +297,6 @@ def _request(method: str, request_id: str, message: Message) -> Request:
 
 def _page_size(asked: int) -> int:
     return min(asked or _DEFAULT_PAGE, _MAX_PAGE)
-
-
-def _masked_fields(paths: Sequence[str]) -> set[str]:
-    """Names of fields of the spec. Raises InvalidField."""
-    if not paths:
-        raise InvalidField(Violation(field="update_mask", description="must name at least one path"))
-    names: set[str] = set()
-    violations: list[Violation] = []
-    for index, path in enumerate(paths):
-        name = path.removeprefix("spec.")
-        if path == "labels":
-            continue
-        if path.startswith("spec.") and name in SPEC_FIELDS:
-            names.add(name)
-        else:
-            description = 'is neither "labels" nor "spec." and a field of the spec'
-            violations.append(Violation(field=f"update_mask.paths[{index}]", description=description))
-    if violations:
-        raise InvalidField(*violations)
-    return names
-
-
-def _only(spec: pb.BroadcastSpec, names: set[str]) -> pb.BroadcastSpec:
-    """Without what the mask does not name: it may hold anything."""
-    only = pb.BroadcastSpec()
-    FieldMask(paths=sorted(names)).MergeMessage(spec, only)
-    return only
-
-
-def _in_words_of_the_contract(error: FieldImmutable) -> FieldImmutable:
-    field = error.metadata["field"]
-    inner = field.removeprefix("spec.")
-    outer = next((name for name, parts in SPEC_FIELDS.items() if inner in parts), inner)
-    return FieldImmutable(error.message.replace(field, f"spec.{outer}"), field=f"spec.{outer}")
 
 
 def _check_identity(identity: str, field: str) -> None:

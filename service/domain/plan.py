@@ -367,9 +367,9 @@ class _Live(_Planner):
             self.blocked = "START_LIMIT"
             self.waits.append(recent[-timing.starts_limit].intended_at + seconds(timing.starts_window_s))
             return
-        # What failed later, its stops, must not hold up the next start.
-        never_started = [egress for egress in view.egresses if not egress.external_id]
-        if never_started and not self.due(never_started[-1]):
+        # Of one that never started, or ended by itself. Stops that failed must not hold up the next start.
+        over = [egress for egress in view.egresses if egress.end_seen or not egress.external_id]
+        if over and not self.due(over[-1]):
             self.blocked = "BACK_OFF"
             return
         able = [egress for egress in view.egresses if view.can_publish(egress)]

@@ -15,8 +15,6 @@ _URL = re.compile(r"(?P<scheme>[^:/]*)://(?P<authority>[^/]*)(?P<path>/.*)?")
 _AUTHORITY = re.compile(r"(?P<host>\[[^\]]*\]|[^:\[\]]*)(?P<port>:.*)?")
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
-# What LiveKit takes for a push address (livekit/egress pkg/types, `RtmpRegexp`), for the url with the key appended.
-_RTMP = re.compile(r"(rtmps?://)(.*/)(.*/)(\S*)")
 
 _PRIVATE_NAMES = ("localhost", "local", "internal", "localdomain", "home.arpa")
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
@@ -35,8 +33,6 @@ def destination_violations(destinations: Sequence[Destination], keys: Mapping[st
         key = keys.get(destination.name, Secret(""))
         if (wrong := _wrong_with_url(destination.url)) is not None:
             violations.append(Violation(field=f"{where}.url", description=wrong))
-        elif not _RTMP.fullmatch(f"{destination.url}/{key.reveal() or 'key'}") and not _wrong_with_key(key.reveal()):
-            violations.append(Violation(field=f"{where}.url", description="is not an RTMP address"))
         if (wrong := _wrong_with_key(key.reveal())) is not None:
             violations.append(Violation(field=f"{where}.stream_key", description=wrong))
     return violations

@@ -178,7 +178,7 @@ class Actor:
     def _egress(self, ordinal: int) -> Egress:
         return next(egress for egress in self._view.egresses if egress.ordinal == ordinal)
 
-    async def _intend(self, resource: Room | Stream | Egress, point: str = "") -> None:
+    async def _intend(self, resource: Room | Stream | Egress, point: str) -> None:
         """The intent, and the last look at the clock before the call.
 
         A process that was stopped here for longer than its lease must not call any more: another replica has looked.
@@ -186,10 +186,10 @@ class Actor:
         loop = asyncio.get_running_loop()
         began = loop.time()
         await self._passes.intend(self._claim, resource, self._lease)
-        if point:
-            failpoint(f"{point}.after_intent")
+        failpoint(f"{point}.after_intent")
         if loop.time() - began > self._lease.total_seconds() / 2:
             raise LeaseLost(self._claim.broadcast_id)
+        failpoint(f"{point}.before_call")
 
     def _trouble(self, error: ProviderError) -> ProviderTrouble:
         return ProviderTrouble(
@@ -282,6 +282,7 @@ class Actor:
                 )
             )
         except ProviderError as error:
+            failpoint("stream.create.after_failure")
             ambiguous = error.outcome is Outcome.AMBIGUOUS
             failed = replace(
                 stream,
@@ -302,6 +303,7 @@ class Actor:
         failpoint("stream.create.after_record")
 
     async def _disable_stream(self, stream: Stream) -> None:
+        failpoint("stream.disable.before_call")
         try:
             await self._providers.streams.disable(stream.external_id)
         except ProviderError as error:
@@ -335,6 +337,7 @@ class Actor:
             retry_at=None,
         )
         await self._passes.record(self._claim, [settled], events=[Event(reason=word, message=str(len(recordings)))])
+        failpoint("recordings.settle.after_record")
 
     async def _delete_stream(self, stream: Stream) -> None:
         await self._delete(stream, self._providers.streams.delete, "stream.delete", "mux")
@@ -346,6 +349,7 @@ class Actor:
         try:
             key = await self._providers.streams.reset_key(stream.external_id)
         except ProviderError as error:
+            failpoint("key.reset.after_failure")
             await self._failed(stale, error)
             return
         failpoint("key.reset.after_call")
@@ -398,6 +402,7 @@ class Actor:
         failpoint("egress.start.after_record")
 
     async def _start_failed(self, egress: Egress, error: ProviderError) -> None:
+        failpoint("egress.start.after_failure")
         ambiguous = error.outcome is Outcome.AMBIGUOUS
         failures = len([e for e in self._view.egresses if e.failures]) + 1
         failed = replace(
@@ -442,19 +447,21 @@ class Actor:
         except ProviderError as error:
             await self._failed(egress, error)
             return
+        failpoint("layout.set.after_call")
         await self._passes.record(
             self._claim,
             [replace(egress, layout=layout, failures=0, retry_at=None)],
             events=[Event(reason="LAYOUT_SET", message=layout)],
             recovered="livekit",
         )
+        failpoint("layout.set.after_record")
 
     async def _set_destinations(self, egress: Egress, step: SetDestinations) -> None:
         stream = self._view.stream
         assert stream is not None  # noqa: S101 - the plan asks for none without
         wanted = pushes_of(self._broadcast, stream, self._providers.streams)
         pushes = {**egress.pushes, **{name: wanted[name] for name in step.add}}
-        await self._intend(replace(egress, pushes=pushes))
+        await self._intend(replace(egress, pushes=pushes), "destinations.set")
         try:
             seen = await self._providers.egresses.set_pushes(
                 egress.external_id,
@@ -465,6 +472,7 @@ class Actor:
             # Partly done perhaps: the next look says which outputs there are.
             await self._failed(replace(egress, pushes=pushes), error)
             return
+        failpoint("destinations.set.after_call")
         now_has = tuple(sorted({*egress.destinations, *step.add} - {*step.remove}))
         updated = with_egress(
             replace(egress, pushes=pushes), seen, names_of(pushes, self._providers.egresses), self._now
@@ -478,6 +486,7 @@ class Actor:
             ],
             recovered="livekit",
         )
+        failpoint("destinations.set.after_record")
 
     async def _write_off(self, step: WriteOff) -> None:
         resource: Stream | Egress = (

@@ -35,6 +35,14 @@ UPDATE broadcast SET
 WHERE id = $1
 """
 
+_POINTS = {
+    "StartBroadcast": "api.start",
+    "StopBroadcast": "api.stop",
+    "UpdateBroadcast": "api.update",
+    "SetOnAir": "api.on_air",
+    "DeleteBroadcast": "api.delete",
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
@@ -113,7 +121,7 @@ class Broadcasts:
         """Apply *decide* to what is stored, under its lock. Raises what *decide* raises, BroadcastNotFound,
         RequestIdReused, StoreUnavailable.
         """
-        point = {"StartBroadcast": "api.start", "StopBroadcast": "api.stop"}.get(request.method)
+        point = _POINTS.get(request.method, "")
         async with self._database.transaction() as connection:
             if (earlier := await self._replayed(connection, request, broadcast_id)) is not None:
                 return await self._read(connection, earlier)
@@ -129,10 +137,8 @@ class Broadcasts:
             if change is not None:
                 await self._write(connection, change, trace_context)
                 await append(connection, broadcast_id, change.events, actor="caller", before=stored)
-            if point:
-                failpoint(f"{point}.before_commit")
-        if point:
-            failpoint(f"{point}.after_commit")
+            failpoint(f"{point}.before_commit")
+        failpoint(f"{point}.after_commit")
         if change is None:
             return stored
         return replace(change.broadcast, update_time=row["read_at"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -123,7 +123,7 @@ class Stage:
 
 
 @contextlib.asynccontextmanager
-async def api(dsn: str, *, options: ApiOptions | None = None, listen: bool = True) -> AsyncIterator[Stage]:
+async def api(dsn: str, *, options: ApiOptions | None = None, listen: bool = True) -> AsyncGenerator[Stage]:
     """*listen* False: nobody says that the log moved, as if every NOTIFY was lost."""
     database = await Database.connect(dsn)
     rows = Rows(Sealer([b"k" * 32]))
@@ -163,7 +163,7 @@ async def api(dsn: str, *, options: ApiOptions | None = None, listen: bool = Tru
 
 
 @contextlib.asynccontextmanager
-async def _listening(database: Database, moved: Moved) -> AsyncIterator[None]:
+async def _listening(database: Database, moved: Moved) -> AsyncGenerator[None]:
     listener = Listener(database, {"broadcast_changed": lambda _: moved.notify()})
     async with running(listener.run()):
         await listener.connected.wait()
@@ -171,7 +171,7 @@ async def _listening(database: Database, moved: Moved) -> AsyncIterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def running(work: Any) -> AsyncIterator[asyncio.Task[Any]]:
+async def running(work: Any) -> AsyncGenerator[asyncio.Task[Any]]:
     task = asyncio.ensure_future(work)
     try:
         yield task

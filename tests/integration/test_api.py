@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any, cast
 
@@ -10,14 +10,10 @@ import grpc
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.rpc import error_details_pb2
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from structlog.testing import capture_logs
 
 from broadcast.v1 import broadcast_pb2 as pb
 from broadcast.v1 import broadcast_service_pb2 as rpc
-from service.api.server import ApiOptions, CannotListen
-from tests.integration.api_stage import KEY, Refusal, Stage, api, refused, seconds
+from tests.integration.api_stage import KEY, Stage, api, refused, seconds
 from tests.waiting import eventually
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -39,7 +35,13 @@ def destination(url: str = PUBLIC.url, key: str = KEY, name: str = "one") -> pb.
 
 
 def custom(**fields: int) -> pb.BroadcastSpec:
-    whole = {"width": 1280, "height": 720, "frame_rate": 30, "video_bitrate_bps": 2_500_000, "audio_bitrate_bps": 128_000}
+    whole = {
+        "width": 1280,
+        "height": 720,
+        "frame_rate": 30,
+        "video_bitrate_bps": 2_500_000,
+        "audio_bitrate_bps": 128_000,
+    }
     return spec(encoding=pb.Encoding(custom=pb.CustomEncoding(**(whole | fields))))
 
 
@@ -106,7 +108,13 @@ async def test_every_wrong_field_is_named(stage: Stage) -> None:
     )
     refusal = await refused(stage.stub.CreateBroadcast(request))
     where = "spec.encoding.custom"
-    assert set(refusal.fields) == {"broadcast_id", f"{where}.width", f"{where}.frame_rate", 'labels["A b"]', 'labels["ok"]'}
+    assert set(refusal.fields) == {
+        "broadcast_id",
+        f"{where}.width",
+        f"{where}.frame_rate",
+        'labels["A b"]',
+        'labels["ok"]',
+    }
     missing = await refused(stage.stub.CreateBroadcast(rpc.CreateBroadcastRequest()))
     assert missing.fields == ["spec"]
 
@@ -120,7 +128,7 @@ async def test_an_error_about_much_still_fits_into_the_answer(stage: Stage) -> N
 
 async def test_bytes_that_are_no_request_are_the_callers_fault(stage: Stage) -> None:
     for raw in (b"\x1a\x04\x0a\x02\xff\xfe", b"\xff\xff\xff"):
-        send = stage.channel.unary_unary("/broadcast.v1.BroadcastService/CreateBroadcast")
+        send = cast("Any", stage.channel).unary_unary("/broadcast.v1.BroadcastService/CreateBroadcast")
         refusal = await refused(send(raw))
         assert (refusal.code, refusal.reason) == (INVALID, "INVALID_FIELD")
 
@@ -230,7 +238,9 @@ async def update(stage: Stage, paths: list[str], spec: pb.BroadcastSpec | None =
 
 async def test_update_changes_what_the_mask_names_and_nothing_else(stage: Stage) -> None:
     await stage.create("show-1", title="A", owner_id="o", reconnect_window=seconds(5), labels={"a": "b"})
-    new = spec(title="B", owner_id="other", reconnect_window=seconds(0), destinations=[{"name": "x", "url": "not looked at"}])
+    new = spec(
+        title="B", owner_id="other", reconnect_window=seconds(0), destinations=[{"name": "x", "url": "not looked at"}]
+    )
     changed = await update(stage, ["spec.title", "spec.reconnect_window"], new)
     assert (changed.spec.title, changed.spec.owner_id, changed.spec.reconnect_window.seconds) == ("B", "o", 0)
     assert (changed.generation, changed.etag, changed.labels) == (2, "2", {"a": "b"})
@@ -284,7 +294,14 @@ async def test_a_lost_race_is_told(stage: Stage) -> None:
         ("latency_mode", {"latency_mode": pb.LATENCY_MODE_LOW}),
         ("max_duration", {"max_duration": seconds(60)}),
         ("encoding", {"encoding": pb.Encoding(preset=pb.ENCODING_PRESET_480P_30)}),
-        ("destinations", {"destinations": [pb.Destination(name="m", url=PUBLIC.url, stream_key=KEY, carrier=2)]}),
+        (
+            "destinations",
+            {
+                "destinations": [
+                    pb.Destination(name="m", url=PUBLIC.url, stream_key=KEY, carrier=pb.DESTINATION_CARRIER_MUX)
+                ]
+            },
+        ),
     ],
 )
 async def test_what_is_fixed_since_the_start(stage: Stage, name: str, value: dict[str, Any]) -> None:
@@ -444,6 +461,16 @@ async def test_no_host_may_pass_for_an_egress(stage: Stage) -> None:
     assert (await refused(stage.stub.IssueHostAccess(issue))).fields == ["identity"]
 
 
+async def test_a_retry_does_not_bring_back_what_is_deleted(stage: Stage) -> None:
+    create = rpc.CreateBroadcastRequest(request_id="c", broadcast_id="show-1", spec=spec())
+    stop = rpc.StopBroadcastRequest(request_id="s", broadcast_id="show-1")
+    await stage.stub.CreateBroadcast(create)
+    await stage.stub.StopBroadcast(stop)
+    await stage.stub.DeleteBroadcast(rpc.DeleteBroadcastRequest(broadcast_id="show-1"))
+    for call in (stage.stub.CreateBroadcast(create), stage.stub.StopBroadcast(stop)):
+        assert (await refused(call)).reason == "BROADCAST_NOT_FOUND"
+
+
 async def test_pages_hold_everything_once(stage: Stage) -> None:
     made = [(await stage.create(f"show-{number}", labels={"a": str(number % 2)})).id for number in range(7)]
     for filter_, expected in (
@@ -519,150 +546,3 @@ async def test_the_story_in_pages(stage: Stage) -> None:
     assert not second.next_page_token
     wrong = rpc.ListBroadcastEventsRequest(broadcast_id="other", page_token=first.next_page_token)
     assert (await refused(stage.stub.ListBroadcastEvents(wrong))).reason == "PAGE_TOKEN_INVALID"
-
-
-def fails(text: str) -> Callable[..., Any]:
-    def fail(*_: object, **__: object) -> Any:
-        raise RuntimeError(text)
-
-    return fail
-
-
-async def test_a_fault_of_ours_tells_nothing_but_its_trace(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    await stage.started("show-1")
-    monkeypatch.setattr(stage.tokens, "issue", fails("the-inner-secret"))
-    monkeypatch.setattr(stage.broadcasts, "list", fails("the-inner-secret"))
-    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
-    metadata = (("traceparent", f"00-{trace}-00f067aa0ba902b7-01"),)
-    issue = rpc.IssueHostAccessRequest(broadcast_id="show-1", identity="ann")
-    with capture_logs() as logs:
-        unary = await refused(stage.stub.IssueHostAccess(issue, metadata=metadata))
-        streaming = await refused(stage.stub.WatchBroadcasts(rpc.WatchBroadcastsRequest(), metadata=metadata).read())
-    for refusal in (unary, streaming):
-        assert (refusal.code, refusal.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
-        assert refusal.info.metadata == {"trace_id": trace}
-        assert "secret" not in str(refusal)
-    assert sum(entry["event"] == "rpc_failed" and entry["trace_id"] == trace for entry in logs) == 2
-    assert (await refused(stage.stub.IssueHostAccess(issue))).info.metadata["trace_id"] != trace
-
-
-async def test_the_trace_goes_on_with_the_work(stage: Stage) -> None:
-    await stage.create("show-1")
-    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
-    metadata = (("traceparent", f"00-{trace}-00f067aa0ba902b7-01"),)
-    await stage.stub.StartBroadcast(rpc.StartBroadcastRequest(broadcast_id="show-1"), metadata=metadata)
-    assert trace in await stage.sql("SELECT trace_context FROM broadcast")
-
-
-async def test_one_line_a_call_and_no_secret_in_it(stage: Stage) -> None:
-    with capture_logs() as logs:
-        await stage.create("show-1", request_id="r", destinations=[PUBLIC])
-        await stage.stub.StartBroadcast(rpc.StartBroadcastRequest(broadcast_id="show-1", host_identity="ann"))
-        await refused(stage.stub.CreateBroadcast(rpc.CreateBroadcastRequest(spec=destination("http://x/y"))))
-        made = await stage.create()
-    lines = [entry for entry in logs if entry["event"] == "rpc"]
-    told = [(entry["method"], entry["code"], entry.get("broadcast_id"), entry.get("reason")) for entry in lines]
-    assert told == [
-        ("CreateBroadcast", "OK", "show-1", None),
-        ("StartBroadcast", "OK", "show-1", None),
-        ("CreateBroadcast", "INVALID_ARGUMENT", None, "INVALID_FIELD"),
-        ("CreateBroadcast", "OK", made.id, None),
-    ]
-    assert lines[0]["request_id"] == "r"
-    assert KEY not in str(logs)
-    assert "host-token" not in str(logs)
-
-
-async def test_a_database_that_is_gone_is_unavailable(stage: Stage) -> None:
-    await stage.database.close()
-    refusal = await refused(stage.stub.GetBroadcast(rpc.GetBroadcastRequest(broadcast_id="show-1")))
-    assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE")
-    assert refusal.retry_after is not None
-    assert 1 <= refusal.retry_after <= 1.5
-
-
-async def test_a_burst_is_shed_in_words_and_stop_gets_through(database_url: str) -> None:
-    options = ApiOptions(host="127.0.0.1", unary_limit=1)
-    async with api(database_url, options=options) as stage:
-        await stage.create("held")
-        await stage.create("show-1")
-        async with stage.database.transaction() as connection:
-            await connection.execute("SELECT 1 FROM broadcast WHERE id = 'held' FOR UPDATE")
-            waiting = asyncio.ensure_future(stage.stub.StartBroadcast(rpc.StartBroadcastRequest(broadcast_id="held")))
-            blocked = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-            await eventually(lambda: stage.sql(blocked))
-            refusal = await refused(stage.stub.GetBroadcast(rpc.GetBroadcastRequest(broadcast_id="show-1")))
-            assert (refusal.code, refusal.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
-            assert refusal.info.metadata == {"limit": "1"}
-            assert refusal.retry_after
-            await stage.stub.StopBroadcast(rpc.StopBroadcastRequest(broadcast_id="show-1"))
-        await waiting
-        # A call that only waits takes no place.
-        long = rpc.StartBroadcastRequest(broadcast_id="held", wait=seconds(30))
-        waiting = asyncio.ensure_future(stage.stub.StartBroadcast(long))
-        await eventually(lambda: stage.woken.count("held") == 2)
-        assert (await stage.get("held")).status.state == pb.BROADCAST_STATE_STARTING
-        await stage.becomes("held", "READY")
-        await waiting
-
-
-async def test_no_call_of_a_burst_is_cancelled(stage: Stage) -> None:
-    await stage.create("show-1")
-    request = rpc.GetBroadcastRequest(broadcast_id="show-1")
-
-    async def code() -> tuple[grpc.StatusCode, str]:
-        try:
-            await stage.stub.GetBroadcast(request)
-        except grpc.aio.AioRpcError as error:
-            return error.code(), Refusal.of(error).reason
-        return grpc.StatusCode.OK, ""
-
-    codes = set(await asyncio.gather(*(code() for _ in range(1500))))
-    assert (grpc.StatusCode.OK, "") in codes
-    assert codes <= {(grpc.StatusCode.OK, ""), (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")}
-
-
-async def test_health_says_whether_this_replica_serves(stage: Stage) -> None:
-    health = cast("Any", health_pb2_grpc).HealthStub(stage.channel)
-    statuses = health_pb2.HealthCheckResponse
-
-    async def check(service: str) -> int:
-        return (await health.Check(health_pb2.HealthCheckRequest(service=service))).status
-
-    names = ("", "broadcast.v1.BroadcastService")
-    assert [await check(name) for name in names] == [statuses.SERVING] * 2
-    await stage.server.set_serving(False)
-    assert [await check(name) for name in names] == [statuses.NOT_SERVING] * 2
-    await stage.server.set_serving(True)
-    assert await check("") == statuses.SERVING
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await check("nothing")
-    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
-
-
-async def test_reflection_describes_the_service(stage: Stage) -> None:
-    reflection = cast("Any", reflection_pb2_grpc).ServerReflectionStub(stage.channel)
-    call = reflection.ServerReflectionInfo()
-    await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
-    answer = await call.read()
-    await call.done_writing()
-    services = {each.name for each in answer.list_services_response.service}
-    assert {"broadcast.v1.BroadcastService", "grpc.health.v1.Health"} <= services
-
-
-async def test_a_second_server_on_the_port_fails(stage: Stage, database_url: str) -> None:
-    with pytest.raises(CannotListen, match=str(stage.port)):
-        async with api(database_url, options=ApiOptions(host="127.0.0.1", port=stage.port)):
-            pass
-    await stage.create("show-1")
-
-
-async def test_drain_answers_those_who_wait(stage: Stage) -> None:
-    await stage.create("show-1")
-    request = rpc.StartBroadcastRequest(broadcast_id="show-1", wait=seconds(30))
-    waiting = asyncio.ensure_future(stage.stub.StartBroadcast(request))
-    await eventually(lambda: stage.woken)
-    begun = time.monotonic()
-    await stage.server.drain(grace=20)
-    assert (await waiting).broadcast.status.state == pb.BROADCAST_STATE_STARTING
-    assert time.monotonic() - begun < 5

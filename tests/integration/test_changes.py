@@ -32,7 +32,7 @@ async def log(connection: asyncpg.Connection[asyncpg.Record], broadcast_id: str)
 async def waits(database: Database) -> bool:
     async with database.connection() as connection:
         return await connection.fetchval(
-            "SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')"
+            "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
         )
 
 

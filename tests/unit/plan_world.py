@@ -5,29 +5,24 @@ Time is explicit, chance is a list of faults that is used up call by call. Nothi
 
 import heapq
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from service.domain.broadcast import (
     AnyResource,
-    Broadcast,
     Carrier,
     Egress,
     EgressStatus,
     EndReason,
     Kind,
-    Output,
-    OutputState,
     Phase,
     Room,
-    Spec,
     State,
     Stream,
     Target,
     seconds,
 )
-from service.domain.observation import to_observe
-from service.domain.plan import Timing, View, plan
+from service.domain.plan import View, plan
 from service.domain.secret import Secret
 from service.domain.status import state_of, status_of
 from service.domain.step import (
@@ -48,6 +43,7 @@ from service.domain.step import (
     WriteOff,
     target_of,
 )
+from tests.unit.plan_looks import Key, Looks
 from tests.unit.plan_providers import (
     LIST_LAG_S,
     T0,
@@ -55,7 +51,6 @@ from tests.unit.plan_providers import (
     Fault,
     Mishap,
     NotDone,
-    Providers,
     TrueEgress,
     TrueStream,
 )
@@ -66,25 +61,15 @@ CREATES = (CreateRoom, CreateStream, StartEgress)
 ROUNDS_AT_ONCE = 10
 """So many rounds of steps at one instant are no loop."""
 
-Key = tuple[Kind, int]
-
 
 @dataclass
-class World(Providers):
-    spec: Spec = field(default_factory=Spec)
-    mishaps: list[Mishap] = field(default_factory=list[Mishap])
-    """Of the changing calls, in their order; then all goes well."""
-    blind: list[bool] = field(default_factory=list[bool])
-    """Of the looks, in their order: whether it fails."""
-    timing: Timing = field(default_factory=Timing)
+class World(Looks):
     webhooks: bool = False
     check: Callable[["World", Plan], None] | None = None
     """Called with every plan."""
 
     def __post_init__(self) -> None:
-        super().__init__(self.spec.reconnect_window_s)
-        self.broadcast = Broadcast(id="b", spec=self.spec, create_time=T0, update_time=T0)
-        self.rows: dict[Key, AnyResource] = {}
+        super().__post_init__()
         self.wake_at: datetime | None = None
         self.done = False
         self.log: list[tuple[float, Step]] = []
@@ -107,10 +92,6 @@ class World(Providers):
         self.hint()
 
     # Time.
-
-    @property
-    def resources(self) -> list[AnyResource]:
-        return list(self.rows.values())
 
     @property
     def state(self) -> State:
@@ -177,7 +158,7 @@ class World(Providers):
     def _pass(self) -> None:
         rounds = 0
         while True:
-            self._observe()
+            self.observe()
             before = self.resources
             current = plan(self.broadcast, before, self.now, self.timing)
             self.last_plan = current
@@ -214,103 +195,6 @@ class World(Providers):
         if not self.states or self.states[-1] is not state:
             self.states.append(state)
 
-    def _put(self, row: AnyResource) -> None:
-        self.rows[row.kind, row.ordinal] = row
-
-    # Looks.
-
-    def _observe(self) -> None:
-        wanted = to_observe(self.broadcast, self.resources, self.now, self.timing)
-        rooms_egresses = False
-        for key in sorted(wanted):
-            if self.blind and self.blind.pop(0):
-                self.last_fault_at = self.now
-                continue
-            row = self.rows[key]
-            match row:
-                case Room():
-                    self._see_room(row)
-                case Stream():
-                    self._see_stream(row)
-                case Egress():
-                    self._see_egress(row)
-                    rooms_egresses = True
-            assert self.rows[key].phase is Phase.GONE or self.rows[key].observed_at == self.now
-        if rooms_egresses:
-            self._see_strangers()
-
-    def _gone(self, row: AnyResource) -> None:
-        gone = replace(row, phase=Phase.GONE, changed_at=self.now, observed_at=self.now)
-        self._put(replace(gone, end_seen=True) if isinstance(gone, Egress) else gone)
-
-    def _see_room(self, row: Room) -> None:
-        if not self.room:
-            self._gone(row)
-        elif row.phase is Phase.PRESENT and row.host_publishing is not self.host:
-            self._put(replace(row, observed_at=self.now, host_publishing=self.host, host_since=self.now))
-        else:
-            self._put(replace(row, observed_at=self.now))
-
-    def _see_stream(self, row: Stream) -> None:
-        if row.unresolved:
-            found = next((s for s in self.streams.values() if s.ordinal == row.ordinal), None)
-            if found is None or not self.listed(found.landed_at):
-                self._put(replace(row, observed_at=self.now))
-                return
-            row = replace(row, phase=Phase.PRESENT, external_id=found.id, changed_at=self.now, key=Secret(found.key))
-        stream = self.streams.get(row.external_id)
-        if stream is None:
-            self._gone(row)
-            return
-        status = self.status_of_stream(stream)
-        if status is not row.status:
-            row = replace(row, status=status, status_since=self.now)
-        if row.key.reveal() != stream.key:
-            # A reset that landed later than its answer was waited for.
-            row = replace(row, key=Secret(stream.key), key_epoch=row.key_epoch + 1)
-        self._put(replace(row, observed_at=self.now))
-
-    def _see_egress(self, row: Egress) -> None:
-        if row.unresolved:
-            found = next((e for e in self.egresses.values() if e.ordinal == row.ordinal), None)
-            if found is None or not self.listed(found.landed_at):
-                self._put(replace(row, observed_at=self.now))
-                return
-            row = replace(row, phase=Phase.PRESENT, external_id=found.id, changed_at=self.now)
-        egress = self.egresses.get(row.external_id)
-        if egress is None or egress.status.terminal or not self.listed(egress.landed_at):
-            self._gone(row)
-            return
-        if egress.status is not row.status:
-            active = egress.status is EgressStatus.ACTIVE
-            outputs = (Output(name="", state=OutputState.ACTIVE),) if active else ()
-            row = replace(row, status=egress.status, status_since=self.now, outputs=outputs)
-        self._put(replace(row, observed_at=self.now))
-
-    def _see_strangers(self) -> None:
-        rows = [row for row in self.rows.values() if isinstance(row, Egress)]
-        known = {row.external_id for row in rows} | {
-            egress.id
-            for egress in self.egresses.values()
-            for row in rows
-            if row.unresolved and row.ordinal == egress.ordinal
-        }
-        for egress in self.egresses.values():
-            if egress.id not in known and not egress.status.terminal and self.listed(egress.landed_at):
-                ordinal = max((row.ordinal for row in self.rows.values() if isinstance(row, Egress)), default=-1) + 1
-                self._put(
-                    Egress(
-                        ordinal=ordinal,
-                        phase=Phase.PRESENT,
-                        external_id=egress.id,
-                        intended_at=self.now,
-                        changed_at=self.now,
-                        observed_at=self.now,
-                        status=egress.status,
-                        key_epoch=-1,
-                    )
-                )
-
     # Steps.
 
     def _act(self, step: Step) -> None:
@@ -320,7 +204,7 @@ class World(Providers):
                 self.stop(step.reason)
                 return
             case WriteOff():
-                self._put(replace(self.rows[step.kind, step.ordinal], phase=Phase.GONE, changed_at=self.now))
+                self.put(replace(self.rows[step.kind, step.ordinal], phase=Phase.GONE, changed_at=self.now))
                 return
             case _:
                 assert key is not None
@@ -330,26 +214,26 @@ class World(Providers):
         except NotDone as trouble:
             self._failed(step, key, trouble)
         else:
-            self._put(replace(self.rows[key], failures=0, retry_at=None))
+            self.put(replace(self.rows[key], failures=0, retry_at=None))
             self._after(step, key, answer)
 
     def _before(self, step: Step, key: Key) -> None:
         row, now = self.rows.get(key), self.now
         match step:
             case CreateRoom():
-                self._put(
+                self.put(
                     Room(ordinal=step.ordinal, phase=Phase.INTENDED, intended_at=now, changed_at=now)
                     if row is None
                     else replace(row, phase=Phase.INTENDED, changed_at=now)
                 )
             case CreateStream():
                 assert row is None
-                self._put(Stream(ordinal=step.ordinal, phase=Phase.INTENDED, intended_at=now, changed_at=now))
+                self.put(Stream(ordinal=step.ordinal, phase=Phase.INTENDED, intended_at=now, changed_at=now))
             case StartEgress():
                 assert row is None
                 stream = View(self.resources).stream
                 assert stream is not None
-                self._put(
+                self.put(
                     Egress(
                         ordinal=step.ordinal,
                         phase=Phase.INTENDED,
@@ -362,17 +246,17 @@ class World(Providers):
                 )
             case DeleteRoom() | DeleteStream():
                 assert row is not None
-                self._put(replace(row, phase=Phase.DELETING, changed_at=now))
+                self.put(replace(row, phase=Phase.DELETING, changed_at=now))
             case StopEgress():
                 assert row is not None
                 if row.phase is not Phase.DELETING:
-                    self._put(replace(row, phase=Phase.DELETING, changed_at=now, failures=0, retry_at=None))
+                    self.put(replace(row, phase=Phase.DELETING, changed_at=now, failures=0, retry_at=None))
                 elif not row.acked and row.failures == 0:
                     # The call before was never made, or its process died in it.
-                    self._put(replace(row, changed_at=now))
+                    self.put(replace(row, changed_at=now))
             case ResetKey():
                 assert isinstance(row, Stream)
-                self._put(replace(row, key_stale=True))
+                self.put(replace(row, key_stale=True))
             case _:
                 pass
 
@@ -389,7 +273,7 @@ class World(Providers):
                 failures = (before.failures if before is not None else 0) + 1
                 phase = Phase.GONE
         retry_at = self.now + seconds(min(30.0, 2.0 ** min(failures - 1, 10)))
-        self._put(
+        self.put(
             replace(
                 row, phase=phase, changed_at=changed_at, failures=failures, retry_at=retry_at, refused=trouble.refused
             )
@@ -399,27 +283,27 @@ class World(Providers):
         row, now = self.rows[key], self.now
         match step, row:
             case CreateRoom(), Room():
-                self._put(replace(row, phase=Phase.PRESENT, changed_at=now, host_publishing=self.host, host_since=now))
+                self.put(replace(row, phase=Phase.PRESENT, changed_at=now, host_publishing=self.host, host_since=now))
             case CreateStream(), Stream():
                 new_key = Secret(self.streams[answer].key)
-                self._put(replace(row, phase=Phase.PRESENT, changed_at=now, external_id=answer, key=new_key))
+                self.put(replace(row, phase=Phase.PRESENT, changed_at=now, external_id=answer, key=new_key))
             case StartEgress(), Egress():
-                self._put(
+                self.put(
                     replace(row, phase=Phase.PRESENT, changed_at=now, external_id=answer, status=EgressStatus.STARTING)
                 )
             case ((DeleteRoom() | DeleteStream() | StopEgress()), _):
-                self._put(replace(row, acked=True))
+                self.put(replace(row, acked=True))
             case ResetKey(), Stream():
-                self._put(replace(row, key_epoch=row.key_epoch + 1, key_stale=False, key=Secret(answer)))
+                self.put(replace(row, key_epoch=row.key_epoch + 1, key_stale=False, key=Secret(answer)))
             case DisableStream(), Stream():
-                self._put(replace(row, disabled=True))
+                self.put(replace(row, disabled=True))
             case SettleRecordings(), Stream():
-                self._put(replace(row, recordings_settled=True))
+                self.put(replace(row, recordings_settled=True))
             case SetLayout(), Egress():
-                self._put(replace(row, layout=self.broadcast.spec.layout))
+                self.put(replace(row, layout=self.broadcast.spec.layout))
             case SetDestinations(), Egress():
                 kept = tuple(name for name in row.destinations if name not in step.remove)
-                self._put(replace(row, destinations=(*kept, *step.add)))
+                self.put(replace(row, destinations=(*kept, *step.add)))
             case _:
                 raise AssertionError(step)
 
@@ -512,9 +396,9 @@ class World(Providers):
             key = (row.kind, row.ordinal)
             id_ = row.external_id or f"{row.kind}-{row.ordinal}"
             if row.phase is not Phase.INTENDED and row.phase is not Phase.UNKNOWN:
-                self._put(replace(row, external_id=id_))
+                self.put(replace(row, external_id=id_))
             else:
-                self._put(row)
+                self.put(row)
             if key not in existing:
                 continue
             match row:

@@ -146,7 +146,7 @@ def test_a_host_who_left_may_come_back_to_a_running_egress() -> None:
 
 
 def test_a_room_nobody_looked_at_is_looked_at() -> None:
-    room = a_room(host_publishing=None, host_since=None, observed_at=None)
+    room = a_room(host_publishing=None, host_since=None, changed_at=T0, observed_at=None)
     assert looks(live(), room, a_stream()) == {(Kind.ROOM, 0)}
     # And when that fails, soon again.
     wait = planned(live(), room, a_stream()).wait_until
@@ -322,13 +322,15 @@ def test_starts_have_a_limit() -> None:
     assert planned(live(), a_room(), a_stream(), *ends, after_s=later).steps == (StartEgress(ordinal=5),)
 
 
-def test_a_failed_start_backs_off_but_failed_stops_do_not_count() -> None:
-    failed = an_egress(phase=Phase.GONE, external_id="", end_seen=True, retry_at=T0 + seconds(4))
-    current = planned(live(), a_room(), a_stream(), failed)
-    assert (current.steps, current.blocked) == ((), "BACK_OFF")
-    assert current.wait_until == T0 + seconds(4)
-    ghost = an_egress(phase=Phase.GONE, end_seen=True, retry_at=T0 + seconds(30))
-    assert planned(live(), a_room(), a_stream(), ghost).steps == (StartEgress(ordinal=1),)
+def test_a_start_backs_off_from_the_last_failure_but_failed_stops_do_not_count() -> None:
+    never_started = an_egress(phase=Phase.GONE, external_id="", end_seen=True, retry_at=T0 + seconds(4))
+    failed_soon = replace(never_started, external_id="e")
+    for last in (never_started, failed_soon):
+        current = planned(live(), a_room(), a_stream(), last)
+        assert (current.steps, current.blocked) == ((), "BACK_OFF")
+        assert current.wait_until == T0 + seconds(4)
+    ghost = an_egress(phase=Phase.GONE, retry_at=T0 + seconds(30))
+    assert planned(live(), a_room(), a_stream(key_epoch=1), ghost).steps == (StartEgress(ordinal=1),)
 
 
 # An egress that does not do its work.

@@ -180,25 +180,23 @@ def check_fenced(resources: list[AnyResource]) -> None:
 
 def check_world(world: World, current: Plan) -> None:
     check_plan(world.broadcast, world.resources, current, world.now)
-    check_looks(world.broadcast, world.resources, world.now, blind=True)
+    check_looks(world.broadcast, world.resources, world.now)
     assert plan(world.broadcast, world.resources, world.now, world.timing) == current
 
 
-def check_looks(broadcast: Broadcast, resources: list[AnyResource], now: datetime, *, blind: bool = False) -> None:
+def check_looks(broadcast: Broadcast, resources: list[AnyResource], now: datetime) -> None:
     wanted = to_observe(broadcast, resources, now, TIMING)
-    rows = {(row.kind, row.ordinal): row for row in resources}
-    assert all(rows[key].phase is not Phase.GONE for key in wanted)
-    if not blind:
-        seen = [
-            replace(row, observed_at=now, host_publishing=bool(row.host_publishing))
-            if isinstance(row, Room) and key in wanted
-            else replace(row, observed_at=now)
-            if key in wanted
-            else row
-            for key, row in rows.items()
-        ]
-        assert to_observe(broadcast, seen, now, TIMING) <= frozenset(rows) - wanted, "a look without an end"
-        assert not to_observe(broadcast, seen, now, TIMING) - wanted
+    seen: list[AnyResource] = []
+    for row in resources:
+        if (row.kind, row.ordinal) not in wanted:
+            seen.append(row)
+            continue
+        assert row.phase is not Phase.GONE
+        looked_at = replace(row, observed_at=now)
+        if isinstance(looked_at, Room) and looked_at.host_publishing is None:
+            looked_at = replace(looked_at, host_publishing=False, host_since=now)
+        seen.append(looked_at)
+    assert not to_observe(broadcast, seen, now, TIMING), "looks without an end"
 
 
 def check_status(broadcast: Broadcast, resources: list[AnyResource], current: Plan) -> None:
