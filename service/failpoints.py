@@ -1,11 +1,17 @@
 """Named points where a test may stop, kill or break the process: `FAILPOINTS=egress.start.after_call=kill9@1,...`.
 
 Actions: `kill9` (SIGKILL to itself), `raise` (an exception), `stop` (SIGSTOP to itself; the test continues it).
-`@n` hits the n-th passing only, 1 by default. Without the variable a point costs one dictionary look-up.
+`@n` hits the n-th passing only, 1 by default; standard error says when. Without the variable a point costs one
+dictionary look-up.
+
+The names are in the order in which a broadcast passes them. `before_intent`, `after_intent`, `before_call`,
+`after_call`, `after_failure` (a call without an answer), `after_record` are the lines between which a step may end;
+`before_call` lies behind the last look at the lease, where nothing but the fence of the resource helps any more.
 """
 
 import os
 import signal
+import sys
 from dataclasses import dataclass
 
 NAMES = (
@@ -13,43 +19,72 @@ NAMES = (
     "api.create.after_commit",
     "api.start.before_commit",
     "api.start.after_commit",
+    "api.update.before_commit",
+    "api.update.after_commit",
+    "api.on_air.before_commit",
+    "api.on_air.after_commit",
     "api.stop.before_commit",
     "api.stop.after_commit",
+    "api.delete.before_commit",
+    "api.delete.after_commit",
+    "webhook.before_wake",
+    "webhook.after_wake",
+    "observer.before_wake",
     "lease.after_claim",
     "lease.before_release",
+    "observe.after_read",
+    "observe.after_record",
+    "status.before_commit",
+    "status.after_commit",
     "room.create.before_intent",
     "room.create.after_intent",
+    "room.create.before_call",
     "room.create.after_call",
     "room.create.after_record",
     "stream.create.before_intent",
     "stream.create.after_intent",
+    "stream.create.before_call",
     "stream.create.after_call",
+    "stream.create.after_failure",
     "stream.create.after_record",
-    "status.before_commit",
-    "status.after_commit",
     "egress.start.before_intent",
     "egress.start.after_intent",
+    "egress.start.before_call",
     "egress.start.after_call",
+    "egress.start.after_failure",
     "egress.start.after_record",
     "key.reset.after_intent",
+    "key.reset.before_call",
     "key.reset.after_call",
+    "key.reset.after_failure",
     "key.reset.after_record",
-    "observe.after_read",
-    "observe.after_record",
+    "write_off.after_record",
+    "destinations.set.after_intent",
+    "destinations.set.before_call",
+    "destinations.set.after_call",
+    "destinations.set.after_record",
+    "layout.set.after_call",
+    "layout.set.after_record",
     "end.after_record",
+    "stream.disable.before_call",
     "stream.disable.after_call",
     "stream.disable.after_record",
     "egress.stop.after_intent",
+    "egress.stop.before_call",
     "egress.stop.after_call",
     "egress.stop.after_record",
     "room.delete.after_intent",
+    "room.delete.before_call",
     "room.delete.after_call",
     "room.delete.after_record",
     "recordings.settle.after_call",
+    "recordings.settle.after_record",
     "stream.delete.after_intent",
+    "stream.delete.before_call",
     "stream.delete.after_call",
     "stream.delete.after_record",
-    "write_off.after_record",
+    "sweep.before_remove",
+    "sweep.after_remove",
 )
 
 
@@ -84,6 +119,8 @@ def failpoint(name: str) -> None:
     armed.left -= 1
     if armed.left != 0:
         return
+    # Not by way of the log: after SIGKILL nobody would write it out.
+    os.write(sys.stderr.fileno(), f"failpoint {name}: {armed.action}\n".encode())
     if armed.action == "raise":
         raise InjectedFailure(name)
     os.kill(os.getpid(), signal.SIGKILL if armed.action == "kill9" else signal.SIGSTOP)

@@ -17,6 +17,7 @@ import structlog
 from service import telemetry
 from service.domain.broadcast import Kind, Phase, StreamStatus
 from service.domain.errors import ProviderError, StoreUnavailable
+from service.failpoints import failpoint
 from service.providers.budget import Bucket, Rank
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class Observer:
         if differ:
             telemetry.DISAGREEMENTS.add(len(differ))
             log.info("observer_disagrees", broadcast_ids=sorted(differ)[:20], count=len(differ))
+            failpoint("observer.before_wake")
             await self._leases.wake(sorted(differ))
         return differ
 

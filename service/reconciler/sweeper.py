@@ -15,6 +15,7 @@ import structlog
 
 from service import telemetry
 from service.domain.errors import ProviderError, StoreUnavailable
+from service.failpoints import failpoint
 from service.providers.budget import Bucket, Rank
 
 if TYPE_CHECKING:
@@ -84,7 +85,9 @@ class Sweeper:
         for kind, external_id, remove, bucket in due[:_PER_ROUND]:
             if await self._providers.budget.take(bucket, Rank.SWEEP) is not None:
                 break
+            failpoint("sweep.before_remove")
             await remove(external_id)
+            failpoint("sweep.after_remove")
             removed += 1
             telemetry.ORPHANS_SWEPT.add(1, {"kind": kind})
             log.warning("orphan_swept", kind=kind, external_id=external_id)

@@ -137,8 +137,10 @@ class Broadcasts:
             if change is not None:
                 await self._write(connection, change, trace_context)
                 await append(connection, broadcast_id, change.events, actor="caller", before=stored)
-            failpoint(f"{point}.before_commit")
-        failpoint(f"{point}.after_commit")
+            if point:
+                failpoint(f"{point}.before_commit")
+        if point:
+            failpoint(f"{point}.after_commit")
         if change is None:
             return stored
         return replace(change.broadcast, update_time=row["read_at"])

@@ -17,6 +17,7 @@ from aiohttp import web
 
 from service import telemetry
 from service.domain.errors import StoreUnavailable
+from service.failpoints import failpoint
 from service.webhooks.verify import from_livekit, from_mux
 
 if TYPE_CHECKING:
@@ -94,7 +95,9 @@ class Intake:
         outcome = "accepted" if broadcast_id else "foreign"
         if broadcast_id:
             try:
+                failpoint("webhook.before_wake")
                 await self._wake([broadcast_id])
+                failpoint("webhook.after_wake")
             except StoreUnavailable:
                 telemetry.WEBHOOKS.add(1, {"provider": provider, "outcome": "not_stored"})
                 return web.Response(status=503, text="try again\n", headers={"Retry-After": "1"})
