@@ -4,14 +4,13 @@ Actions: `kill9` (SIGKILL to itself), `raise` (an exception), `stop` (SIGSTOP to
 `@n` hits the n-th passing only, 1 by default; standard error says when. Without the variable a point costs one
 dictionary look-up.
 
-The names are in the order in which a broadcast passes them. `before_intent`, `after_intent`, `before_call`,
+`before_intent`, `after_intent`, `before_call`,
 `after_call`, `after_failure` (a call without an answer), `after_record` are the lines between which a step may end;
 `before_call` lies behind the last look at the lease, where nothing but the fence of the resource helps any more.
 """
 
 import os
 import signal
-import sys
 from dataclasses import dataclass
 
 NAMES = (
@@ -120,7 +119,7 @@ def failpoint(name: str) -> None:
     if armed.left != 0:
         return
     # Not by way of the log: after SIGKILL nobody would write it out.
-    os.write(sys.stderr.fileno(), f"failpoint {name}: {armed.action}\n".encode())
+    os.write(2, f"failpoint {name}: {armed.action}\n".encode())
     if armed.action == "raise":
         raise InjectedFailure(name)
     os.kill(os.getpid(), signal.SIGKILL if armed.action == "kill9" else signal.SIGSTOP)

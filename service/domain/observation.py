@@ -58,6 +58,8 @@ class _Look:
         return self.now - (resource.observed_at or resource.changed_at) >= seconds(age_s)
 
     def leaving(self, resource: AnyResource) -> bool:
+        if resource.acked and (resource.observed_at is None or resource.observed_at < resource.changed_at):
+            return True
         if not self.older(resource, self.timing.lookup_s):
             return False
         # An egress that never answers a stop: whether it ended is seen in the list only.

@@ -217,7 +217,7 @@ def _one_egress(
 ) -> Learned:
     if seen is None:
         # A list may lag behind a start; records of what has ended vanish after a day.
-        young = now < egress.intended_at + seconds(timing.list_lag_s)
+        young = now < egress.changed_at + seconds(timing.list_lag_s)
         if egress.unresolved or young:
             return Learned(resources=(replace(egress, observed_at=now),))
         gone = replace(egress, phase=Phase.GONE, observed_at=now, changed_at=now, end_seen=True)

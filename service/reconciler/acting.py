@@ -120,16 +120,25 @@ class Actor:
         self._situation = situation
         self._broadcast = situation.broadcast
         self._view = View(situation.resources)
-        self._now = situation.now
+        self._read_at = situation.now
+        self._began = asyncio.get_running_loop().time()
         self._passes = passes
         self._providers = providers
         self._timing = timing
         self._lease = lease
 
+    def _now(self) -> datetime:
+        """The database's time, moved on by our own clock: what a call told is as old as its end, not as its beginning."""
+        return self._read_at + seconds(asyncio.get_running_loop().time() - self._began)
+
     async def carry_out(self, step: Step, *, rank: Rank) -> datetime | None:
         """None: done, whatever came of it. Otherwise when there is a token for it."""
         bucket = bucket_of(step)
         if bucket is not None and (come_back := await self._providers.budget.take(bucket, rank)) is not None:
+            if isinstance(step, DisableStream):
+                # Waiting for a token must not keep the egress running: see the plan of the end.
+                stream = replace(self._stream(step.ordinal), retry_at=come_back)
+                await self._passes.intend(self._claim, stream, self._lease)
             return come_back
         with telemetry.tracer.start_as_current_span(f"step {type(step).__name__}"):
             await self._do(step)
@@ -198,16 +207,18 @@ class Actor:
             code=error.code,
             message=error.message,
             retryable=error.outcome is not Outcome.REFUSED,
-            time=self._now,
+            time=self._now(),
         )
 
     def _retry(self, failures: int, error: ProviderError) -> datetime:
-        return self._now + max(backoff(failures), error.retry_after or timedelta())
+        return self._now() + max(backoff(failures), error.retry_after or timedelta())
 
     async def _create_room(self, step: CreateRoom) -> None:
         failpoint("room.create.before_intent")
         earlier = next((room for room in self._view.rooms if room.ordinal == step.ordinal), None)
-        room = earlier or Room(ordinal=step.ordinal, phase=Phase.INTENDED, intended_at=self._now, changed_at=self._now)
+        room = earlier or Room(
+            ordinal=step.ordinal, phase=Phase.INTENDED, intended_at=self._now(), changed_at=self._now()
+        )
         await self._intend(room, "room.create")
         try:
             seen = await self._providers.rooms.create(
@@ -236,12 +247,12 @@ class Actor:
             phase=Phase.PRESENT,
             external_id=seen.name,
             sid=seen.sid,
-            changed_at=self._now,
+            changed_at=self._now(),
             failures=0,
             retry_at=None,
             host_publishing=seen.publishers > 0,
-            host_since=self._now,
-            observed_at=self._now,
+            host_since=self._now(),
+            observed_at=self._now(),
         )
         await self._passes.record(
             self._claim, [present], events=[Event(reason="ROOM_CREATED", message=seen.sid)], recovered="livekit"
@@ -258,8 +269,8 @@ class Actor:
         stream = Stream(
             ordinal=step.ordinal,
             phase=Phase.INTENDED,
-            intended_at=self._now,
-            changed_at=self._now,
+            intended_at=self._now(),
+            changed_at=self._now(),
             failures=failures,
         )
         await self._intend(stream, "stream.create")
@@ -296,7 +307,7 @@ class Actor:
         failpoint("stream.create.after_call")
         await self._passes.record(
             self._claim,
-            [created_stream(stream, seen, self._now)],
+            [created_stream(stream, seen, self._now())],
             events=[Event(reason="STREAM_CREATED", message=seen.id)],
             recovered="mux",
         )
@@ -367,8 +378,8 @@ class Actor:
         egress = Egress(
             ordinal=step.ordinal,
             phase=Phase.INTENDED,
-            intended_at=self._now,
-            changed_at=self._now,
+            intended_at=self._now(),
+            changed_at=self._now(),
             key_epoch=stream.key_epoch,
             layout=spec.layout,
             destinations=tuple(sorted(name for name in pushes if name)),
@@ -390,8 +401,9 @@ class Actor:
             return
         failpoint("egress.start.after_call")
         started = replace(
-            with_egress(egress, seen, names_of(pushes, self._providers.egresses), self._now),
+            with_egress(egress, seen, names_of(pushes, self._providers.egresses), self._now()),
             phase=Phase.PRESENT,
+            changed_at=self._now(),
             external_id=seen.id,
             status=seen.status if seen.status is not EgressStatus.UNKNOWN else EgressStatus.STARTING,
             destinations=egress.destinations,
@@ -410,6 +422,7 @@ class Actor:
             phase=Phase.UNKNOWN if ambiguous else Phase.GONE,
             # Refused before any worker took it: it cannot publish.
             end_seen=not ambiguous,
+            refused=error.outcome is Outcome.REFUSED,
             failures=failures,
             retry_at=None if ambiguous else self._retry(failures, error),
             error=error.message,
@@ -418,13 +431,17 @@ class Actor:
         room = self._view.room
         if error.outcome is Outcome.MISSING and room is not None:
             # The room is not there: whether it is coming back is for the next look to say.
-            changed.append(replace(room, phase=Phase.UNKNOWN, changed_at=self._now))
+            changed.append(replace(room, phase=Phase.UNKNOWN, changed_at=self._now()))
         await self._passes.record(self._claim, changed, trouble=self._trouble(error))
 
     async def _stop_egress(self, egress: Egress, why: str) -> None:
         leaving = egress
-        if egress.phase is not Phase.DELETING:
-            leaving = replace(egress, phase=Phase.DELETING, changed_at=self._now, acked=False)
+        if egress.phase is not Phase.DELETING or not (egress.acked or egress.failures):
+            # A stop that was intended and never answered, by a pass that was cut off, begins anew: its time to be seen
+            # runs from here.
+            leaving = replace(
+                egress, phase=Phase.DELETING, changed_at=self._now(), acked=False, failures=0, retry_at=None
+            )
         await self._intend(leaving, "egress.stop")
         try:
             await self._providers.egresses.stop(egress.external_id)
@@ -475,7 +492,7 @@ class Actor:
         failpoint("destinations.set.after_call")
         now_has = tuple(sorted({*egress.destinations, *step.add} - {*step.remove}))
         updated = with_egress(
-            replace(egress, pushes=pushes), seen, names_of(pushes, self._providers.egresses), self._now
+            replace(egress, pushes=pushes), seen, names_of(pushes, self._providers.egresses), self._now()
         )
         await self._passes.record(
             self._claim,
@@ -494,7 +511,7 @@ class Actor:
         )
         await self._passes.record(
             self._claim,
-            [replace(resource, phase=Phase.GONE, changed_at=self._now)],
+            [replace(resource, phase=Phase.GONE, changed_at=self._now())],
             events=[Event(reason=f"{step.kind.upper()}_WRITTEN_OFF", message=step.why)],
         )
         failpoint("write_off.after_record")
@@ -510,7 +527,7 @@ class Actor:
     async def _delete(
         self, resource: Room | Stream, call: Callable[[str], Coroutine[Any, Any, None]], point: str, provider: str
     ) -> None:
-        leaving = replace(resource, phase=Phase.DELETING, changed_at=self._now, acked=False)
+        leaving = replace(resource, phase=Phase.DELETING, changed_at=self._now(), acked=False)
         await self._intend(leaving, point)
         try:
             await call(resource.external_id or self._broadcast.id)
