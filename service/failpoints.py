@@ -4,9 +4,9 @@ Actions: `kill9` (SIGKILL to itself), `raise` (an exception), `stop` (SIGSTOP to
 `@n` hits the n-th passing only, 1 by default; standard error says when. Without the variable a point costs one
 dictionary look-up.
 
-`before_intent`, `after_intent`, `before_call`,
-`after_call`, `after_failure` (a call without an answer), `after_record` are the lines between which a step may end;
-`before_call` lies behind the last look at the lease, where nothing but the fence of the resource helps any more.
+A step of the reconciler may end between any two of its lines: `before_intent`, `after_intent`, `before_call` (behind
+the last look at the lease, where nothing but the fence of the resource helps any more), `after_call` or
+`after_failure` (no answer came), `after_record`.
 """
 
 import os

@@ -176,16 +176,20 @@ class Interceptor(grpc.aio.ServerInterceptor):
             try:
                 yield told
             except asyncio.CancelledError:
-                told.code = grpc.StatusCode.CANCELLED
-                raise
+                task = asyncio.current_task()
+                if task is not None and not task.cancelling():
+                    # Nobody cancelled the call: it came from inside, and gRPC would leave the caller without an answer.
+                    _at_fault(told)
+                    log.exception("rpc_failed", method=method, trace_id=told.trace_id)
+                else:
+                    told.code = grpc.StatusCode.CANCELLED
+                    raise
             except ServiceError as error:
                 told.code, told.reason, told.failure = errors.code_of(error), error.reason, errors.status_of(error)
                 if isinstance(error, InvalidField):
                     told.violations = ", ".join(violation.field for violation in error.violations)[:_LOGGED_CHARACTERS]
             except Exception:
-                told.trace_id = telemetry.trace_id() or secrets.token_hex(16)
-                told.code, told.reason = grpc.StatusCode.INTERNAL, errors.INTERNAL
-                told.failure = errors.internal(told.trace_id)
+                _at_fault(told)
                 log.exception("rpc_failed", method=method, trace_id=told.trace_id)
             finally:
                 if streaming:
@@ -196,6 +200,12 @@ class Interceptor(grpc.aio.ServerInterceptor):
                 if told.code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE):
                     span.set_status(Status(StatusCode.ERROR, told.reason))
                 _log(told, context.peer(), streaming=streaming)
+
+
+def _at_fault(told: _Call) -> None:
+    told.trace_id = telemetry.trace_id() or secrets.token_hex(16)
+    told.code, told.reason = grpc.StatusCode.INTERNAL, errors.INTERNAL
+    told.failure = errors.internal(told.trace_id)
 
 
 def _log(told: _Call, peer: str, *, streaming: bool) -> None:

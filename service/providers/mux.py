@@ -3,7 +3,7 @@
 The models lie both ways (a PATCH resets three settings, a missing reconnect_window reads as 60, an unknown enum value
 raises), so bodies are plain dictionaries and answers are read raw. The SDK is synchronous and retries reads by
 itself; here each call is one request on a thread of a pool of its own, with a time limit. A call that is given up
-goes on in its thread: it is AMBIGUOUS.
+goes on in its thread: it is AMBIGUOUS; one that got no thread was not sent.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import asyncio
 import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import mux_python
 import urllib3
@@ -42,6 +42,11 @@ _PAGE = 100
 # Clocks of ours and theirs, when a list is searched back to the time of an intent.
 _SKEW = timedelta(minutes=5)
 _SEARCH_PAGES = 20
+_LONGEST_MESSAGE = 500
+
+_T = TypeVar("_T")
+# What reading an answer of another shape raises; RecursionError is json's for one of 200,000 brackets.
+_UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, OverflowError, OSError, RecursionError)
 
 
 class Mux:
@@ -94,11 +99,11 @@ class Streams:
         self._within_s = min(_WITHIN, longest_call_s)
 
     async def create(self, wanted: StreamWanted) -> StreamSeen:
-        return _stream(await self._data("create_live_stream", self._live.create_live_stream, _body(wanted)))
+        return await self._read("create_live_stream", _stream, self._live.create_live_stream, _body(wanted))
 
     async def get(self, stream_id: str) -> StreamSeen | None:
         try:
-            return _stream(await self._data("get_live_stream", self._live.get_live_stream, stream_id))
+            return await self._read("get_live_stream", _stream, self._live.get_live_stream, stream_id)
         except ProviderError as error:
             if error.outcome is Outcome.MISSING:
                 return None
@@ -151,18 +156,12 @@ class Streams:
                 raise
 
     async def reset_key(self, stream_id: str) -> Secret:
-        return _stream(await self._data("reset_stream_key", self._live.reset_stream_key, stream_id)).key
+        return await self._read("reset_stream_key", _key, self._live.reset_stream_key, stream_id)
 
     async def list_recordings(self, stream_id: str) -> Sequence[Recording]:
-        data = await self._data("list_assets", self._assets.list_assets, limit=_PAGE, live_stream_id=stream_id)
-        assets = sorted(cast("list[dict[str, Any]]", data), key=lambda asset: str(asset.get("created_at", "")))
-        return [
-            Recording(
-                asset_id=asset["id"],
-                playback_id=next((each["id"] for each in asset.get("playback_ids") or ()), ""),
-            )
-            for asset in assets
-        ]
+        return await self._read(
+            "list_assets", _recordings, self._assets.list_assets, limit=_PAGE, live_stream_id=stream_id
+        )
 
     async def delete_recording(self, asset_id: str) -> None:
         try:
@@ -175,22 +174,23 @@ class Streams:
         return Secret(self._ingest_url.replace("{key}", key.reveal()))
 
     async def _list(self, *, page: int, **filters: str) -> list[StreamSeen]:
-        data = await self._data("list_live_streams", self._live.list_live_streams, limit=_PAGE, page=page, **filters)
-        return [_stream(each) for each in cast("list[dict[str, Any]]", data)]
+        return await self._read(
+            "list_live_streams", _streams, self._live.list_live_streams, limit=_PAGE, page=page, **filters
+        )
 
-    async def _data(self, operation: str, method: Callable[..., Any], *args: object, **kwargs: object) -> Any:
-        """The `data` of an answer. What is not JSON with data in it (a proxy's page with status 200) proves nothing."""
+    async def _read(
+        self, operation: str, read: Callable[[Any], _T], method: Callable[..., Any], *args: object, **kwargs: object
+    ) -> _T:
+        """What *read* makes of the `data` of an answer. One that cannot be read (a proxy's page with status 200)
+        proves nothing.
+        """
         raw = await self._call(operation, method, *args, **kwargs)
         try:
-            data: Any = json.loads(raw)["data"]
-            well_formed = isinstance(cast("object", data), list) or bool(data["id"])
-        except (ValueError, KeyError, TypeError):
-            well_formed, data = False, None
-        if not well_formed:
+            return read(json.loads(raw)["data"])
+        except _UNREADABLE:
             raise ProviderError(
                 "the answer is not what Mux answers", provider="mux", operation=operation, outcome=Outcome.AMBIGUOUS
-            )
-        return data
+            ) from None
 
     async def _call(self, operation: str, method: Callable[..., Any], *args: object, **kwargs: object) -> bytes:
         def request() -> bytes:
@@ -201,8 +201,20 @@ class Streams:
             return b"" if response is None else response.data
 
         with observed("mux", operation, lambda raised: _failure(operation, raised)):
-            async with asyncio.timeout(self._within_s):
-                return await asyncio.get_running_loop().run_in_executor(self._threads, request)
+            call = self._threads.submit(request)
+            try:
+                async with asyncio.timeout(self._within_s):
+                    return await asyncio.wrap_future(call)
+            except TimeoutError:
+                if not call.cancel():
+                    raise
+                raise ProviderError(
+                    "no thread was free in time",
+                    provider="mux",
+                    operation=operation,
+                    outcome=Outcome.NOT_SENT,
+                    code="busy",
+                ) from None
 
 
 def _failure(operation: str, raised: Exception) -> ProviderError | None:
@@ -227,7 +239,9 @@ def _failure(operation: str, raised: Exception) -> ProviderError | None:
             outcome, message = Outcome.AMBIGUOUS, "an answer that is not Mux's"
         case _:
             return None
-    return ProviderError(telemetry.redact(message), provider="mux", operation=operation, outcome=outcome, code=code)
+    # Cut after, so that no half of a secret is too short to be recognised.
+    message = telemetry.redact(message)[:_LONGEST_MESSAGE]
+    return ProviderError(message, provider="mux", operation=operation, outcome=outcome, code=code)
 
 
 def _outcome(status: int) -> Outcome:
@@ -250,9 +264,10 @@ def _message(body: object) -> str:
     try:
         parsed = json.loads(text)
         messages = parsed["errors"] if "errors" in parsed else parsed["error"]["messages"]
-        return "; ".join(str(message) for message in messages)
-    except (ValueError, KeyError, TypeError):
-        return text[:200]
+        text = messages if isinstance(messages, str) else "; ".join(str(message) for message in messages)
+    except _UNREADABLE:
+        pass
+    return text
 
 
 def _body(wanted: StreamWanted) -> dict[str, Any]:
@@ -294,8 +309,8 @@ def _stream(data: dict[str, Any]) -> StreamSeen:
     """Keys that are unset are absent, so everything but the id may be."""
     playback = data.get("playback_ids") or ()
     return StreamSeen(
-        id=data["id"],
-        tag=data.get("passthrough") or "",
+        id=_id(data),
+        tag=str(data.get("passthrough") or ""),
         status=_STATUSES.get(data.get("status", ""), StreamStatus.UNKNOWN),
         created_at=datetime.fromtimestamp(int(data.get("created_at") or 0), UTC),
         key=Secret(data.get("stream_key") or ""),
@@ -310,3 +325,38 @@ def _stream(data: dict[str, Any]) -> StreamSeen:
             for target in data.get("simulcast_targets") or ()
         ),
     )
+
+
+def _streams(data: list[dict[str, Any]]) -> list[StreamSeen]:
+    return [_stream(each) for each in _several(data)]
+
+
+def _key(data: dict[str, Any]) -> Secret:
+    key = _stream(data).key
+    if not key:
+        raise ValueError("no key")
+    return key
+
+
+def _recordings(data: list[dict[str, Any]]) -> list[Recording]:
+    assets = sorted(_several(data), key=lambda asset: str(asset.get("created_at", "")))
+    return [
+        Recording(
+            asset_id=_id(asset),
+            playback_id=next((each["id"] for each in asset.get("playback_ids") or ()), ""),
+        )
+        for asset in assets
+    ]
+
+
+def _several(data: object) -> list[dict[str, Any]]:
+    if not isinstance(data, list):
+        raise TypeError("not a list")
+    return cast("list[dict[str, Any]]", data)
+
+
+def _id(data: dict[str, Any]) -> str:
+    id = data["id"]
+    if not isinstance(id, str) or not id:
+        raise ValueError("no id")
+    return id

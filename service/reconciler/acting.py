@@ -128,7 +128,7 @@ class Actor:
         self._lease = lease
 
     def _now(self) -> datetime:
-        """The database's time, moved on by our own clock: what a call told is as old as its end, not as its beginning."""
+        """The database's time, moved on by our own clock: what a call told is as old as its end."""
         return self._read_at + seconds(asyncio.get_running_loop().time() - self._began)
 
     async def carry_out(self, step: Step, *, rank: Rank) -> datetime | None:

@@ -217,4 +217,9 @@ def _differences(before: Status, after: Status) -> str:
     ]
     if before.last_error != after.last_error and after.last_error is not None:
         changed.append(f"{after.last_error.provider}: {after.last_error.message}")
-    return ", ".join(changed)
+    others = [
+        name
+        for name in ("playback_id", "destinations", "room_sid", "egress_id", "stream_id", "asset_id", "recordings")
+        if getattr(before, name) != getattr(after, name)
+    ]
+    return ", ".join(changed + others)

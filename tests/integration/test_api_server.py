@@ -53,6 +53,27 @@ async def test_a_fault_of_ours_tells_nothing_but_its_trace(stage: Stage, monkeyp
     assert (await refused(stage.stub.IssueHostAccess(issue))).info.metadata["trace_id"] != trace
 
 
+async def test_a_cancellation_from_inside_is_a_fault_and_one_from_outside_none(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await stage.create("show-1")
+    start = rpc.StartBroadcastRequest(broadcast_id="show-1", wait=seconds(30))
+    with capture_logs() as logs:
+        call = stage.stub.StartBroadcast(start)
+        await eventually(lambda: stage.woken)
+        call.cancel()
+        await eventually(lambda: [entry["code"] for entry in logs if entry["event"] == "rpc"] == ["CANCELLED"])
+    # What was asked for is stored all the same.
+    assert (await stage.get("show-1")).status.target_state == pb.BROADCAST_STATE_LIVE
+
+    async def cancelled(_: str) -> Any:
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(stage.broadcasts, "get", cancelled)
+    refusal = await refused(stage.stub.GetBroadcast(rpc.GetBroadcastRequest(broadcast_id="show-1"), timeout=5))
+    assert refusal.reason == "INTERNAL"
+
+
 async def test_the_trace_goes_on_with_the_work(stage: Stage) -> None:
     await stage.create("show-1")
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"

@@ -142,7 +142,7 @@ class BroadcastClient:
 
     async def list(
         self,
-        filter: BroadcastFilter | None = None,  # noqa: A002 - the name in the contract
+        filter: BroadcastFilter | None = None,
         *,
         page_size: int = 0,
         page_token: str = "",
@@ -154,7 +154,7 @@ class BroadcastClient:
 
     async def list_all(
         self,
-        filter: BroadcastFilter | None = None,  # noqa: A002 - the name in the contract
+        filter: BroadcastFilter | None = None,
         *,
         page_size: int = 0,
     ) -> AsyncIterator[Broadcast]:
@@ -334,7 +334,7 @@ class BroadcastClient:
 
     def watch(
         self,
-        filter: BroadcastFilter | None = None,  # noqa: A002 - the name in the contract
+        filter: BroadcastFilter | None = None,
         *,
         resume_token: str = "",
         heartbeat_interval: Seconds = 15.0,

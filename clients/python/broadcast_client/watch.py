@@ -101,7 +101,7 @@ class Watch:
         self,
         open_stream: _Open,
         *,
-        filter: BroadcastFilter,  # noqa: A002 - the name in the contract
+        filter: BroadcastFilter,
         resume_token: str,
         heartbeat_interval: Seconds,
         policy: RetryPolicy,

@@ -1,0 +1,240 @@
+"""Where the service is broken: every failpoint, what is interrupted there, and the way a broadcast has to go to meet it."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Mode(StrEnum):
+    """What happens to the process that meets the point; the names of `service.failpoints`."""
+
+    KILL = "kill9"
+    """It is gone; a supervisor starts it again."""
+    RAISE = "raise"
+    """It lives on."""
+    STOP = "stop"
+    """It stands still past its lease while a second replica runs, and then goes on as if nothing had been."""
+
+
+class Path(StrEnum):
+    """What happens besides the crash."""
+
+    PLAIN = "plain"
+    START_REFUSED = "start without an answer and without effect"
+    START_LOST = "start without an answer and with effect"
+    STREAM_LOST = "live stream without an answer and with effect"
+    STREAM_LATE = "live stream that comes after it was given up"
+    RESET_LOST = "start without an answer, then a key reset without an answer and with effect"
+    FAILED_EGRESS = "the egress fails on air"
+    NO_HOST = "nobody comes"
+    MANUAL = "the host is taken on air by hand"
+    CHANGED = "layout and destinations are changed on air"
+    DELETED = "it is deleted in the end"
+
+
+class Stage(StrEnum):
+    """When the point is met, and what is wanted from then on."""
+
+    UP = "up"
+    """Before or while it is on air, and it is to be on air."""
+    CUT = "cut"
+    """Before it is on air, and StopBroadcast comes at once: it is to end, and the process that stood still comes back
+    when it has.
+    """
+    DOWN = "down"
+    """While it is taken down."""
+
+
+class Armed(StrEnum):
+    """From when on the point is armed: passings before do not count."""
+
+    START = "start"
+    HOST = "before the host comes"
+    STOP = "before the stop"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    name: str
+    what: str
+    """What is interrupted there."""
+    path: Path = Path.PLAIN
+    stage: Stage = Stage.UP
+    armed: Armed = Armed.START
+    passing: int = 1
+    webhooks: bool = True
+
+    @property
+    def id(self) -> str:
+        parts = [self.name]
+        if self.passing > 1:
+            parts.append(f"@{self.passing}")
+        if self.stage is Stage.CUT:
+            parts.append("+stop")
+        if self.armed is Armed.STOP:
+            parts.append("+ending")
+        if self.armed is Armed.HOST:
+            parts.append("+adopting")
+        return "".join(parts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    point: Point
+    mode: Mode
+
+    @property
+    def id(self) -> str:
+        return f"{self.point.id}-{self.mode}"
+
+
+def _up(name: str, what: str, path: Path = Path.PLAIN, *, webhooks: bool = True) -> Point:
+    return Point(name=name, what=what, path=path, webhooks=webhooks)
+
+
+def _down(name: str, what: str, path: Path = Path.PLAIN) -> Point:
+    return Point(name=name, what=what, path=path, stage=Stage.DOWN)
+
+
+def _cut(name: str, what: str, path: Path = Path.PLAIN) -> Point:
+    return Point(name=name, what=f"{what}, and it is stopped at once", path=path, stage=Stage.CUT)
+
+
+def _ending(name: str, what: str) -> Point:
+    return Point(name=name, what=f"{what}, while it is taken down", stage=Stage.DOWN, armed=Armed.STOP)
+
+
+POINTS: tuple[Point, ...] = (
+    _up("api.create.before_commit", "CreateBroadcast, before its transaction commits"),
+    _up("api.create.after_commit", "CreateBroadcast, stored and not answered"),
+    _up("api.start.before_commit", "StartBroadcast, before its transaction commits"),
+    _up("api.start.after_commit", "StartBroadcast, stored and not answered"),
+    _up("lease.after_claim", "a pass, claimed and not begun"),
+    _up("room.create.before_intent", "the room, before its intent is stored"),
+    _up("room.create.after_intent", "the room, intended"),
+    _up("room.create.before_call", "the room, intended, behind the last look at the lease"),
+    _cut("room.create.before_call", "the room, intended, behind the last look at the lease"),
+    _up("room.create.after_call", "the room, created and not recorded"),
+    _cut("room.create.after_call", "the room, created and not recorded"),
+    _up("room.create.after_record", "the room, recorded"),
+    _up("stream.create.before_intent", "the live stream, before its intent is stored"),
+    _up("stream.create.after_intent", "the live stream, intended"),
+    _up("stream.create.before_call", "the live stream, intended, behind the last look at the lease"),
+    _cut("stream.create.before_call", "the live stream, intended, behind the last look at the lease"),
+    _up("stream.create.after_call", "the live stream, created and not recorded"),
+    _cut("stream.create.after_call", "the live stream, created and not recorded"),
+    _up("stream.create.after_failure", "the live stream, created without an answer", Path.STREAM_LOST),
+    _up("stream.create.after_record", "the live stream, recorded"),
+    Point(
+        name="observe.after_read",
+        what="a look that finds the live stream of a create without an answer",
+        path=Path.STREAM_LOST,
+        passing=1,
+    ),
+    Point(
+        name="observe.after_record",
+        what="a pass that has adopted the live stream of a create without an answer",
+        path=Path.STREAM_LOST,
+        passing=1,
+    ),
+    _up("status.before_commit", "the first record of a pass, before its transaction commits"),
+    Point(name="status.before_commit", what="the second record of a pass, before its commit", passing=2),
+    _up("status.after_commit", "the first record of a pass, committed"),
+    Point(name="status.after_commit", what="the second record of a pass, committed", passing=2),
+    _up("lease.before_release", "a pass, done, before it gives its lease back"),
+    Point(name="lease.before_release", what="the second pass, before it gives its lease back", passing=2),
+    _up("webhook.before_wake", "a webhook, received and not acted upon"),
+    _up("webhook.after_wake", "a webhook, acted upon and not answered"),
+    _up("observer.before_wake", "the observer, which has seen a host and not said so", webhooks=False),
+    _up("egress.start.before_intent", "the egress, before its intent is stored"),
+    _up("egress.start.after_intent", "the egress, intended"),
+    _up("egress.start.before_call", "the egress, intended, behind the last look at the lease"),
+    _cut("egress.start.before_call", "the egress, intended, behind the last look at the lease"),
+    _up("egress.start.after_call", "the egress, started and not recorded"),
+    _cut("egress.start.after_call", "the egress, started and not recorded"),
+    _up("egress.start.after_failure", "the egress, started without an answer", Path.START_LOST),
+    _up("egress.start.after_record", "the egress, recorded"),
+    Point(
+        name="observe.after_read",
+        what="a look that finds the egress of a start without an answer",
+        path=Path.START_LOST,
+        armed=Armed.HOST,
+        passing=2,
+        webhooks=False,
+    ),
+    Point(
+        name="observe.after_record",
+        what="a pass that has adopted the egress of a start without an answer",
+        path=Path.START_LOST,
+        armed=Armed.HOST,
+        passing=2,
+        webhooks=False,
+    ),
+    _up("key.reset.after_intent", "the fence of a start without an answer, intended", Path.START_REFUSED),
+    _up("key.reset.before_call", "the fence, intended, behind the last look at the lease", Path.START_REFUSED),
+    _cut("key.reset.before_call", "the fence, intended, behind the last look at the lease", Path.START_REFUSED),
+    _up("key.reset.after_call", "the fence: the key is new, and nobody has written it down", Path.START_REFUSED),
+    _cut("key.reset.after_call", "the fence: the key is new, and nobody has written it down", Path.START_REFUSED),
+    _up("key.reset.after_failure", "the fence: the key is new, and nobody was told", Path.RESET_LOST),
+    _up("key.reset.after_record", "the fence, recorded", Path.START_REFUSED),
+    Point(
+        name="egress.start.before_call",
+        what="the start after the fence, behind the last look at the lease",
+        path=Path.START_REFUSED,
+        passing=2,
+    ),
+    Point(
+        name="egress.start.after_call",
+        what="the start after the fence, not recorded",
+        path=Path.START_REFUSED,
+        passing=2,
+    ),
+    _up("write_off.after_record", "an egress that no list showed, given up", Path.START_REFUSED),
+    _up("sweep.before_remove", "the sweeper, about to remove a live stream that came too late", Path.STREAM_LATE),
+    _up("sweep.after_remove", "the sweeper, which has removed it", Path.STREAM_LATE),
+    _up("api.on_air.before_commit", "SetOnAir, before its transaction commits", Path.MANUAL),
+    _up("api.on_air.after_commit", "SetOnAir, stored and not answered", Path.MANUAL),
+    _up("api.update.before_commit", "UpdateBroadcast, before its transaction commits", Path.CHANGED),
+    _up("api.update.after_commit", "UpdateBroadcast, stored and not answered", Path.CHANGED),
+    _up("destinations.set.after_intent", "a further destination, intended", Path.CHANGED),
+    _up("destinations.set.before_call", "a further destination, behind the last look at the lease", Path.CHANGED),
+    _up("destinations.set.after_call", "a further destination, added and not recorded", Path.CHANGED),
+    _up("destinations.set.after_record", "a further destination, recorded", Path.CHANGED),
+    _up("layout.set.after_call", "a new layout, set and not recorded", Path.CHANGED),
+    _up("layout.set.after_record", "a new layout, recorded", Path.CHANGED),
+    Point(
+        name="egress.start.after_intent",
+        what="the replacement of an egress that failed on air, intended",
+        path=Path.FAILED_EGRESS,
+        passing=2,
+    ),
+    _down("end.after_record", "the end for want of a host, recorded", Path.NO_HOST),
+    _down("api.stop.before_commit", "StopBroadcast, before its transaction commits"),
+    _down("api.stop.after_commit", "StopBroadcast, stored and not answered"),
+    _ending("lease.after_claim", "a pass, claimed and not begun"),
+    _down("stream.disable.before_call", "the live stream, about to be disabled"),
+    _down("stream.disable.after_call", "the live stream, disabled and not recorded"),
+    _down("stream.disable.after_record", "the live stream, disabled"),
+    _down("egress.stop.after_intent", "the stop of the egress, intended"),
+    _down("egress.stop.before_call", "the stop of the egress, behind the last look at the lease"),
+    _down("egress.stop.after_call", "the egress, told to stop, not recorded"),
+    _down("egress.stop.after_record", "the egress, told to stop"),
+    _down("room.delete.after_intent", "the deletion of the room, intended"),
+    _down("room.delete.before_call", "the deletion of the room, behind the last look at the lease"),
+    _down("room.delete.after_call", "the room, deleted and not recorded"),
+    _down("room.delete.after_record", "the room, deleted, its absence not yet seen"),
+    _down("recordings.settle.after_call", "the recordings, deleted and not recorded"),
+    _down("recordings.settle.after_record", "the recordings, settled"),
+    _down("stream.delete.after_intent", "the deletion of the live stream, intended"),
+    _down("stream.delete.before_call", "the deletion of the live stream, behind the last look at the lease"),
+    _down("stream.delete.after_call", "the live stream, deleted and not recorded"),
+    _down("stream.delete.after_record", "the live stream, deleted, its absence not yet seen"),
+    _ending("observe.after_read", "a look at what is leaving"),
+    _ending("observe.after_record", "a look at what is leaving, recorded"),
+    _ending("status.before_commit", "the first record of a pass, before its transaction commits"),
+    _ending("status.after_commit", "the first record of a pass, committed"),
+    _ending("lease.before_release", "a pass, done, before it gives its lease back"),
+    _down("api.delete.before_commit", "DeleteBroadcast, before its transaction commits", Path.DELETED),
+    _down("api.delete.after_commit", "DeleteBroadcast, stored and not answered", Path.DELETED),
+)
+
+CASES: tuple[Case, ...] = tuple(Case(point=point, mode=mode) for point in POINTS for mode in Mode)
