@@ -19,7 +19,7 @@ from service.domain.errors import StoreUnavailable
 from service.providers.budget import Budget
 from service.providers.livekit import LiveKit
 from service.providers.mux import Mux
-from service.reconciler.acting import Providers
+from service.reconciler.acting import Providers, room_wanted
 from service.reconciler.loop import Loop
 from service.reconciler.observer import Observer
 from service.reconciler.steps import Reconciler, derive
@@ -69,6 +69,7 @@ async def run(settings: Settings, *, stop: asyncio.Event, started: Callable[[Por
         passes = Passes(database, rows, derive=derive(settings.timing))
         census = Census(database)
 
+        tag = f"bs1:{settings.environment}:"
         # A call that outlives its lease would be found going on by another replica.
         longest_call = settings.lease * 0.75
         livekit = LiveKit(
@@ -77,6 +78,7 @@ async def run(settings: Settings, *, stop: asyncio.Event, started: Callable[[Por
             api_secret=settings.livekit_api_secret,
             public_url=settings.livekit_public_url,
             longest_call=longest_call,
+            room_of=lambda name: room_wanted(name, tag, settings.timing),
         )
         resources.push_async_callback(livekit.close)
         mux = Mux(
@@ -87,7 +89,6 @@ async def run(settings: Settings, *, stop: asyncio.Event, started: Callable[[Por
             longest_call=longest_call,
         )
         resources.push_async_callback(mux.close)
-        tag = f"bs1:{settings.environment}:"
         providers = Providers(
             rooms=livekit.rooms,
             egresses=livekit.egresses,

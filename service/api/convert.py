@@ -215,7 +215,7 @@ def _status_message(broadcast: Broadcast, playback_base_url: str) -> pb.Broadcas
         conditions=[_condition_message(condition) for condition in status.conditions],
         on_air=broadcast.on_air,
         destinations=_destination_messages(broadcast),
-        next_attempt_time=_time(status.next_attempt_time),
+        next_attempt_time=_time(broadcast.due_at or status.next_attempt_time),
         start_time=_time(broadcast.start_time),
         live_time=_time(broadcast.live_time),
         end_time=_time(broadcast.end_time),

@@ -396,6 +396,8 @@ class Broadcast:
     end_time: datetime | None = None
     dirty_at: datetime | None = None
     """Somebody saw the providers disagree with what is stored: look again at what was not looked at since."""
+    due_at: datetime | None = None
+    """When it is looked at again by itself. None: at rest, or being worked on."""
     destination_keys: dict[str, Secret] = field(default_factory=dict[str, Secret])
     """Stream keys of the destinations by name. Empty in what was read for a caller."""
     deleted: bool = False

@@ -16,6 +16,7 @@
     └── ShuttingDown
 
     ProviderError                 a call to a provider did not succeed; never leaves the reconciler
+    Overtaken                     the callers want something else by now; plan again
     LeaseLost                     another replica has the broadcast now; stop at once
 
 `ServiceError.reason` is a value of the proto enum ErrorReason without its prefix; a test keeps the two sets equal.
@@ -145,6 +146,10 @@ class ProviderError(Exception):
         self.message = message
         """Without secrets: adapters redact before they raise."""
         self.retry_after = retry_after
+
+
+class Overtaken(Exception):
+    """The callers want something else than what the step was planned for: plan again."""
 
 
 class LeaseLost(Exception):

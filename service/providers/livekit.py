@@ -25,7 +25,7 @@ from service.domain.secret import Secret
 from service.providers.calls import observed
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
 _OUTCOMES = {
     "unavailable": Outcome.UNAVAILABLE,
@@ -52,9 +52,17 @@ class LiveKit:
     """The connection; `rooms`, `egresses` and `tokens` are what it is for."""
 
     def __init__(
-        self, *, url: str, api_key: str, api_secret: Secret, longest_call: timedelta, public_url: str = ""
+        self,
+        *,
+        url: str,
+        api_key: str,
+        api_secret: Secret,
+        longest_call: timedelta,
+        room_of: Callable[[str], RoomWanted] | None = None,
+        public_url: str = "",
     ) -> None:
-        """*longest_call* ends inside a lease. *public_url*: what browsers connect to, where it is not *url*.
+        """*longest_call* ends inside a lease. *room_of*: the room of a name, see `Tokens`. *public_url*: what browsers
+        connect to, where it is not *url*.
 
         To be built inside a running event loop.
         """
@@ -62,7 +70,7 @@ class LiveKit:
         calls = _Calls(longest_call.total_seconds())
         self.rooms = Rooms(self._api, calls)
         self.egresses = Egresses(self._api, calls)
-        self.tokens = Tokens(public_url or re.sub("^http", "ws", url), api_key, api_secret)
+        self.tokens = Tokens(public_url or re.sub("^http", "ws", url), api_key, api_secret, room_of)
 
     async def close(self) -> None:
         await self._api.aclose()
@@ -234,8 +242,14 @@ class Egresses:
 
 
 class Tokens:
-    def __init__(self, url: str, api_key: str, api_secret: Secret) -> None:
+    def __init__(
+        self, url: str, api_key: str, api_secret: Secret, room_of: Callable[[str], RoomWanted] | None = None
+    ) -> None:
+        """*room_of*: a host who enters before the room was made makes it, with the server's defaults; a token can
+        carry ours instead (livekit/livekit pkg/service/utils.go). Nothing secret may be in it: browsers can read it.
+        """
         self._url = url
+        self._room_of = room_of
         self._key = api_key
         self._secret = api_secret
 
@@ -259,7 +273,7 @@ class Tokens:
             hidden=False,
         )
         token = (
-            api.AccessToken(self._key, self._secret.reveal())
+            self._token(room_name)
             .with_identity(identity)
             .with_name(display_name)
             .with_ttl(ttl)
@@ -267,6 +281,20 @@ class Tokens:
             .to_jwt()
         )
         return HostToken(livekit_url=self._url, token=Secret(token), expire_time=expires)
+
+    def _token(self, room_name: str) -> api.AccessToken:
+        token = api.AccessToken(self._key, self._secret.reveal())
+        if self._room_of is None:
+            return token
+        room = self._room_of(room_name)
+        return token.with_room_config(
+            api.RoomConfiguration(
+                name=room.name,
+                metadata=room.tag,
+                empty_timeout=int(room.empty_timeout.total_seconds()),
+                departure_timeout=int(room.departure_timeout.total_seconds()),
+            )
+        )
 
 
 def _room(room: api.Room) -> RoomSeen:

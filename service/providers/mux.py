@@ -356,7 +356,7 @@ def _several(data: object) -> list[dict[str, Any]]:
 
 
 def _id(data: dict[str, Any]) -> str:
-    id = data["id"]
-    if not isinstance(id, str) or not id:
+    found = data["id"]
+    if not isinstance(found, str) or not found:
         raise ValueError("no id")
-    return id
+    return found

@@ -9,6 +9,7 @@ What a call's failure means for its resource is decided here and nowhere else:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -28,7 +29,7 @@ from service.domain.broadcast import (
     Stream,
     seconds,
 )
-from service.domain.errors import LeaseLost, Outcome, ProviderError
+from service.domain.errors import LeaseLost, Outcome, Overtaken, ProviderError
 from service.domain.lifecycle import Event
 from service.domain.plan import View
 from service.domain.ports import EgressWanted, Push, Relay, RoomWanted, StreamWanted
@@ -86,6 +87,16 @@ def names_of(pushes: Mapping[str, Secret], egresses: Egresses) -> dict[str, str]
     return {egresses.address_of(Push(name=name, url=url)): name for name, url in pushes.items()}
 
 
+def room_wanted(broadcast_id: str, tag: str, timing: Timing) -> RoomWanted:
+    """The room must outlive our own patience, or it would close under a host who comes late."""
+    return RoomWanted(
+        name=broadcast_id,
+        tag=f"{tag}{broadcast_id}",
+        empty_timeout=seconds(timing.host_wait_s + 60),
+        departure_timeout=seconds(timing.host_return_s + 60),
+    )
+
+
 def backoff(failures: int) -> timedelta:
     """Exponential from 1 s to 60 s, with jitter so that what failed together does not come back together."""
     return seconds(min(2.0 ** max(failures - 1, 0), 60.0) * random.uniform(0.75, 1.25))
@@ -140,7 +151,7 @@ class Actor:
                 stream = replace(self._stream(step.ordinal), retry_at=come_back)
                 await self._passes.intend(self._claim, stream, self._lease)
             return come_back
-        with telemetry.tracer.start_as_current_span(f"step {type(step).__name__}"):
+        with telemetry.tracer.start_as_current_span(f"step {type(step).__name__}"), contextlib.suppress(Overtaken):
             await self._do(step)
         return None
 
@@ -194,7 +205,9 @@ class Actor:
         """
         loop = asyncio.get_running_loop()
         began = loop.time()
-        await self._passes.intend(self._claim, resource, self._lease)
+        # A stop that was committed since the plan was made must not be followed by a create.
+        planned_for = self._broadcast.target if resource.phase is Phase.INTENDED else None
+        await self._passes.intend(self._claim, resource, self._lease, planned_for=planned_for)
         failpoint(f"{point}.after_intent")
         if loop.time() - began > self._lease.total_seconds() / 2:
             raise LeaseLost(self._claim.broadcast_id)
@@ -222,13 +235,7 @@ class Actor:
         await self._intend(room, "room.create")
         try:
             seen = await self._providers.rooms.create(
-                RoomWanted(
-                    name=self._broadcast.id,
-                    tag=f"{self._providers.tag}{self._broadcast.id}",
-                    # The room must outlive our own patience, or it would close under a host who comes late.
-                    empty_timeout=seconds(self._timing.host_wait_s + 60),
-                    departure_timeout=seconds(self._timing.host_return_s + 60),
-                )
+                room_wanted(self._broadcast.id, self._providers.tag, self._timing)
             )
         except ProviderError as error:
             ambiguous = error.outcome is Outcome.AMBIGUOUS

@@ -97,10 +97,13 @@ class Sweeper:
         if await self._providers.budget.take(Bucket.LIVEKIT, Rank.SWEEP) is not None:
             return []
         tag = self._providers.tag
-        rooms = [room for room in await self._providers.rooms.list() if room.tag == f"{tag}{room.name}"]
+        # One without any mark was made by a token that somebody kept: it is ours if its broadcast is, and is over.
+        rooms = [room for room in await self._providers.rooms.list() if room.tag in ("", f"{tag}{room.name}")]
         exist, over = await self._census.over([room.name for room in rooms])
         return [
-            room.name for room in rooms if (room.name not in exist or room.name in over) and self._old(room.created_at)
+            room.name
+            for room in rooms
+            if (room.name in over or (room.tag and room.name not in exist)) and self._old(room.created_at)
         ]
 
     async def _egresses(self) -> list[str]:

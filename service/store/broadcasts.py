@@ -143,7 +143,8 @@ class Broadcasts:
             failpoint(f"{point}.after_commit")
         if change is None:
             return stored
-        return replace(change.broadcast, update_time=row["read_at"])
+        due_at = row["read_at"] if change.wake else stored.due_at
+        return replace(change.broadcast, update_time=row["read_at"], due_at=due_at)
 
     async def _write(self, connection: Connection, change: Change, trace_context: str | None) -> None:
         new = change.broadcast

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from service.domain.broadcast import AnyResource, Broadcast, EndReason, ProviderTrouble, State, Status, Target
-from service.domain.errors import LeaseLost
+from service.domain.errors import LeaseLost, Overtaken
 from service.domain.lifecycle import Event
 from service.domain.status import same_but_for_time
 from service.failpoints import failpoint
@@ -76,20 +76,25 @@ class Passes:
                 now=row["read_at"],
             )
 
-    async def intend(self, claim: Claim, resource: AnyResource, lease: timedelta) -> None:
-        """Commit that a call is about to be made, and renew the lease to cover it."""
+    async def intend(
+        self, claim: Claim, resource: AnyResource, lease: timedelta, *, planned_for: Target | None = None
+    ) -> None:
+        """Commit that a call is about to be made, and renew the lease to cover it.
+
+        *planned_for*: raises Overtaken where the callers want something else by now.
+        """
         async with self._database.transaction() as connection:
-            if (
-                await connection.fetchval(
-                    "UPDATE broadcast SET lease_until = greatest(lease_until, now() + $3::interval) "
-                    "WHERE id = $1 AND fence = $2 RETURNING true",
-                    claim.broadcast_id,
-                    claim.fence,
-                    lease,
-                )
-                is None
-            ):
+            target = await connection.fetchval(
+                "UPDATE broadcast SET lease_until = greatest(lease_until, now() + $3::interval) "
+                "WHERE id = $1 AND fence = $2 RETURNING target",
+                claim.broadcast_id,
+                claim.fence,
+                lease,
+            )
+            if target is None:
                 raise LeaseLost(claim.broadcast_id)
+            if planned_for is not None and target != planned_for:
+                raise Overtaken(claim.broadcast_id)
             await self._upsert(connection, claim.broadcast_id, resource)
 
     async def record(
