@@ -94,7 +94,8 @@ def _failure(operation: str, raised: Exception) -> ProviderError | None:
     code, message = type(raised).__name__, str(raised)
     match raised:
         case api.ServerError():
-            code, message = raised.code, raised.message
+            # Whatever stands in front of LiveKit has JSON of its own, such as {"code": 502}.
+            code, message = str(raised.code), str(raised.message)
             outcome = _OUTCOMES.get(code, Outcome.AMBIGUOUS)
             if raised.status in (401, 403):
                 # A wrong API key is answered in plain text, which the SDK calls "unknown".
@@ -106,11 +107,20 @@ def _failure(operation: str, raised: Exception) -> ProviderError | None:
             outcome, message = Outcome.NOT_SENT, "cannot connect"
         case TimeoutError():
             code, outcome, message = "timeout", Outcome.AMBIGUOUS, "no answer in time"
-        case aiohttp.ClientError() | DecodeError() | OSError():
+        case aiohttp.ClientError() | DecodeError() | OSError() | AttributeError():
+            # AttributeError: the SDK takes an error's body for an object when it is a list, a number or null.
             outcome = Outcome.AMBIGUOUS
         case _:
             return None
     return ProviderError(telemetry.redact(message), provider="livekit", operation=operation, outcome=outcome, code=code)
+
+
+def _not_empty(identifier: str, operation: str) -> None:
+    """An empty body is a valid message of every type, and not what LiveKit answers to a write."""
+    if not identifier:
+        raise ProviderError(
+            "an empty answer", provider="livekit", operation=operation, outcome=Outcome.AMBIGUOUS, code="empty"
+        )
 
 
 class Rooms:
@@ -132,6 +142,7 @@ class Rooms:
                 )
             ),
         )
+        _not_empty(room.name, "CreateRoom")
         return _room(room)
 
     async def get(self, name: str) -> RoomSeen | None:
@@ -187,6 +198,7 @@ class Egresses:
                 )
             ),
         )
+        _not_empty(info.egress_id, "StartRoomCompositeEgress")
         return _egress(info)
 
     async def list_room(self, room_name: str) -> Sequence[EgressSeen]:
@@ -228,6 +240,7 @@ class Egresses:
                 )
             ),
         )
+        _not_empty(info.egress_id, "UpdateStream")
         return _egress(info)
 
     def address_of(self, push: Push) -> str:

@@ -36,7 +36,7 @@ WITH moved AS (UPDATE head SET revision = revision + cardinality($2::text[]) RET
 INSERT INTO event (revision, broadcast_id, reason, message, actor, state, snapshot, previous)
 SELECT moved.revision - cardinality($2::text[]) + e.n, b.id, e.reason, e.message, $4, b.state,
        CASE WHEN e.n = cardinality($2::text[]) THEN
-         to_jsonb(b) - '{secrets,due_at,lease_until,lease_owner,fence,lane,trace_context}'::text[] END,
+         to_jsonb(b) - '{secrets,lease_until,lease_owner,fence,lane,trace_context}'::text[] END,
        CASE WHEN e.n = cardinality($2::text[]) THEN $5::jsonb END
 FROM moved, broadcast b, unnest($2::text[], $3::text[]) WITH ORDINALITY AS e (reason, message, n)
 WHERE b.id = $1

@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import jwt
 import pytest
 from livekit import api
@@ -180,24 +181,26 @@ async def test_silence_is_ambiguous_in_time_and_nothing_is_sent_twice() -> None:
         )
 
 
+def _on_the_cloud(failover: bool, *_: object) -> int:  # noqa: FBT001
+    return 3 if failover else 1
+
+
 @pytest.mark.parametrize("answer", [twirp(503, "unavailable"), twirp(500, "internal"), Fate.CLOSE])
-async def test_a_start_is_never_sent_again_though_the_host_looks_like_the_cloud(
+async def test_a_start_is_never_sent_again_though_the_host_were_the_cloud(
     answer: Answer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The SDK's failover would; with it on, this very answer is asked for three times."""
-    monkeypatch.setattr("livekit.api._failover.is_cloud", lambda _host: True, raising=False)
-    monkeypatch.setattr(
-        "livekit.api.twirp_client.failover_attempts", lambda enabled, *_: 3 if enabled else 1, raising=True
-    )
+    """With the SDK's failover on, as it is by default, the very same start is sent three times."""
+    monkeypatch.setattr("livekit.api.twirp_client.failover_attempts", _on_the_cloud)
+    monkeypatch.setattr("livekit.api.twirp_client.FAILOVER_BACKOFF_BASE", 0.001)
     async with answering(answer) as (livekit, provider):
         assert (await refusal(START(livekit))).outcome is Outcome.AMBIGUOUS
-        assert len(provider.requests) == 1
+        assert [sent.method for sent in provider.requests] == ["POST"]
     async with wire(answer) as provider:
         eager = api.LiveKitAPI(provider.url, KEY, SECRET)
-        with contextlib.suppress(Exception):
+        with pytest.raises((api.ServerError, aiohttp.ClientError)):
             await eager.egress.start_room_composite_egress(api.RoomCompositeEgressRequest(room_name="first"))
         await eager.aclose()  # pyright: ignore[reportUnknownMemberType]
-        assert len(provider.requests) == 3
+        assert [sent.method for sent in provider.requests].count("POST") == 3
 
 
 @pytest.mark.parametrize("prefix", ["", "twirp error unknown: "])
@@ -378,17 +381,28 @@ async def test_an_ambiguous_start_is_found_in_its_room_if_it_happened(kind: Any,
 
 
 @pytest.mark.parametrize(
-    "url", [f"http://a.example/live/{OTHER_KEY}", f"rtmp://a.example/{OTHER_KEY}", f"ftp://x/{OTHER_KEY}/"]
+    "url", [f"rtmp://a.example/{OTHER_KEY}", f"rtmps://a.example/x/live/{OTHER_KEY}", f"mux://{OTHER_KEY}"]
 )
 async def test_a_refusal_that_echoes_the_url_does_not_carry_its_key_on(url: str) -> None:
+    push = Push(name="", url=Secret(url))
     async with simulated() as (stage, livekit):
         await livekit.rooms.create(ROOM)
-        stage.fault("error", "UpdateStream", status=400, message=f"invalid url {url}: invalid scheme")
+        for operation in ("StartRoomCompositeEgress", "UpdateStream"):
+            stage.fault("error", operation, status=400, message=f"invalid url {url}: invalid scheme")
         for call in (
-            livekit.egresses.start(egress_wanted(pushes=(Push(name="", url=Secret(url)),))),
-            livekit.egresses.set_pushes("EG_1", add=(Push(name="", url=Secret(url)),), remove=()),
+            lambda: livekit.egresses.start(egress_wanted(pushes=(push,))),
+            lambda: livekit.egresses.set_pushes("EG_1", add=(push,), remove=()),
         ):
-            assert (await refusal(call)).outcome is Outcome.REFUSED
+            assert (await refusal(call())).outcome is Outcome.REFUSED
+        assert stage.hits("error") == 2
+
+
+async def test_the_simulators_own_refusal_of_a_url_without_an_application_shows_no_key() -> None:
+    push = Push(name="", url=Secret(f"rtmp://a.example/{OTHER_KEY}"))
+    async with simulated() as (_, livekit):
+        await livekit.rooms.create(ROOM)
+        error = await refusal(livekit.egresses.start(egress_wanted(pushes=(push,))))
+        assert "invalid url rtmp://a.example/***" in error.message
 
 
 async def test_texts_of_an_egress_do_not_carry_keys_on() -> None:
