@@ -15,7 +15,8 @@ RUN uv sync --frozen --no-dev --no-editable
 FROM python:3.11-slim
 RUN useradd --uid 10001 --no-log-init --no-create-home --shell /usr/sbin/nologin broadcast
 COPY --from=build /app/.venv /app/.venv
-ENV PATH=/app/.venv/bin:$PATH PYTHONUNBUFFERED=1
+# Loopback, the default, would be the container alone.
+ENV PATH=/app/.venv/bin:$PATH PYTHONUNBUFFERED=1 GRPC_HOST=0.0.0.0 HTTP_HOST=0.0.0.0
 WORKDIR /app
 USER 10001:10001
 EXPOSE 50051 8080
