@@ -172,7 +172,12 @@ async def answers(database: Database) -> bool:
 
 
 async def _watch_database(database: Database, api: ApiServer) -> None:
-    """Says NOT_SERVING while the database is away, so that load goes where it is not."""
+    """Says NOT_SERVING while the database is away, so that load goes where it is not; and ends what holds locks for a
+    replica that stands still, which no other can.
+    """
     while True:
         await api.set_serving(await answers(database))
+        with contextlib.suppress(StoreUnavailable):
+            if ended := await database.end_stuck():
+                log.warning("stuck_sessions_ended", count=ended)
         await asyncio.sleep(2)

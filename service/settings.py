@@ -5,7 +5,6 @@ variables.
 from __future__ import annotations
 
 import base64
-import binascii
 import os
 import re
 import socket
@@ -13,13 +12,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from typing import TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from service.domain.plan import Timing
 from service.domain.secret import Secret
 from service.providers.budget import Limit, Limits
 
 _T = TypeVar("_T")
+_LOWEST_RATE, _HIGHEST_RATE = 0.001, 1_000_000.0
 
 
 class SettingError(Exception):
@@ -34,7 +34,7 @@ class Settings:
     livekit_api_secret: Secret
     mux_token_id: str
     mux_token_secret: Secret
-    secret_keys: tuple[bytes, ...]
+    secret_keys: tuple[bytes, ...] = field(repr=False)
     """32 bytes each; the first seals, all open."""
     livekit_public_url: str = ""
     mux_base_url: str = "https://api.mux.com"
@@ -74,7 +74,7 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
     return Settings(
         database_url=Secret(read.text("DATABASE_URL", check=_postgres)),
         livekit_url=read.text("LIVEKIT_URL", check=_web),
-        livekit_public_url=read.text("LIVEKIT_PUBLIC_URL", ""),
+        livekit_public_url=read.text("LIVEKIT_PUBLIC_URL", "", check=_web),
         livekit_api_key=read.text("LIVEKIT_API_KEY"),
         livekit_api_secret=Secret(read.text("LIVEKIT_API_SECRET")),
         mux_token_id=read.text("MUX_TOKEN_ID"),
@@ -92,7 +92,7 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         http_port=read.value("HTTP_PORT", _port, 8080),
         reflection=read.value("GRPC_REFLECTION", _flag, True),
         log_level=read.text("LOG_LEVEL", "info", check=_level),
-        database_pool=read.value("DATABASE_POOL", int, 12),
+        database_pool=read.value("DATABASE_POOL", _pool, 12),
         listen=read.value("DATABASE_LISTEN", _flag, True),
         lease=read.value("BROADCAST_LEASE_S", _lease, timedelta(seconds=20)),
         observe_every=read.value("BROADCAST_OBSERVE_S", _span, timedelta(seconds=10)),
@@ -105,7 +105,7 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
             livekit=read.value("BROADCAST_LIMIT_LIVEKIT", _limit, Limits().livekit),
         ),
         timing=Timing(
-            starts_limit=read.value("BROADCAST_TIMING_STARTS_LIMIT", int, Timing().starts_limit),
+            starts_limit=read.value("BROADCAST_TIMING_STARTS_LIMIT", _count, Timing().starts_limit),
             **{
                 each.name: read.value(f"BROADCAST_TIMING_{each.name.upper()}", _seconds)
                 for each in fields(Timing)
@@ -143,14 +143,21 @@ def _several(text: str) -> list[str]:
     return [part for part in (part.strip() for part in text.split(",")) if part]
 
 
+def _split(text: str) -> SplitResult:
+    try:
+        return urlsplit(text)
+    except ValueError:
+        raise _Wrong("is no address") from None
+
+
 def _postgres(text: str) -> str:
-    if urlsplit(text).scheme not in ("postgres", "postgresql"):
+    if _split(text).scheme not in ("postgres", "postgresql"):
         raise _Wrong("must begin with postgresql://")
     return text
 
 
 def _web(text: str) -> str:
-    parts = urlsplit(text)
+    parts = _split(text)
     if parts.scheme not in ("http", "https", "ws", "wss") or not parts.hostname:
         raise _Wrong("must be an http(s) or ws(s) address")
     return text
@@ -173,11 +180,14 @@ def _keys(text: str) -> tuple[bytes, ...]:
     for part in _several(text):
         try:
             key = base64.b64decode(part, validate=True)
-        except binascii.Error:
+        except ValueError:
+            # binascii.Error is one; what is not ASCII raises another.
             raise _Wrong("must be base64") from None
         if len(key) != 32:  # noqa: PLR2004 - AES-256
             raise _Wrong("each key must be 32 bytes in base64: head -c 32 /dev/urandom | base64")
         keys.append(key)
+    if not keys:
+        raise _Wrong("must be at least one key")
     return tuple(keys)
 
 
@@ -200,10 +210,25 @@ def _level(text: str) -> str:
     return text.lower()
 
 
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise _Wrong("must be at least 1")
+    return count
+
+
+def _pool(text: str) -> int:
+    size = int(text)
+    if size < 2:  # noqa: PLR2004 - so many are opened at the start
+        raise _Wrong("must be at least 2")
+    return size
+
+
 def _seconds(text: str) -> float:
     value = float(text)
-    if not value > 0:
-        raise _Wrong("must be greater than 0 seconds")
+    # A year: what is longer does not fit into every sum of times.
+    if not 0 < value <= 31_536_000:  # noqa: PLR2004
+        raise _Wrong("must be greater than 0 seconds, and a year at most")
     return value
 
 
@@ -220,7 +245,9 @@ def _lease(text: str) -> timedelta:
 
 def _limit(text: str) -> Limit:
     rate, _, burst = text.partition("/")
-    limit = Limit(rate=_seconds(rate), burst=float(burst or rate))
-    if limit.burst < 1:
-        raise _Wrong("the burst must be at least 1")
+    limit = Limit(rate=float(rate), burst=float(burst or rate))
+    if not _LOWEST_RATE <= limit.rate <= _HIGHEST_RATE:
+        raise _Wrong(f"the rate must be {_LOWEST_RATE:g} to {_HIGHEST_RATE:g} a second")
+    if not 1 <= limit.burst <= _HIGHEST_RATE:
+        raise _Wrong(f"the burst must be 1 to {_HIGHEST_RATE:g}")
     return limit

@@ -398,6 +398,8 @@ class Broadcast:
     """Somebody saw the providers disagree with what is stored: look again at what was not looked at since."""
     due_at: datetime | None = None
     """When it is looked at again by itself. None: at rest, or being worked on."""
+    turn_at: datetime | None = None
+    """The turn that a budget gave it last."""
     destination_keys: dict[str, Secret] = field(default_factory=dict[str, Secret])
     """Stream keys of the destinations by name. Empty in what was read for a caller."""
     deleted: bool = False

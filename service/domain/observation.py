@@ -73,6 +73,10 @@ class _Look:
             return False
         if dirty is not None and (resource.observed_at or resource.changed_at) < dirty:
             return True
+        retry = resource.retry_at
+        if retry is not None and self.now >= retry and (resource.observed_at is None or resource.observed_at < retry):
+            # What failed may have been done all the same, or in part.
+            return True
         return self.settled_for(resource, self.timing.replan_s)
 
     def on_its_way(self, resource: AnyResource) -> bool:

@@ -123,19 +123,25 @@ def streams_found(stream: Stream, found: Sequence[StreamSeen], streams: Sequence
     )
 
 
-def with_egress(egress: Egress, seen: EgressSeen, names: Mapping[str, str], now: datetime) -> Egress:
-    """*names*: redacted address to the destination's name. Reports may come late: an older one changes nothing."""
+def with_egress(egress: Egress, seen: EgressSeen, names: Mapping[str, Sequence[str]], now: datetime) -> Egress:
+    """*names*: redacted address to the destinations it may be. Reports may come late: an older one changes nothing."""
     if seen.updated_ns and seen.updated_ns < egress.updated_ns:
         return replace(egress, observed_at=now)
-    outputs = tuple(_output(output, names) for output in seen.outputs)
-    has = {output.name for output in outputs if output.state is not OutputState.FINISHED}
+    outputs = _named(egress, seen.outputs, names)
+    has = {
+        output.name
+        for output in outputs
+        # One that failed stays in the report after it was removed.
+        if output.state in (OutputState.CONNECTING, OutputState.ACTIVE)
+        or (output.state is OutputState.FAILED and output.name in egress.destinations)
+    }
     terminal = seen.status.terminal
     return replace(
         egress,
         observed_at=now,
         status=seen.status,
         status_since=egress.status_since if seen.status is egress.status and egress.status_since else now,
-        outputs=tuple(sorted(outputs, key=lambda output: output.name)),
+        outputs=outputs,
         error=seen.error,
         updated_ns=seen.updated_ns,
         destinations=tuple(sorted(name for name in has if name)) if outputs else egress.destinations,
@@ -143,16 +149,30 @@ def with_egress(egress: Egress, seen: EgressSeen, names: Mapping[str, str], now:
     )
 
 
-def _output(output: OutputSeen, names: Mapping[str, str]) -> Output:
-    # An address nobody gave it is shown as it is: it is redacted already.
-    return Output(name=names.get(output.address, output.address), state=output.state, message=output.message)
+_ORDER = (OutputState.ACTIVE, OutputState.CONNECTING, OutputState.FAILED, OutputState.FINISHED)
+
+
+def _named(egress: Egress, seen: Sequence[OutputSeen], names: Mapping[str, Sequence[str]]) -> tuple[Output, ...]:
+    """By name, and of one name the living first. Keys that are alike at both ends make one address of several
+    destinations: what lives gets the names first, those it is known to have before the others.
+    """
+    left = {
+        address: sorted(given, key=lambda name: name not in egress.destinations) for address, given in names.items()
+    }
+    outputs: list[Output] = []
+    for output in sorted(seen, key=lambda output: _ORDER.index(output.state)):
+        # An address nobody gave it is shown as it is: it is redacted already.
+        given = left.get(output.address, [output.address])
+        name = given.pop(0) if len(given) > 1 else given[0]
+        outputs.append(Output(name=name, state=output.state, message=output.message))
+    return tuple(sorted(outputs, key=lambda output: output.name))
 
 
 def egresses_seen(
     egresses: Sequence[Egress],
     listed: Sequence[EgressSeen],
     *,
-    names: Mapping[str, str],
+    names: Mapping[str, Sequence[str]],
     address: str,
     key_epoch: int,
     now: datetime,
@@ -213,7 +233,13 @@ def _pushes_to(seen: EgressSeen, address: str) -> bool:
 
 
 def _one_egress(
-    egress: Egress, seen: EgressSeen | None, names: Mapping[str, str], now: datetime, timing: Timing, *, starts: int
+    egress: Egress,
+    seen: EgressSeen | None,
+    names: Mapping[str, Sequence[str]],
+    now: datetime,
+    timing: Timing,
+    *,
+    starts: int,
 ) -> Learned:
     if seen is None:
         # A list may lag behind a start; records of what has ended vanish after a day.

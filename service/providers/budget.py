@@ -24,7 +24,9 @@ if TYPE_CHECKING:
         def come_back(self) -> datetime: ...
 
     class Take(Protocol):
-        def __call__(self, name: str, *, rate: float, burst: float, floor: float) -> Awaitable[Turn]: ...
+        def __call__(
+            self, name: str, *, rate: float, burst: float, floor: float, turn: datetime | None, queues: bool
+        ) -> Awaitable[Turn]: ...
 
 
 class Bucket(StrEnum):
@@ -70,11 +72,19 @@ class Budget:
         self._take = take
         self._limits = limits
 
-    async def take(self, bucket: Bucket, rank: Rank) -> datetime | None:
-        """None: go ahead. Otherwise when to ask again."""
+    async def take(self, bucket: Bucket, rank: Rank, *, turn: datetime | None = None) -> datetime | None:
+        """None: go ahead. Otherwise when to ask again, with that as *turn*."""
+        return await self._ask(bucket, rank, turn, queues=True)
+
+    async def spare(self, bucket: Bucket, rank: Rank) -> bool:
+        """Whether a token is left for who would rather go without than wait."""
+        return await self._ask(bucket, rank, None, queues=False) is None
+
+    async def _ask(self, bucket: Bucket, rank: Rank, turn: datetime | None, *, queues: bool) -> datetime | None:
         limit = self._limits.of(bucket)
-        turn = await self._take(bucket, rate=limit.rate, burst=limit.burst, floor=min(rank, limit.burst - 1))
-        if turn.granted:
+        floor = min(rank, limit.burst - 1)
+        given = await self._take(bucket, rate=limit.rate, burst=limit.burst, floor=floor, turn=turn, queues=queues)
+        if given.granted:
             return None
         telemetry.BUDGET_WAITS.add(1, {"budget": bucket, "rank": rank.name})
-        return turn.come_back
+        return given.come_back

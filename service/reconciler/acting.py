@@ -82,9 +82,13 @@ def pushes_of(broadcast: Broadcast, stream: Stream, streams: Streams) -> dict[st
     return pushes
 
 
-def names_of(pushes: Mapping[str, Secret], egresses: Egresses) -> dict[str, str]:
-    """Redacted address to name."""
-    return {egresses.address_of(Push(name=name, url=url)): name for name, url in pushes.items()}
+def names_of(broadcast: Broadcast, pushes: Mapping[str, Secret], egresses: Egresses) -> dict[str, list[str]]:
+    """Redacted address to names, those that are wanted now first."""
+    wanted = {destination.name for destination in broadcast.spec.destinations}
+    names: dict[str, list[str]] = {}
+    for name in sorted(pushes, key=lambda name: (name not in wanted, name)):
+        names.setdefault(egresses.address_of(Push(name=name, url=pushes[name])), []).append(name)
+    return names
 
 
 def room_wanted(broadcast_id: str, tag: str, timing: Timing) -> RoomWanted:
@@ -145,7 +149,8 @@ class Actor:
     async def carry_out(self, step: Step, *, rank: Rank) -> datetime | None:
         """None: done, whatever came of it. Otherwise when there is a token for it."""
         bucket = bucket_of(step)
-        if bucket is not None and (come_back := await self._providers.budget.take(bucket, rank)) is not None:
+        turn = self._broadcast.turn_at
+        if bucket is not None and (come_back := await self._providers.budget.take(bucket, rank, turn=turn)) is not None:
             if isinstance(step, DisableStream):
                 # Waiting for a token must not keep the egress running: see the plan of the end.
                 stream = replace(self._stream(step.ordinal), retry_at=come_back)
@@ -408,7 +413,7 @@ class Actor:
             return
         failpoint("egress.start.after_call")
         started = replace(
-            with_egress(egress, seen, names_of(pushes, self._providers.egresses), self._now()),
+            with_egress(egress, seen, names_of(self._broadcast, pushes, self._providers.egresses), self._now()),
             phase=Phase.PRESENT,
             changed_at=self._now(),
             external_id=seen.id,
@@ -493,14 +498,18 @@ class Actor:
                 remove=[Push(name=name, url=pushes[name]) for name in step.remove if name in pushes],
             )
         except ProviderError as error:
-            # Partly done perhaps: the next look says which outputs there are.
-            await self._failed(replace(egress, pushes=pushes), error)
-            return
+            if error.outcome is not Outcome.MISSING:
+                # Partly done perhaps: it is looked at before the next try.
+                await self._failed(replace(egress, pushes=pushes), error)
+                return
+            # What was to be removed had failed and left by itself; the rest is done.
+            seen = None
         failpoint("destinations.set.after_call")
         now_has = tuple(sorted({*egress.destinations, *step.add} - {*step.remove}))
-        updated = with_egress(
-            replace(egress, pushes=pushes), seen, names_of(pushes, self._providers.egresses), self._now()
-        )
+        updated = replace(egress, pushes=pushes, destinations=now_has)
+        if seen is not None:
+            names = names_of(self._broadcast, pushes, self._providers.egresses)
+            updated = with_egress(updated, seen, names, self._now())
         await self._passes.record(
             self._claim,
             [replace(updated, destinations=now_has, failures=0, retry_at=None)],

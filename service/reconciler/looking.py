@@ -72,7 +72,7 @@ class Looker:
         self, situation: Situation, view: View, resource: Room | Stream | None, rank: Rank
     ) -> Learned | None:
         bucket = Bucket.MUX_OTHER if isinstance(resource, Stream) else Bucket.LIVEKIT
-        if await self._providers.budget.take(bucket, rank) is not None:
+        if not await self._providers.budget.spare(bucket, rank):
             return None
         try:
             match resource:
@@ -97,14 +97,15 @@ class Looker:
     async def _egresses(self, situation: Situation, view: View) -> Learned:
         listed = await self._providers.egresses.list_room(situation.broadcast.id)
         stream = view.stream or (view.streams[-1] if view.streams else None)
-        address, epoch, names = "", 0, dict[str, str]()
+        address, epoch, names = "", 0, dict[str, list[str]]()
         egresses: list[Egress] = view.egresses
         if stream is not None and stream.phase is not Phase.GONE:
             push = pushes_of(situation.broadcast, stream, self._providers.streams)[""]
             address = self._providers.egresses.address_of(Push(name="", url=push))
             epoch = stream.key_epoch
         for egress in egresses:
-            names |= names_of(egress.pushes, self._providers.egresses)
+            for shown, given in names_of(situation.broadcast, egress.pushes, self._providers.egresses).items():
+                names[shown] = [*dict.fromkeys([*names.get(shown, ()), *given])]
         return egresses_seen(
             egresses,
             listed,

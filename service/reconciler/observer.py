@@ -68,7 +68,7 @@ class Observer:
 
     async def _ask(self, bucket: Bucket, read: Callable[[], Awaitable[_T]]) -> _T | None:
         """None: not known this time, which disagrees with nothing."""
-        if await self._providers.budget.take(bucket, Rank.HEAL) is not None:
+        if not await self._providers.budget.spare(bucket, Rank.HEAL):
             return None
         try:
             return await read()

@@ -88,9 +88,9 @@ class Reconciler:
         ):
             try:
                 failpoint("lease.after_claim")
-                due = await self._rounds(claim, tally)
+                due, turn = await self._rounds(claim, tally)
                 failpoint("lease.before_release")
-                await self._passes.release(claim, due)
+                await self._passes.release(claim, due, turn=turn)
             except LeaseLost:
                 tally.outcome = "lease_lost"
                 telemetry.LEASES_LOST.add(1)
@@ -117,8 +117,8 @@ class Reconciler:
                 duration_ms=round(duration * 1000, 1),
             )
 
-    async def _rounds(self, claim: Claim, tally: _Tally) -> datetime | None:
-        """When the row is to come due by itself; None: not before somebody wakes it."""
+    async def _rounds(self, claim: Claim, tally: _Tally) -> tuple[datetime | None, datetime | None]:
+        """When the row is to come due by itself (None: not before somebody wakes it), and the turn it waits for."""
         blind: frozenset[tuple[Kind, int]] = frozenset()
         now = claim.claimed_at
         for _ in range(_ROUNDS):
@@ -134,13 +134,13 @@ class Reconciler:
             if not decided.steps:
                 if blind and decided.wait_until is not None:
                     # What could not be looked at is due at once, and would be so for as long as a provider is away.
-                    return max(decided.wait_until, situation.now + seconds(random.uniform(1.5, 3.0)))
-                return decided.wait_until
+                    return max(decided.wait_until, situation.now + seconds(random.uniform(1.5, 3.0))), None
+                return decided.wait_until, None
             put_off = await self._act(claim, situation, decided.steps, rank, tally)
             if len(put_off) == len(decided.steps):
-                return min(put_off)
+                return min(put_off), min(put_off)
         log.error("pass_does_not_settle", broadcast_id=claim.broadcast_id, steps=tally.steps)
-        return now + seconds(5)
+        return now + seconds(5), None
 
     async def _act(
         self, claim: Claim, situation: Situation, steps: tuple[Step, ...], rank: Rank, tally: _Tally

@@ -83,7 +83,7 @@ class Sweeper:
         self._suspects = {orphan[:2] for orphan in orphans}
         removed = 0
         for kind, external_id, remove, bucket in due[:_PER_ROUND]:
-            if await self._providers.budget.take(bucket, Rank.SWEEP) is not None:
+            if not await self._providers.budget.spare(bucket, Rank.SWEEP):
                 break
             failpoint("sweep.before_remove")
             await remove(external_id)
@@ -94,7 +94,7 @@ class Sweeper:
         return removed
 
     async def _rooms(self) -> list[str]:
-        if await self._providers.budget.take(Bucket.LIVEKIT, Rank.SWEEP) is not None:
+        if not await self._providers.budget.spare(Bucket.LIVEKIT, Rank.SWEEP):
             return []
         tag = self._providers.tag
         # One without any mark was made by a token that somebody kept: it is ours if its broadcast is, and is over.
@@ -108,7 +108,7 @@ class Sweeper:
 
     async def _egresses(self) -> list[str]:
         """Active in a room of a broadcast that is over. Whose room we do not know, it is not ours to judge."""
-        if await self._providers.budget.take(Bucket.LIVEKIT, Rank.SWEEP) is not None:
+        if not await self._providers.budget.spare(Bucket.LIVEKIT, Rank.SWEEP):
             return []
         active = await self._providers.egresses.list_active()
         _, over = await self._census.over([egress.room_name for egress in active])
@@ -117,7 +117,7 @@ class Sweeper:
     async def _streams(self) -> list[str]:
         tagged: list[StreamSeen] = []
         for page in range(1, _PAGES + 1):
-            if await self._providers.budget.take(Bucket.MUX_OTHER, Rank.SWEEP) is not None:
+            if not await self._providers.budget.spare(Bucket.MUX_OTHER, Rank.SWEEP):
                 break
             streams, more = await self._providers.streams.list_tagged(self._providers.tag, page=page)
             tagged.extend(streams)

@@ -47,6 +47,15 @@ UNAVAILABLE = (
 # The transaction did not happen and may be run again.
 RETRYABLE = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 
+_NAME = "broadcast-service"
+# asyncpg parses a statement and executes it in two messages. A process that stands still between the two holds its
+# locks for as long as it does: Postgres counts that neither as a statement nor as idle in a transaction.
+_END_STUCK = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE datname = current_database() AND usename = current_user AND application_name = $1
+  AND state = 'active' AND wait_event = 'ClientRead' AND xact_start < now() - interval '10 s'
+"""
+
 
 class _PooledConnection(_Base):
     def get_reset_query(self) -> str:
@@ -72,7 +81,7 @@ class Database:
             connection_class=_PooledConnection,
             init=_json_codec,
             server_settings={
-                "application_name": "broadcast-service",
+                "application_name": _NAME,
                 "statement_timeout": str(int(statement_timeout.total_seconds() * 1000)),
                 "lock_timeout": "3000",
                 "idle_in_transaction_session_timeout": "10000",
@@ -101,6 +110,11 @@ class Database:
     async def now(self) -> datetime:
         async with self.connection() as connection:
             return await connection.fetchval("SELECT now()")
+
+    async def end_stuck(self) -> int:
+        """End sessions of replicas that stand still with a transaction open. Answers how many."""
+        async with self.connection() as connection:
+            return len(await connection.fetch(_END_STUCK, _NAME))
 
     async def listen_connection(self) -> asyncpg.Connection[asyncpg.Record]:
         """A connection of one's own: listening does not go together with a pool."""

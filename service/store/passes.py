@@ -129,20 +129,28 @@ class Passes:
         failpoint("status.after_commit")
         return situation
 
-    async def release(self, claim: Claim, due: datetime | None) -> None:
-        """Give the lease back. A wake that came meanwhile is in due_at already, and the earlier of the two holds."""
+    async def release(self, claim: Claim, due: datetime | None, *, turn: datetime | None = None) -> None:
+        """Give the lease back. A wake that came meanwhile is in due_at already, and the earlier of the two holds.
+
+        *turn*: given by a budget, to be shown when it is asked again.
+        """
         async with self._database.connection() as connection:
-            await connection.execute(
+            released = await connection.fetchval(
                 "UPDATE broadcast SET lease_until = NULL, lease_owner = NULL, due_at = least(due_at, $3), "
-                "lane = CASE WHEN target = 'ENDED' THEN 0 WHEN ready_time IS NULL THEN 1 ELSE 2 END "
-                "WHERE id = $1 AND fence = $2",
+                "turn_at = $4, lane = CASE WHEN target = 'ENDED' THEN 0 WHEN ready_time IS NULL THEN 1 ELSE 2 END "
+                "WHERE id = $1 AND fence = $2 RETURNING true",
                 claim.broadcast_id,
                 claim.fence,
                 due,
+                turn,
             )
+        if released is None:
+            raise LeaseLost(claim.broadcast_id)
 
     async def give_up(self, claim: Claim, after: timedelta) -> None:
-        """A pass that failed for a reason of our own: the next may try after *after*."""
+        """A pass that failed for a reason of our own: the next may try after *after*. Said while another failure is
+        handled, so it raises no LeaseLost.
+        """
         async with self._database.connection() as connection:
             await connection.execute(
                 "UPDATE broadcast SET lease_until = now() + $3::interval WHERE id = $1 AND fence = $2",

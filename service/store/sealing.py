@@ -28,6 +28,7 @@ class Sealer:
         for key in self._keys:
             try:
                 return key.decrypt(sealed[:_NONCE], sealed[_NONCE:], place.encode()).decode()
-            except InvalidTag:
+            except (InvalidTag, ValueError):
+                # ValueError: too short for a nonce.
                 continue
         raise CannotOpen(place)

@@ -38,7 +38,7 @@ def from_mux(header: str, body: bytes, secrets: Sequence[Secret], *, now: float)
     for secret in secrets:
         expected = hmac.new(secret.reveal().encode(), signed, hashlib.sha256).hexdigest().encode()
         for signature in signatures:
-            good |= hmac.compare_digest(expected, signature.encode())
+            good |= hmac.compare_digest(expected, _encoded(signature))
     return good
 
 
@@ -65,4 +65,9 @@ def from_livekit(header: str, body: bytes, secrets: Mapping[str, Secret]) -> boo
         return False
     claimed = claims.get("sha256")
     actual = base64.b64encode(hashlib.sha256(body).digest())
-    return isinstance(claimed, str) and hmac.compare_digest(claimed.encode(), actual)
+    return isinstance(claimed, str) and hmac.compare_digest(_encoded(claimed), actual)
+
+
+def _encoded(text: str) -> bytes:
+    """Bytes of no encoding stand in a header's text as lone surrogates, which do not encode as they are."""
+    return text.encode(errors="replace")

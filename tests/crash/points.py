@@ -62,19 +62,12 @@ class Point:
     armed: Armed = Armed.START
     passing: int = 1
     webhooks: bool = True
+    variant: str = ""
+    """Tells it from others of the same name."""
 
     @property
     def id(self) -> str:
-        parts = [self.name]
-        if self.passing > 1:
-            parts.append(f"@{self.passing}")
-        if self.stage is Stage.CUT:
-            parts.append("+stop")
-        if self.armed is Armed.STOP:
-            parts.append("+ending")
-        if self.armed is Armed.HOST:
-            parts.append("+adopting")
-        return "".join(parts)
+        return f"{self.name}+{self.variant}" if self.variant else self.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,11 +89,12 @@ def _down(name: str, what: str, path: Path = Path.PLAIN) -> Point:
 
 
 def _cut(name: str, what: str, path: Path = Path.PLAIN) -> Point:
-    return Point(name=name, what=f"{what}, and it is stopped at once", path=path, stage=Stage.CUT)
+    return Point(name=name, what=f"{what}, and it is stopped at once", path=path, stage=Stage.CUT, variant="stop")
 
 
 def _ending(name: str, what: str) -> Point:
-    return Point(name=name, what=f"{what}, while it is taken down", stage=Stage.DOWN, armed=Armed.STOP)
+    what = f"{what}, while it is taken down"
+    return Point(name=name, what=what, stage=Stage.DOWN, armed=Armed.STOP, variant="end")
 
 
 POINTS: tuple[Point, ...] = (
@@ -128,20 +122,20 @@ POINTS: tuple[Point, ...] = (
         name="observe.after_read",
         what="a look that finds the live stream of a create without an answer",
         path=Path.STREAM_LOST,
-        passing=1,
+        variant="stream",
     ),
     Point(
         name="observe.after_record",
         what="a pass that has adopted the live stream of a create without an answer",
         path=Path.STREAM_LOST,
-        passing=1,
+        variant="stream",
     ),
-    _up("status.before_commit", "the first record of a pass, before its transaction commits"),
-    Point(name="status.before_commit", what="the second record of a pass, before its commit", passing=2),
-    _up("status.after_commit", "the first record of a pass, committed"),
-    Point(name="status.after_commit", what="the second record of a pass, committed", passing=2),
+    _up("status.before_commit", "the first record, before its transaction commits"),
+    Point(name="status.before_commit", what="the second record, before its commit", passing=2, variant="2"),
+    _up("status.after_commit", "the first record, committed"),
+    Point(name="status.after_commit", what="the second record, committed", passing=2, variant="2"),
     _up("lease.before_release", "a pass, done, before it gives its lease back"),
-    Point(name="lease.before_release", what="the second pass, before it gives its lease back", passing=2),
+    Point(name="lease.before_release", what="the second pass, before it gives its lease back", passing=2, variant="2"),
     _up("webhook.before_wake", "a webhook, received and not acted upon"),
     _up("webhook.after_wake", "a webhook, acted upon and not answered"),
     _up("observer.before_wake", "the observer, which has seen a host and not said so", webhooks=False),
@@ -157,6 +151,7 @@ POINTS: tuple[Point, ...] = (
         name="observe.after_read",
         what="a look that finds the egress of a start without an answer",
         path=Path.START_LOST,
+        variant="egress",
         armed=Armed.HOST,
         passing=2,
         webhooks=False,
@@ -165,6 +160,7 @@ POINTS: tuple[Point, ...] = (
         name="observe.after_record",
         what="a pass that has adopted the egress of a start without an answer",
         path=Path.START_LOST,
+        variant="egress",
         armed=Armed.HOST,
         passing=2,
         webhooks=False,
@@ -180,13 +176,14 @@ POINTS: tuple[Point, ...] = (
         name="egress.start.before_call",
         what="the start after the fence, behind the last look at the lease",
         path=Path.START_REFUSED,
+        variant="fenced",
         passing=2,
     ),
     Point(
         name="egress.start.after_call",
         what="the start after the fence, not recorded",
         path=Path.START_REFUSED,
-        passing=2,
+        variant="fenced",
     ),
     _up("write_off.after_record", "an egress that no list showed, given up", Path.START_REFUSED),
     _up("sweep.before_remove", "the sweeper, about to remove a live stream that came too late", Path.STREAM_LATE),
@@ -205,6 +202,7 @@ POINTS: tuple[Point, ...] = (
         name="egress.start.after_intent",
         what="the replacement of an egress that failed on air, intended",
         path=Path.FAILED_EGRESS,
+        variant="2",
         passing=2,
     ),
     _down("end.after_record", "the end for want of a host, recorded", Path.NO_HOST),
@@ -230,8 +228,8 @@ POINTS: tuple[Point, ...] = (
     _down("stream.delete.after_record", "the live stream, deleted, its absence not yet seen"),
     _ending("observe.after_read", "a look at what is leaving"),
     _ending("observe.after_record", "a look at what is leaving, recorded"),
-    _ending("status.before_commit", "the first record of a pass, before its transaction commits"),
-    _ending("status.after_commit", "the first record of a pass, committed"),
+    _ending("status.before_commit", "the first record, before its transaction commits"),
+    _ending("status.after_commit", "the first record, committed"),
     _ending("lease.before_release", "a pass, done, before it gives its lease back"),
     _down("api.delete.before_commit", "DeleteBroadcast, before its transaction commits", Path.DELETED),
     _down("api.delete.after_commit", "DeleteBroadcast, stored and not answered", Path.DELETED),

@@ -55,7 +55,7 @@ class Replicas:
         assert self._a is not None
         before, self.client = self._a, None
         self._gone.append(before)
-        before.signal(signal.SIGTERM)
+        before.tell(signal.SIGTERM)
         assert await asyncio.wait_for(before.process.wait(), 15) == 0
         await self.begin(armed=True)
 
@@ -84,7 +84,7 @@ class Replicas:
         self.client = await self._client_of(other)
         await eventually(self.taken_over, within=40, every=0.1)
         assert _stands_still(zombie)
-        zombie.signal(signal.SIGCONT)
+        zombie.tell(signal.SIGCONT)
         # It has read its clock and what lay in its sockets once it answers.
         client = await self._client_of(zombie)
         await eventually(lambda: _answers(client), within=20)

@@ -192,10 +192,13 @@ class Scenario:
     async def _cut_short(self) -> None:
         bringing = asyncio.create_task(self._bring_up())
         met = asyncio.create_task(self._met())
-        await asyncio.wait({bringing, met}, return_when=asyncio.FIRST_EXCEPTION)
+        await asyncio.wait({bringing, met}, return_when=asyncio.FIRST_COMPLETED)
+        if not met.done():
+            bringing.result()
+            await asyncio.wait({met})
         bringing.cancel()
-        await met
         await asyncio.gather(bringing, return_exceptions=True)
+        await met
 
     async def _stop(self) -> None:
         """StopBroadcast is never refused."""

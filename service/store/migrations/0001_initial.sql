@@ -31,6 +31,8 @@ CREATE TABLE broadcast (
   fence         bigint NOT NULL DEFAULT 0,
   -- 0 stop, 1 start, 2 everything else: each lane has its own places in a replica, so none starves another.
   lane          smallint NOT NULL DEFAULT 2,
+  -- The turn that a budget gave it last: who comes back at its turn goes before those who come for the first time.
+  turn_at       timestamptz,
   trace_context text
 );
 
@@ -117,8 +119,9 @@ CREATE TABLE budget (
   name        text PRIMARY KEY,
   tokens      double precision NOT NULL,
   refilled_at timestamptz NOT NULL,
-  -- Who finds no token is told to come back at a time of its own, one token apart.
-  next_turn   timestamptz NOT NULL
+  -- Who finds no token is told to come back at a time of its own, one token apart; a queue for each number of tokens that
+  -- those who wait leave to others.
+  next_turns  timestamptz[] NOT NULL
 );
 
 -- Work that one replica does at a time. It only saves work: two at once do no harm.

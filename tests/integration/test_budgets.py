@@ -1,0 +1,154 @@
+"""The providers' rate limits, shared by all replicas through one row."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+
+import pytest
+
+from service.providers.budget import Bucket, Budget, Limit, Limits, Rank
+from service.store.budgets import Budgets
+from service.store.database import Database
+from tests.integration.store_stage import Store, store
+from tests.waiting import eventually
+
+# As good as never refilled.
+SLOW = 1e-6
+
+
+@pytest.fixture
+async def one(database_url: str) -> AsyncIterator[Store]:
+    async with store(database_url, size=3) as opened:
+        yield opened
+
+
+async def clock(database: Database) -> datetime:
+    async with database.connection() as connection:
+        return await connection.fetchval("SELECT clock_timestamp()")
+
+
+async def drained(budgets: Budgets, name: str, *, burst: float, floor: float, rate: float = SLOW) -> int:
+    """How many tokens there are for one who leaves *floor* behind."""
+    granted = 0
+    while (await budgets.take(name, rate=rate, burst=burst, floor=floor)).granted:
+        granted += 1
+    return granted
+
+
+async def test_the_rate_holds_however_many_ask_at_once(one: Store) -> None:
+    budgets, rate, burst = Budgets(one.database), 100.0, 10.0
+    granted, refused = 0, 0
+    began, ends = await clock(one.database), time.monotonic() + 1
+
+    async def ask() -> None:
+        nonlocal granted, refused
+        while time.monotonic() < ends:
+            if (await budgets.take("fast", rate=rate, burst=burst, floor=0)).granted:
+                granted += 1
+            else:
+                refused += 1
+
+    await asyncio.gather(*(ask() for _ in range(50)))
+    elapsed = (await clock(one.database) - began).total_seconds()
+    # The grants of 50 who ask all the time are all that the bucket has, and not one more.
+    assert granted <= burst + rate * elapsed
+    assert granted >= rate * 0.5
+    assert refused > 0
+    left = await one.sql("SELECT tokens FROM budget")
+    assert -0.001 <= left < 1
+
+
+async def test_at_no_moment_of_a_burst_are_more_granted_than_there_are(one: Store) -> None:
+    budgets = Budgets(one.database)
+    turns = await asyncio.gather(*(budgets.take("b", rate=SLOW, burst=10, floor=0) for _ in range(50)))
+    assert sum(turn.granted for turn in turns) == 10
+
+
+async def test_a_starved_bucket_still_serves_those_above(one: Store) -> None:
+    budgets = Budgets(one.database)
+    assert await drained(budgets, "b", burst=10, floor=Rank.SWEEP) == 10 - Rank.SWEEP
+    assert await drained(budgets, "b", burst=10, floor=Rank.HEAL) == 1
+    assert await drained(budgets, "b", burst=10, floor=Rank.START) == 1
+    for rank in (Rank.START, Rank.HEAL, Rank.SWEEP):
+        assert await drained(budgets, "b", burst=10, floor=rank) == 0
+    assert await drained(budgets, "b", burst=10, floor=Rank.STOP) == 1
+    assert await drained(budgets, "b", burst=10, floor=Rank.STOP) == 0
+
+
+async def test_a_thousand_starts_leave_a_stop_its_token(one: Store) -> None:
+    budget = Budget(Budgets(one.database).take, Limits(mux_post=Limit(rate=SLOW, burst=5)))
+    starts = await asyncio.gather(*(budget.take(Bucket.MUX_POST, Rank.START) for _ in range(100)))
+    assert starts.count(None) == 4
+    assert await budget.take(Bucket.MUX_POST, Rank.STOP) is None
+    put_off = await budget.take(Bucket.MUX_POST, Rank.STOP)
+    assert put_off is not None
+    # Buckets know nothing of each other.
+    assert await budget.take(Bucket.MUX_OTHER, Rank.SWEEP) is None
+    assert await budget.take(Bucket.LIVEKIT, Rank.SWEEP) is None
+
+
+@pytest.mark.parametrize("rank", list(Rank))
+async def test_the_smallest_bucket_serves_every_rank(one: Store, rank: Rank) -> None:
+    budget = Budget(Budgets(one.database).take, Limits(mux_post=Limit(rate=SLOW, burst=1)))
+    assert await budget.take(Bucket.MUX_POST, rank) is None
+    assert await budget.take(Bucket.MUX_POST, Rank.STOP) is not None
+
+
+async def test_who_waits_is_given_turns_one_token_apart(one: Store) -> None:
+    budgets, rate = Budgets(one.database), 4.0
+    # A burst of less than one token: nothing is ever granted, and nobody takes a turn away.
+    before = await clock(one.database)
+    turns = await asyncio.gather(*(budgets.take("b", rate=rate, burst=0.5, floor=0) for _ in range(40)))
+    after = await clock(one.database)
+    assert not any(turn.granted for turn in turns)
+    come_back = sorted(turn.come_back for turn in turns)
+    gaps = [later - earlier for earlier, later in itertools.pairwise(come_back)]
+    assert set(gaps) == {timedelta(seconds=1 / rate)}
+    assert before + timedelta(seconds=1 / rate) <= come_back[0] <= after + timedelta(seconds=1 / rate)
+
+
+async def test_turns_of_long_ago_put_nobody_off(one: Store) -> None:
+    budgets = Budgets(one.database)
+    assert await drained(budgets, "b", burst=1, floor=0) == 1
+    await one.sql("UPDATE budget SET next_turns = array_fill(now() - interval '1 day', ARRAY[4])")
+    turn = await budgets.take("b", rate=0.001, burst=1, floor=0)
+    assert timedelta(seconds=990) < turn.come_back - await clock(one.database) <= timedelta(seconds=1000)
+
+
+async def test_a_long_rest_fills_the_bucket_and_no_more(one: Store) -> None:
+    budgets = Budgets(one.database)
+    assert await drained(budgets, "b", burst=7, floor=0) == 7
+    await one.sql("UPDATE budget SET refilled_at = now() - interval '1 day'")
+    # A day at this rate makes 8640 tokens.
+    assert (await budgets.take("b", rate=0.1, burst=7, floor=0)).granted
+    assert await drained(budgets, "b", burst=7, floor=0) == 6
+
+
+async def test_a_token_is_there_when_its_turn_comes(one: Store) -> None:
+    budgets, rate = Budgets(one.database), 20.0
+    while (turn := await budgets.take("b", rate=rate, burst=1, floor=0)).granted:
+        continue
+
+    async def come() -> bool:
+        return await clock(one.database) >= turn.come_back
+
+    await eventually(come, every=0.005)
+    assert (await budgets.take("b", rate=rate, burst=1, floor=0)).granted
+
+
+async def test_replicas_share_one_bucket(one: Store, database_url: str) -> None:
+    async with store(database_url, size=3) as two:
+        shares = await asyncio.gather(
+            *(drained(Budgets(replica.database), "b", burst=20, floor=1) for replica in (one, two) for _ in range(3))
+        )
+        assert sum(shares) == 19
+
+
+async def test_a_new_limit_holds_at_once(one: Store) -> None:
+    budgets = Budgets(one.database)
+    assert (await budgets.take("b", rate=SLOW, burst=100, floor=0)).granted
+    assert await drained(budgets, "b", burst=5, floor=0) == 5

@@ -1,0 +1,137 @@
+"""The database, brought up to date: once, whoever else tries, and never past a change of what was applied."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from service.sandbox.postgres import PostgresServer
+from service.store import migrate as module
+from service.store.migrate import MigrationChanged, MigrationFailed, migrate, pending
+from tests.waiting import eventually
+
+_numbers = itertools.count(1)
+FILES = [("0001_a.sql", "CREATE TABLE a (n int)"), ("0002_b.sql", "CREATE TABLE b (n int); INSERT INTO b VALUES (1)")]
+
+
+@pytest.fixture
+async def empty_url(postgres: PostgresServer) -> AsyncIterator[str]:
+    name = f"migrate_{os.getpid()}_{next(_numbers)}"
+    yield await postgres.create_database(name)
+    await postgres.drop_database(name)
+
+
+@pytest.fixture
+def files(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """What there is to apply; tests change it in place."""
+    given = list(FILES)
+    monkeypatch.setattr(module, "_files", lambda: sorted(given))
+    return given
+
+
+async def ask(dsn: str, query: str) -> list[str]:
+    connection = await asyncpg.connect(dsn)
+    try:
+        return [row[0] for row in await connection.fetch(query)]
+    finally:
+        await connection.close()
+
+
+async def is_pending(dsn: str) -> list[str]:
+    connection = await asyncpg.connect(dsn)
+    try:
+        return await pending(connection)
+    finally:
+        await connection.close()
+
+
+async def tables(dsn: str) -> set[str]:
+    return set(await ask(dsn, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"))
+
+
+async def test_the_real_migrations_are_applied_once(empty_url: str) -> None:
+    missing = await is_pending(empty_url)
+    assert missing[0] == "0001_initial.sql"
+    assert await migrate(empty_url) == missing == sorted(missing)
+    assert {"broadcast", "resource", "event", "head", "request", "budget", "duty"} <= await tables(empty_url)
+    before = await ask(empty_url, "SELECT row::text FROM migration AS row ORDER BY name")
+    assert await migrate(empty_url) == []
+    assert await ask(empty_url, "SELECT row::text FROM migration AS row ORDER BY name") == before
+    assert await is_pending(empty_url) == []
+
+
+async def test_of_many_at_once_one_applies_and_all_end_well(empty_url: str) -> None:
+    done = await asyncio.gather(*(migrate(empty_url) for _ in range(6)))
+    assert sorted(bool(each) for each in done) == [False] * 5 + [True]
+    assert await ask(empty_url, "SELECT revision::text FROM head") == ["0"]
+
+
+async def test_a_new_file_is_applied_after_the_old(empty_url: str, files: list[tuple[str, str]]) -> None:
+    last = files.pop()
+    assert await migrate(empty_url) == ["0001_a.sql"]
+    files.append(last)
+    assert await is_pending(empty_url) == ["0002_b.sql"]
+    assert await migrate(empty_url) == ["0002_b.sql"]
+    assert await ask(empty_url, "SELECT n::text FROM b") == ["1"]
+
+
+async def test_a_changed_file_is_refused_and_nothing_after_it_applied(
+    empty_url: str, files: list[tuple[str, str]]
+) -> None:
+    last = files.pop()
+    await migrate(empty_url)
+    files[0] = ("0001_a.sql", FILES[0][1] + " ")
+    files.append(last)
+    with pytest.raises(MigrationChanged, match=r"0001_a\.sql"):
+        await migrate(empty_url)
+    assert "b" not in await tables(empty_url)
+    files[0] = FILES[0]
+    assert await migrate(empty_url) == ["0002_b.sql"]
+
+
+async def test_a_file_that_fails_leaves_nothing_of_itself(empty_url: str, files: list[tuple[str, str]]) -> None:
+    files[1] = ("0002_b.sql", "CREATE TABLE b (n int); SELECT 1 / 0; CREATE TABLE c (n int)")
+    with pytest.raises(MigrationFailed, match="DivisionByZero"):
+        await migrate(empty_url)
+    assert await tables(empty_url) == {"a", "migration"}
+    assert await is_pending(empty_url) == ["0002_b.sql"]
+    files[1] = FILES[1]
+    assert await migrate(empty_url) == ["0002_b.sql"]
+
+
+async def test_who_died_in_the_middle_holds_up_nobody(empty_url: str, files: list[tuple[str, str]]) -> None:
+    """The lock goes with the connection."""
+    holder = await asyncpg.connect(empty_url)
+    await holder.execute("SELECT pg_advisory_lock($1)", module._LOCK)  # pyright: ignore[reportPrivateUsage]
+    waiting = asyncio.create_task(migrate(empty_url))
+    locks = "SELECT count(*)::text FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+
+    async def waits() -> bool:
+        return await ask(empty_url, locks) == ["1"]
+
+    await eventually(waits)
+    assert not waiting.done()
+    holder.terminate()
+    assert await asyncio.wait_for(waiting, 5) == [name for name, _ in files]
+
+
+@pytest.mark.parametrize("where", ["nobody listens", "no such database", "wrong user"])
+async def test_a_database_that_cannot_be_reached_is_named_without_its_password(
+    empty_url: str, where: str, unused_tcp_port: int
+) -> None:
+    address = urlsplit(empty_url)
+    dsn = {
+        "nobody listens": f"postgresql://u:hunter2@127.0.0.1:{unused_tcp_port}/x",
+        "no such database": f"{empty_url}_not",
+        "wrong user": f"postgresql://nobody_of_that_name:hunter2@{address.hostname}:{address.port}/x",
+    }[where]
+    with pytest.raises(MigrationFailed) as caught:
+        await migrate(dsn)
+    assert "hunter2" not in str(caught.value)
+    assert "cannot connect" in str(caught.value)

@@ -1,0 +1,216 @@
+"""The environment, read once: whatever is wrong with it names its variable and shows no secret."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from service.domain.plan import Timing
+from service.domain.secret import Secret
+from service.providers.budget import Limit, Limits
+from service.settings import SettingError, Settings, from_environment
+
+KEY, OLD_KEY = b"k" * 32, b"o" * 32
+SECRETS = {
+    "DATABASE_URL": "postgresql://broadcast:hunter2@db/broadcast",
+    "LIVEKIT_API_SECRET": "livekit-secret-4711",
+    "MUX_TOKEN_SECRET": "mux-secret-0815",
+    "BROADCAST_SECRET_KEYS": base64.b64encode(KEY).decode(),
+}
+REQUIRED = {
+    **SECRETS,
+    "LIVEKIT_URL": "wss://livekit.example",
+    "LIVEKIT_API_KEY": "key",
+    "MUX_TOKEN_ID": "id",
+}
+
+
+def refusal(**changes: str) -> str:
+    """The message, which shows no secret that was set."""
+    with pytest.raises(SettingError) as caught:
+        from_environment({**REQUIRED, **changes})
+    message = str(caught.value)
+    for name in SECRETS:
+        if value := {**REQUIRED, **changes}[name]:
+            assert value not in message
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+    return message
+
+
+def test_the_least_that_is_needed_and_the_defaults() -> None:
+    settings = from_environment(REQUIRED)
+    assert settings.database_url == Secret(SECRETS["DATABASE_URL"])
+    assert settings.secret_keys == (KEY,)
+    required = {"database_url", "livekit_url", "livekit_api_key", "livekit_api_secret", "mux_token_id"}
+    optional = [f for f in dataclasses.fields(Settings) if f.name not in {*required, "mux_token_secret", "secret_keys"}]
+    for each in optional:
+        default: Any = each.default if each.default_factory is dataclasses.MISSING else each.default_factory()
+        assert getattr(settings, each.name) == default, each.name
+
+
+@pytest.mark.parametrize("value", [None, "", "  "])
+@pytest.mark.parametrize("name", sorted(REQUIRED))
+def test_what_is_missing_is_named(name: str, value: str | None) -> None:
+    environment = {**REQUIRED, name: value}
+    with pytest.raises(SettingError, match=f"^{name} is not set$"):
+        from_environment({key: text for key, text in environment.items() if text is not None})
+
+
+SHORT_KEY = base64.b64encode(b"s" * 16).decode()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DATABASE_URL", "mysql://u:hunter2@h/d"),
+        ("DATABASE_URL", "postgresql://u:hunter2@[::1/d"),
+        ("DATABASE_URL", "hunter2"),
+        ("LIVEKIT_URL", "livekit.example"),
+        ("LIVEKIT_URL", "rtmp://livekit.example"),
+        ("LIVEKIT_URL", "https://"),
+        ("LIVEKIT_URL", "https://[::1"),
+        ("LIVEKIT_PUBLIC_URL", "livekit.example"),
+        ("MUX_BASE_URL", "api.mux.com"),
+        ("MUX_INGEST_URL", "rtmps://ingest.example/app/"),
+        ("PLAYBACK_BASE_URL", "stream.mux.com"),
+        ("BROADCAST_SECRET_KEYS", "no base64 at all!"),
+        ("BROADCAST_SECRET_KEYS", "schlüssel"),
+        ("BROADCAST_SECRET_KEYS", SHORT_KEY),
+        ("BROADCAST_SECRET_KEYS", f"{SECRETS['BROADCAST_SECRET_KEYS']},{SHORT_KEY}"),
+        ("BROADCAST_SECRET_KEYS", ","),
+        ("BROADCAST_ENVIRONMENT", "Prod"),
+        ("BROADCAST_ENVIRONMENT", "a:b"),
+        ("BROADCAST_ENVIRONMENT", "a\nb"),
+        ("BROADCAST_ENVIRONMENT", "x" * 33),
+        ("GRPC_PORT", "http"),
+        ("GRPC_PORT", "65536"),
+        ("GRPC_PORT", "-1"),
+        ("HTTP_PORT", "80.5"),
+        ("HTTP_PORT", "9" * 5000),
+        ("GRPC_REFLECTION", "perhaps"),
+        ("DATABASE_LISTEN", "2"),
+        ("LOG_LEVEL", "chatty"),
+        ("DATABASE_POOL", "many"),
+        ("DATABASE_POOL", "0"),
+        ("DATABASE_POOL", "1"),
+        ("DATABASE_POOL", "-3"),
+        ("BROADCAST_LEASE_S", "1.9"),
+        ("BROADCAST_LEASE_S", "soon"),
+        ("BROADCAST_LEASE_S", "inf"),
+        ("BROADCAST_OBSERVE_S", "0"),
+        ("BROADCAST_OBSERVE_S", "nan"),
+        ("BROADCAST_SWEEP_S", "-1"),
+        ("BROADCAST_SWEEP_S", "1e300"),
+        ("BROADCAST_SWEEP_GRACE_S", "infinity"),
+        ("BROADCAST_DRAIN_S", "1,5"),
+        ("BROADCAST_LIMIT_MUX_POST", "0/5"),
+        ("BROADCAST_LIMIT_MUX_POST", "/5"),
+        ("BROADCAST_LIMIT_MUX_POST", "1/0.5"),
+        ("BROADCAST_LIMIT_MUX_POST", "0.5"),
+        ("BROADCAST_LIMIT_MUX_OTHER", "5/nan"),
+        ("BROADCAST_LIMIT_MUX_OTHER", "5/inf"),
+        ("BROADCAST_LIMIT_MUX_OTHER", "inf/5"),
+        ("BROADCAST_LIMIT_MUX_OTHER", "1e-300/5"),
+        ("BROADCAST_LIMIT_LIVEKIT", "5/6/7"),
+        ("BROADCAST_LIMIT_LIVEKIT", "fast"),
+        ("BROADCAST_TIMING_HOST_WAIT_S", "0"),
+        ("BROADCAST_TIMING_HOST_WAIT_S", "inf"),
+        ("BROADCAST_TIMING_EGRESS_GRACE_S", "x"),
+        ("BROADCAST_TIMING_STARTS_LIMIT", "2.5"),
+        ("BROADCAST_TIMING_STARTS_LIMIT", "0"),
+        ("BROADCAST_TIMING_STARTS_LIMIT", "-1"),
+    ],
+)
+def test_what_is_wrong_is_named(name: str, value: str) -> None:
+    message = refusal(**{name: value})
+    assert message.startswith(f"{name}: ")
+    assert "hunter2" not in message
+    assert SHORT_KEY not in message
+    assert len(message) < 200
+
+
+@pytest.mark.parametrize("name", ["LIVEKIT_URL", "DATABASE_URL"])
+def test_an_address_that_cannot_be_read_is_not_called_a_number(name: str) -> None:
+    assert "number" not in refusal(**{name: "https://[::1"})
+
+
+def test_every_setting_can_be_set() -> None:
+    changes = {
+        "LIVEKIT_PUBLIC_URL": "wss://public.example",
+        "MUX_BASE_URL": "http://127.0.0.1:8090",
+        "MUX_INGEST_URL": "rtmps://eu.example/app/{key}",
+        "MUX_WEBHOOK_SECRETS": " one , two ,,",
+        "PLAYBACK_BASE_URL": "https://play.example/",
+        "BROADCAST_SECRET_KEYS": f"{SECRETS['BROADCAST_SECRET_KEYS']}, {base64.b64encode(OLD_KEY).decode()}",
+        "BROADCAST_ENVIRONMENT": "prod-1",
+        "BROADCAST_REPLICA": "replica-1",
+        "GRPC_HOST": "::1",
+        "GRPC_PORT": "0",
+        "HTTP_HOST": "::",
+        "HTTP_PORT": "65535",
+        "GRPC_REFLECTION": "No",
+        "LOG_LEVEL": "DEBUG",
+        "DATABASE_POOL": "2",
+        "DATABASE_LISTEN": "off",
+        "BROADCAST_LEASE_S": "2",
+        "BROADCAST_OBSERVE_S": "0.5",
+        "BROADCAST_SWEEP_S": "1",
+        "BROADCAST_SWEEP_GRACE_S": "7",
+        "BROADCAST_DRAIN_S": "3",
+        "BROADCAST_LIMIT_MUX_POST": "0.5/3",
+        "BROADCAST_LIMIT_MUX_OTHER": "8",
+        "BROADCAST_LIMIT_LIVEKIT": "50/1.5",
+        "BROADCAST_TIMING_HOST_WAIT_S": "600",
+        "BROADCAST_TIMING_STARTS_LIMIT": "9",
+    }
+    settings = from_environment({**REQUIRED, **changes})
+    expected = {
+        "livekit_public_url": "wss://public.example",
+        "mux_base_url": "http://127.0.0.1:8090",
+        "mux_ingest_url": "rtmps://eu.example/app/{key}",
+        "mux_webhook_secrets": (Secret("one"), Secret("two")),
+        "playback_base_url": "https://play.example",
+        "secret_keys": (KEY, OLD_KEY),
+        "environment": "prod-1",
+        "replica": "replica-1",
+        "grpc_host": "::1",
+        "grpc_port": 0,
+        "http_host": "::",
+        "http_port": 65535,
+        "reflection": False,
+        "log_level": "debug",
+        "database_pool": 2,
+        "listen": False,
+        "lease": timedelta(seconds=2),
+        "observe_every": timedelta(seconds=0.5),
+        "sweep_every": timedelta(seconds=1),
+        "sweep_grace": timedelta(seconds=7),
+        "drain": timedelta(seconds=3),
+        "limits": Limits(
+            mux_post=Limit(rate=0.5, burst=3), mux_other=Limit(rate=8, burst=8), livekit=Limit(rate=50, burst=1.5)
+        ),
+        "timing": Timing(host_wait_s=600, starts_limit=9),
+    }
+    assert {name: getattr(settings, name) for name in expected} == expected
+    # Nothing was left out above.
+    unset = {"database_url", "livekit_url", "livekit_api_key", "livekit_api_secret", "mux_token_id", "mux_token_secret"}
+    assert {f.name for f in dataclasses.fields(Settings)} == set(expected) | unset
+
+
+@pytest.mark.parametrize("each", [f.name for f in dataclasses.fields(Timing) if f.name != "starts_limit"])
+def test_every_wait_has_a_variable_of_its_own(each: str) -> None:
+    timing = from_environment({**REQUIRED, f"BROADCAST_TIMING_{each.upper()}": "12.5"}).timing
+    assert timing == dataclasses.replace(Timing(), **{each: 12.5})
+    assert refusal(**{f"BROADCAST_TIMING_{each.upper()}": "-1"}).startswith(f"BROADCAST_TIMING_{each.upper()}: ")
+
+
+def test_settings_that_are_printed_show_no_secret() -> None:
+    environment = {**REQUIRED, "MUX_WEBHOOK_SECRETS": "webhook-secret-12"}
+    printed = repr(from_environment(environment))
+    for secret in (*SECRETS.values(), "hunter2", "webhook-secret-12", repr(KEY), "kkkkkkkk"):
+        assert secret not in printed
