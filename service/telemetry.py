@@ -66,14 +66,23 @@ WEBHOOKS = _meter.create_counter("broadcast.webhooks", description="Webhooks rec
 
 # A stream key or token may come back to us inside a provider's message ("invalid url rtmps://host/app/KEY",
 # livekit/egress pkg/errors/errors.go), so the net is on every text, not only on fields we know to be secret.
+# What LiveKit shows of a key is no secret, and is how an output is recognised: {abc...xyz}.
+_NOT_SHOWN = r"(?!\{[^\s{}]{0,3}\.\.\.[^\s{}]{0,3}\}(?:[\s\"',;:)\]}\\]|$))"
 _CREDENTIALS = (
-    (re.compile(r"\b((?:rtmps?|srt)://[^\s/\"']+/(?:[^\s/\"']+/)*)[^\s\"',}]+"), r"\1***"),
-    (re.compile(r"\b(mux|twitch)://[^\s\"',}]+"), r"\1://***"),
+    # A key may have any sign in it, so it ends where the word or its JSON does.
+    (
+        re.compile(r"\b((?:rtmps?|srt)://[^\s/\"']+/(?:[^\s/\"']+/)*+)" + _NOT_SHOWN + r"[^\s\"]+", re.IGNORECASE),
+        r"\1***",
+    ),
+    (re.compile(r"\b(mux|twitch)://" + _NOT_SHOWN + r"[^\s\"]+", re.IGNORECASE), r"\1://***"),
     (re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]*"), "***"),
     (re.compile(r"\b(Basic|Bearer) [\w+/=.~-]+", re.IGNORECASE), r"\1 ***"),
-    (re.compile(r"\b(postgres(?:ql)?://[^\s:/@]+):[^\s@]+@"), r"\1:***@"),
+    (re.compile(r"\b([a-z][a-z0-9+.-]{0,20}://[^\s:/@\"']*):[^\s/\"]*@", re.IGNORECASE), r"\1:***@"),
     (
-        re.compile(r"((?:stream_?key|passphrase|secret|password|token)\"?\s*[=:]\s*\"?)[^\s\"',}&]+", re.IGNORECASE),
+        re.compile(
+            r"((?:stream[_ -]?key|passphrase|secret|password|token)[\\\"']*\s*[=:]\s*[\\\"']*)[^\s\"',}&\\]+",
+            re.IGNORECASE,
+        ),
         r"\1***",
     ),
 )
@@ -105,9 +114,23 @@ def trace_id() -> str:
 
 def _redact_event(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     for name, value in event.items():
-        if isinstance(value, str):
-            event[name] = redact(value)
+        event[name] = _redacted(value)
     return event
+
+
+def _redacted(value: Any) -> Any:
+    match value:
+        case str():
+            return redact(value)
+        case None | bool() | int() | float():
+            return value
+        case dict():
+            inner = cast("dict[Any, Any]", value)
+            return {redact(str(name)): _redacted(each) for name, each in inner.items()}
+        case list() | tuple():
+            return [_redacted(each) for each in cast("Sequence[Any]", value)]
+        case _:
+            return redact(repr(value))
 
 
 def _add_trace(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -124,7 +147,12 @@ class _StandardLibrary(logging.Handler):
         fields: dict[str, Any] = {"library": record.name}
         if record.exc_info and record.exc_info[0] is not None:
             fields["error"] = record.exc_info[0].__name__
-        logger.log(record.levelno, record.getMessage(), **fields)
+        try:
+            message = record.getMessage()
+        except Exception:  # noqa: BLE001 - arguments that do not fit must not fail whoever logs
+            message = str(record.msg)
+        # structlog knows the usual levels and no other.
+        logger.log(min(record.levelno // 10 * 10, logging.CRITICAL), message, **fields)
 
 
 def configure_logs(level: str, *, json: bool | None = None) -> None:

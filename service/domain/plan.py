@@ -73,6 +73,9 @@ class Timing:
     egress_grace_s: float = 90.0
     """The same for an egress: LiveKit tries a start for 10 + 20 + 40 s after the caller has left
     (livekit/protocol rpc/egress_client.go)."""
+    update_grace_s: float = 20.0
+    """A destination that was added without an answer may still come, and a second one beside it would send twice. LiveKit
+    tries for 3 + 5 + 7 s (livekit/protocol rpc/typed_api.go)."""
     lookup_s: float = 2.0
     """Between two looks for something whose existence is not known, or whose absence is awaited."""
     watch_s: float = 3.0

@@ -499,8 +499,10 @@ class Actor:
             )
         except ProviderError as error:
             if error.outcome is not Outcome.MISSING:
-                # Partly done perhaps: it is looked at before the next try.
-                await self._failed(replace(egress, pushes=pushes), error)
+                # Partly done perhaps, or done later: the next try comes after a look, when it is too late for that.
+                late = step.add and error.outcome is Outcome.AMBIGUOUS
+                wait = seconds(self._timing.update_grace_s if late else 0)
+                await self._failed(replace(egress, pushes=pushes), error, not_within=wait)
                 return
             # What was to be removed had failed and left by itself; the rest is done.
             seen = None
@@ -532,12 +534,13 @@ class Actor:
         )
         failpoint("write_off.after_record")
 
-    async def _failed(self, resource: Room | Stream | Egress, error: ProviderError) -> None:
+    async def _failed(
+        self, resource: Room | Stream | Egress, error: ProviderError, *, not_within: timedelta = timedelta()
+    ) -> None:
         failures = resource.failures + 1
+        retry_at = max(self._retry(failures, error), self._now() + not_within)
         await self._passes.record(
-            self._claim,
-            [replace(resource, failures=failures, retry_at=self._retry(failures, error))],
-            trouble=self._trouble(error),
+            self._claim, [replace(resource, failures=failures, retry_at=retry_at)], trouble=self._trouble(error)
         )
 
     async def _delete(

@@ -46,6 +46,9 @@ class Observer:
                     await self.look()
             except StoreUnavailable:
                 pass
+            except Exception:
+                # A fault of ours must not take the replica down: passes and callers have nothing to do with it.
+                log.exception("observer_failed")
             await asyncio.sleep(self._every.total_seconds())
 
     async def look(self) -> set[str]:

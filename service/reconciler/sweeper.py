@@ -70,6 +70,9 @@ class Sweeper:
                 pass
             except ProviderError as error:
                 log.warning("sweep_broken_off", provider=error.provider, operation=error.operation, code=error.code)
+            except Exception:
+                # As the observer's: it must not take the replica down.
+                log.exception("sweeper_failed")
 
     async def sweep(self) -> int:
         """One round. Answers how many were removed."""
@@ -86,7 +89,12 @@ class Sweeper:
             if not await self._providers.budget.spare(bucket, Rank.SWEEP):
                 break
             failpoint("sweep.before_remove")
-            await remove(external_id)
+            try:
+                await remove(external_id)
+            except ProviderError as error:
+                # Such as an egress whose worker is gone, which answers no stop: the others must not wait behind it.
+                log.warning("orphan_stays", kind=kind, external_id=external_id, code=error.code)
+                continue
             failpoint("sweep.after_remove")
             removed += 1
             telemetry.ORPHANS_SWEPT.add(1, {"kind": kind})

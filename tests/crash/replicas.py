@@ -136,10 +136,15 @@ class Replicas:
         self.stack.cleanup.push_async_callback(client.close)
         return client
 
+    def check_running(self) -> None:
+        if self.client is not None and self.settled.is_set():
+            for process in self._all:
+                assert process.running or process in self._gone, f"it ended by itself: {_end_of(process)}"
+
     def check(self) -> None:
         """Everybody who is to run does, and nothing went wrong but what was asked for."""
+        self.check_running()
         for process in self._all:
-            assert process.running or process in self._gone, f"it ended by itself: {_end_of(process)}"
             for line in process.output.read_text().splitlines():
                 assert not _unexpected(line), line
 

@@ -74,7 +74,10 @@ async def run_case(case: Case, database_url: str, directory: Directory, *, scale
     if case.point.path is Path.NO_HOST:
         environment["BROADCAST_TIMING_HOST_WAIT_S"] = "0.5"
     async with asyncpg.create_pool(database_url, min_size=1, max_size=4) as pool:
-        async with running_stack(database_url, scale=scale, webhooks=case.point.webhooks) as stack:
+        # An encoder that drains for long: who starts another one beside it is seen.
+        async with running_stack(
+            database_url, scale=scale, webhooks=case.point.webhooks, livekit={"egress_stop_s": 20.0}
+        ) as stack:
             scenario = Scenario(case, stack, pool, environment, directory)
             play = asyncio.create_task(scenario.play())
             watch = asyncio.create_task(scenario.replicas.watch())
@@ -218,6 +221,7 @@ class Scenario:
         ends = time.monotonic() + WITHIN_S
         while True:
             assert time.monotonic() < ends, "nobody answers"
+            self.replicas.check_running()
             client, after = self.replicas.client, self.replicas.hit.is_set()
             if client is None:
                 await asyncio.sleep(0.02)
@@ -272,6 +276,7 @@ class Scenario:
         since: float | None = None
         while True:
             told = ""
+            self.replicas.check_running()
             try:
                 holds = await check()
             except AssertionError as failure:

@@ -70,7 +70,7 @@ class Show:
             return broadcast
 
         try:
-            return await eventually(reached, within=within)
+            return await eventually(reached, within=within, every=0.04)
         except AssertionError as failure:
             failure.add_note("\n".join(await self.story()))
             raise
@@ -82,7 +82,7 @@ class Show:
             assert told.get(name) == state, told
             return broadcast
 
-        return await eventually(reached, within=WITHIN_S)
+        return await eventually(reached, within=WITHIN_S, every=0.04)
 
     async def settled(self) -> Broadcast:
         """Until the providers show the newest spec."""
@@ -92,7 +92,7 @@ class Show:
             assert broadcast.status.observed_generation == broadcast.generation, broadcast.status
             return broadcast
 
-        return await eventually(reached, within=WITHIN_S)
+        return await eventually(reached, within=WITHIN_S, every=0.04)
 
     async def reasons(self) -> list[str]:
         return [event.reason async for event in self.client.events_all(self.id)]
@@ -105,7 +105,7 @@ class Show:
             assert reasons.count(reason) >= times, reasons
             return True
 
-        await eventually(told, within=WITHIN_S)
+        await eventually(told, within=WITHIN_S, every=0.04)
 
     async def story(self) -> list[str]:
         """For people who look for what went wrong."""

@@ -152,3 +152,62 @@ async def test_a_new_limit_holds_at_once(one: Store) -> None:
     budgets = Budgets(one.database)
     assert (await budgets.take("b", rate=SLOW, burst=100, floor=0)).granted
     assert await drained(budgets, "b", burst=5, floor=0) == 5
+
+
+async def pass_time(of: Store, seconds: float) -> timedelta:
+    """As if everything in the buckets had happened so much earlier."""
+    await of.sql(
+        "UPDATE budget SET refilled_at = refilled_at - make_interval(secs => $1), "
+        "next_turns = (SELECT array_agg(t - make_interval(secs => $1) ORDER BY n) "
+        "FROM unnest(next_turns) WITH ORDINALITY AS each (t, n))",
+        seconds,
+    )
+    return timedelta(seconds=seconds)
+
+
+async def test_who_waits_is_served_before_who_comes_later(one: Store) -> None:
+    budget = Budget(Budgets(one.database).take, Limits(mux_post=Limit(rate=1, burst=5)))
+
+    async def ask(rank: Rank = Rank.START, turn: datetime | None = None) -> datetime | None:
+        return await budget.take(Bucket.MUX_POST, rank, turn=turn)
+
+    while (first := await ask()) is None:
+        continue
+    second, third = await ask(), await ask()
+    assert second is not None
+    assert third is not None
+    assert third - second == second - first == timedelta(seconds=1)
+    passed = await pass_time(one, 1.1)
+    # A token has come, and it is that of the first: nobody else of this rank gets it, called or not.
+    assert await ask() is not None
+    assert await ask(turn=second - passed) is not None
+    assert await ask(turn=first - passed) is None
+    # It was the only one, but for the one that is left to stops.
+    assert await ask(turn=first - passed) is not None
+    assert await ask(Rank.STOP) is None
+
+
+async def test_who_would_rather_go_without_takes_no_turn(one: Store) -> None:
+    budget = Budget(Budgets(one.database).take, Limits(mux_post=Limit(rate=0.01, burst=5)))
+    assert await budget.spare(Bucket.MUX_POST, Rank.SWEEP)
+    assert await budget.spare(Bucket.MUX_POST, Rank.SWEEP)
+    before = await one.sql("SELECT next_turns FROM budget")
+    for _ in range(3):
+        assert not await budget.spare(Bucket.MUX_POST, Rank.SWEEP)
+    assert await one.sql("SELECT next_turns FROM budget") == before
+    assert await budget.take(Bucket.MUX_POST, Rank.STOP) is None
+
+
+async def test_a_turn_that_comes_to_an_empty_bucket_stays_a_turn(one: Store) -> None:
+    """A stop took the token: the one whose turn it was does not go to the end of the queue."""
+    budgets = Budgets(one.database)
+    while (turn := await budgets.take("b", rate=0.1, burst=3, floor=1)).granted:
+        continue
+    await budgets.take("b", rate=0.1, burst=3, floor=1)
+    queue = await one.sql("SELECT next_turns FROM budget")
+    passed = await pass_time(one, 10.5)
+    for _ in range(2):
+        assert (await budgets.take("b", rate=0.1, burst=3, floor=0)).granted
+    again = await budgets.take("b", rate=0.1, burst=3, floor=1, turn=turn.come_back - passed)
+    assert not again.granted
+    assert await one.sql("SELECT next_turns FROM budget") == [each - passed for each in queue]

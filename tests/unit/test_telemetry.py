@@ -30,7 +30,7 @@ BASIC = "dG9rZW46c2VjcmV0LW9mLXRoZS10ZXN0"
         (f"RTMPS://a.example/app/{KEY}", "RTMPS://a.example/app/***"),
         (f"rtmp://[2606:4700::1111]:1935/app/{KEY}", "rtmp://[2606:4700::1111]:1935/app/***"),
         (f"srt://a.example/app/{KEY}", "srt://a.example/app/***"),
-        (f"invalid url rtmps://a.example/app/{KEY}: invalid scheme", "invalid url rtmps://a.example/app/*** invalid scheme"),
+        (f"invalid url rtmps://a.example/app/{KEY}: why", "invalid url rtmps://a.example/app/*** why"),
         (f'{{"url": "rtmp://a.example/b/{KEY}", "x": 1}}', '{"url": "rtmp://a.example/b/***", "x": 1}'),
         (f"'rtmp://a.example/b/{KEY}'", "'rtmp://a.example/b/***"),
         ("rtmp://a.example/b/key,with}odd'signs&more", "rtmp://a.example/b/***"),
@@ -194,10 +194,7 @@ def test_a_line_cannot_be_broken_in_two(lines: Lines) -> None:
 
 
 def fail() -> None:
-    try:
-        raise ValueError(f"inner stream_key={KEY}")
-    except ValueError:
-        raise RuntimeError(f"invalid url rtmp://a.example/app/{KEY}") from None
+    raise RuntimeError(f"invalid url rtmp://a.example/app/{KEY}") from ValueError(f"inner stream_key={KEY}")
 
 
 @pytest.mark.parametrize("as_json", [True, False])
@@ -211,6 +208,7 @@ def test_tracebacks_are_shown_without_secrets(lines: Lines, as_json: bool) -> No
     assert "RuntimeError" in text
     assert "in fail" in text
     assert "rtmp://a.example/app/***" in text
+    assert "stream_key=***" in text
     assert KEY not in text
 
 
@@ -230,23 +228,23 @@ def test_what_libraries_log_goes_the_same_way(lines: Lines) -> None:
 
 
 @pytest.mark.parametrize(
-    "call",
+    ("level", "message", "args"),
     [
-        lambda library: library.warning("%d pools", "many"),
-        lambda library: library.warning("100%"),
-        lambda library: library.warning("{} %s %s", "one"),
-        lambda library: library.warning({"not": "text"}),
-        lambda library: library.log(35, "between two levels"),
-        lambda library: library.log(99, "above all levels"),
-        lambda library: library.error("with fields", extra={"event": "x", "library": "y"}),
-        lambda library: library.error("a %s", "\ud800"),
+        (30, "%d pools", ("many",)),
+        (30, "100%", ()),
+        (30, "{} %s %s", ("one",)),
+        (30, {"not": "text"}, ()),
+        (35, "between two levels", ()),
+        (99, "above all levels", ()),
+        (40, "a %s", ("\ud800",)),
     ],
 )
-def test_no_log_call_of_a_library_fails(lines: Lines, call: Any) -> None:
+def test_no_log_call_of_a_library_fails(lines: Lines, level: int, message: object, args: tuple[object, ...]) -> None:
     configure_logs("info", json=True)
-    call(logging.getLogger("some.library"))
+    logging.getLogger("some.library").log(level, message, *args)
     logging.getLogger("some.library").warning("and on it goes")
-    assert lines.json()[-1]["event"] == "and on it goes"
+    assert len(found := lines.json()) == 2
+    assert found[1]["event"] == "and on it goes"
 
 
 @pytest.mark.parametrize(("level", "shown"), [("debug", 2), ("warning", 1), ("error", 0)])

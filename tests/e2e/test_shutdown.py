@@ -1,0 +1,143 @@
+"""Ending and returning: a replica that is told to go, one that takes over, a database that is away for a moment."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from broadcast.v1.broadcast_service_pb2 import WatchBroadcastsRequest
+from broadcast.v1.broadcast_service_pb2_grpc import BroadcastServiceStub
+from broadcast_client import (
+    BroadcastClient,
+    BroadcastError,
+    Change,
+    RetryPolicy,
+    Snapshot,
+    broadcast_filter,
+    state_name,
+)
+from service.sandbox.postgres import EmbeddedPostgres
+from service.store.migrate import migrate
+from tests.e2e.show import Show
+from tests.stack import running_stack, serving
+from tests.waiting import eventually
+
+
+async def test_a_replica_that_is_told_to_go_goes_at_once(database_url: str, tmp_path: Path) -> None:
+    async with running_stack(database_url, webhooks=False) as stack:
+        leaving = await stack.process(tmp_path / "leaving.log", BROADCAST_DRAIN_S="3")
+        staying = await stack.process(tmp_path / "staying.log")
+        await serving(leaving)
+        await serving(staying)
+        show = await Show.create(stack, await stack.client(leaving.target))
+        await show.ready()
+        async with grpc.aio.insecure_channel(leaving.target) as channel:
+            stub = BroadcastServiceStub(channel)
+            watches = [stub.WatchBroadcasts(WatchBroadcastsRequest()) for _ in range(20)]
+            for watch in watches:
+                await watch.read()
+
+            async def sent_away(watch: grpc.aio.UnaryStreamCall[WatchBroadcastsRequest, Any]) -> grpc.StatusCode:
+                with contextlib.suppress(grpc.aio.AioRpcError):
+                    while await watch.read() is not grpc.aio.EOF:
+                        pass
+                return await watch.code()
+
+            began = time.monotonic()
+            leaving.tell(signal.SIGTERM)
+            codes = await asyncio.gather(*(sent_away(watch) for watch in watches))
+            assert await asyncio.wait_for(leaving.process.wait(), 5) == 0
+            assert time.monotonic() - began < 5
+            assert set(codes) == {grpc.StatusCode.UNAVAILABLE}
+        there = Show(stack, await stack.client(staying.target), show.id)
+        await stack.host_joins(show.id)
+        await there.until("LIVE")
+        await there.ended()
+        assert stack.doubles() == []
+
+
+async def test_a_watch_lives_through_a_restart(database_url: str, tmp_path: Path) -> None:
+    async with running_stack(database_url, webhooks=False) as stack:
+        process = await stack.process(tmp_path / "first.log")
+        await serving(process)
+        client = await stack.client(process.target)
+        show = await Show.create(stack, client)
+        seen: list[tuple[int, str]] = []
+
+        async def watch() -> None:
+            async for item in client.watch(broadcast_filter(ids=[show.id])):
+                if isinstance(item, Change | Snapshot):
+                    revision = item.revision if isinstance(item, Change) else 0
+                    seen.append((revision, state_name(item.broadcast.status.state)))
+
+        watching = asyncio.create_task(watch())
+        await eventually(lambda: bool(seen))
+        await show.ready()
+        await eventually(lambda: seen[-1][1] == "READY")
+        await process.end(signal.SIGKILL)
+        again = await stack.process(tmp_path / "second.log", GRPC_PORT=str(process.grpc_port))
+        again.grpc_port = process.grpc_port
+        await serving(again)
+        await stack.host_joins(show.id)
+        await show.until("LIVE", within=30)
+        await show.ended()
+        await eventually(lambda: seen[-1][1] == "ENDED", within=20)
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        revisions = [revision for revision, _ in seen if revision]
+        assert revisions == sorted(set(revisions)), "told twice, or out of order"
+        states = [state for _, state in seen]
+        assert [s for n, s in enumerate(states) if n == 0 or states[n - 1] != s] == [
+            "CREATED",
+            "STARTING",
+            "READY",
+            "LIVE",
+            "STOPPING",
+            "ENDED",
+        ]
+
+
+@pytest.mark.parametrize("how", ["kill", "stop"])
+async def test_the_database_goes_and_comes_back(how: str, tmp_path: Path) -> None:
+    postgres = EmbeddedPostgres(data_dir=tmp_path / "postgres")
+    database_url = await postgres.start()
+    try:
+        await migrate(database_url)
+        async with running_stack(database_url, webhooks=False) as stack:
+            replica = await stack.replica()
+            client = await stack.client(replica.target)
+            show = await Show.create(stack, client)
+            await show.live()
+            await (postgres.kill() if how == "kill" else postgres.stop())
+            with pytest.raises(BroadcastError) as refused:
+                await _once(replica.target, show.id)
+            assert refused.value.reason == "STORE_UNAVAILABLE"
+            await postgres.start()
+            back = time.monotonic()
+
+            async def serves() -> bool:
+                with contextlib.suppress(BroadcastError):
+                    await _once(replica.target, show.id)
+                    return True
+                return False
+
+            await eventually(serves, within=10)
+            assert time.monotonic() - back < 5, "ready again within 5 s"
+            await show.until("LIVE")
+            await show.ended()
+            assert stack.doubles() == []
+            assert len(stack.livekit.effects.of("egress.started")) == 1, "what delivered was left alone"
+    finally:
+        await postgres.stop()
+
+
+async def _once(target: str, broadcast_id: str) -> None:
+    async with BroadcastClient(target, retry=RetryPolicy(attempts=1)) as client:
+        await client.get(broadcast_id)
