@@ -79,10 +79,10 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         livekit_api_secret=Secret(read.text("LIVEKIT_API_SECRET")),
         mux_token_id=read.text("MUX_TOKEN_ID"),
         mux_token_secret=Secret(read.text("MUX_TOKEN_SECRET")),
-        mux_base_url=read.text("MUX_BASE_URL", "https://api.mux.com", check=_web),
+        mux_base_url=read.text("MUX_BASE_URL", "https://api.mux.com", check=_http),
         mux_ingest_url=read.text("MUX_INGEST_URL", "mux://{key}", check=_ingest),
         mux_webhook_secrets=tuple(Secret(s) for s in _several(read.text("MUX_WEBHOOK_SECRETS", ""))),
-        playback_base_url=read.text("PLAYBACK_BASE_URL", "https://stream.mux.com", check=_web).rstrip("/"),
+        playback_base_url=read.text("PLAYBACK_BASE_URL", "https://stream.mux.com", check=_http).rstrip("/"),
         secret_keys=read.value("BROADCAST_SECRET_KEYS", _keys),
         environment=read.text("BROADCAST_ENVIRONMENT", "dev", check=_environment),
         replica=read.text("BROADCAST_REPLICA", f"{socket.gethostname()}-{os.getpid()}"),
@@ -160,6 +160,13 @@ def _web(text: str) -> str:
     parts = _split(text)
     if parts.scheme not in ("http", "https", "ws", "wss") or not parts.hostname:
         raise _Wrong("must be an http(s) or ws(s) address")
+    return text
+
+
+def _http(text: str) -> str:
+    parts = _split(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise _Wrong("must be an http(s) address")
     return text
 
 

@@ -256,6 +256,8 @@ class Stream(Resource):
     key: Secret = NO_SECRET
     key_epoch: int = 0
     """Counts key resets. An egress of an older epoch holds a dead key: it cannot publish any more."""
+    key_reset_at: datetime | None = None
+    """When the key before it died. Whoever was connected with that one may still be."""
     key_stale: bool = False
     """A reset was begun and its answer is not known: `key` may be dead. Reset again before it is used."""
     disabled: bool = False
@@ -407,6 +409,11 @@ class Broadcast:
     @property
     def etag(self) -> str:
         return str(self.version)
+
+    def push_url(self, destination: Destination) -> Secret:
+        """Where to push to for it, with its key."""
+        key = self.destination_keys.get(destination.name, NO_SECRET)
+        return Secret(f"{destination.url.rstrip('/')}/{key.reveal()}")
 
 
 def seconds(value: float) -> timedelta:

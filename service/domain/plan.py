@@ -74,8 +74,8 @@ class Timing:
     """The same for an egress: LiveKit tries a start for 10 + 20 + 40 s after the caller has left
     (livekit/protocol rpc/egress_client.go)."""
     update_grace_s: float = 20.0
-    """A destination that was added without an answer may still come, and a second one beside it would send twice. LiveKit
-    tries for 3 + 5 + 7 s (livekit/protocol rpc/typed_api.go)."""
+    """A destination that was added without an answer may still come, and a second one beside it would send twice.
+    LiveKit tries for 3 + 5 + 7 s (livekit/protocol rpc/typed_api.go)."""
     lookup_s: float = 2.0
     """Between two looks for something whose existence is not known, or whose absence is awaited."""
     watch_s: float = 3.0
@@ -114,7 +114,9 @@ class View:
         stream = self.stream
         if egress.end_seen or stream is None:
             return False
-        return egress.key_epoch >= stream.key_epoch
+        # A new key keeps out who comes; who is connected already stays connected.
+        ours = egress.key_epoch >= 0 and egress.phase in (Phase.PRESENT, Phase.DELETING)
+        return ours or egress.key_epoch >= stream.key_epoch
 
     @property
     def egress(self) -> Egress | None:
@@ -171,6 +173,17 @@ def wants_egress(broadcast: Broadcast, view: View) -> bool:
     if room is None or room.phase is not Phase.PRESENT:
         return False
     return bool(room.host_publishing) or view.egress is not None
+
+
+def output_changes(broadcast: Broadcast, egress: Egress) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Destinations to add to an egress, and to remove from it.
+
+    A name that was removed and given to another place before we could see either is removed first and added after it.
+    """
+    wanted = {each.name: broadcast.push_url(each) for each in broadcast.spec.carried_by(Carrier.EGRESS)}
+    has = egress.destinations
+    stays = {name for name in has if name in wanted and egress.pushes.get(name, wanted[name]) == wanted[name]}
+    return tuple(name for name in wanted if name not in has), tuple(name for name in has if name not in stays)
 
 
 class _Planner:
@@ -382,8 +395,21 @@ class _Live(_Planner):
         elif leaving:
             # stop() looks at it until it has ended or is written off; a written-off one is fenced by the branch above.
             self.blocked = "PREVIOUS_ENDING"
+        elif not self.fenced(stream):
+            self.blocked = "FENCING"
         else:
             self.steps.append(StartEgress(ordinal=next_ordinal(view.egresses)))
+
+    def fenced(self, stream: Stream) -> bool:
+        """Whether starts without an answer were looked for again after the key was reset: one that came between the
+        look before and the reset may be connected, and a reset cuts nobody off.
+        """
+        if stream.key_reset_at is None:
+            return True
+        shown = stream.key_reset_at + seconds(self.timing.list_lag_s)
+        return all(
+            self.in_vain(egress, shown, self.timing.lookup_s) for egress in self.view.egresses if egress.unresolved
+        )
 
     def keep_egress(self, egress: Egress) -> None:
         timing, stream = self.timing, self.view.stream
@@ -410,13 +436,10 @@ class _Live(_Planner):
         self.keep_outputs(egress)
 
     def keep_outputs(self, egress: Egress) -> None:
-        spec = self.broadcast.spec
-        wanted = tuple(destination.name for destination in spec.carried_by(Carrier.EGRESS))
-        add = tuple(name for name in wanted if name not in egress.destinations)
-        remove = tuple(name for name in egress.destinations if name not in wanted)
+        add, remove = output_changes(self.broadcast, egress)
         if (add or remove) and self.due(egress):
             self.steps.append(SetDestinations(ordinal=egress.ordinal, add=add, remove=remove))
-        elif not add and not remove and spec.layout != egress.layout and self.due(egress):
+        elif not add and not remove and self.broadcast.spec.layout != egress.layout and self.due(egress):
             self.steps.append(SetLayout(ordinal=egress.ordinal))
 
 

@@ -93,7 +93,7 @@ def stream_seen(stream: Stream, seen: StreamSeen | None, now: datetime) -> Learn
     now_seen = with_status(stream, seen, now)
     if not stream.key_stale and seen.key and seen.key != stream.key:
         # Reset by somebody else. What runs with the old key cannot come back with it.
-        now_seen = replace(now_seen, key=seen.key, key_epoch=stream.key_epoch + 1)
+        now_seen = replace(now_seen, key=seen.key, key_epoch=stream.key_epoch + 1, key_reset_at=now)
     events = ()
     if seen.status is not stream.status:
         events = (Event(reason=f"STREAM_{seen.status.upper() or 'UNKNOWN'}"),)

@@ -23,7 +23,7 @@ from service.domain.broadcast import (
     StreamStatus,
     Target,
 )
-from service.domain.plan import View
+from service.domain.plan import View, output_changes
 from service.domain.step import Plan
 
 _Fact = tuple[bool | None, str, str]
@@ -95,8 +95,7 @@ def _observed_generation(broadcast: Broadcast, view: View, plan: Plan | None) ->
     """The providers show the newest spec when no step is left that would bring it to them."""
     egress = view.egress
     behind = egress is not None and (
-        egress.layout != broadcast.spec.layout
-        or set(egress.destinations) != {each.name for each in broadcast.spec.carried_by(Carrier.EGRESS)}
+        egress.layout != broadcast.spec.layout or output_changes(broadcast, egress) != ((), ())
     )
     if broadcast.target is Target.CREATED or behind or plan is None:
         return broadcast.status.observed_generation

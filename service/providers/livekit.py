@@ -100,6 +100,8 @@ def _failure(operation: str, raised: Exception) -> ProviderError | None:
             if raised.status in (401, 403):
                 # A wrong API key is answered in plain text, which the SDK calls "unknown".
                 outcome = Outcome.CREDENTIALS
+            if raised.status == 429:  # noqa: PLR2004 - of a proxy, which says it in no words of LiveKit's
+                outcome = Outcome.THROTTLED
             if starts and outcome is Outcome.UNAVAILABLE:
                 # "no response from servers": a worker may hold the request all the same (livekit/egress#720).
                 outcome = Outcome.AMBIGUOUS
@@ -304,8 +306,8 @@ class Tokens:
             api.RoomConfiguration(
                 name=room.name,
                 metadata=room.tag,
-                empty_timeout=int(room.empty_timeout.total_seconds()),
-                departure_timeout=int(room.departure_timeout.total_seconds()),
+                empty_timeout=max(1, int(room.empty_timeout.total_seconds())),
+                departure_timeout=max(1, int(room.departure_timeout.total_seconds())),
             )
         )
 

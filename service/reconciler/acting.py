@@ -77,8 +77,7 @@ def pushes_of(broadcast: Broadcast, stream: Stream, streams: Streams) -> dict[st
     """What an egress of this broadcast pushes to, by name; "" is the live stream."""
     pushes = {"": streams.push_url(stream.key)}
     for destination in broadcast.spec.carried_by(Carrier.EGRESS):
-        key = broadcast.destination_keys.get(destination.name, Secret(""))
-        pushes[destination.name] = Secret(f"{destination.url.rstrip('/')}/{key.reveal()}")
+        pushes[destination.name] = broadcast.push_url(destination)
     return pushes
 
 
@@ -377,7 +376,15 @@ class Actor:
             return
         failpoint("key.reset.after_call")
         telemetry.FENCED.add(1)
-        fresh = replace(stream, key=key, key_epoch=stream.key_epoch + 1, key_stale=False, failures=0, retry_at=None)
+        fresh = replace(
+            stream,
+            key=key,
+            key_epoch=stream.key_epoch + 1,
+            key_reset_at=self._now(),
+            key_stale=False,
+            failures=0,
+            retry_at=None,
+        )
         await self._passes.record(self._claim, [fresh], events=[Event(reason="KEY_RESET")], recovered="mux")
         failpoint("key.reset.after_record")
 

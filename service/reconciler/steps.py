@@ -21,7 +21,7 @@ from service.domain.broadcast import Kind, State, Status, Target, seconds
 from service.domain.errors import LeaseLost, StoreUnavailable
 from service.domain.observation import to_observe
 from service.domain.plan import plan
-from service.domain.status import status_of
+from service.domain.status import same_but_for_time, status_of
 from service.failpoints import failpoint
 from service.providers.budget import Rank
 from service.reconciler.acting import Actor
@@ -76,6 +76,7 @@ class Reconciler:
         self._timing = timing
         self._lease = lease
         self._looker = Looker(passes, providers, timing)
+        self._derive = derive(timing)
 
     async def run(self, claim: Claim) -> None:
         """Never raises but for cancellation: whatever happens, the row comes due again."""
@@ -132,6 +133,7 @@ class Reconciler:
             decided = plan(situation.broadcast, situation.resources, situation.now, self._timing)
             now = situation.now
             if not decided.steps:
+                await self._tell(claim, situation)
                 if blind and decided.wait_until is not None:
                     # What could not be looked at is due at once, and would be so for as long as a provider is away.
                     return max(decided.wait_until, situation.now + seconds(random.uniform(1.5, 3.0))), None
@@ -141,6 +143,13 @@ class Reconciler:
                 return min(put_off), min(put_off)
         log.error("pass_does_not_settle", broadcast_id=claim.broadcast_id, steps=tally.steps)
         return now + seconds(5), None
+
+    async def _tell(self, claim: Claim, situation: Situation) -> None:
+        """Store what follows without a step: of a stop before anything was made, of a change of the title."""
+        state, status = self._derive(situation)
+        stored = situation.broadcast
+        if state is not stored.state or not same_but_for_time(status, stored.status):
+            await self._passes.record(claim)
 
     async def _act(
         self, claim: Claim, situation: Situation, steps: tuple[Step, ...], rank: Rank, tally: _Tally

@@ -1,5 +1,5 @@
-"""Every provider call that changes something goes wrong in every way: with the effect and without the answer, without both,
-with the effect later, refused, hanging. The broadcast becomes live and ends, nothing is doubled, nothing is left.
+"""Every provider call that changes something goes wrong in every way: with the effect and without the answer, without
+both, with the effect later, refused, hanging. The broadcast becomes live and ends, nothing is doubled, nothing is left.
 """
 
 from __future__ import annotations
@@ -80,9 +80,7 @@ async def test_whatever_becomes_of_a_call(database_url: str, name: str, logs: li
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", MISHAPS)
-async def test_whatever_becomes_of_a_call_without_webhooks(
-    database_url: str, name: str, logs: list[EventDict]
-) -> None:
+async def test_whatever_becomes_of_a_call_without_webhooks(database_url: str, name: str, logs: list[EventDict]) -> None:
     await every_call(database_url, MISHAPS[name], logs, webhooks=False, replicas=2)
 
 
@@ -215,9 +213,7 @@ class Trial:
 
     def check(self, show: Show) -> None:
         late = self.mishap.kind == "late_effect"
-        rooms, streams, egresses = (
-            show.count(kind) for kind in ("room.created", "stream.created", "egress.started")
-        )
+        rooms, streams, egresses = (show.count(kind) for kind in ("room.created", "stream.created", "egress.started"))
         # One that is given up may come late, beside the one that was made in its place.
         assert 1 <= rooms <= 1 + (late and self.operation is Operation.CREATE_ROOM)
         assert 1 <= streams <= 1 + (late and self.operation is Operation.CREATE_STREAM)

@@ -130,6 +130,8 @@ async def test_by_index(filled: Store) -> None:
         for plan in await plans(filled, await asked_by(filled, call, table)):
             # The one row of head is read as it is.
             wrong += [f"{name}: scans {node['Relation Name']}" for node in plan if _reads_all(node)]
+            # The order is the index's: a page reads its rows and no more.
+            wrong += [f"{name}: {node['Node Type']}" for node in plan if "Sort" in node["Node Type"]]
             wrong += [f"{name}: not by {index}"] * (index not in [node.get("Index Name") for node in plan])
     assert not wrong
 

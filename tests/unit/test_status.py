@@ -118,9 +118,10 @@ def test_every_reason_ends_somewhere(reason: EndReason) -> None:
     assert told_reason == reason
 
 
-def test_an_egress_with_a_dead_key_makes_nothing_playable() -> None:
+def test_a_new_key_keeps_out_who_comes_but_cuts_off_nobody() -> None:
     fenced = replace(STREAM, key_epoch=1)
-    assert state_of(a_broadcast(), (ROOM, fenced, EGRESS))[0] is State.READY
+    assert state_of(a_broadcast(), (ROOM, fenced, replace(EGRESS, phase=Phase.UNKNOWN)))[0] is State.READY
+    assert state_of(a_broadcast(), (ROOM, fenced, EGRESS))[0] is State.LIVE
 
 
 def test_all_conditions_are_met_when_it_plays() -> None:
