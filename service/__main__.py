@@ -52,6 +52,10 @@ def main() -> None:
     match arguments.command:
         case "serve":
             code = _serve()
+            # A call to a provider that was given up goes on in its thread, and the interpreter would wait for it.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
         case "migrate":
             code = _run(_migrate())
         case "probe":

@@ -19,7 +19,7 @@ from service.domain.errors import StoreUnavailable
 from service.providers.budget import Budget
 from service.providers.livekit import LiveKit
 from service.providers.mux import Mux
-from service.reconciler.acting import Providers, room_wanted
+from service.reconciler.asking import Providers, room_wanted
 from service.reconciler.loop import Loop
 from service.reconciler.observer import Observer
 from service.reconciler.steps import Reconciler, derive

@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import aiohttp
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from broadcast_client import BroadcastClient
 from service.app import Ports, run
@@ -251,9 +253,15 @@ async def serving(process: Process, within: float = 20) -> None:
 
     async def probe() -> bool:
         assert process.running, process.output.read_text()[-3000:]
-        done = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "service", "probe", "--target", process.target, stderr=asyncio.subprocess.DEVNULL
-        )
-        return await done.wait() == 0
+        # A pool of its own: the back-off of a channel that failed would be shared.
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        async with grpc.aio.insecure_channel(process.target, options=options) as channel:
+            # grpcio-health-checking is not typed.
+            stub: Any = health_pb2_grpc.HealthStub(channel)
+            try:
+                answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=1)
+            except grpc.aio.AioRpcError:
+                return False
+        return answer.status == health_pb2.HealthCheckResponse.SERVING
 
     await eventually(probe, within=within, every=0.05)

@@ -253,8 +253,8 @@ class _Planner:
         """Towards the end of one egress, whatever phase it is in."""
         match egress.phase:
             case Phase.PRESENT:
-                if self.due(egress):
-                    self.steps.append(StopEgress(ordinal=egress.ordinal, why=why))
+                # At once: what it may have to back off from is a change of its outputs, which matters no more.
+                self.steps.append(StopEgress(ordinal=egress.ordinal, why=why))
             case Phase.DELETING:
                 # A worker that died leaves a record that stays ACTIVE for ever and answers every stop with 408
                 # (livekit/egress#950): after its time it is written off, and the key fences it.

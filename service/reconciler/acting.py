@@ -10,20 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, assert_never
 
 from service import telemetry
 from service.domain.broadcast import (
-    Broadcast,
     Carrier,
     Egress,
     EgressStatus,
     Kind,
     Phase,
-    ProviderTrouble,
     RecordingPolicy,
     Room,
     Stream,
@@ -32,7 +29,7 @@ from service.domain.broadcast import (
 from service.domain.errors import LeaseLost, Outcome, Overtaken, ProviderError
 from service.domain.lifecycle import Event
 from service.domain.plan import View
-from service.domain.ports import EgressWanted, Push, Relay, RoomWanted, StreamWanted
+from service.domain.ports import EgressWanted, Push, Relay, StreamWanted
 from service.domain.secret import Secret
 from service.domain.seen import created_stream, with_egress
 from service.domain.step import (
@@ -52,69 +49,16 @@ from service.domain.step import (
     WriteOff,
 )
 from service.failpoints import failpoint
-from service.providers.budget import Bucket, Budget, Rank
+from service.reconciler.asking import backoff, bucket_of, names_of, pushes_of, room_wanted, stream_tag, trouble_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Callable, Coroutine
 
     from service.domain.plan import Timing
-    from service.domain.ports import Egresses, Rooms, Streams
+    from service.providers.budget import Rank
+    from service.reconciler.asking import Providers
     from service.store.leases import Claim
     from service.store.passes import Passes, Situation
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Providers:
-    rooms: Rooms
-    egresses: Egresses
-    streams: Streams
-    budget: Budget
-    tag: str
-    """Begins every mark of ours at a provider; names the environment: `bs1:prod:`."""
-
-
-def pushes_of(broadcast: Broadcast, stream: Stream, streams: Streams) -> dict[str, Secret]:
-    """What an egress of this broadcast pushes to, by name; "" is the live stream."""
-    pushes = {"": streams.push_url(stream.key)}
-    for destination in broadcast.spec.carried_by(Carrier.EGRESS):
-        pushes[destination.name] = broadcast.push_url(destination)
-    return pushes
-
-
-def names_of(broadcast: Broadcast, pushes: Mapping[str, Secret], egresses: Egresses) -> dict[str, list[str]]:
-    """Redacted address to names, those that are wanted now first."""
-    wanted = {destination.name for destination in broadcast.spec.destinations}
-    names: dict[str, list[str]] = {}
-    for name in sorted(pushes, key=lambda name: (name not in wanted, name)):
-        names.setdefault(egresses.address_of(Push(name=name, url=pushes[name])), []).append(name)
-    return names
-
-
-def room_wanted(broadcast_id: str, tag: str, timing: Timing) -> RoomWanted:
-    """The room must outlive our own patience, or it would close under a host who comes late."""
-    return RoomWanted(
-        name=broadcast_id,
-        tag=f"{tag}{broadcast_id}",
-        empty_timeout=seconds(timing.host_wait_s + 60),
-        departure_timeout=seconds(timing.host_return_s + 60),
-    )
-
-
-def backoff(failures: int) -> timedelta:
-    """Exponential from 1 s to 60 s, with jitter so that what failed together does not come back together."""
-    return seconds(min(2.0 ** max(failures - 1, 0), 60.0) * random.uniform(0.75, 1.25))
-
-
-def bucket_of(step: Step) -> Bucket | None:
-    match step:
-        case CreateStream() | ResetKey():
-            return Bucket.MUX_POST
-        case DisableStream() | DeleteStream() | SettleRecordings():
-            return Bucket.MUX_OTHER
-        case CreateRoom() | DeleteRoom() | StartEgress() | StopEgress() | SetLayout() | SetDestinations():
-            return Bucket.LIVEKIT
-        case WriteOff() | EndBroadcast():
-            return None
 
 
 class Actor:
@@ -131,7 +75,6 @@ class Actor:
         lease: timedelta,
     ) -> None:
         self._claim = claim
-        self._situation = situation
         self._broadcast = situation.broadcast
         self._view = View(situation.resources)
         self._read_at = situation.now
@@ -164,7 +107,8 @@ class Actor:
             case CreateRoom():
                 await self._create_room(step)
             case DeleteRoom():
-                await self._delete_room(self._room(step.ordinal))
+                room = self._room(step.ordinal)
+                await self._delete(room, self._providers.rooms.delete, "room.delete", "livekit")
             case CreateStream():
                 await self._create_stream(step)
             case DisableStream():
@@ -172,7 +116,8 @@ class Actor:
             case SettleRecordings():
                 await self._settle_recordings(self._stream(step.ordinal))
             case DeleteStream():
-                await self._delete_stream(self._stream(step.ordinal))
+                stream = self._stream(step.ordinal)
+                await self._delete(stream, self._providers.streams.delete, "stream.delete", "mux")
             case ResetKey():
                 await self._reset_key(self._stream(step.ordinal))
             case StartEgress():
@@ -217,16 +162,6 @@ class Actor:
             raise LeaseLost(self._claim.broadcast_id)
         failpoint(f"{point}.before_call")
 
-    def _trouble(self, error: ProviderError) -> ProviderTrouble:
-        return ProviderTrouble(
-            provider=error.provider,
-            operation=error.operation,
-            code=error.code,
-            message=error.message,
-            retryable=error.outcome is not Outcome.REFUSED,
-            time=self._now(),
-        )
-
     def _retry(self, failures: int, error: ProviderError) -> datetime:
         return self._now() + max(backoff(failures), error.retry_after or timedelta())
 
@@ -250,7 +185,7 @@ class Actor:
                 retry_at=self._retry(room.failures + 1, error),
                 refused=error.outcome is Outcome.REFUSED,
             )
-            await self._passes.record(self._claim, [failed], trouble=self._trouble(error))
+            await self._passes.record(self._claim, [failed], trouble=trouble_of(error, self._now()))
             return
         failpoint("room.create.after_call")
         present = replace(
@@ -269,9 +204,6 @@ class Actor:
             self._claim, [present], events=[Event(reason="ROOM_CREATED", message=seen.sid)], recovered="livekit"
         )
         failpoint("room.create.after_record")
-
-    async def _delete_room(self, room: Room) -> None:
-        await self._delete(room, self._providers.rooms.delete, "room.delete", "livekit")
 
     async def _create_stream(self, step: CreateStream) -> None:
         failpoint("stream.create.before_intent")
@@ -313,7 +245,7 @@ class Actor:
                 retry_at=None if ambiguous else self._retry(failures + 1, error),
                 refused=error.outcome is Outcome.REFUSED,
             )
-            await self._passes.record(self._claim, [failed], trouble=self._trouble(error))
+            await self._passes.record(self._claim, [failed], trouble=trouble_of(error, self._now()))
             return
         failpoint("stream.create.after_call")
         await self._passes.record(
@@ -360,9 +292,6 @@ class Actor:
         )
         await self._passes.record(self._claim, [settled], events=[Event(reason=word, message=str(len(recordings)))])
         failpoint("recordings.settle.after_record")
-
-    async def _delete_stream(self, stream: Stream) -> None:
-        await self._delete(stream, self._providers.streams.delete, "stream.delete", "mux")
 
     async def _reset_key(self, stream: Stream) -> None:
         # Whether an answer comes or not: from here on the key we hold may be dead.
@@ -451,7 +380,7 @@ class Actor:
         if error.outcome is Outcome.MISSING and room is not None:
             # The room is not there: whether it is coming back is for the next look to say.
             changed.append(replace(room, phase=Phase.UNKNOWN, changed_at=self._now()))
-        await self._passes.record(self._claim, changed, trouble=self._trouble(error))
+        await self._passes.record(self._claim, changed, trouble=trouble_of(error, self._now()))
 
     async def _stop_egress(self, egress: Egress, why: str) -> None:
         leaving = egress
@@ -497,7 +426,9 @@ class Actor:
         assert stream is not None  # noqa: S101 - the plan asks for none without
         wanted = pushes_of(self._broadcast, stream, self._providers.streams)
         pushes = {**egress.pushes, **{name: wanted[name] for name in step.add}}
-        await self._intend(replace(egress, pushes=pushes), "destinations.set")
+        # As if it had failed without an answer, which is what a pass that is cut off leaves behind.
+        grace = seconds(self._timing.update_grace_s if step.add else 0)
+        await self._intend(replace(egress, pushes=pushes, retry_at=self._now() + grace), "destinations.set")
         try:
             seen = await self._providers.egresses.set_pushes(
                 egress.external_id,
@@ -547,7 +478,9 @@ class Actor:
         failures = resource.failures + 1
         retry_at = max(self._retry(failures, error), self._now() + not_within)
         await self._passes.record(
-            self._claim, [replace(resource, failures=failures, retry_at=retry_at)], trouble=self._trouble(error)
+            self._claim,
+            [replace(resource, failures=failures, retry_at=retry_at)],
+            trouble=trouble_of(error, self._now()),
         )
 
     async def _delete(
@@ -565,7 +498,3 @@ class Actor:
             self._claim, [replace(leaving, acked=True, failures=0, retry_at=None)], recovered=provider
         )
         failpoint(f"{point}.after_record")
-
-
-def stream_tag(prefix: str, broadcast_id: str, ordinal: int) -> str:
-    return f"{prefix}{broadcast_id}:{ordinal}"

@@ -13,7 +13,7 @@ from service.domain.ports import Push
 from service.domain.seen import Learned, egresses_seen, room_seen, stream_seen, streams_found
 from service.failpoints import failpoint
 from service.providers.budget import Bucket
-from service.reconciler.acting import names_of, pushes_of, stream_tag
+from service.reconciler.asking import names_of, pushes_of, stream_tag
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from service.domain.plan import Timing
     from service.providers.budget import Rank
-    from service.reconciler.acting import Providers
+    from service.reconciler.asking import Providers
     from service.store.leases import Claim
     from service.store.passes import Passes, Situation
 

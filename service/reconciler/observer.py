@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from service.domain.ports import EgressSeen, RoomSeen, StreamSeen
-    from service.reconciler.acting import Providers
+    from service.reconciler.asking import Providers
     from service.store.census import Census, Known
     from service.store.leases import Leases
 

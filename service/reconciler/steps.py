@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from service.domain.broadcast import Broadcast
     from service.domain.plan import Timing
     from service.domain.step import Step
-    from service.reconciler.acting import Providers
+    from service.reconciler.asking import Providers
     from service.store.leases import Claim
     from service.store.passes import Passes, Situation
 

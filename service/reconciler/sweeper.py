@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from service.domain.ports import StreamSeen
-    from service.reconciler.acting import Providers
+    from service.reconciler.asking import Providers
     from service.store.broadcasts import Broadcasts
     from service.store.census import Census
     from service.store.changes import Changes

@@ -187,7 +187,9 @@ class Passes:
         )
         await connection.execute(
             "UPDATE broadcast SET target = $2, end_reason = $3, state = $4, status = $5, ready_time = $6, "
-            "live_time = $7, end_time = $8, lane = $9, update_time = now() WHERE id = $1",
+            "live_time = $7, end_time = $8, lane = $9, update_time = now(), "
+            # What woke it on the way to its end wakes nothing any more.
+            "due_at = CASE WHEN $10 THEN NULL ELSE due_at END WHERE id = $1",
             broadcast.id,
             broadcast.target,
             broadcast.end_reason,
@@ -197,6 +199,7 @@ class Passes:
             broadcast.live_time,
             broadcast.end_time,
             lane_of(broadcast.target, ready=broadcast.ready_time is not None),
+            state.over,
         )
         await append(connection, broadcast.id, told, actor=actor, before=stored)
         return replace(situation, broadcast=broadcast)

@@ -306,7 +306,8 @@ class Scenario:
         assert state_name(broadcast.status.state) == "LIVE", state_name(broadcast.status.state)
         if self._changed:
             assert broadcast.status.observed_generation == broadcast.generation == 2, "the change is not carried out"
-            assert self._living("livekit", "destination.connected", "destination.disconnected") == 1
+            pushes = self._living("livekit", "destination.connected", "destination.disconnected")
+            assert 1 <= pushes <= (1 + self._unfenced), f"{pushes} pushes to one destination"
             assert self.stack.livekit.effects.of("egress.layout"), "the layout was not set"
         return True
 
@@ -328,6 +329,11 @@ class Scenario:
         except BroadcastNotFound:
             assert row["deleted"]
         return True
+
+    @property
+    def _unfenced(self) -> bool:
+        """LiveKit takes the same output twice, and no key of ours keeps out who comes late to add it."""
+        return self.case.mode is Mode.STOP and self.point.name == "destinations.set.before_call"
 
     def _rooms(self) -> set[str]:
         effects = self.stack.livekit.effects
@@ -383,6 +389,7 @@ class Scenario:
             "written off": "EGRESS_WRITTEN_OFF" in reasons or "STREAM_WRITTEN_OFF" in reasons,
             "surplus removed": "EGRESS_SURPLUS" in reasons or "STREAM_SURPLUS" in reasons,
             "swept": self.replicas.logged("orphan_swept") > 0,
+            "destination added twice": self._unfenced and len(self.stack.livekit.effects.of("egress.urls_added")) > 1,
             "zombie stood down": self.case.mode is Mode.STOP and self.replicas.logged("lease_lost") > 0,
         }
         return tuple(word for word, is_so in words.items() if is_so)

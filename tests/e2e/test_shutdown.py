@@ -23,44 +23,67 @@ from broadcast_client import (
     broadcast_filter,
     state_name,
 )
+from broadcast_client.errors import from_rpc_error
+from service.sandbox.faults import Fault
 from service.sandbox.postgres import EmbeddedPostgres
 from service.store.migrate import migrate
 from tests.e2e.show import Show
 from tests.stack import running_stack, serving
 from tests.waiting import eventually
 
+DRAIN_S = 2.0
+
 
 async def test_a_replica_that_is_told_to_go_goes_at_once(database_url: str, tmp_path: Path) -> None:
+    """With open watches, a call that waits, a pass that ends in time and one that does not."""
     async with running_stack(database_url, webhooks=False) as stack:
-        leaving = await stack.process(tmp_path / "leaving.log", BROADCAST_DRAIN_S="3")
-        staying = await stack.process(tmp_path / "staying.log")
+        leaving = await stack.process(
+            tmp_path / "leaving.log", BROADCAST_DRAIN_S=str(DRAIN_S), BROADCAST_LEASE_S="8", LOG_LEVEL="debug"
+        )
         await serving(leaving)
-        await serving(staying)
-        show = await Show.create(stack, await stack.client(leaving.target))
-        await show.ready()
+        client = await stack.client(leaving.target)
+        in_time, too_late = [await Show.create(stack, client) for _ in range(2)]
+        latencies = [
+            Fault(kind="latency", operation="create_live_stream", match=show.id, delay_s=delay_s)
+            for show, delay_s in ((in_time, DRAIN_S / 2), (too_late, DRAIN_S * 3))
+        ]
+        for fault in latencies:
+            stack.mux.faults.add(fault)
         async with grpc.aio.insecure_channel(leaving.target) as channel:
             stub = BroadcastServiceStub(channel)
             watches = [stub.WatchBroadcasts(WatchBroadcastsRequest()) for _ in range(20)]
             for watch in watches:
                 await watch.read()
-
-            async def sent_away(watch: grpc.aio.UnaryStreamCall[WatchBroadcastsRequest, Any]) -> grpc.StatusCode:
-                with contextlib.suppress(grpc.aio.AioRpcError):
-                    while await watch.read() is not grpc.aio.EOF:
-                        pass
-                return await watch.code()
-
-            began = time.monotonic()
+            waiting = asyncio.create_task(client.start(too_late.id, wait=30))
+            await client.start(in_time.id)
+            await eventually(lambda: all(fault.times == 0 for fault in latencies))
             leaving.tell(signal.SIGTERM)
-            codes = await asyncio.gather(*(sent_away(watch) for watch in watches))
-            assert await asyncio.wait_for(leaving.process.wait(), 5) == 0
-            assert time.monotonic() - began < 5
-            assert set(codes) == {grpc.StatusCode.UNAVAILABLE}
-        there = Show(stack, await stack.client(staying.target), show.id)
-        await stack.host_joins(show.id)
-        await there.until("LIVE")
-        await there.ended()
+            began = time.monotonic()
+            reasons = await asyncio.gather(*map(_sent_away, watches))
+            assert await asyncio.wait_for(leaving.process.wait(), 15) == 0
+            assert time.monotonic() - began < DRAIN_S + 2
+        assert set(reasons) == {"SHUTTING_DOWN"}
+        assert state_name((await waiting).broadcast.status.state) == "STARTING"
+        assert "Traceback" not in leaving.output.read_text()
+        assert in_time.count("stream.created") == 1
+
+        there = await stack.client((await stack.replica()).target)
+        for show in (in_time, too_late):
+            show.client = there
+            await show.live()
+            # Its answer came to nobody.
+            assert show.count("stream.created") == 1
+            await show.ended()
         assert stack.doubles() == []
+
+
+async def _sent_away(watch: grpc.aio.UnaryStreamCall[WatchBroadcastsRequest, Any]) -> str:
+    """The reason."""
+    with pytest.raises(grpc.aio.AioRpcError) as away:
+        while await watch.read() is not grpc.aio.EOF:
+            pass
+    assert away.value.code() is grpc.StatusCode.UNAVAILABLE
+    return from_rpc_error(away.value, method="WatchBroadcasts").reason
 
 
 async def test_a_watch_lives_through_a_restart(database_url: str, tmp_path: Path) -> None:

@@ -36,6 +36,8 @@ from service.domain.step import (
     Plan,
     ResetKey,
     StartEgress,
+    StopEgress,
+    WriteOff,
     target_of,
 )
 from tests.unit.plan_world import T0, Fault, Mishap, World
@@ -148,8 +150,10 @@ def check_plan(broadcast: Broadcast, resources: list[AnyResource], current: Plan
         target = target_of(step)
         row = rows.get(target) if target is not None else None
         assert row is None or row.phase is not Phase.GONE, f"a step for what is gone: {step}"
-        # To write off is no call.
-        if row is not None and row.retry_at is not None and type(step).__name__ != "WriteOff":
+        # To write off is no call, and what an egress backs off from before it is told to stop is a change of it.
+        first_stop = isinstance(step, StopEgress) and row is not None and row.phase is Phase.PRESENT
+        no_back_off = first_stop or isinstance(step, WriteOff)
+        if row is not None and row.retry_at is not None and not no_back_off:
             assert row.retry_at <= now, f"before its back-off is over: {step}"
         if isinstance(step, CREATING):
             assert broadcast.target is Target.LIVE
