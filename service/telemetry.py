@@ -10,6 +10,8 @@ import logging
 import os
 import re
 import sys
+import threading
+import time
 from typing import TYPE_CHECKING, Any, cast
 
 import structlog
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping, Sequence
 
     from opentelemetry.context import Context
+
+_CLOSE_S = 1.0
 
 tracer = trace.get_tracer("broadcast")
 _meter = metrics.get_meter("broadcast")
@@ -187,8 +191,15 @@ class Telemetry:
         self._meters = meters
 
     def close(self) -> None:
-        self._tracers.shutdown()
-        self._meters.shutdown(timeout_millis=2000)
+        """Send what is left. A collector that does not answer holds up the end for 10 s each: nobody waits so long."""
+        closing = [
+            threading.Thread(target=provider.shutdown, daemon=True) for provider in (self._tracers, self._meters)
+        ]
+        for thread in closing:
+            thread.start()
+        ends = time.monotonic() + _CLOSE_S
+        for thread in closing:
+            thread.join(max(0.0, ends - time.monotonic()))
 
 
 def configure_export(

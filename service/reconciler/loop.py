@@ -32,6 +32,7 @@ class Loop:
         self._woken = asyncio.Event()
         self._running: dict[int, set[asyncio.Task[None]]] = {lane: set() for lane in _PLACES}
         self._stopping = False
+        self._claiming = asyncio.Lock()
 
     def wake(self) -> None:
         self._woken.set()
@@ -41,8 +42,9 @@ class Loop:
         while not self._stopping:
             self._woken.clear()
             try:
-                for lane, places in _PLACES.items():
-                    await self._fill(lane, places)
+                async with self._claiming:
+                    for lane, places in _PLACES.items():
+                        await self._fill(lane, places)
                 wait = await self._wait()
             except StoreUnavailable:
                 wait = _POLL_S
@@ -53,6 +55,9 @@ class Loop:
         """Claim nothing more and let passes end; what does not in time is cut off, which is safe anywhere."""
         self._stopping = True
         self._woken.set()
+        with contextlib.suppress(TimeoutError):
+            # What is being claimed now is begun yet, and ends like the rest.
+            await asyncio.wait_for(self._claiming.acquire(), within.total_seconds())
         running = [task for tasks in self._running.values() for task in tasks]
         if not running:
             return
@@ -63,7 +68,7 @@ class Loop:
 
     async def _fill(self, lane: int, places: int) -> None:
         free = places - len(self._running[lane])
-        if free <= 0:
+        if free <= 0 or self._stopping:
             return
         for claim in await self._leases.claim(lane, limit=free):
             task = asyncio.create_task(self._reconciler.run(claim), name=f"pass {claim.broadcast_id}")

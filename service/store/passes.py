@@ -217,7 +217,8 @@ def _with(stored: Broadcast, trouble: ProviderTrouble | None, recovered: str, en
     last = stored.status.last_error
     if trouble is not None:
         broadcast = replace(broadcast, status=replace(broadcast.status, last_error=trouble))
-    elif last is not None and last.provider == recovered:
+    elif last is not None and last.provider == recovered and not (stored.end_reason and stored.end_reason.failed):
+        # What a broadcast failed of is not overcome by taking it down.
         broadcast = replace(broadcast, status=replace(broadcast.status, last_error=None))
     if end is not None and stored.target is not Target.ENDED:
         broadcast = replace(broadcast, target=Target.ENDED, end_reason=end)

@@ -1,5 +1,6 @@
-"""The crash matrix: every failpoint, broken in every way, on a Postgres of its own. Without a choice of points or modes the
-table goes to docs/crash-matrix.md.
+"""The crash matrix: every failpoint, broken in every way, on a Postgres of its own.
+
+Without a choice of points or modes the table goes to docs/crash-matrix.md.
 """
 
 from __future__ import annotations
@@ -24,6 +25,43 @@ from tests.crash.scenario import WITHIN_S, Outcome, run_case
 
 TABLE = Path(__file__).parents[2] / "docs" / "crash-matrix.md"
 _TEMPLATE = "template"
+_PAGE = """\
+# Crash matrix
+
+Written by `make test-crash`; a sample of it is part of `make test`. The service runs as a process of its own on a real
+Postgres, against the simulators. At each failpoint (`service/failpoints.py`) it is
+
+- **kill -9**: killed, and started again;
+- **exception**: hit by an exception, and lives on;
+- **SIGSTOP**: stopped past its lease while a second replica runs, and then continued.
+
+Each time the providers hold within {within} s exactly what is wanted, one room, one live stream and one egress that
+publishes, or nothing; the rows agree; every call that was repeated with its request id was carried out once; after
+StopBroadcast, which is never refused, there is nothing, and nothing publishes. At no moment do two publish to one live
+stream. The figure is the time from the crash to the last moment at which it was not yet so, beside it what was seen of
+the recovery. The waits are shortened: a lease of 2.5 s, graces of 1.5 and 2 s. An exception costs a pause of 4 to 8 s,
+a process that stands still within a transaction 10 s, after which Postgres ends its session.
+
+{names} failpoints, {situations} situations, {cases} cases, of which {passed} passed. Median and longest:
+{figures}.
+
+| Failpoint | What is interrupted | kill -9 | exception | SIGSTOP |
+|---|---|---|---|---|
+{rows}
+
+`+stop`: StopBroadcast comes right after the crash, and the process that stood still comes back when all is over.
+`+end`: while it is taken down. The other additions tell apart what is met at the same point on another way.
+
+- *call repeated*: the caller asked again, with the same request id.
+- *adopted*: a resource was found whose creation nobody had recorded.
+- *fenced*: the stream key was reset before another egress was started.
+- *written off*: what no list showed was given up after its grace.
+- *surplus removed*: one too many was found among the resources of the broadcast.
+- *swept*: the sweeper removed what came after the broadcast had given it up.
+- *zombie stood down*: the process that stood still found its lease lost.
+- *destination added twice*: LiveKit takes the same output twice, and unlike the live stream a further destination has
+  no key of ours to fence it with. It takes a process that stands still for a lease between two lines.
+"""
 _WORDS = {Mode.KILL: "kill -9", Mode.RAISE: "exception", Mode.STOP: "SIGSTOP"}
 
 
@@ -77,38 +115,19 @@ async def run(cases: Sequence[Case], *, parallel: int) -> Run:
 
 
 def table(done: Run) -> str:
-    lines = [
-        "# Crash matrix",
-        "",
-        "Written by `make test-crash`; a sample of it is part of `make test`. The service runs as a process of its own on a",
-        "real Postgres, against the simulators; at each failpoint it is",
-        "",
-        "- **kill -9**: killed, and started again;",
-        "- **exception**: hit by an exception, and lives on;",
-        "- **SIGSTOP**: stopped past its lease while a second replica runs, and then continued.",
-        "",
-        f"Each time there is, within {WITHIN_S:g} s, exactly what is wanted at the providers (one room, one live stream, one",
-        "egress that publishes; or nothing), the rows agree, and after StopBroadcast there is nothing; never two publishers",
-        "on one live stream. The figure is the time from the crash to that; beside it, what was seen of the recovery. The",
-        "waits of the service are shortened for it: a lease of 2.5 s, graces of 1.5 and 2 s.",
-        "",
-        f"{len(NAMES)} failpoints, {len(POINTS)} situations, {len(CASES)} cases. Median and longest: {_figures(done)}.",
-        "",
-        "| Failpoint | What is interrupted | kill -9 | exception | SIGSTOP |",
-        "|---|---|---|---|---|",
-    ]
+    rows: list[str] = []
     for point in POINTS:
         cells = [_cell(done, Case(point=point, mode=mode)) for mode in Mode]
-        lines.append(f"| `{point.id}` | {point.what} | {' | '.join(cells)} |")
-    lines += [
-        "",
-        "`+stop`: StopBroadcast comes right after the crash, and the process that stood still comes back when all is over.",
-        "`+end`: while it is taken down. What is seen: *adopted*, a resource was found whose creation nobody had recorded;",
-        "*fenced*, the stream key was reset before another egress was started; *written off*, what no list showed was given",
-        "up after its grace; *swept*, the sweeper removed what came too late; *zombie stood down*, the process that stood",
-        "still found its lease lost.",
-    ]
-    return "\n".join(lines) + "\n"
+        rows.append(f"| `{point.id}` | {point.what} | {' | '.join(cells)} |")
+    return _PAGE.format(
+        within=f"{WITHIN_S:g}",
+        names=len(NAMES),
+        situations=len(POINTS),
+        cases=len(CASES),
+        passed=len(done.outcomes),
+        figures=_figures(done),
+        rows="\n".join(rows),
+    )
 
 
 def _figures(done: Run) -> str:

@@ -1,4 +1,4 @@
-"""Where the service is broken: every failpoint, what is interrupted there, and the way a broadcast has to go to meet it."""
+"""Where the service is broken: every failpoint, what is interrupted there, and the way a broadcast goes to meet it."""
 
 from dataclasses import dataclass
 from enum import StrEnum

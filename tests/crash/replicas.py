@@ -65,7 +65,7 @@ class Replicas:
             case Mode.KILL:
                 await self._killed()
             case Mode.RAISE:
-                await self._noticed(lambda process: self._said(process))
+                await self._noticed(self._said)
             case Mode.STOP:
                 await self._stopped()
         self.settled_at = time.monotonic()
@@ -90,16 +90,12 @@ class Replicas:
         await eventually(lambda: _answers(client), within=20)
 
     async def _noticed(self, happened: Callable[[Process], bool]) -> Process:
-        async def seen() -> Process | None:
+        while True:
             process = self._a
-            if process is None or process in self._gone:
-                return None
-            if happened(process):
-                return process
-            assert process.running, f"it ended by itself: {_end_of(process)}"
-            return None
-
-        while (process := await seen()) is None:
+            if process is not None and process not in self._gone:
+                if happened(process):
+                    break
+                assert process.running, f"it ended by itself: {_end_of(process)}"
             await asyncio.sleep(0.01)
         self.hit_at = time.monotonic()
         assert self._said(process), f"not by the failpoint: {_end_of(process)}"

@@ -1,5 +1,5 @@
-"""One case: a broadcast is brought up and taken down, the service is broken at one point on the way, and in the end there is
-exactly what is wanted. Judged by what the simulators did and by the rows, not by what the service says alone.
+"""One case: a broadcast is brought up and taken down, the service is broken at one point on the way, and in the end
+there is exactly what is wanted. Judged by what the simulators did and by the rows, not by what the service says alone.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path as Directory
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import asyncpg
 
@@ -20,7 +20,6 @@ from broadcast.v1.broadcast_pb2 import (
     Destination,
 )
 from broadcast_client import (
-    BroadcastError,
     BroadcastNotFound,
     CallCancelled,
     DeadlineExceeded,
@@ -73,26 +72,28 @@ async def run_case(case: Case, database_url: str, directory: Directory, *, scale
     environment = dict(_ENVIRONMENT)
     if case.point.path is Path.NO_HOST:
         environment["BROADCAST_TIMING_HOST_WAIT_S"] = "0.5"
-    async with asyncpg.create_pool(database_url, min_size=1, max_size=4) as pool:
+    async with (
+        asyncpg.create_pool(database_url, min_size=1, max_size=4) as pool,
         # An encoder that drains for long: who starts another one beside it is seen.
-        async with running_stack(
+        running_stack(
             database_url, scale=scale, webhooks=case.point.webhooks, livekit={"egress_stop_s": 20.0}
-        ) as stack:
-            scenario = Scenario(case, stack, pool, environment, directory)
-            play = asyncio.create_task(scenario.play())
-            watch = asyncio.create_task(scenario.replicas.watch())
-            try:
-                done, _ = await asyncio.wait({play, watch}, return_when=asyncio.FIRST_EXCEPTION)
-                for task in done:
-                    task.result()
-                return play.result()
-            except AssertionError as failure:
-                failure.add_note("\n".join(await scenario.story()))
-                raise
-            finally:
-                play.cancel()
-                watch.cancel()
-                await asyncio.gather(play, watch, return_exceptions=True)
+        ) as stack,
+    ):
+        scenario = Scenario(case, stack, pool, environment, directory)
+        play = asyncio.create_task(scenario.play())
+        watch = asyncio.create_task(scenario.replicas.watch())
+        try:
+            done, _ = await asyncio.wait({play, watch}, return_when=asyncio.FIRST_EXCEPTION)
+            for task in done:
+                task.result()
+            return play.result()
+        except AssertionError as failure:
+            failure.add_note("\n".join(await scenario.story()))
+            raise
+        finally:
+            play.cancel()
+            watch.cancel()
+            await asyncio.gather(play, watch, return_exceptions=True)
 
 
 class Scenario:
@@ -413,8 +414,7 @@ class Scenario:
             return True
         assert self._lease is not None
         return await self.pool.fetchval(
-            "SELECT fence > $1 AND now() > $2::timestamptz + interval '1 s' FROM broadcast", self._lease["fence"], self._lease["ends"]
+            "SELECT fence > $1 AND now() > $2::timestamptz + interval '1 s' FROM broadcast",
+            self._lease["fence"],
+            self._lease["ends"],
         )
-
-
-__all__ = ["HOLD_S", "WITHIN_S", "BroadcastError", "Outcome", "run_case"]

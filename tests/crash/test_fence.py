@@ -1,4 +1,4 @@
-"""The fence keeps out who comes with the old key. Who is connected with it stays, and that makes two, were he forgotten."""
+"""The fence keeps out who comes with the old key. Who is connected with it stays, and is not to be forgotten."""
 
 from __future__ import annotations
 

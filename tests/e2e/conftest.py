@@ -17,3 +17,9 @@ def logs() -> Iterator[list[EventDict]]:
         if entry["log_level"] != "debug" and entry["event"] != "rpc":
             print(entry)
     assert not [entry for entry in captured if entry["event"] in _FAULTS]
+
+
+@pytest.fixture(autouse=True)
+def short_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A follow-up look is found by the poll: a second each, and there are a few in every broadcast."""
+    monkeypatch.setattr("service.reconciler.loop._POLL_S", 0.2)

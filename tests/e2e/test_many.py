@@ -134,7 +134,7 @@ async def crowd(database_url: str, refusals: Refusals, *, count: int, rate: floa
 
 
 async def test_a_hundred_and_fifty_start_at_once(database_url: str, refusals: Refusals) -> None:
-    await crowd(database_url, refusals, count=150, rate=25)
+    await crowd(database_url, refusals, count=150, rate=35)
 
 
 @pytest.mark.long

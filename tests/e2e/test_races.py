@@ -345,7 +345,11 @@ async def test_a_destination_that_is_removed_and_added_with_another_key(database
 
 @pytest.mark.parametrize("kind", ["worker_loss", "egress_stuck", "egress_fail", "egress_ghost"])
 async def test_an_egress_that_does_not_do_is_replaced(database_url: str, kind: Kind) -> None:
-    waits = {"BROADCAST_TIMING_EGRESS_START_S": "1.5", "BROADCAST_TIMING_INGEST_START_S": "1"}
+    waits = {
+        "BROADCAST_TIMING_EGRESS_START_S": "1.5",
+        "BROADCAST_TIMING_INGEST_START_S": "1",
+        "BROADCAST_TIMING_EGRESS_STOP_S": "2",
+    }
     async with running_stack(database_url) as stack:
         [client] = await replicas(stack, 1, **waits)
         referee = Referee(stack)

@@ -6,25 +6,34 @@ import base64
 import contextlib
 import json
 import signal
-import urllib.parse
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from urllib.parse import quote, urlsplit, urlunsplit
 
 import asyncpg
+import pytest
 from aiohttp import web
 from google.protobuf.json_format import MessageToJson
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from broadcast.v1.broadcast_pb2 import BroadcastSpec, Destination
+from broadcast.v1.broadcast_pb2 import (
+    DESTINATION_CARRIER_EGRESS,
+    DESTINATION_CARRIER_MUX,
+    BroadcastSpec,
+    Destination,
+    DestinationCarrier,
+)
 from broadcast_client import BroadcastClient, BroadcastError
 from service.sandbox.faults import Fault
-from tests.e2e.show import Show
+from tests.e2e.show import Show, watching
 from tests.stack import LIVEKIT_SECRET, MUX_SECRET, WEBHOOK_SECRET, Stack, free_port, running_stack, serving
 from tests.waiting import eventually
 
 DESTINATION_KEY = "canary-destination-key-5f1e"
+DATABASE_PASSWORD = "canary-database-password-77"
+OTHER = "rtmps://93.184.215.14:443/app"
 SEALING_KEY = b"canary-sealing-key-of-32-bytes!!"
 
 
@@ -78,7 +87,7 @@ async def collecting() -> AsyncGenerator[tuple[Collector, str]]:
 def spellings(secret: bytes) -> list[bytes]:
     """As it is, in hex, URL-encoded, and in base64 wherever in a text it may begin."""
     found = [secret, secret.hex().encode(), secret.hex().upper().encode()]
-    found.append(urllib.parse.quote(secret, safe="").encode())
+    found.append(quote(secret, safe="").encode())
     for lead in range(3):
         for encode in (base64.b64encode, base64.urlsafe_b64encode):
             # The characters at both ends mix with what stands around the secret.
@@ -101,48 +110,80 @@ async def dump(database_url: str) -> bytes:
         await connection.close()
 
 
-async def a_troubled_broadcast(stack: Stack, client: BroadcastClient, said: list[str]) -> tuple[str, list[str]]:
-    """One whole broadcast on which providers fail while they echo secrets. Answers its id and what secrets it made."""
-    spec = BroadcastSpec(
+def fails_once(stack: Stack, operation: str, message: str, *, status: int = 500) -> None:
+    simulator = stack.mux if operation.islower() else stack.livekit
+    simulator.faults.add(Fault(kind="error", operation=operation, status=status, message=message))
+
+
+def spec_with(
+    destination: str = OTHER, carrier: DestinationCarrier.ValueType = DESTINATION_CARRIER_EGRESS
+) -> BroadcastSpec:
+    return BroadcastSpec(
         title="canary",
-        destinations=[
-            Destination(name="other", url="rtmps://93.184.215.14:443/app", stream_key=DESTINATION_KEY),
-        ],
+        destinations=[Destination(name="other", url=destination, stream_key=DESTINATION_KEY, carrier=carrier)],
     )
-    echo = f'invalid url "rtmps://93.184.215.14:443/app/{DESTINATION_KEY}"'
-    stack.livekit.faults.add(
-        Fault(kind="error", operation="StartRoomCompositeEgress", status=500, message=echo, times=1)
-    )
-    stack.mux.faults.add(
-        Fault(kind="error", operation="create_live_stream", status=500, message=f"Basic {MUX_SECRET}", times=1)
-    )
-    show = await Show.create(stack, client, spec)
-    said.append(MessageToJson(await show.ready()))
-    access = await client.issue_host_access(show.id, "ann")
-    keys = [stream.stream_key for stream in stack.mux.store.streams.values()]
-    await stack.control("join", token=access.token, publish=["camera", "microphone"])
-    said.append(MessageToJson(await show.until("READY", "LIVE")))
-    said.append(MessageToJson(await show.until("LIVE", within=30)))
-    keys += [stream.stream_key for stream in stack.mux.store.streams.values()]
-    try:
-        await client.create(
-            BroadcastSpec(
-                title="x", destinations=[Destination(name="a", url="rtmp://10.0.0.1/app", stream_key=DESTINATION_KEY)]
-            )
-        )
-    except BroadcastError as error:
-        said.append(f"{error!r} {error} {error.metadata} {error.violations}")
-    said.append(MessageToJson(await show.ended()))
-    said.extend([MessageToJson(event) async for event in client.events_all(show.id)])
-    assert stack.livekit.faults.hits.get("error") == 1
-    assert stack.mux.faults.hits.get("error") == 1
-    return show.id, [access.token, *keys]
+
+
+async def a_troubled_broadcast(stack: Stack, client: BroadcastClient, said: list[str]) -> tuple[str, str]:
+    """One whole broadcast on which providers fail while they echo secrets. Answers its id and its host's token."""
+    fails_once(stack, "create_live_stream", f"Basic {base64.b64encode(f'token:{MUX_SECRET}'.encode()).decode()}")
+    show = await Show.create(stack, client, spec_with())
+    async with watching(client, show.id) as watched:
+        said.append(MessageToJson(await show.ready()))
+        [stream] = stack.mux.store.streams.values()
+        # livekit/egress pkg/errors/errors.go names the whole url.
+        fails_once(stack, "StartRoomCompositeEgress", f'invalid url "{OTHER}/{DESTINATION_KEY}"')
+        fails_once(stack, "StartRoomCompositeEgress", f"invalid url mux://{stream.stream_key}: invalid scheme")
+        access = await client.issue_host_access(show.id, "ann")
+        await stack.control("join", token=access.token, publish=["camera", "microphone"])
+        said.append(MessageToJson(await show.until("LIVE", within=30)))
+        fails_once(stack, "UpdateStream", f"stream {OTHER}/{DESTINATION_KEY} not found", status=404)
+        await client.update(show.id, mask=["spec.destinations"], spec=BroadcastSpec())
+        said.append(MessageToJson(await show.settled()))
+        said.append(MessageToJson(await show.ended()))
+    said += [MessageToJson(broadcast) for broadcast in watched.broadcasts]
+    said += [MessageToJson(event) async for event in client.events_all(show.id)]
+    assert stack.livekit.faults.hits == {"error": 3}
+    assert stack.mux.faults.hits == {"error": 1}
+    return show.id, access.token
+
+
+async def refused_broadcasts(stack: Stack, client: BroadcastClient, said: list[str]) -> None:
+    """Refused by a provider for good, and by ourselves."""
+    told = f"simulcast_targets[0].stream_key: {DESTINATION_KEY} is refused"
+    fails_once(stack, "create_live_stream", told, status=400)
+    show = await Show.create(stack, client, spec_with(carrier=DESTINATION_CARRIER_MUX))
+    await client.start(show.id)
+    said.append(MessageToJson(await show.over("FAILED")))
+
+    fails_once(stack, "StartRoomCompositeEgress", f"invalid url {OTHER}/{DESTINATION_KEY}: no", status=400)
+    show = await Show.create(stack, client, spec_with())
+    await show.ready()
+    await stack.host_joins(show.id)
+    failed = await show.over("FAILED")
+    assert failed.status.last_error.message, "nothing is told, so nothing can leak"
+    said.append(MessageToJson(failed))
+
+    for destination in (
+        "rtmp://10.0.0.1/app",
+        "http://example.com/app",
+        f"{OTHER}/{DESTINATION_KEY}?{DESTINATION_KEY}",
+    ):
+        with pytest.raises(BroadcastError) as refused:
+            await client.create(spec_with(destination))
+        error = refused.value
+        if DESTINATION_KEY not in destination:
+            # What the caller puts into an address is told to this caller.
+            said.append(f"{error!r} {error} {error.metadata} {error.violations}")
 
 
 async def test_no_secret_leaves_and_one_trace_holds_it_all(database_url: str, tmp_path: Path) -> None:
+    dsn = urlsplit(database_url)
+    with_password = urlunsplit(dsn._replace(netloc=dsn.netloc.replace("@", f":{DATABASE_PASSWORD}@")))
     async with collecting() as (collector, endpoint), running_stack(database_url) as stack:
         process = await stack.process(
             tmp_path / "service.log",
+            DATABASE_URL=with_password,
             LOG_LEVEL="debug",
             BROADCAST_SECRET_KEYS=base64.b64encode(SEALING_KEY).decode(),
             HTTP_PORT=stack.environment["WEBHOOK_PORT"],
@@ -154,7 +195,9 @@ async def test_no_secret_leaves_and_one_trace_holds_it_all(database_url: str, tm
         await serving(process)
         client = await stack.client(process.target)
         said: list[str] = []
-        broadcast_id, made = await a_troubled_broadcast(stack, client, said)
+        broadcast_id, token = await a_troubled_broadcast(stack, client, said)
+        await refused_broadcasts(stack, client, said)
+        made = [token, *stack.mux.store.keys, *stack.mux.store.old_keys]
         await eventually(lambda: bool(collector.metrics) and _whole_trace(collector.spans), within=15)
         process.tell(signal.SIGTERM)
         await process.process.wait()
@@ -171,7 +214,8 @@ async def test_no_secret_leaves_and_one_trace_holds_it_all(database_url: str, tm
         "database": database,
         "effects": effects,
     }
-    planted = [LIVEKIT_SECRET, MUX_SECRET, WEBHOOK_SECRET, DESTINATION_KEY, *made]
+    assert len(made) > 4
+    planted = [LIVEKIT_SECRET, MUX_SECRET, WEBHOOK_SECRET, DESTINATION_KEY, DATABASE_PASSWORD, *made]
     for secret in [*(text.encode() for text in planted), SEALING_KEY]:
         for place, text in everything.items():
             for spelling in spellings(secret):
@@ -185,7 +229,7 @@ def test_the_canary_can_sing() -> None:
         text = base64.b64encode(b"x" * lead + secret + b"yy")
         assert any(spelling in text for spelling in spellings(secret))
     assert any(spelling in secret.hex().encode() for spelling in spellings(secret))
-    assert any(spelling in urllib.parse.quote(b"?" + secret).encode() for spelling in spellings(secret))
+    assert any(spelling in quote(b"?" + secret).encode() for spelling in spellings(secret))
 
 
 def _whole_trace(spans: list[Span]) -> bool:

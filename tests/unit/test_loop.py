@@ -1,0 +1,61 @@
+"""The loop at its end: what it has claimed it sees to its end."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, cast
+
+from service.reconciler.loop import Loop
+from service.store.leases import Claim
+
+if TYPE_CHECKING:
+    from service.reconciler.steps import Reconciler
+    from service.store.leases import Leases
+
+
+class Slow:
+    """Leases and reconciler in one: a claim and a pass last until they are let go."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.answer = asyncio.Event()
+        self.ended: list[str] = []
+
+    async def claim(self, lane: int, *, limit: int) -> list[Claim]:
+        if lane or not limit:
+            return []
+        self.asked.set()
+        await self.answer.wait()
+        return [Claim(broadcast_id="b", fence=1, trace_context=None, claimed_at=datetime(2026, 1, 1, tzinfo=UTC))]
+
+    async def next_due(self) -> timedelta | None:
+        return None
+
+    async def run(self, claim: Claim) -> None:
+        for _ in range(10):
+            await asyncio.sleep(0)
+        self.ended.append(claim.broadcast_id)
+
+
+async def test_what_is_claimed_while_it_ends_is_waited_for() -> None:
+    slow = Slow()
+    loop = Loop(cast("Leases", slow), cast("Reconciler", slow))
+    running = asyncio.create_task(loop.run())
+    await slow.asked.wait()
+    draining = asyncio.create_task(loop.drain(timedelta(seconds=5)))
+    await asyncio.sleep(0)
+    slow.answer.set()
+    await draining
+    assert slow.ended == ["b"]
+    await running
+
+
+async def test_a_claim_without_an_answer_does_not_hold_up_the_end() -> None:
+    slow = Slow()
+    loop = Loop(cast("Leases", slow), cast("Reconciler", slow))
+    running = asyncio.create_task(loop.run())
+    await slow.asked.wait()
+    await asyncio.wait_for(loop.drain(timedelta(seconds=0.05)), 2)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
