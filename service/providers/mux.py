@@ -60,10 +60,10 @@ class Mux:
         token_secret: Secret,
         longest_call: timedelta,
         ingest_url: str = "mux://{key}",
-        threads: int = 16,
+        threads: int = 64,
     ) -> None:
         """*longest_call* ends inside a lease. *ingest_url*: where an egress pushes to; `mux://{key}` is Mux's global
-        ingest.
+        ingest. *threads*: more than passes are under way, so that a stop never waits for starts that hang.
         """
         if not token_id or not token_secret:
             # With one half missing the SDK sends no Authorization header at all, silently.

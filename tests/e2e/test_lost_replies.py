@@ -190,16 +190,15 @@ class Trial:
             del spec.destinations[:]
             await self.client.update(show.id, mask=["spec.destinations"], spec=spec)
         await show.settled()
-        # LiveKit would send twice to what is added twice.
+        await self.landed()
+        await show.settled()
         assert self.connected() == (self.operation is Operation.ADD_DESTINATION)
 
     def connected(self) -> int:
-        effects = self.stack.livekit.effects
-        counts = [
-            sum(each.id.startswith(self.address) for each in effects.of(f"destination.{kind}"))
-            for kind in ("connected", "disconnected")
-        ]
-        return counts[0] - counts[1]
+        return self.counted("destination.connected") - self.counted("destination.disconnected")
+
+    def counted(self, kind: str) -> int:
+        return sum(each.id.startswith(self.address) for each in self.stack.livekit.effects.of(kind))
 
     async def until_hit(self, fault: Fault) -> float:
         await eventually(lambda: fault.times < self.mishap.times, within=25)
@@ -219,6 +218,8 @@ class Trial:
         assert 1 <= streams <= 1 + (late and self.operation is Operation.CREATE_STREAM)
         assert 1 <= egresses <= 1 + (late and self.operation in (Operation.START_EGRESS, Operation.RESET_KEY))
         assert show.count("asset.created") == show.count("asset.deleted")
+        adds = self.operation in (Operation.ADD_DESTINATION, Operation.REMOVE_DESTINATION)
+        assert self.counted("destination.connected") == adds, "LiveKit sends twice to what is added twice"
 
 
 async def test_a_change_without_an_answer_is_looked_at_before_it_is_tried_again(database_url: str) -> None:

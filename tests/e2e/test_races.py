@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
 import aiohttp
+import asyncpg
 import pytest
 from livekit import api
 from structlog.typing import EventDict
@@ -144,6 +145,35 @@ async def test_a_stop_at_any_moment_of_the_start(database_url: str, *, webhooks:
                 tasks.create_task(at_once(clients[:1]))
         referee.check()
         assert not +stack.census()
+
+
+async def test_a_stop_between_the_plan_and_the_call(database_url: str) -> None:
+    """A pass has planned to create and waits for its token: what the caller wants changes under it."""
+    async with running_stack(database_url) as stack:
+        clients = await replicas(stack)
+        # From the first on there is a row of the budget to hold.
+        first = await Show.create(stack, clients[0])
+        await first.ready()
+        show = await Show.create(stack, clients[0])
+        connection = await asyncpg.connect(database_url)
+        try:
+            async with connection.transaction():
+                await connection.execute("SELECT FROM budget WHERE name = 'mux.post' FOR UPDATE")
+                await show.client.start(show.id)
+
+                async def held() -> bool:
+                    await connection.execute("SELECT pg_stat_clear_snapshot()")
+                    return await connection.fetchval(
+                        "SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query ~ 'budget'"
+                    )
+
+                await eventually(held, within=2)
+                await clients[1].stop(show.id)
+        finally:
+            await connection.close()
+        await show.over()
+        assert show.count("stream.created") == 0, "made after the stop"
+        await first.ended()
 
 
 async def test_what_a_state_forbids(database_url: str) -> None:

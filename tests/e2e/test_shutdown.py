@@ -123,6 +123,8 @@ async def test_a_watch_lives_through_a_restart(database_url: str, tmp_path: Path
         again = await stack.process(tmp_path / "second.log", GRPC_PORT=str(process.grpc_port))
         again.grpc_port = process.grpc_port
         await serving(again)
+        # The watch goes on by itself; who asks anew would find the connection of the client still waiting.
+        show.client = await stack.client(again.target)
         await stack.host_joins(show.id)
         await show.until("LIVE", within=30)
         await show.ended()
