@@ -106,6 +106,10 @@ async def test_layout_and_destinations_change_on_air(database_url: str) -> None:
         await show.live()
         await show.until_destination("first", DESTINATION_STATE_ACTIVE)
         async with in_background(viewer.watch):
+            # Nothing that a provider would have to be told.
+            await client.update(show.id, mask=["spec.title"], spec=BroadcastSpec(title="Another show"))
+            assert (await show.settled()).spec.title == "Another show"
+
             spec.layout = "speaker"
             await client.update(show.id, mask=["spec.layout"], spec=spec)
             await show.until_effect("egress.layout")

@@ -68,7 +68,7 @@ MISHAPS = {
     "429": Mishap(kind="error", status=429),
     "no answer": Mishap(kind="hang"),
 }
-LONG = ("reply lost twice", "500", "503", "429")
+LONG = ("reply lost twice", "connection reset", "500", "503", "429")
 
 
 @pytest.mark.parametrize(
