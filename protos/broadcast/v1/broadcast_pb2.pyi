@@ -21,6 +21,38 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _FallbackMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FallbackModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FallbackMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FALLBACK_MODE_UNSPECIFIED: _FallbackMode.ValueType  # 0
+    """Never sent."""
+    FALLBACK_MODE_DIRECT_WEBRTC: _FallbackMode.ValueType  # 1
+    """Viewers enter the LiveKit room with tokens that let them watch and nothing else; see JoinBroadcast.
+    Entered when three egresses failed within 10 minutes, or when Mux is unreachable for 2 minutes and nothing is playable.
+    """
+    FALLBACK_MODE_LOCAL_RECORDING: _FallbackMode.ValueType  # 2
+    """A file egress records the room to the storage of the service, and the file becomes a recording at Mux when Mux is back.
+    Entered for the same reasons, where storage is configured and the recording is kept.
+    """
+
+class FallbackMode(_FallbackMode, metaclass=_FallbackModeEnumTypeWrapper):
+    """A way to go on when a part of the chain fails. New values may be added."""
+
+FALLBACK_MODE_UNSPECIFIED: FallbackMode.ValueType  # 0
+"""Never sent."""
+FALLBACK_MODE_DIRECT_WEBRTC: FallbackMode.ValueType  # 1
+"""Viewers enter the LiveKit room with tokens that let them watch and nothing else; see JoinBroadcast.
+Entered when three egresses failed within 10 minutes, or when Mux is unreachable for 2 minutes and nothing is playable.
+"""
+FALLBACK_MODE_LOCAL_RECORDING: FallbackMode.ValueType  # 2
+"""A file egress records the room to the storage of the service, and the file becomes a recording at Mux when Mux is back.
+Entered for the same reasons, where storage is configured and the recording is kept.
+"""
+Global___FallbackMode: _TypeAlias = FallbackMode  # noqa: Y015
+
 class _EncodingPreset:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -206,7 +238,7 @@ class _BroadcastStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Broadc
     BROADCAST_STATE_LIVE: _BroadcastState.ValueType  # 4
     """A viewer who presses play sees the show."""
     BROADCAST_STATE_INTERRUPTED: _BroadcastState.ValueType  # 5
-    """Was live, media is lost; comes back by itself within the reconnect window or ends."""
+    """Was live, media is lost; comes back by itself within the reconnect window or ends. Or viewers are served by a fallback."""
     BROADCAST_STATE_STOPPING: _BroadcastState.ValueType  # 6
     """Being taken down."""
     BROADCAST_STATE_ENDED: _BroadcastState.ValueType  # 7
@@ -228,7 +260,7 @@ BROADCAST_STATE_READY: BroadcastState.ValueType  # 3
 BROADCAST_STATE_LIVE: BroadcastState.ValueType  # 4
 """A viewer who presses play sees the show."""
 BROADCAST_STATE_INTERRUPTED: BroadcastState.ValueType  # 5
-"""Was live, media is lost; comes back by itself within the reconnect window or ends."""
+"""Was live, media is lost; comes back by itself within the reconnect window or ends. Or viewers are served by a fallback."""
 BROADCAST_STATE_STOPPING: BroadcastState.ValueType  # 6
 """Being taken down."""
 BROADCAST_STATE_ENDED: BroadcastState.ValueType  # 7
@@ -308,6 +340,58 @@ DESTINATION_STATE_ACTIVE: DestinationState.ValueType  # 3
 DESTINATION_STATE_FAILED: DestinationState.ValueType  # 4
 """Its connection failed. The other destinations and the viewers are not affected."""
 Global___DestinationState: _TypeAlias = DestinationState  # noqa: Y015
+
+class _RecordingState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RecordingStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RecordingState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RECORDING_STATE_UNSPECIFIED: _RecordingState.ValueType  # 0
+    """Never sent."""
+    RECORDING_STATE_PREPARING: _RecordingState.ValueType  # 1
+    """Mux is at work on it."""
+    RECORDING_STATE_READY: _RecordingState.ValueType  # 2
+    """It can be played with its playback id."""
+    RECORDING_STATE_ERRORED: _RecordingState.ValueType  # 3
+    """It will never be playable; the message says why."""
+
+class RecordingState(_RecordingState, metaclass=_RecordingStateEnumTypeWrapper):
+    """Whether a recording can be played. New values may be added."""
+
+RECORDING_STATE_UNSPECIFIED: RecordingState.ValueType  # 0
+"""Never sent."""
+RECORDING_STATE_PREPARING: RecordingState.ValueType  # 1
+"""Mux is at work on it."""
+RECORDING_STATE_READY: RecordingState.ValueType  # 2
+"""It can be played with its playback id."""
+RECORDING_STATE_ERRORED: RecordingState.ValueType  # 3
+"""It will never be playable; the message says why."""
+Global___RecordingState: _TypeAlias = RecordingState  # noqa: Y015
+
+class _RecordingOrigin:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RecordingOriginEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RecordingOrigin.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RECORDING_ORIGIN_UNSPECIFIED: _RecordingOrigin.ValueType  # 0
+    """Never sent."""
+    RECORDING_ORIGIN_LIVE_STREAM: _RecordingOrigin.ValueType  # 1
+    """Mux recorded the live stream."""
+    RECORDING_ORIGIN_UPLOAD: _RecordingOrigin.ValueType  # 2
+    """The fallback LOCAL_RECORDING, uploaded."""
+
+class RecordingOrigin(_RecordingOrigin, metaclass=_RecordingOriginEnumTypeWrapper):
+    """Where a recording comes from. New values may be added."""
+
+RECORDING_ORIGIN_UNSPECIFIED: RecordingOrigin.ValueType  # 0
+"""Never sent."""
+RECORDING_ORIGIN_LIVE_STREAM: RecordingOrigin.ValueType  # 1
+"""Mux recorded the live stream."""
+RECORDING_ORIGIN_UPLOAD: RecordingOrigin.ValueType  # 2
+"""The fallback LOCAL_RECORDING, uploaded."""
+Global___RecordingOrigin: _TypeAlias = RecordingOrigin  # noqa: Y015
 
 @_typing.final
 class Broadcast(_message.Message):
@@ -414,6 +498,7 @@ class BroadcastSpec(_message.Message):
     DELIVERY_POLICY_FIELD_NUMBER: _builtins.int
     DESTINATIONS_FIELD_NUMBER: _builtins.int
     TEST_FIELD_NUMBER: _builtins.int
+    FALLBACK_POLICY_FIELD_NUMBER: _builtins.int
     title: _builtins.str
     """Title for people, at most 200 characters; visible to viewers through the player. Live."""
     owner_id: _builtins.str
@@ -452,6 +537,12 @@ class BroadcastSpec(_message.Message):
         Those by EGRESS may be added and removed live, those by MUX are fixed from StartBroadcast on. Names are unique.
         """
 
+    @_builtins.property
+    def fallback_policy(self) -> Global___FallbackPolicy:
+        """What to fall back to when viewers cannot be served in the normal way. Unset: every mode, up to 100 WebRTC viewers.
+        Set and empty: none. Live.
+        """
+
     def __init__(
         self,
         *,
@@ -468,14 +559,43 @@ class BroadcastSpec(_message.Message):
         delivery_policy: Global___DeliveryPolicy.ValueType = ...,
         destinations: _abc.Iterable[Global___Destination] | None = ...,
         test: _builtins.bool = ...,
+        fallback_policy: Global___FallbackPolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["encoding", b"encoding", "max_duration", b"max_duration", "reconnect_window", b"reconnect_window"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["encoding", b"encoding", "fallback_policy", b"fallback_policy", "max_duration", b"max_duration", "reconnect_window", b"reconnect_window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_only", b"audio_only", "delivery_policy", b"delivery_policy", "destinations", b"destinations", "encoding", b"encoding", "latency_mode", b"latency_mode", "layout", b"layout", "max_duration", b"max_duration", "owner_id", b"owner_id", "playback_policy", b"playback_policy", "reconnect_window", b"reconnect_window", "recording_policy", b"recording_policy", "test", b"test", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_only", b"audio_only", "delivery_policy", b"delivery_policy", "destinations", b"destinations", "encoding", b"encoding", "fallback_policy", b"fallback_policy", "latency_mode", b"latency_mode", "layout", b"layout", "max_duration", b"max_duration", "owner_id", b"owner_id", "playback_policy", b"playback_policy", "reconnect_window", b"reconnect_window", "recording_policy", b"recording_policy", "test", b"test", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BroadcastSpec: _TypeAlias = BroadcastSpec  # noqa: Y015
+
+@_typing.final
+class FallbackPolicy(_message.Message):
+    """What to fall back to when viewers cannot be served in the normal way."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODES_FIELD_NUMBER: _builtins.int
+    MAX_WEBRTC_VIEWERS_FIELD_NUMBER: _builtins.int
+    max_webrtc_viewers: _builtins.int
+    """How many viewers may enter the room at a time in DIRECT_WEBRTC, up to 1000. 0: 100."""
+    @_builtins.property
+    def modes(self) -> _containers.RepeatedScalarFieldContainer[Global___FallbackMode.ValueType]:
+        """The modes that may be entered, each at most once."""
+
+    def __init__(
+        self,
+        *,
+        modes: _abc.Iterable[Global___FallbackMode.ValueType] | None = ...,
+        max_webrtc_viewers: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_webrtc_viewers", b"max_webrtc_viewers", "modes", b"modes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FallbackPolicy: _TypeAlias = FallbackPolicy  # noqa: Y015
 
 @_typing.final
 class Encoding(_message.Message):
@@ -606,6 +726,7 @@ class BroadcastStatus(_message.Message):
     LIVE_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     RECORDINGS_FIELD_NUMBER: _builtins.int
+    FALLBACK_FIELD_NUMBER: _builtins.int
     state: Global___BroadcastState.ValueType
     """Where the broadcast is in its life."""
     state_reason: _builtins.str
@@ -660,7 +781,13 @@ class BroadcastStatus(_message.Message):
 
     @_builtins.property
     def recordings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Recording]:
-        """The recordings, oldest first. A broadcast that was interrupted for longer than its reconnect window has several."""
+        """The recordings, oldest first. A broadcast that was interrupted for longer than its reconnect window has several.
+        They are looked at after the end until each is READY or ERRORED.
+        """
+
+    @_builtins.property
+    def fallback(self) -> Global___Fallback:
+        """Unset: viewers are served in the normal way, as far as the state goes."""
 
     def __init__(
         self,
@@ -682,14 +809,49 @@ class BroadcastStatus(_message.Message):
         live_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         recordings: _abc.Iterable[Global___Recording] | None = ...,
+        fallback: Global___Fallback | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "last_error", b"last_error", "live_time", b"live_time", "next_attempt_time", b"next_attempt_time", "playback", b"playback", "provider_ids", b"provider_ids", "start_time", b"start_time", "state_time", b"state_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "fallback", b"fallback", "last_error", b"last_error", "live_time", b"live_time", "next_attempt_time", b"next_attempt_time", "playback", b"playback", "provider_ids", b"provider_ids", "start_time", b"start_time", "state_time", b"state_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conditions", b"conditions", "destinations", b"destinations", "end_time", b"end_time", "last_error", b"last_error", "live_time", b"live_time", "next_attempt_time", b"next_attempt_time", "observed_generation", b"observed_generation", "on_air", b"on_air", "playback", b"playback", "provider_ids", b"provider_ids", "reconciling", b"reconciling", "recordings", b"recordings", "start_time", b"start_time", "state", b"state", "state_reason", b"state_reason", "state_time", b"state_time", "target_state", b"target_state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conditions", b"conditions", "destinations", b"destinations", "end_time", b"end_time", "fallback", b"fallback", "last_error", b"last_error", "live_time", b"live_time", "next_attempt_time", b"next_attempt_time", "observed_generation", b"observed_generation", "on_air", b"on_air", "playback", b"playback", "provider_ids", b"provider_ids", "reconciling", b"reconciling", "recordings", b"recordings", "start_time", b"start_time", "state", b"state", "state_reason", b"state_reason", "state_time", b"state_time", "target_state", b"target_state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BroadcastStatus: _TypeAlias = BroadcastStatus  # noqa: Y015
+
+@_typing.final
+class Fallback(_message.Message):
+    """How viewers are served while the normal way fails. It is left when the normal way was healthy for two minutes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODES_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """Why, for programs: "EGRESS_FAILING" or "MUX_UNREACHABLE"."""
+    @_builtins.property
+    def modes(self) -> _containers.RepeatedScalarFieldContainer[Global___FallbackMode.ValueType]:
+        """The modes in use."""
+
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Since when the first of the modes is in use."""
+
+    def __init__(
+        self,
+        *,
+        modes: _abc.Iterable[Global___FallbackMode.ValueType] | None = ...,
+        reason: _builtins.str = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["modes", b"modes", "reason", b"reason", "since", b"since"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Fallback: _TypeAlias = Fallback  # noqa: Y015
 
 @_typing.final
 class Condition(_message.Message):
@@ -879,19 +1041,37 @@ class Recording(_message.Message):
 
     MUX_ASSET_ID_FIELD_NUMBER: _builtins.int
     PLAYBACK_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
     mux_asset_id: _builtins.str
     """Mux's id of the asset."""
     playback_id: _builtins.str
     """The playback id of the recording. Unset when the asset has none."""
+    state: Global___RecordingState.ValueType
+    """Whether it can be played."""
+    message: _builtins.str
+    """Why not, when it is ERRORED."""
+    origin: Global___RecordingOrigin.ValueType
+    """Where it comes from."""
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """How long it plays, once it is READY."""
+
     def __init__(
         self,
         *,
         mux_asset_id: _builtins.str = ...,
         playback_id: _builtins.str = ...,
+        state: Global___RecordingState.ValueType = ...,
+        message: _builtins.str = ...,
+        duration: _duration_pb2.Duration | None = ...,
+        origin: Global___RecordingOrigin.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["mux_asset_id", b"mux_asset_id", "playback_id", b"playback_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "message", b"message", "mux_asset_id", b"mux_asset_id", "origin", b"origin", "playback_id", b"playback_id", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -5,6 +5,7 @@ isort:skip_file
 
 from broadcast.v1 import broadcast_pb2 as _broadcast_pb2
 from broadcast.v1 import event_pb2 as _event_pb2
+from broadcast.v1 import health_pb2 as _health_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
@@ -943,3 +944,223 @@ class Heartbeat(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Heartbeat: _TypeAlias = Heartbeat  # noqa: Y015
+
+@_typing.final
+class GetBroadcastHealthRequest(_message.Message):
+    """Request of GetBroadcastHealth."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BROADCAST_ID_FIELD_NUMBER: _builtins.int
+    broadcast_id: _builtins.str
+    """Which."""
+    def __init__(
+        self,
+        *,
+        broadcast_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broadcast_id", b"broadcast_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetBroadcastHealthRequest: _TypeAlias = GetBroadcastHealthRequest  # noqa: Y015
+
+@_typing.final
+class GetBroadcastHealthResponse(_message.Message):
+    """Response of GetBroadcastHealth."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEALTH_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def health(self) -> _health_pb2.BroadcastHealth:
+        """As it is known now."""
+
+    def __init__(
+        self,
+        *,
+        health: _health_pb2.BroadcastHealth | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["health", b"health"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["health", b"health"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetBroadcastHealthResponse: _TypeAlias = GetBroadcastHealthResponse  # noqa: Y015
+
+@_typing.final
+class ExplainBroadcastRequest(_message.Message):
+    """Request of ExplainBroadcast."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BROADCAST_ID_FIELD_NUMBER: _builtins.int
+    broadcast_id: _builtins.str
+    """Which."""
+    def __init__(
+        self,
+        *,
+        broadcast_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broadcast_id", b"broadcast_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainBroadcastRequest: _TypeAlias = ExplainBroadcastRequest  # noqa: Y015
+
+@_typing.final
+class ExplainBroadcastResponse(_message.Message):
+    """Response of ExplainBroadcast."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPLANATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def explanation(self) -> _health_pb2.Explanation:
+        """Why it is as it is."""
+
+    def __init__(
+        self,
+        *,
+        explanation: _health_pb2.Explanation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainBroadcastResponse: _TypeAlias = ExplainBroadcastResponse  # noqa: Y015
+
+@_typing.final
+class ReportHostStatsRequest(_message.Message):
+    """Request of ReportHostStats."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BROADCAST_ID_FIELD_NUMBER: _builtins.int
+    IDENTITY_FIELD_NUMBER: _builtins.int
+    STATS_FIELD_NUMBER: _builtins.int
+    broadcast_id: _builtins.str
+    """Which."""
+    identity: _builtins.str
+    """The host's identity in the room."""
+    @_builtins.property
+    def stats(self) -> _health_pb2.HostStats:
+        """What the browser measured."""
+
+    def __init__(
+        self,
+        *,
+        broadcast_id: _builtins.str = ...,
+        identity: _builtins.str = ...,
+        stats: _health_pb2.HostStats | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["stats", b"stats"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broadcast_id", b"broadcast_id", "identity", b"identity", "stats", b"stats"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportHostStatsRequest: _TypeAlias = ReportHostStatsRequest  # noqa: Y015
+
+@_typing.final
+class ReportHostStatsResponse(_message.Message):
+    """Response of ReportHostStats."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPORT_INTERVAL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def report_interval(self) -> _duration_pb2.Duration:
+        """Report again after this time."""
+
+    def __init__(
+        self,
+        *,
+        report_interval: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["report_interval", b"report_interval"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["report_interval", b"report_interval"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportHostStatsResponse: _TypeAlias = ReportHostStatsResponse  # noqa: Y015
+
+@_typing.final
+class WatchHealthRequest(_message.Message):
+    """Request of WatchHealth."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILTER_FIELD_NUMBER: _builtins.int
+    INTERVAL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def filter(self) -> Global___BroadcastFilter:
+        """Which."""
+
+    @_builtins.property
+    def interval(self) -> _duration_pb2.Duration:
+        """The shortest time between two messages, 1 s to 60 s. Unset: 5 s. A message comes at least every third interval, empty
+        when nothing changed.
+        """
+
+    def __init__(
+        self,
+        *,
+        filter: Global___BroadcastFilter | None = ...,
+        interval: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "interval", b"interval"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "interval", b"interval"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchHealthRequest: _TypeAlias = WatchHealthRequest  # noqa: Y015
+
+@_typing.final
+class WatchHealthResponse(_message.Message):
+    """One message of WatchHealth."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEALTHS_FIELD_NUMBER: _builtins.int
+    REMOVED_BROADCAST_IDS_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    SKIPPED_COUNT_FIELD_NUMBER: _builtins.int
+    skipped_count: _builtins.int
+    """How many messages were left out because the reader had not taken the one before."""
+    @_builtins.property
+    def healths(self) -> _containers.RepeatedCompositeFieldContainer[_health_pb2.BroadcastHealth]:
+        """The health of those that changed since the message before; of all in the first."""
+
+    @_builtins.property
+    def removed_broadcast_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids that do not match any more."""
+
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When this was put together."""
+
+    def __init__(
+        self,
+        *,
+        healths: _abc.Iterable[_health_pb2.BroadcastHealth] | None = ...,
+        removed_broadcast_ids: _abc.Iterable[_builtins.str] | None = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        skipped_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["healths", b"healths", "removed_broadcast_ids", b"removed_broadcast_ids", "skipped_count", b"skipped_count", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchHealthResponse: _TypeAlias = WatchHealthResponse  # noqa: Y015

@@ -86,6 +86,26 @@ class BroadcastServiceStub:
                 request_serializer=broadcast_dot_v1_dot_broadcast__service__pb2.IssueHostAccessRequest.SerializeToString,
                 response_deserializer=broadcast_dot_v1_dot_broadcast__service__pb2.IssueHostAccessResponse.FromString,
                 _registered_method=True)
+        self.GetBroadcastHealth = channel.unary_unary(
+                '/broadcast.v1.BroadcastService/GetBroadcastHealth',
+                request_serializer=broadcast_dot_v1_dot_broadcast__service__pb2.GetBroadcastHealthRequest.SerializeToString,
+                response_deserializer=broadcast_dot_v1_dot_broadcast__service__pb2.GetBroadcastHealthResponse.FromString,
+                _registered_method=True)
+        self.ExplainBroadcast = channel.unary_unary(
+                '/broadcast.v1.BroadcastService/ExplainBroadcast',
+                request_serializer=broadcast_dot_v1_dot_broadcast__service__pb2.ExplainBroadcastRequest.SerializeToString,
+                response_deserializer=broadcast_dot_v1_dot_broadcast__service__pb2.ExplainBroadcastResponse.FromString,
+                _registered_method=True)
+        self.ReportHostStats = channel.unary_unary(
+                '/broadcast.v1.BroadcastService/ReportHostStats',
+                request_serializer=broadcast_dot_v1_dot_broadcast__service__pb2.ReportHostStatsRequest.SerializeToString,
+                response_deserializer=broadcast_dot_v1_dot_broadcast__service__pb2.ReportHostStatsResponse.FromString,
+                _registered_method=True)
+        self.WatchHealth = channel.unary_stream(
+                '/broadcast.v1.BroadcastService/WatchHealth',
+                request_serializer=broadcast_dot_v1_dot_broadcast__service__pb2.WatchHealthRequest.SerializeToString,
+                response_deserializer=broadcast_dot_v1_dot_broadcast__service__pb2.WatchHealthResponse.FromString,
+                _registered_method=True)
         self.ListBroadcastEvents = channel.unary_unary(
                 '/broadcast.v1.BroadcastService/ListBroadcastEvents',
                 request_serializer=broadcast_dot_v1_dot_broadcast__service__pb2.ListBroadcastEventsRequest.SerializeToString,
@@ -172,6 +192,35 @@ class BroadcastServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetBroadcastHealth(self, request, context):
+        """Every part of the chain: what it does, since when, and how we know.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainBroadcast(self, request, context):
+        """Why a broadcast is in its state: ranked causes with evidence, what happens next and when, and the commands that override.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReportHostStats(self, request, context):
+        """What only the host's browser knows. Reported every few seconds; it counts as unknown 30 s after the last report.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchHealth(self, request, context):
+        """The health of every broadcast that matches, then of those whose health changed, at most one message an interval.
+        A level, not a log: who reads slowly gets the latest and is told how many messages were skipped.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListBroadcastEvents(self, request, context):
         """The story of one broadcast, oldest first.
         """
@@ -234,6 +283,26 @@ def add_BroadcastServiceServicer_to_server(servicer, server):
                     servicer.IssueHostAccess,
                     request_deserializer=broadcast_dot_v1_dot_broadcast__service__pb2.IssueHostAccessRequest.FromString,
                     response_serializer=broadcast_dot_v1_dot_broadcast__service__pb2.IssueHostAccessResponse.SerializeToString,
+            ),
+            'GetBroadcastHealth': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetBroadcastHealth,
+                    request_deserializer=broadcast_dot_v1_dot_broadcast__service__pb2.GetBroadcastHealthRequest.FromString,
+                    response_serializer=broadcast_dot_v1_dot_broadcast__service__pb2.GetBroadcastHealthResponse.SerializeToString,
+            ),
+            'ExplainBroadcast': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainBroadcast,
+                    request_deserializer=broadcast_dot_v1_dot_broadcast__service__pb2.ExplainBroadcastRequest.FromString,
+                    response_serializer=broadcast_dot_v1_dot_broadcast__service__pb2.ExplainBroadcastResponse.SerializeToString,
+            ),
+            'ReportHostStats': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportHostStats,
+                    request_deserializer=broadcast_dot_v1_dot_broadcast__service__pb2.ReportHostStatsRequest.FromString,
+                    response_serializer=broadcast_dot_v1_dot_broadcast__service__pb2.ReportHostStatsResponse.SerializeToString,
+            ),
+            'WatchHealth': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchHealth,
+                    request_deserializer=broadcast_dot_v1_dot_broadcast__service__pb2.WatchHealthRequest.FromString,
+                    response_serializer=broadcast_dot_v1_dot_broadcast__service__pb2.WatchHealthResponse.SerializeToString,
             ),
             'ListBroadcastEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.ListBroadcastEvents,
@@ -496,6 +565,114 @@ class BroadcastService:
             '/broadcast.v1.BroadcastService/IssueHostAccess',
             broadcast_dot_v1_dot_broadcast__service__pb2.IssueHostAccessRequest.SerializeToString,
             broadcast_dot_v1_dot_broadcast__service__pb2.IssueHostAccessResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetBroadcastHealth(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broadcast.v1.BroadcastService/GetBroadcastHealth',
+            broadcast_dot_v1_dot_broadcast__service__pb2.GetBroadcastHealthRequest.SerializeToString,
+            broadcast_dot_v1_dot_broadcast__service__pb2.GetBroadcastHealthResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainBroadcast(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broadcast.v1.BroadcastService/ExplainBroadcast',
+            broadcast_dot_v1_dot_broadcast__service__pb2.ExplainBroadcastRequest.SerializeToString,
+            broadcast_dot_v1_dot_broadcast__service__pb2.ExplainBroadcastResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportHostStats(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broadcast.v1.BroadcastService/ReportHostStats',
+            broadcast_dot_v1_dot_broadcast__service__pb2.ReportHostStatsRequest.SerializeToString,
+            broadcast_dot_v1_dot_broadcast__service__pb2.ReportHostStatsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchHealth(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/broadcast.v1.BroadcastService/WatchHealth',
+            broadcast_dot_v1_dot_broadcast__service__pb2.WatchHealthRequest.SerializeToString,
+            broadcast_dot_v1_dot_broadcast__service__pb2.WatchHealthResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -60,6 +60,16 @@ class BroadcastServiceStub:
     """Forgets a broadcast that is CREATED, ENDED or FAILED. Its id is not given out again."""
     IssueHostAccess: _grpc.UnaryUnaryMultiCallable[_broadcast_service_pb2.IssueHostAccessRequest, _broadcast_service_pb2.IssueHostAccessResponse]
     """Mints a LiveKit token with which a host enters the room. Only while the broadcast is wanted live."""
+    GetBroadcastHealth: _grpc.UnaryUnaryMultiCallable[_broadcast_service_pb2.GetBroadcastHealthRequest, _broadcast_service_pb2.GetBroadcastHealthResponse]
+    """Every part of the chain: what it does, since when, and how we know."""
+    ExplainBroadcast: _grpc.UnaryUnaryMultiCallable[_broadcast_service_pb2.ExplainBroadcastRequest, _broadcast_service_pb2.ExplainBroadcastResponse]
+    """Why a broadcast is in its state: ranked causes with evidence, what happens next and when, and the commands that override."""
+    ReportHostStats: _grpc.UnaryUnaryMultiCallable[_broadcast_service_pb2.ReportHostStatsRequest, _broadcast_service_pb2.ReportHostStatsResponse]
+    """What only the host's browser knows. Reported every few seconds; it counts as unknown 30 s after the last report."""
+    WatchHealth: _grpc.UnaryStreamMultiCallable[_broadcast_service_pb2.WatchHealthRequest, _broadcast_service_pb2.WatchHealthResponse]
+    """The health of every broadcast that matches, then of those whose health changed, at most one message an interval.
+    A level, not a log: who reads slowly gets the latest and is told how many messages were skipped.
+    """
     ListBroadcastEvents: _grpc.UnaryUnaryMultiCallable[_broadcast_service_pb2.ListBroadcastEventsRequest, _broadcast_service_pb2.ListBroadcastEventsResponse]
     """The story of one broadcast, oldest first."""
     WatchBroadcasts: _grpc.UnaryStreamMultiCallable[_broadcast_service_pb2.WatchBroadcastsRequest, _broadcast_service_pb2.WatchBroadcastsResponse]
@@ -99,6 +109,16 @@ class BroadcastServiceAsyncStub(BroadcastServiceStub):
     """Forgets a broadcast that is CREATED, ENDED or FAILED. Its id is not given out again."""
     IssueHostAccess: _aio.UnaryUnaryMultiCallable[_broadcast_service_pb2.IssueHostAccessRequest, _broadcast_service_pb2.IssueHostAccessResponse]  # type: ignore[assignment]
     """Mints a LiveKit token with which a host enters the room. Only while the broadcast is wanted live."""
+    GetBroadcastHealth: _aio.UnaryUnaryMultiCallable[_broadcast_service_pb2.GetBroadcastHealthRequest, _broadcast_service_pb2.GetBroadcastHealthResponse]  # type: ignore[assignment]
+    """Every part of the chain: what it does, since when, and how we know."""
+    ExplainBroadcast: _aio.UnaryUnaryMultiCallable[_broadcast_service_pb2.ExplainBroadcastRequest, _broadcast_service_pb2.ExplainBroadcastResponse]  # type: ignore[assignment]
+    """Why a broadcast is in its state: ranked causes with evidence, what happens next and when, and the commands that override."""
+    ReportHostStats: _aio.UnaryUnaryMultiCallable[_broadcast_service_pb2.ReportHostStatsRequest, _broadcast_service_pb2.ReportHostStatsResponse]  # type: ignore[assignment]
+    """What only the host's browser knows. Reported every few seconds; it counts as unknown 30 s after the last report."""
+    WatchHealth: _aio.UnaryStreamMultiCallable[_broadcast_service_pb2.WatchHealthRequest, _broadcast_service_pb2.WatchHealthResponse]  # type: ignore[assignment]
+    """The health of every broadcast that matches, then of those whose health changed, at most one message an interval.
+    A level, not a log: who reads slowly gets the latest and is told how many messages were skipped.
+    """
     ListBroadcastEvents: _aio.UnaryUnaryMultiCallable[_broadcast_service_pb2.ListBroadcastEventsRequest, _broadcast_service_pb2.ListBroadcastEventsResponse]  # type: ignore[assignment]
     """The story of one broadcast, oldest first."""
     WatchBroadcasts: _aio.UnaryStreamMultiCallable[_broadcast_service_pb2.WatchBroadcastsRequest, _broadcast_service_pb2.WatchBroadcastsResponse]  # type: ignore[assignment]
@@ -189,6 +209,40 @@ class BroadcastServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_broadcast_service_pb2.IssueHostAccessResponse, _abc.Awaitable[_broadcast_service_pb2.IssueHostAccessResponse]]:
         """Mints a LiveKit token with which a host enters the room. Only while the broadcast is wanted live."""
+
+    @_abc_1.abstractmethod
+    def GetBroadcastHealth(
+        self,
+        request: _broadcast_service_pb2.GetBroadcastHealthRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broadcast_service_pb2.GetBroadcastHealthResponse, _abc.Awaitable[_broadcast_service_pb2.GetBroadcastHealthResponse]]:
+        """Every part of the chain: what it does, since when, and how we know."""
+
+    @_abc_1.abstractmethod
+    def ExplainBroadcast(
+        self,
+        request: _broadcast_service_pb2.ExplainBroadcastRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broadcast_service_pb2.ExplainBroadcastResponse, _abc.Awaitable[_broadcast_service_pb2.ExplainBroadcastResponse]]:
+        """Why a broadcast is in its state: ranked causes with evidence, what happens next and when, and the commands that override."""
+
+    @_abc_1.abstractmethod
+    def ReportHostStats(
+        self,
+        request: _broadcast_service_pb2.ReportHostStatsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broadcast_service_pb2.ReportHostStatsResponse, _abc.Awaitable[_broadcast_service_pb2.ReportHostStatsResponse]]:
+        """What only the host's browser knows. Reported every few seconds; it counts as unknown 30 s after the last report."""
+
+    @_abc_1.abstractmethod
+    def WatchHealth(
+        self,
+        request: _broadcast_service_pb2.WatchHealthRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_broadcast_service_pb2.WatchHealthResponse], _abc.AsyncIterator[_broadcast_service_pb2.WatchHealthResponse]]:
+        """The health of every broadcast that matches, then of those whose health changed, at most one message an interval.
+        A level, not a log: who reads slowly gets the latest and is told how many messages were skipped.
+        """
 
     @_abc_1.abstractmethod
     def ListBroadcastEvents(

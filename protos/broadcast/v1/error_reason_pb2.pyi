@@ -96,6 +96,26 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
 
         {"reason": "INTERNAL", "domain": "broadcast.v1", "metadata": {"trace_id": "4bf9..."}}
     """
+    ERROR_REASON_WEBHOOK_REFUSED: _ErrorReason.ValueType  # 15
+    """The signature of a webhook does not verify, or it is too old. UNAUTHENTICATED.
+
+        {"reason": "WEBHOOK_REFUSED", "domain": "broadcast.v1", "metadata": {"provider": "mux"}}
+    """
+    ERROR_REASON_WEBHOOK_NOT_FOUND: _ErrorReason.ValueType  # 16
+    """There is no such webhook in the inbox. NOT_FOUND.
+
+        {"reason": "WEBHOOK_NOT_FOUND", "domain": "broadcast.v1", "metadata": {"webhook_id": "17"}}
+    """
+    ERROR_REASON_VIEWER_LIMIT: _ErrorReason.ValueType  # 17
+    """As many viewers as the fallback policy lets into the room. RESOURCE_EXHAUSTED, with google.rpc.RetryInfo.
+
+        {"reason": "VIEWER_LIMIT", "domain": "broadcast.v1", "metadata": {"broadcast_id": "show-1", "limit": "100"}}
+    """
+    ERROR_REASON_PROVIDER_UNAVAILABLE: _ErrorReason.ValueType  # 18
+    """A provider did not answer what had to be asked of it now. UNAVAILABLE, with google.rpc.RetryInfo.
+
+        {"reason": "PROVIDER_UNAVAILABLE", "domain": "broadcast.v1", "metadata": {"provider": "mux"}}
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why an RPC failed. It travels as `google.rpc.ErrorInfo.reason`, without the prefix, in the domain "broadcast.v1".
@@ -175,5 +195,25 @@ ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 14
 """A fault of the service. INTERNAL; the trace id finds it in the logs.
 
     {"reason": "INTERNAL", "domain": "broadcast.v1", "metadata": {"trace_id": "4bf9..."}}
+"""
+ERROR_REASON_WEBHOOK_REFUSED: ErrorReason.ValueType  # 15
+"""The signature of a webhook does not verify, or it is too old. UNAUTHENTICATED.
+
+    {"reason": "WEBHOOK_REFUSED", "domain": "broadcast.v1", "metadata": {"provider": "mux"}}
+"""
+ERROR_REASON_WEBHOOK_NOT_FOUND: ErrorReason.ValueType  # 16
+"""There is no such webhook in the inbox. NOT_FOUND.
+
+    {"reason": "WEBHOOK_NOT_FOUND", "domain": "broadcast.v1", "metadata": {"webhook_id": "17"}}
+"""
+ERROR_REASON_VIEWER_LIMIT: ErrorReason.ValueType  # 17
+"""As many viewers as the fallback policy lets into the room. RESOURCE_EXHAUSTED, with google.rpc.RetryInfo.
+
+    {"reason": "VIEWER_LIMIT", "domain": "broadcast.v1", "metadata": {"broadcast_id": "show-1", "limit": "100"}}
+"""
+ERROR_REASON_PROVIDER_UNAVAILABLE: ErrorReason.ValueType  # 18
+"""A provider did not answer what had to be asked of it now. UNAVAILABLE, with google.rpc.RetryInfo.
+
+    {"reason": "PROVIDER_UNAVAILABLE", "domain": "broadcast.v1", "metadata": {"provider": "mux"}}
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -40,7 +40,7 @@ class BroadcastEvent(_message.Message):
     message: _builtins.str
     """What happened, for people."""
     actor: _builtins.str
-    """Who did it: "caller" for an RPC, "reconciler", "observer", "sweeper"."""
+    """Who did it: "caller" for an RPC, "reconciler" for what the service did or saw, "webhook" for what a provider told."""
     state: _broadcast_pb2.BroadcastState.ValueType
     """The state of the broadcast after it."""
     @_builtins.property
