@@ -51,6 +51,8 @@ class EndReason(StrEnum):
     PROVIDER_REFUSED = "PROVIDER_REFUSED"
     STREAM_LOST = "STREAM_LOST"
     STREAM_DISABLED = "STREAM_DISABLED"
+    EGRESS_FAILED = "EGRESS_FAILED"
+    MUX_UNREACHABLE = "MUX_UNREACHABLE"
 
     @property
     def failed(self) -> bool:
@@ -60,6 +62,8 @@ class EndReason(StrEnum):
             EndReason.PROVIDER_REFUSED,
             EndReason.STREAM_LOST,
             EndReason.STREAM_DISABLED,
+            EndReason.EGRESS_FAILED,
+            EndReason.MUX_UNREACHABLE,
         )
 
 
@@ -82,6 +86,15 @@ class RecordingPolicy(StrEnum):
 class DeliveryPolicy(StrEnum):
     ON_PUBLISH = "on_publish"
     MANUAL = "manual"
+
+
+class FallbackMode(StrEnum):
+    """A way to go on when the egress or Mux fails."""
+
+    DIRECT_WEBRTC = "DIRECT_WEBRTC"
+    """Viewers enter the room."""
+    LOCAL_RECORDING = "LOCAL_RECORDING"
+    """A file egress records the room to our storage."""
 
 
 class Carrier(StrEnum):
@@ -146,6 +159,9 @@ class Spec:
     delivery_policy: DeliveryPolicy = DeliveryPolicy.ON_PUBLISH
     destinations: tuple[Destination, ...] = ()
     test: bool = False
+    fallback_modes: tuple[FallbackMode, ...] = tuple(FallbackMode)
+    """Those that may be entered."""
+    max_webrtc_viewers: int = 100
 
     @property
     def encoding(self) -> Encoding:
@@ -159,6 +175,8 @@ class Kind(StrEnum):
     ROOM = "room"
     STREAM = "stream"
     EGRESS = "egress"
+    RECORDING = "recording"
+    UPLOAD = "upload"
 
 
 class Phase(StrEnum):
@@ -213,6 +231,10 @@ class Room(Resource):
     """None: nobody looked yet."""
     host_since: datetime | None = None
     """Since when `host_publishing` has its value."""
+    recorded: bool | None = None
+    """Whether an egress is in it: one that is listed as active and is not there is a ghost."""
+    recorded_since: datetime | None = None
+    """Since when `recorded` has its value."""
 
 
 class OutputState(StrEnum):
@@ -238,10 +260,27 @@ class StreamStatus(StrEnum):
     DISABLED = "disabled"
 
 
+class RecordingStatus(StrEnum):
+    PREPARING = "preparing"
+    READY = "ready"
+    ERRORED = "errored"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recording:
     asset_id: str
     playback_id: str = ""
+    status: RecordingStatus = RecordingStatus.PREPARING
+    message: str = ""
+    """Why it is ERRORED, without secrets."""
+    duration_s: float | None = None
+    uploaded: bool = False
+    """It is not Mux's recording of the live stream but an upload of ours."""
+
+    @property
+    def settled(self) -> bool:
+        """It is what it will be."""
+        return self.status is not RecordingStatus.PREPARING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,9 +301,21 @@ class Stream(Resource):
     """A reset was begun and its answer is not known: `key` may be dead. Reset again before it is used."""
     disabled: bool = False
     """We disabled it (the kill switch of the end)."""
+    cutting: bool = False
+    """We are cutting off who is connected: it is disabled and enabled again, and may be found between the two."""
+    cut_epoch: int = 0
+    """Whoever was connected with a key of an older epoch was cut off."""
+    fed_at: datetime | None = None
+    """When it was last seen active."""
+    silent_at: datetime | None = None
+    """When it was last seen without media: nobody was connected then, or had sent for a reconnect window."""
     recordings: tuple[Recording, ...] = ()
     recordings_settled: bool = False
     """The recordings were listed (or deleted, policy DISCARD) after the end."""
+    connected: bool | None = None
+    """Whether an encoder is connected: only webhooks tell. The status stays active through the reconnect window."""
+    heard_at: datetime | None = None
+    """The provider's time of the newest webhook that was believed."""
 
 
 class EgressStatus(StrEnum):
@@ -280,6 +331,10 @@ class EgressStatus(StrEnum):
     @property
     def terminal(self) -> bool:
         return self in (EgressStatus.COMPLETE, EgressStatus.FAILED, EgressStatus.ABORTED, EgressStatus.LIMIT_REACHED)
+
+
+NOT_STOPPED = "NOT_STOPPED"
+"""The fault of an egress that was not wanted any more, and was not seen to end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -302,6 +357,10 @@ class Egress(Resource):
     """The provider said that it ended. Without this it may still publish, whatever `phase` says."""
     updated_ns: int = 0
     """The provider's own version of what was seen: older reports are ignored."""
+    delivering_since: datetime | None = None
+    """Since when its connection to the live stream stands; None: it does not."""
+    fault: str = ""
+    """Why it counts as failed, a stable upper-case word. Empty: it runs, or was stopped because it was not wanted."""
 
     @property
     def delivering(self) -> bool:
@@ -311,7 +370,38 @@ class Egress(Resource):
         )
 
 
-AnyResource = Room | Stream | Egress
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalRecording(Resource):
+    """A file egress: the room, recorded to our own storage (fallback LOCAL_RECORDING)."""
+
+    kind: ClassVar[Kind] = Kind.RECORDING
+
+    file: str = ""
+    """Object key in the storage."""
+    status: EgressStatus = EgressStatus.UNKNOWN
+    status_since: datetime | None = None
+    error: str = ""
+    end_seen: bool = False
+    updated_ns: int = 0
+    file_bytes: int = 0
+    duration_s: float = 0.0
+
+    @property
+    def complete(self) -> bool:
+        """The file is in the storage."""
+        return self.end_seen and self.status in (EgressStatus.COMPLETE, EgressStatus.LIMIT_REACHED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upload(Resource):
+    """A Mux asset made of a local recording; its ordinal is the local recording's."""
+
+    kind: ClassVar[Kind] = Kind.UPLOAD
+
+    recording: Recording | None = None
+
+
+AnyResource = Room | Stream | Egress | LocalRecording | Upload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -324,6 +414,8 @@ class ProviderTrouble:
     message: str
     retryable: bool
     time: datetime
+    outcome: str = ""
+    """What it meant, a value of Outcome: throttled, credentials, refused..."""
 
 
 class ConditionType(StrEnum):
@@ -359,6 +451,17 @@ class DestinationStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Fallback:
+    """How viewers are served while the normal way fails."""
+
+    modes: tuple[FallbackMode, ...] = ()
+    """Empty: the normal way."""
+    reason: str = ""
+    since: datetime | None = None
+    """When it was entered, or left."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     """What the reconciler last wrote of a broadcast, for callers."""
 
@@ -387,6 +490,7 @@ class Broadcast:
     """Counts changes of spec and labels; the etag."""
     target: Target = Target.CREATED
     on_air: bool = False
+    fallback: Fallback = Fallback()
     state: State = State.CREATED
     status: Status = Status()
     end_reason: EndReason | None = None

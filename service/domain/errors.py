@@ -13,7 +13,11 @@
     ├── ResumeTokenExpired
     ├── Overloaded
     ├── StoreUnavailable
-    └── ShuttingDown
+    ├── ShuttingDown
+    ├── WebhookRefused
+    ├── WebhookNotFound
+    ├── ViewerLimit
+    └── ProviderUnavailable       a provider had to be asked now and did not answer
 
     ProviderError                 a call to a provider did not succeed; never leaves the reconciler
     Overtaken                     the callers want something else by now; plan again
@@ -106,6 +110,22 @@ class StoreUnavailable(ServiceError):
 
 class ShuttingDown(ServiceError):
     reason = "SHUTTING_DOWN"
+
+
+class WebhookRefused(ServiceError):
+    reason = "WEBHOOK_REFUSED"
+
+
+class WebhookNotFound(ServiceError):
+    reason = "WEBHOOK_NOT_FOUND"
+
+
+class ViewerLimit(ServiceError):
+    reason = "VIEWER_LIMIT"
+
+
+class ProviderUnavailable(ServiceError):
+    reason = "PROVIDER_UNAVAILABLE"
 
 
 class Outcome(StrEnum):

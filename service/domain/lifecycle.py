@@ -19,7 +19,7 @@ from service.domain.broadcast import (
 from service.domain.errors import EtagMismatch, FieldImmutable, StateForbids
 from service.domain.secret import Secret
 
-LIVE_FIELDS = frozenset({"title", "layout", "delivery_policy", "destinations"})
+LIVE_FIELDS = frozenset({"title", "layout", "delivery_policy", "destinations", "fallback_modes", "max_webrtc_viewers"})
 """Fields of the spec that may change after the start."""
 
 

@@ -9,14 +9,17 @@ from service.domain.broadcast import (
     Egress,
     EgressStatus,
     Kind,
+    LocalRecording,
     Phase,
     Room,
     Stream,
     StreamStatus,
     Target,
+    Upload,
     seconds,
 )
-from service.domain.plan import Timing, View, host_deadline
+from service.domain.timing import Timing
+from service.domain.view import View, host_deadline, next_recording_look
 
 
 def to_observe(
@@ -34,13 +37,19 @@ class _Look:
         self.now = now
         self.timing = timing
 
-    def wanted(self, resource: AnyResource) -> bool:
+    def wanted(self, resource: AnyResource) -> bool:  # noqa: PLR0911 - one answer a phase
         match resource.phase:
+            case Phase.INTENDED | Phase.UNKNOWN if isinstance(resource, Upload):
+                return self.now >= next_recording_look(resource.intended_at, resource.observed_at)
             case Phase.INTENDED | Phase.UNKNOWN:
                 # A room needs no look: it is created again.
                 return not isinstance(resource, Room) and self.older(resource, self.timing.lookup_s)
             case Phase.DELETING:
                 return self.leaving(resource)
+            case Phase.PRESENT if isinstance(resource, Upload):
+                return self.pending(resource)
+            case Phase.GONE if isinstance(resource, Stream) and self.broadcast.target is Target.ENDED:
+                return self.pending(resource)
             case Phase.PRESENT if self.broadcast.target is Target.LIVE:
                 return self.suspect(resource) or self.on_its_way(resource)
             case Phase.PRESENT if self.broadcast.target is Target.ENDED:
@@ -48,6 +57,18 @@ class _Look:
                 return resource.failures > 0 and self.older(resource, self.timing.lookup_s)
             case _:
                 return False
+
+    def pending(self, resource: Stream | Upload) -> bool:
+        """Whether a recording is to be asked for that Mux is still at work on."""
+        if isinstance(resource, Stream):
+            settled = all(recording.settled for recording in resource.recordings)
+        else:
+            settled = resource.recording is None or resource.recording.settled
+        if settled or self.broadcast.deleted:
+            return False
+        dirty = self.broadcast.dirty_at
+        asked = resource.observed_at or resource.changed_at
+        return asked < (dirty or asked) or self.now >= next_recording_look(resource.changed_at, resource.observed_at)
 
     def older(self, resource: AnyResource, age_s: float) -> bool:
         """Whether it was not looked at for so long, or never."""
@@ -64,12 +85,14 @@ class _Look:
             return False
         # An egress that never answers a stop: whether it ended is seen in the list only.
         overdue = self.now >= resource.changed_at + seconds(self.timing.lookup_s)
-        return resource.acked or (isinstance(resource, Egress) and overdue)
+        return resource.acked or (isinstance(resource, Egress | LocalRecording) and overdue)
 
     def suspect(self, resource: AnyResource) -> bool:
         dirty = self.broadcast.dirty_at
         # A new egress that the list does not show yet would be taken for one that ended.
-        if isinstance(resource, Egress) and self.now < resource.changed_at + seconds(self.timing.list_lag_s):
+        if isinstance(resource, Egress | LocalRecording) and self.now < resource.changed_at + seconds(
+            self.timing.list_lag_s
+        ):
             return False
         if dirty is not None and (resource.observed_at or resource.changed_at) < dirty:
             return True
@@ -83,8 +106,15 @@ class _Look:
         match resource:
             case Egress():
                 return not resource.delivering and self.settled_for(resource, self.timing.watch_s)
+            case LocalRecording():
+                running = resource.status is EgressStatus.ACTIVE
+                return not running and self.settled_for(resource, self.timing.watch_s)
+            case Upload():
+                return False
             case Stream():
                 egress = self.view.egress
+                if any(self.view.may_be_connected(each, resource) for each in self.view.egresses):
+                    return self.older(resource, self.timing.lookup_s)
                 return (
                     egress is not None
                     and egress.status is EgressStatus.ACTIVE
@@ -94,7 +124,13 @@ class _Look:
             case Room():
                 return self.host_awaited(resource)
 
+    def ghost_suspected(self, room: Room) -> bool:
+        egress = self.view.egress
+        return room.recorded is False and egress is not None and egress.status is EgressStatus.ACTIVE
+
     def host_awaited(self, room: Room) -> bool:
+        if self.ghost_suspected(room) and self.older(room, self.timing.watch_s):
+            return True
         if room.host_publishing is None:
             return self.older(room, self.timing.lookup_s)
         # Nobody is sent away for what was seen long ago.

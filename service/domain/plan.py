@@ -2,37 +2,40 @@
 
 Invariants, each a property test:
 - at most one step per resource;
-- nothing is created once the target is ENDED;
-- an egress is started only when no other can publish: every earlier one was seen to end, or holds a dead key;
+- nothing that runs is created once the target is ENDED; a file that was recorded may be uploaded still;
+- an egress is started only when no other can publish: every earlier one was seen to end, or holds a dead key and is
+  not connected;
 - nothing is given up for want of an answer: what ends a wait is a look that was made after its time;
 - a plan whose steps succeed reaches `done` in a bounded number of rounds, from any state, once the target is ENDED;
 - planning twice from the same facts gives the same plan; one without steps waits for a later moment, or is done.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
+from service.domain import fallback
 from service.domain.broadcast import (
     AnyResource,
     Broadcast,
-    Carrier,
-    DeliveryPolicy,
     Egress,
     EgressStatus,
     EndReason,
+    FallbackMode,
     Kind,
+    LocalRecording,
     OutputState,
     Phase,
     Room,
     Stream,
     StreamStatus,
     Target,
+    Upload,
     seconds,
 )
 from service.domain.step import (
     CreateRoom,
     CreateStream,
+    CutStream,
     DeleteRoom,
     DeleteStream,
     DisableStream,
@@ -40,158 +43,55 @@ from service.domain.step import (
     Plan,
     ResetKey,
     SetDestinations,
+    SetFallback,
     SetLayout,
     SettleRecordings,
     StartEgress,
+    StartRecording,
     Step,
     StopEgress,
+    StopRecording,
+    UploadRecording,
     WriteOff,
 )
+from service.domain.surroundings import Surroundings
+from service.domain.timing import Timing
+from service.domain.view import (
+    View,
+    host_deadline,
+    next_ordinal,
+    next_recording_look,
+    output_changes,
+    wants_egress,
+)
+
+GHOST = "GHOST"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timing:
-    """How long we wait for what. Seconds."""
-
-    start_deadline_s: float = 120.0
-    """For room and live stream, from the first attempt to create them (not from the wait for a budget)."""
-    host_wait_s: float = 1800.0
-    """How long one that was never live waits for a host, the first or one who left; then it ends with NO_HOST."""
-    host_return_s: float = 300.0
-    """A host who was live and left may come back this long; then the broadcast ends with HOST_LEFT."""
-    egress_start_s: float = 60.0
-    """From the start of an egress to ACTIVE. Room composite waits for its page without a limit of its own
-    (livekit/egress pkg/pipeline/controller.go), so this is the only one."""
-    ingest_start_s: float = 75.0
-    """From an ACTIVE egress to an active live stream."""
-    egress_stop_s: float = 45.0
-    """From StopEgress, or from an end of its own, to a terminal status: the encoder drains for at most 30 s."""
-    list_lag_s: float = 2.0
-    """A list may lag behind a create by this much."""
-    stream_grace_s: float = 30.0
-    """A create without an answer that no list shows after this time did not happen."""
-    egress_grace_s: float = 90.0
-    """The same for an egress: LiveKit tries a start for 10 + 20 + 40 s after the caller has left
-    (livekit/protocol rpc/egress_client.go)."""
-    update_grace_s: float = 20.0
-    """A destination that was added without an answer may still come, and a second one beside it would send twice.
-    LiveKit tries for 3 + 5 + 7 s (livekit/protocol rpc/typed_api.go)."""
-    lookup_s: float = 2.0
-    """Between two looks for something whose existence is not known, or whose absence is awaited."""
-    watch_s: float = 3.0
-    """Between two looks at an egress that is on its way."""
-    ingest_watch_s: float = 5.0
-    """Between two looks at a live stream whose media should come any moment."""
-    delete_retry_s: float = 10.0
-    """A delete that was confirmed but not seen is called again after this time."""
-    replan_s: float = 300.0
-    """A broadcast in its wanted state is looked at and planned again this often, whatever anybody noticed."""
-    starts_window_s: float = 600.0
-    starts_limit: int = 5
-    """Egress starts of one broadcast in a window: a loop of failing starts costs money."""
-
-
-class View:
-    """The resources of one broadcast, sorted into the questions that planning asks."""
-
-    def __init__(self, resources: Sequence[AnyResource]) -> None:
-        self.rooms = sorted((r for r in resources if isinstance(r, Room)), key=lambda r: r.ordinal)
-        self.streams = sorted((r for r in resources if isinstance(r, Stream)), key=lambda r: r.ordinal)
-        self.egresses = sorted((r for r in resources if isinstance(r, Egress)), key=lambda r: r.ordinal)
-
-    @property
-    def room(self) -> Room | None:
-        return next((room for room in reversed(self.rooms) if room.phase is not Phase.GONE), None)
-
-    @property
-    def stream(self) -> Stream | None:
-        """The one in use: the first that is there, or else the latest attempt."""
-        living = [stream for stream in self.streams if stream.phase is not Phase.GONE]
-        return next((stream for stream in living if stream.phase is Phase.PRESENT), living[-1] if living else None)
-
-    def can_publish(self, egress: Egress) -> bool:
-        """Whether media of this egress may reach the live stream, now or when a late start lands."""
-        stream = self.stream
-        if egress.end_seen or stream is None:
-            return False
-        # A new key keeps out who comes; who is connected already stays connected.
-        ours = egress.key_epoch >= 0 and egress.phase in (Phase.PRESENT, Phase.DELETING)
-        return ours or egress.key_epoch >= stream.key_epoch
-
-    @property
-    def egress(self) -> Egress | None:
-        """The one that delivers or is to deliver."""
-        return next(
-            (
-                egress
-                for egress in reversed(self.egresses)
-                if egress.phase in (Phase.INTENDED, Phase.UNKNOWN, Phase.PRESENT) and self.can_publish(egress)
-            ),
-            None,
-        )
-
-
-def plan(broadcast: Broadcast, resources: Sequence[AnyResource], now: datetime, timing: Timing) -> Plan:
-    view = View(resources)
+def plan(
+    broadcast: Broadcast,
+    resources: Sequence[AnyResource],
+    now: datetime,
+    timing: Timing,
+    around: Surroundings | None = None,
+) -> Plan:
+    view, around = View(resources), around or Surroundings()
     match broadcast.target:
         case Target.CREATED:
             return Plan()
         case Target.LIVE:
-            return _Live(broadcast, view, now, timing).plan()
+            return _Live(broadcast, view, now, timing, around).plan()
         case Target.ENDED:
-            return _End(broadcast, view, now, timing).plan()
-
-
-def next_ordinal(resources: Sequence[AnyResource]) -> int:
-    return max((resource.ordinal for resource in resources), default=-1) + 1
-
-
-def host_deadline(broadcast: Broadcast, view: View, timing: Timing) -> datetime | None:
-    """When the wait for a host is over; None: one publishes, or none is waited for.
-
-    A room that is lost says nothing of a host who was live.
-    """
-    if broadcast.ready_time is None or not view.rooms:
-        return None
-    room = view.rooms[-1]
-    there, live = room.phase is Phase.PRESENT, broadcast.live_time is not None
-    if (there and room.host_publishing) or (live and not there):
-        return None
-    since = room.intended_at if room.unresolved else room.changed_at
-    if there and room.host_since is not None:
-        since = room.host_since
-    if live:
-        return since + seconds(timing.host_return_s)
-    return max(since, broadcast.ready_time) + seconds(timing.host_wait_s)
-
-
-def wants_egress(broadcast: Broadcast, view: View) -> bool:
-    """Whether an egress should run: a host publishes, or one ran already and the host may come back to it."""
-    if broadcast.spec.delivery_policy is DeliveryPolicy.MANUAL and not broadcast.on_air:
-        return False
-    room = view.room
-    if room is None or room.phase is not Phase.PRESENT:
-        return False
-    return bool(room.host_publishing) or view.egress is not None
-
-
-def output_changes(broadcast: Broadcast, egress: Egress) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Destinations to add to an egress, and to remove from it.
-
-    A name that was removed and given to another place before we could see either is removed first and added after it.
-    """
-    wanted = {each.name: broadcast.push_url(each) for each in broadcast.spec.carried_by(Carrier.EGRESS)}
-    has = egress.destinations
-    stays = {name for name in has if name in wanted and egress.pushes.get(name, wanted[name]) == wanted[name]}
-    return tuple(name for name in wanted if name not in has), tuple(name for name in has if name not in stays)
+            return _End(broadcast, view, now, timing, around).plan()
 
 
 class _Planner:
-    def __init__(self, broadcast: Broadcast, view: View, now: datetime, timing: Timing) -> None:
+    def __init__(self, broadcast: Broadcast, view: View, now: datetime, timing: Timing, around: Surroundings) -> None:
         self.broadcast = broadcast
         self.view = view
         self.now = now
         self.timing = timing
+        self.around = around
         self.steps: list[Step] = []
         self.waits: list[datetime] = []
         self.blocked = ""
@@ -225,20 +125,49 @@ class _Planner:
         return False
 
     def finish(self, *, done: bool = False) -> Plan:
-        self.waits.append(self.now + seconds(self.timing.replan_s))
+        if not done:
+            self.waits.append(self.now + seconds(self.timing.replan_s))
         return Plan(
             steps=tuple(self.steps),
-            wait_until=None if done else min(self.waits),
+            wait_until=min(self.waits, default=None),
             done=done,
             blocked=self.blocked,
         )
 
-    def resolve(self, resource: Stream | Egress, grace_s: float) -> None:
+    def plan_uploads(self) -> None:
+        """Files of fallbacks that are over go to Mux as soon as it answers."""
+        attempts = {upload.ordinal: upload for upload in self.view.uploads}
+        for recording in self.view.recordings:
+            upload = attempts.get(recording.ordinal)
+            if upload is not None and upload.unresolved:
+                self.resolve_upload(upload)
+                continue
+            wanted = upload is None or (upload.phase is Phase.GONE and not upload.refused)
+            if not wanted or recording.phase is not Phase.GONE or not recording.complete:
+                continue
+            if "mux" in self.around.outages:
+                # Nothing else may keep one in the queue that is over.
+                self.waits.append(self.now + seconds(self.timing.replan_s))
+            elif upload is None or self.due(upload):
+                self.steps.append(UploadRecording(ordinal=recording.ordinal))
+
+    def resolve_upload(self, upload: Upload) -> None:
+        """As `resolve`, and rarely: each look reads a list of assets."""
+        moment = upload.intended_at + seconds(self.timing.upload_grace_s)
+        if upload.observed_at is not None and upload.observed_at >= moment:
+            self.write_off(upload)
+        else:
+            self.waits.append(next_recording_look(upload.intended_at, upload.observed_at, self.now))
+
+    def resolve(self, resource: Stream | Egress | LocalRecording, grace_s: float) -> None:
         """A create without an answer: looks go on until it is found or its grace is over."""
         if self.in_vain(resource, resource.intended_at + seconds(grace_s), self.timing.lookup_s):
-            self.steps.append(
-                WriteOff(kind=resource.kind, ordinal=resource.ordinal, why="no list showed it within its grace")
-            )
+            self.write_off(resource)
+
+    def write_off(self, resource: Stream | Egress | LocalRecording | Upload) -> None:
+        self.steps.append(
+            WriteOff(kind=resource.kind, ordinal=resource.ordinal, why="no list showed it within its grace")
+        )
 
     def delete(self, resource: Room | Stream) -> None:
         """Call the delete, and again while it is not confirmed, or when what it should have removed is still there."""
@@ -249,16 +178,39 @@ class _Planner:
         elif self.due(resource):
             self.steps.append((DeleteRoom if isinstance(resource, Room) else DeleteStream)(ordinal=resource.ordinal))
 
-    def stop(self, egress: Egress, why: str) -> None:
+    def stop_recording(self, recording: LocalRecording) -> None:
+        """As with an egress, but what is ending may put its file into the storage for long. One that nobody saw to end
+        makes no file, and does no harm.
+        """
+        match recording.phase:
+            case Phase.PRESENT:
+                self.steps.append(StopRecording(ordinal=recording.ordinal))
+            case Phase.DELETING:
+                writing = recording.status is EgressStatus.ENDING
+                within = self.timing.file_stop_s if writing else self.timing.egress_stop_s
+                gave_up = recording.changed_at + seconds(within)
+                if self.in_vain(recording, gave_up, self.timing.lookup_s) and (recording.acked or recording.failures):
+                    self.steps.append(
+                        WriteOff(kind=Kind.RECORDING, ordinal=recording.ordinal, why="it was not seen to end")
+                    )
+                elif not recording.acked and self.due(recording):
+                    self.steps.append(StopRecording(ordinal=recording.ordinal))
+            case Phase.INTENDED | Phase.UNKNOWN:
+                self.resolve(recording, self.timing.egress_grace_s)
+            case Phase.GONE:
+                pass
+
+    def stop(self, egress: Egress, why: str, fault: str = "") -> None:
         """Towards the end of one egress, whatever phase it is in."""
         match egress.phase:
             case Phase.PRESENT:
                 # At once: what it may have to back off from is a change of its outputs, which matters no more.
-                self.steps.append(StopEgress(ordinal=egress.ordinal, why=why))
+                self.steps.append(StopEgress(ordinal=egress.ordinal, why=why, fault=fault))
             case Phase.DELETING:
                 # A worker that died leaves a record that stays ACTIVE for ever and answers every stop with 408
                 # (livekit/egress#950): after its time it is written off, and the key fences it.
-                gave_up = egress.changed_at + seconds(self.timing.egress_stop_s)
+                within = self.timing.ghost_stop_s if egress.fault == GHOST else self.timing.egress_stop_s
+                gave_up = egress.changed_at + seconds(within)
                 # Neither: the process died before the call, and nobody told it to stop.
                 answered = egress.acked or egress.failures > 0
                 if self.in_vain(egress, gave_up, self.timing.lookup_s) and answered:
@@ -266,7 +218,7 @@ class _Planner:
                         WriteOff(kind=Kind.EGRESS, ordinal=egress.ordinal, why="it was not seen to end after its stop")
                     )
                 elif not egress.acked and self.due(egress):
-                    self.steps.append(StopEgress(ordinal=egress.ordinal, why=why))
+                    self.steps.append(StopEgress(ordinal=egress.ordinal, why=why, fault=egress.fault))
             case Phase.INTENDED | Phase.UNKNOWN:
                 self.resolve(egress, self.timing.egress_grace_s)
             case Phase.GONE:
@@ -279,9 +231,19 @@ class _Live(_Planner):
         if reason is not None:
             self.steps.append(EndBroadcast(reason=reason))
             return self.finish()
+        decision = fallback.decide(self.broadcast, self.view, self.now, self.timing, self.around)
+        if decision.end is not None:
+            self.steps.append(EndBroadcast(reason=decision.end))
+            return self.finish()
+        if decision.look_at is not None:
+            self.waits.append(decision.look_at)
+        if decision.fallback != self.broadcast.fallback:
+            self.steps.append(SetFallback(fallback=decision.fallback))
         self.plan_room()
         self.plan_stream()
         self.plan_egress()
+        self.plan_recording()
+        self.plan_uploads()
         return self.finish()
 
     def end_reason(self) -> EndReason | None:
@@ -301,7 +263,7 @@ class _Live(_Planner):
         stream = self.view.stream
         if stream is None or stream.phase is Phase.DELETING:
             return EndReason.STREAM_LOST
-        if stream.status is StreamStatus.DISABLED:
+        if stream.status is StreamStatus.DISABLED and not stream.cutting:
             return EndReason.TEST_LIMIT if self.broadcast.spec.test else EndReason.STREAM_DISABLED
         return None
 
@@ -390,11 +352,20 @@ class _Live(_Planner):
             return
         able = [egress for egress in view.egresses if view.can_publish(egress)]
         leaving = [egress for egress in able if egress.phase is Phase.DELETING]
-        if stream.key_stale or (able and not leaving):
+        connected = [egress for egress in able if view.may_be_connected(egress, stream)]
+        if stream.key_stale or any(e.key_epoch >= stream.key_epoch for e in able if e not in leaving):
             self.reset_key()
         elif leaving:
-            # stop() looks at it until it has ended or is written off; a written-off one is fenced by the branch above.
+            # stop() looks at it until it has ended or is written off; a written-off one is fenced by the others.
             self.blocked = "PREVIOUS_ENDING"
+        elif connected and stream.status is not StreamStatus.ACTIVE and not stream.cutting:
+            # Idle already, as it seems: a look that is newer than the write-off spares the recording the cut.
+            self.blocked = "FENCING"
+            self.look_again(stream, timing.lookup_s)
+        elif connected or stream.cutting:
+            self.blocked = "CUTTING_OFF"
+            if self.due(stream):
+                self.steps.append(CutStream(ordinal=stream.ordinal))
         elif not self.fenced(stream):
             self.blocked = "FENCING"
         else:
@@ -416,24 +387,78 @@ class _Live(_Planner):
         since = egress.status_since or egress.changed_at
         if egress.status in (EgressStatus.UNKNOWN, EgressStatus.STARTING):
             if self.in_vain(egress, egress.intended_at + seconds(timing.egress_start_s), timing.watch_s):
-                self.stop(egress, f"it did not start within {timing.egress_start_s:g} s")
+                self.stop(egress, f"it did not start within {timing.egress_start_s:g} s", "START_TIMEOUT")
             return
         if egress.status is EgressStatus.ENDING:
             if self.in_vain(egress, since + seconds(timing.egress_stop_s), timing.watch_s):
-                self.stop(egress, f"it did not end within {timing.egress_stop_s:g} s")
+                self.stop(egress, f"it did not end within {timing.egress_stop_s:g} s", "END_TIMEOUT")
             return
         # It stays ACTIVE for its other destinations and never tries this one again.
         if any(o.name == "" and o.state in (OutputState.FAILED, OutputState.FINISHED) for o in egress.outputs):
-            self.stop(egress, "its connection to the live stream failed")
+            self.stop(egress, "its connection to the live stream failed", "DISCONNECTED")
+            return
+        if self.is_ghost(egress, since):
+            self.stop(egress, "it is not in its room", GHOST)
             return
         if stream is not None and stream.status is not StreamStatus.ACTIVE:
             began = max(since, stream.status_since or since)
-            if self.in_vain(stream, began + seconds(timing.ingest_start_s), timing.ingest_watch_s):
-                self.stop(egress, f"the live stream got no media within {timing.ingest_start_s:g} s")
+            # What it fed once and does not any more needs no time to begin: so looks a worker that died, for ever.
+            settled = (egress.delivering_since or since) + seconds(timing.reconnect_s)
+            fed = stream.fed_at is not None and stream.status_since is not None and stream.status_since >= settled
+            within = timing.ingest_lost_s if fed else timing.ingest_start_s
+            if self.in_vain(stream, began + seconds(within), timing.ingest_watch_s):
+                fault = "INGEST_LOST" if fed else "NO_MEDIA"
+                self.stop(egress, f"the live stream got no media within {within:g} s", fault)
                 return
         if not egress.delivering:
             self.look_again(egress, timing.watch_s)
         self.keep_outputs(egress)
+
+    def is_ghost(self, egress: Egress, since: datetime) -> bool:
+        """Listed as active, and not in the room by two looks. A file egress that is there hides it."""
+        room, timing = self.view.room, self.timing
+        if room is None or room.recorded is not False or room.recorded_since is None:
+            return False
+        if egress.status is not EgressStatus.ACTIVE:
+            return False
+        return self.in_vain(room, max(since, room.recorded_since) + seconds(timing.ghost_s), timing.watch_s)
+
+    def plan_recording(self) -> None:
+        """A file egress runs while the fallback asks for it and there is something to record."""
+        view, room = self.view, self.view.room
+        current = view.recording
+        for recording in view.recordings:
+            if recording is not current:
+                self.stop_recording(recording)
+        asked = FallbackMode.LOCAL_RECORDING in self.broadcast.fallback.modes
+        if current is not None:
+            self.keep_recording(current, asked=asked)
+        elif asked and room is not None and room.host_publishing:
+            self.start_recording()
+
+    def keep_recording(self, recording: LocalRecording, *, asked: bool) -> None:
+        timing = self.timing
+        if recording.unresolved:
+            self.resolve(recording, timing.egress_grace_s)
+            return
+        starting = recording.status in (EgressStatus.UNKNOWN, EgressStatus.STARTING)
+        since = recording.status_since or recording.changed_at
+        overdue = recording.intended_at + seconds(timing.egress_start_s)
+        if recording.status is EgressStatus.ENDING:
+            overdue = since + seconds(timing.file_stop_s)
+        elif not starting:
+            overdue = None
+        if not asked or (overdue is not None and self.in_vain(recording, overdue, timing.watch_s)):
+            self.stop_recording(recording)
+
+    def start_recording(self) -> None:
+        view = self.view
+        recent = [e for e in view.recordings if e.intended_at > self.now - seconds(self.timing.starts_window_s)]
+        if len(recent) >= self.timing.starts_limit:
+            first = recent[-self.timing.starts_limit].intended_at
+            self.waits.append(first + seconds(self.timing.starts_window_s))
+        elif not view.recordings or self.due(view.recordings[-1]):
+            self.steps.append(StartRecording(ordinal=next_ordinal(view.recordings)))
 
     def keep_outputs(self, egress: Egress) -> None:
         add, remove = output_changes(self.broadcast, egress)
@@ -451,9 +476,24 @@ class _End(_Planner):
     def plan(self) -> Plan:
         self.plan_streams()
         self.plan_egresses()
+        for recording in self.view.recordings:
+            self.stop_recording(recording)
         self.plan_rooms()
-        everything = (*self.view.rooms, *self.view.streams, *self.view.egresses)
-        return self.finish(done=all(resource.phase is Phase.GONE for resource in everything))
+        done = all(resource.phase is Phase.GONE for resource in self.view.running)
+        if not self.broadcast.deleted:
+            self.plan_uploads()
+            self.await_recordings()
+        return self.finish(done=done)
+
+    def await_recordings(self) -> None:
+        """Nothing runs any more, but callers want to know what became of the recordings."""
+        for stream in self.view.streams:
+            if stream.phase is Phase.GONE and any(not recording.settled for recording in stream.recordings):
+                self.waits.append(next_recording_look(stream.changed_at, stream.observed_at, self.now))
+        for upload in self.view.uploads:
+            recording = upload.recording
+            if upload.phase is Phase.PRESENT and recording is not None and not recording.settled:
+                self.waits.append(next_recording_look(upload.changed_at, upload.observed_at, self.now))
 
     @property
     def pushing(self) -> list[Egress]:
@@ -474,7 +514,13 @@ class _End(_Planner):
                 case Phase.DELETING:
                     self.delete(stream)
                 case Phase.GONE:
-                    pass
+                    self.settle_lost(stream)
+
+    def settle_lost(self, stream: Stream) -> None:
+        """Deleted by somebody else: what it recorded is there all the same."""
+        lost = stream.external_id and not stream.recordings_settled
+        if lost and stream.fed_at is not None and not self.broadcast.deleted and self.due(stream):
+            self.steps.append(SettleRecordings(ordinal=stream.ordinal))
 
     def take_down_stream(self, stream: Stream) -> None:
         # Nobody was ever given the key of a stream that no egress was started for.

@@ -6,6 +6,7 @@ Every method raises ProviderError and nothing else; each ends within its own tim
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Protocol
 
 from service.domain.broadcast import (
@@ -29,6 +30,8 @@ class RoomSeen:
     """Our mark: environment and broadcast. Empty: not ours."""
     publishers: int = 0
     """People who publish; an egress is none."""
+    recorded: bool | None = None
+    """Whether an egress is in it, as LiveKit's `active_recording` says. None: it does not say."""
     created_at: datetime | None = None
 
 
@@ -49,6 +52,11 @@ class EgressSeen:
     updated_ns: int = 0
     outputs: tuple[OutputSeen, ...] = ()
     error: str = ""
+    file: str = ""
+    """Object key in the storage. Empty: it makes no file, it streams."""
+    file_bytes: int = 0
+    """Known when it has ended, as is the duration."""
+    file_duration_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +98,18 @@ class EgressWanted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingWanted:
+    """An egress that makes a file in our storage instead of a stream."""
+
+    room_name: str
+    encoding: Encoding
+    audio_only: bool
+    layout: str
+    file: str
+    """Object key."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Relay:
     """A destination that the live stream itself sends to."""
 
@@ -111,6 +131,103 @@ class StreamWanted:
     relays: tuple[Relay, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadWanted:
+    tag: str
+    """Not the live stream's: the recordings that Mux makes of it carry that one."""
+    url: Secret
+    """Mux fetches it, some time within the minutes after the call."""
+    title: str
+    playback_policy: PlaybackPolicy
+
+
+class TrackKind(StrEnum):
+    AUDIO = "audio"
+    VIDEO = "video"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerSeen:
+    quality: str
+    """low, medium, high or off."""
+    width: int
+    height: int
+    bitrate_bps: int
+    """What the host's browser declared at the start; nobody measures it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackSeen:
+    sid: str
+    source: str
+    """camera, microphone, screen_share, screen_share_audio or unknown."""
+    kind: TrackKind
+    muted: bool
+    simulcast: bool
+    width: int
+    height: int
+    mime_type: str
+    layers: tuple[LayerSeen, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublisherSeen:
+    identity: str
+    name: str
+    joined_at: datetime | None
+    tracks: tuple[TrackSeen, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoomPeople:
+    """People alone: no egress, no agent, nobody hidden."""
+
+    publishers: tuple[PublisherSeen, ...] = ()
+    viewers: int = 0
+    """Who is there and publishes nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlaylistSeen:
+    status: int
+    """HTTP status; the rest is known with 200 alone. 412: the stream is not on air."""
+    media_sequence: int | None = None
+    last_segment: str = ""
+    """Without its query, which may be a token."""
+    segments: int = 0
+    discontinuities: int = 0
+    """Since the beginning: those that have left the playlist are counted too."""
+    ended: bool = False
+    target_duration_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """What one webhook says. What it does not speak of is empty or None."""
+
+    event_id: str
+    """The same for every delivery of one event."""
+    type: str
+    provider_time: datetime | None
+    """When it happened, by the provider's clock. LiveKit's has whole seconds: order egresses by `updated_ns`."""
+    environment: str = ""
+    """Mux's id of the environment."""
+    broadcast_hint: str = ""
+    """LiveKit: the room's name. Mux: the tag."""
+    egress: EgressSeen | None = None
+    stream: StreamSeen | None = None
+    """Without its key. Only where the event carries the whole stream."""
+    recording: Recording | None = None
+    room_sid: str = ""
+    stream_id: str = ""
+    connected: bool | None = None
+    """Whether an encoder is connected to the live stream: no answer of the API says it."""
+
+
+class Unreadable(ValueError):
+    """A webhook that is not what the provider sends."""
+
+
 class Rooms(Protocol):
     async def create(self, wanted: RoomWanted) -> RoomSeen:
         """Repeating it is safe: the same name is the same room."""
@@ -122,10 +239,18 @@ class Rooms(Protocol):
         """A room that is not there is deleted."""
         ...
 
+    async def people(self, name: str) -> RoomPeople:
+        """Nobody is in a room that is not there."""
+        ...
+
 
 class Egresses(Protocol):
     async def start(self, wanted: EgressWanted) -> EgressSeen:
         """Not safe to repeat: each call starts one more."""
+        ...
+
+    async def record(self, wanted: RecordingWanted) -> EgressSeen:
+        """Not safe to repeat, as `start`. Nothing is sent without a storage: REFUSED."""
         ...
 
     async def list_room(self, room_name: str) -> Sequence[EgressSeen]:
@@ -163,6 +288,7 @@ class Streams(Protocol):
         """It refuses publishers from now on, and cuts off one that is there. A stream that is not there is disabled."""
         ...
 
+    async def enable(self, stream_id: str) -> None: ...
     async def delete(self, stream_id: str) -> None:
         """A stream that is not there is deleted."""
         ...
@@ -171,10 +297,42 @@ class Streams(Protocol):
         """The key before is dead from now on. Repeating it is safe, the last answer holds."""
         ...
 
-    async def list_recordings(self, stream_id: str) -> Sequence[Recording]: ...
+    async def list_recordings(self, stream_id: str) -> Sequence[Recording]:
+        """Oldest first."""
+        ...
+
+    async def recording(self, asset_id: str) -> Recording | None: ...
     async def delete_recording(self, asset_id: str) -> None: ...
     def push_url(self, key: Secret) -> Secret:
         """Where an egress pushes to."""
+        ...
+
+
+class Uploads(Protocol):
+    """Assets that Mux makes of a file of ours."""
+
+    async def create(self, wanted: UploadWanted) -> Recording:
+        """Not safe to repeat: each call makes one more. That it answers says nothing of the file: see `get`."""
+        ...
+
+    async def find(self, tag: str, *, since: datetime) -> Sequence[Recording]:
+        """Those with exactly this tag that were created after *since*, oldest first."""
+        ...
+
+    async def get(self, asset_id: str) -> Recording | None: ...
+
+
+class Storage(Protocol):
+    """Where an egress puts files."""
+
+    def url_of(self, file: str) -> Secret:
+        """Who has it can read the file for 24 hours. Signed here, no call is made."""
+        ...
+
+
+class Playlists(Protocol):
+    async def look(self, url: str) -> PlaylistSeen:
+        """What a viewer's player finds at *url* now, in the first rendition."""
         ...
 
 
@@ -188,4 +346,10 @@ class HostToken:
 class HostTokens(Protocol):
     def issue(self, *, room_name: str, identity: str, display_name: str, ttl: timedelta) -> HostToken:
         """Signed here, no call is made."""
+        ...
+
+
+class ViewerTokens(Protocol):
+    def issue_viewer(self, *, room_name: str, identity: str, ttl: timedelta) -> HostToken:
+        """For who watches in the room and does nothing else. Signed here, no call is made."""
         ...

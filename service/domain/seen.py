@@ -3,7 +3,7 @@
 Adoption lives here: a resource whose creation nobody answered is recognised by our mark and becomes ours again.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -11,16 +11,22 @@ from service.domain.broadcast import (
     AnyResource,
     Egress,
     EgressStatus,
+    LocalRecording,
     Output,
     OutputState,
     Phase,
+    Recording,
+    RecordingStatus,
     Room,
     Stream,
+    StreamStatus,
+    Upload,
     seconds,
 )
 from service.domain.lifecycle import Event
-from service.domain.plan import Timing, next_ordinal
 from service.domain.ports import EgressSeen, OutputSeen, RoomSeen, StreamSeen
+from service.domain.timing import Timing
+from service.domain.view import next_ordinal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +44,7 @@ def room_seen(room: Room, seen: RoomSeen | None, now: datetime) -> Learned:
     if room.phase is Phase.DELETING:
         return Learned(resources=(replace(room, observed_at=now),))
     publishing = seen.publishers > 0
+    same = seen.recorded is room.recorded and room.recorded_since is not None
     changed = publishing is not room.host_publishing
     events: tuple[Event, ...] = ()
     if changed and (publishing or room.host_publishing):
@@ -53,6 +60,8 @@ def room_seen(room: Room, seen: RoomSeen | None, now: datetime) -> Learned:
                 sid=seen.sid,
                 host_publishing=publishing,
                 host_since=now if changed or room.host_since is None else room.host_since,
+                recorded=seen.recorded,
+                recorded_since=room.recorded_since if same else now,
             ),
         ),
         events=events,
@@ -73,11 +82,14 @@ def created_stream(stream: Stream, seen: StreamSeen, now: datetime) -> Stream:
 
 
 def with_status(stream: Stream, seen: StreamSeen, now: datetime) -> Stream:
+    active = seen.status is StreamStatus.ACTIVE
     return replace(
         stream,
         observed_at=now,
         status=seen.status,
         status_since=stream.status_since if seen.status is stream.status else now,
+        fed_at=now if active else stream.fed_at,
+        silent_at=stream.silent_at if active or seen.status is StreamStatus.UNKNOWN else now,
         active_asset_id=seen.active_asset_id or stream.active_asset_id,
         relays=seen.relays,
     )
@@ -85,7 +97,11 @@ def with_status(stream: Stream, seen: StreamSeen, now: datetime) -> Stream:
 
 def stream_seen(stream: Stream, seen: StreamSeen | None, now: datetime) -> Learned:
     if seen is None:
-        gone = replace(stream, phase=Phase.GONE, observed_at=now, changed_at=now)
+        recordings = stream.recordings
+        if not stream.recordings_settled and stream.active_asset_id:
+            # Deleted by somebody else: nobody can list what it recorded any more, but the last one is known.
+            recordings = (Recording(asset_id=stream.active_asset_id),)
+        gone = replace(stream, phase=Phase.GONE, observed_at=now, changed_at=now, recordings=recordings)
         reason = "STREAM_DELETED" if stream.phase is Phase.DELETING else "STREAM_LOST"
         return Learned(resources=(gone,), events=(Event(reason=reason),))
     if stream.phase is Phase.DELETING:
@@ -135,8 +151,7 @@ def with_egress(egress: Egress, seen: EgressSeen, names: Mapping[str, Sequence[s
         if output.state in (OutputState.CONNECTING, OutputState.ACTIVE)
         or (output.state is OutputState.FAILED and output.name in egress.destinations)
     }
-    terminal = seen.status.terminal
-    return replace(
+    updated = replace(
         egress,
         observed_at=now,
         status=seen.status,
@@ -145,8 +160,9 @@ def with_egress(egress: Egress, seen: EgressSeen, names: Mapping[str, Sequence[s
         error=seen.error,
         updated_ns=seen.updated_ns,
         destinations=tuple(sorted(name for name in has if name)) if outputs else egress.destinations,
-        end_seen=terminal,
+        end_seen=seen.status.terminal,
     )
+    return replace(updated, delivering_since=(egress.delivering_since or now) if updated.delivering else None)
 
 
 _ORDER = (OutputState.ACTIVE, OutputState.CONNECTING, OutputState.FAILED, OutputState.FINISHED)
@@ -181,6 +197,7 @@ def egresses_seen(
     """*listed*: all egresses of the room. *address*: what an output to the live stream with its present key, of
     *key_epoch*, looks like.
     """
+    listed = [seen for seen in listed if not seen.file]
     by_id = {seen.id: seen for seen in listed}
     resources: list[AnyResource] = []
     events: list[Event] = []
@@ -202,7 +219,7 @@ def egresses_seen(
                 egress = replace(  # noqa: PLW2901 - from here on it is the one that was found
                     egress, external_id=seen.id, phase=Phase.PRESENT, changed_at=now, failures=0
                 )
-        learned = _one_egress(egress, seen, names, now, timing, starts=_recent(egresses, now, timing))
+        learned = _one_egress(egress, seen, names, now, timing, starts=recent_starts(egresses, now, timing))
         resources.extend(learned.resources)
         events.extend(learned.events)
     for n, seen in enumerate(seen for seen in strangers if not seen.status.terminal):
@@ -246,7 +263,8 @@ def _one_egress(
         young = now < egress.changed_at + seconds(timing.list_lag_s)
         if egress.unresolved or young:
             return Learned(resources=(replace(egress, observed_at=now),))
-        gone = replace(egress, phase=Phase.GONE, observed_at=now, changed_at=now, end_seen=True)
+        fault = egress.fault if egress.phase is Phase.DELETING else "LOST"
+        gone = replace(egress, phase=Phase.GONE, observed_at=now, changed_at=now, end_seen=True, fault=fault)
         return Learned(resources=(gone,), events=(Event(reason="EGRESS_LOST", message=egress.external_id),))
     updated = with_egress(egress, seen, names, now)
     if not updated.status.terminal:
@@ -261,7 +279,13 @@ def _one_egress(
         )
     asked = egress.phase is Phase.DELETING
     wait = 0.0 if asked or starts <= 1 else min(2.0 * 2 ** (starts - 2), 60.0)
-    ended = replace(updated, phase=Phase.GONE, changed_at=now, retry_at=now + seconds(wait) if wait else None)
+    ended = replace(
+        updated,
+        phase=Phase.GONE,
+        changed_at=now,
+        retry_at=now + seconds(wait) if wait else None,
+        fault=egress.fault if asked else updated.status,
+    )
     # COMPLETE does not mean as intended: a lost room, a shed worker and a killed process all end so.
     reason = "EGRESS_STOPPED" if asked else "EGRESS_ENDED"
     return Learned(
@@ -269,5 +293,121 @@ def _one_egress(
     )
 
 
-def _recent(egresses: Sequence[Egress], now: datetime, timing: Timing) -> int:
-    return sum(egress.intended_at > now - seconds(timing.starts_window_s) for egress in egresses)
+def egress_seen(
+    egress: Egress, seen: EgressSeen, names: Mapping[str, Sequence[str]], now: datetime, timing: Timing, *, starts: int
+) -> Learned:
+    """One alone, of which a webhook told. *starts*: see `recent_starts`."""
+    return _one_egress(egress, seen, names, now, timing, starts=starts)
+
+
+def recent_starts(resources: Iterable[AnyResource], now: datetime, timing: Timing) -> int:
+    """The back-off from one that ended by itself grows with them."""
+    began = now - seconds(timing.starts_window_s)
+    return sum(isinstance(each, Egress) and each.intended_at > began for each in resources)
+
+
+def recordings_seen(
+    recordings: Sequence[LocalRecording], listed: Sequence[EgressSeen], *, now: datetime, timing: Timing
+) -> Learned:
+    """*listed*: all egresses of the room. A file egress is told by its file, of which each has its own; so is one that
+    was written off and came all the same.
+    """
+    by_file = {seen.file: seen for seen in listed if seen.file}
+    by_id = {seen.id: seen for seen in listed}
+    learned: list[Learned] = []
+    for recording in recordings:
+        seen = by_id.get(recording.external_id) or by_file.get(recording.file)
+        if recording.phase is Phase.GONE and (seen is None or recording.end_seen):
+            continue
+        learned.append(local_recording_seen(recording, seen, now, timing))
+    return Learned(
+        resources=tuple(resource for each in learned for resource in each.resources),
+        events=tuple(event for each in learned for event in each.events),
+        adopted=sum(each.adopted for each in learned),
+    )
+
+
+def with_recording(recording: LocalRecording, seen: EgressSeen, now: datetime) -> LocalRecording:
+    if seen.updated_ns and seen.updated_ns < recording.updated_ns:
+        return replace(recording, observed_at=now)
+    return replace(
+        recording,
+        external_id=seen.id,
+        observed_at=now,
+        status=seen.status,
+        status_since=recording.status_since if seen.status is recording.status and recording.status_since else now,
+        error=seen.error,
+        updated_ns=seen.updated_ns,
+        end_seen=seen.status.terminal,
+        file_bytes=seen.file_bytes,
+        duration_s=seen.file_duration_s,
+    )
+
+
+def local_recording_seen(recording: LocalRecording, seen: EgressSeen | None, now: datetime, timing: Timing) -> Learned:
+    if seen is None:
+        young = now < recording.changed_at + seconds(timing.list_lag_s)
+        if recording.unresolved or young:
+            return Learned(resources=(replace(recording, observed_at=now),))
+        gone = replace(recording, phase=Phase.GONE, observed_at=now, changed_at=now)
+        return Learned(resources=(gone,), events=(Event(reason="RECORDING_LOST", message=recording.external_id),))
+    updated = with_recording(recording, seen, now)
+    events: list[Event] = []
+    found = recording.unresolved or recording.phase is Phase.GONE
+    if found:
+        updated = replace(updated, phase=Phase.PRESENT, changed_at=now, failures=0, acked=False, retry_at=None)
+        events.append(Event(reason="RECORDING_ADOPTED", message=seen.id))
+    adopted = int(found)
+    if updated.end_seen:
+        word = "RECORDING_WRITTEN" if updated.complete else "RECORDING_FAILED"
+        failed = not updated.complete
+        updated = replace(
+            updated,
+            phase=Phase.GONE,
+            changed_at=now,
+            failures=recording.failures + 1 if failed else 0,
+            retry_at=now + seconds(min(2.0 ** (recording.failures + 1), 60.0)) if failed else None,
+        )
+        events.append(Event(reason=word, message=updated.error or updated.file))
+    return Learned(resources=(updated,), events=tuple(events), adopted=adopted)
+
+
+def upload_found(upload: Upload, found: Sequence[Recording], now: datetime) -> Learned:
+    """*found*: assets with the mark of *upload*, oldest first."""
+    if not found:
+        return Learned(resources=(replace(upload, observed_at=now),))
+    adopted = uploaded(upload, found[0], now)
+    return Learned(
+        resources=(adopted,), events=(Event(reason="UPLOAD_ADOPTED", message=adopted.external_id),), adopted=1
+    )
+
+
+def uploaded(upload: Upload, recording: Recording, now: datetime) -> Upload:
+    return replace(
+        upload,
+        phase=Phase.PRESENT,
+        external_id=recording.asset_id,
+        observed_at=now,
+        changed_at=now,
+        failures=0,
+        retry_at=None,
+        recording=replace(recording, uploaded=True),
+    )
+
+
+def recording_checked(
+    recording: Recording, seen: Recording | None, *, since: datetime, now: datetime, timing: Timing
+) -> tuple[Recording, tuple[Event, ...]]:
+    """What Mux says of a recording by now; None: it has none such any more."""
+    if recording.settled:
+        return recording, ()
+    if seen is None:
+        checked = replace(recording, status=RecordingStatus.ERRORED, message="it does not exist at Mux any more")
+    elif not seen.settled and now > since + seconds(timing.recording_wait_s):
+        checked = replace(recording, status=RecordingStatus.ERRORED, message="Mux did not finish it in time")
+    else:
+        checked = replace(seen, uploaded=recording.uploaded)
+    if not checked.settled:
+        return checked, ()
+    word = "RECORDING_READY" if checked.status is RecordingStatus.READY else "RECORDING_ERRORED"
+    return checked, (Event(reason=word, message=checked.message or checked.asset_id),)

@@ -14,6 +14,7 @@ from service.domain.broadcast import (
     DestinationStatus,
     EgressStatus,
     EndReason,
+    FallbackMode,
     OutputState,
     Phase,
     Resource,
@@ -23,13 +24,16 @@ from service.domain.broadcast import (
     StreamStatus,
     Target,
 )
-from service.domain.plan import View, output_changes
 from service.domain.step import Plan
+from service.domain.surroundings import Surroundings
+from service.domain.view import View, output_changes
 
 _Fact = tuple[bool | None, str, str]
 
 
-def state_of(broadcast: Broadcast, resources: Sequence[AnyResource]) -> tuple[State, str]:
+def state_of(
+    broadcast: Broadcast, resources: Sequence[AnyResource], around: Surroundings | None = None
+) -> tuple[State, str]:
     """The state and its reason."""
     view = View(resources)
     match broadcast.target:
@@ -37,17 +41,21 @@ def state_of(broadcast: Broadcast, resources: Sequence[AnyResource]) -> tuple[St
             return State.CREATED, ""
         case Target.ENDED:
             reason = broadcast.end_reason or EndReason.STOPPED
-            if any(resource.phase is not Phase.GONE for resource in resources):
+            if any(resource.phase is not Phase.GONE for resource in view.running):
                 return State.STOPPING, reason
             return (State.FAILED if reason.failed else State.ENDED), reason
         case Target.LIVE:
-            return _live_state(broadcast, view)
+            return _live_state(broadcast, view, around or Surroundings())
 
 
-def _live_state(broadcast: Broadcast, view: View) -> tuple[State, str]:
-    met, reason, _ = _playable(view)
-    if met:
-        return State.LIVE, ""
+def _live_state(broadcast: Broadcast, view: View, around: Surroundings) -> tuple[State, str]:
+    if view.playable:
+        # What nobody can confirm now was so when it was last seen.
+        away = sorted(around.outages)
+        return State.LIVE, f"{away[0].upper()}_UNREACHABLE" if away else ""
+    _, reason, _ = _playable(view, around)
+    if FallbackMode.DIRECT_WEBRTC in broadcast.fallback.modes:
+        return State.INTERRUPTED, FallbackMode.DIRECT_WEBRTC
     if broadcast.live_time is not None:
         return State.INTERRUPTED, reason
     if _there(view.room) and _there(view.stream):
@@ -56,29 +64,36 @@ def _live_state(broadcast: Broadcast, view: View) -> tuple[State, str]:
 
 
 def status_of(
-    broadcast: Broadcast, resources: Sequence[AnyResource], plan: Plan | None, now: datetime
+    broadcast: Broadcast,
+    resources: Sequence[AnyResource],
+    plan: Plan | None,
+    now: datetime,
+    around: Surroundings | None = None,
 ) -> tuple[State, Status]:
-    view = View(resources)
-    state, reason = state_of(broadcast, resources)
+    view, around = View(resources), around or Surroundings()
+    state, reason = state_of(broadcast, resources, around)
     before = broadcast.status
     stream, egress, room = view.stream, view.egress, view.room
     at_rest = state.at_rest
-    settled = tuple(recording for each in view.streams for recording in each.recordings)
+    recordings = (
+        *(recording for each in view.streams for recording in each.recordings),
+        *(each.recording for each in view.uploads if each.recording is not None),
+    )
     moved = state is not broadcast.state or reason != before.state_reason
     return state, Status(
         state_reason=reason,
         state_time=now if moved or before.state_time is None else before.state_time,
         observed_generation=_observed_generation(broadcast, view, plan),
-        conditions=() if state is State.CREATED else _conditions(view, before.conditions, plan, now),
+        conditions=() if state is State.CREATED else _conditions(view, before.conditions, plan, now, around),
         playback_id=stream.playback_id if stream is not None and not at_rest else "",
         destinations=tuple(_destination(broadcast, view)),
         room_sid=room.sid if room is not None else "",
         egress_id=egress.external_id if egress is not None else "",
         stream_id=stream.external_id if stream is not None else "",
         asset_id=stream.active_asset_id if stream is not None else "",
-        recordings=settled,
+        recordings=recordings,
         last_error=before.last_error,
-        next_attempt_time=None if at_rest or plan is None else plan.wait_until,
+        next_attempt_time=None if plan is None else plan.wait_until,
     )
 
 
@@ -102,14 +117,17 @@ def _observed_generation(broadcast: Broadcast, view: View, plan: Plan | None) ->
     return broadcast.generation
 
 
-def _conditions(view: View, before: Sequence[Condition], plan: Plan | None, now: datetime) -> tuple[Condition, ...]:
+def _conditions(
+    view: View, before: Sequence[Condition], plan: Plan | None, now: datetime, around: Surroundings
+) -> tuple[Condition, ...]:
+    blocked = plan.blocked if plan is not None else ""
     facts: dict[ConditionType, _Fact] = {
         ConditionType.ROOM_READY: _existence(view.room),
         ConditionType.STREAM_READY: _existence(view.stream),
-        ConditionType.HOST_PUBLISHING: _host(view),
-        ConditionType.EGRESS_RUNNING: _egress(view, plan.blocked if plan is not None else ""),
-        ConditionType.INGEST_ACTIVE: _ingest(view.stream),
-        ConditionType.PLAYABLE: _playable(view),
+        ConditionType.HOST_PUBLISHING: _confirmed(view.room, _host(view), around),
+        ConditionType.EGRESS_RUNNING: _confirmed(view.egress, _egress(view, blocked), around),
+        ConditionType.INGEST_ACTIVE: _confirmed(view.stream, _ingest(view.stream), around),
+        ConditionType.PLAYABLE: _playable(view, around),
     }
     earlier = {condition.type: condition for condition in before}
     conditions: list[Condition] = []
@@ -118,6 +136,21 @@ def _conditions(view: View, before: Sequence[Condition], plan: Plan | None, now:
         since = last.transition_time if last is not None and last.met is met else now
         conditions.append(Condition(type=type_, met=met, reason=reason, message=message, transition_time=since))
     return tuple(conditions)
+
+
+def _confirmed(resource: Resource | None, fact: _Fact, around: Surroundings) -> _Fact:
+    """What was seen of *resource* before its provider went away may not be so any more. That there is none is ours to
+    know.
+    """
+    provider = "mux" if isinstance(resource, Stream) else "livekit"
+    outage = around.outages.get(provider)
+    if outage is None or fact[0] is None or not _there(resource) or _disabled(resource):
+        return fact
+    return None, f"{provider.upper()}_UNREACHABLE", f"no answer since {outage.since:%Y-%m-%d %H:%M:%S}Z {outage.code}"
+
+
+def _disabled(resource: Resource | None) -> bool:
+    return isinstance(resource, Stream) and resource.disabled
 
 
 def _existence(resource: Resource | None) -> _Fact:
@@ -176,11 +209,13 @@ def _ingest(stream: Stream | None) -> _Fact:
             return None, "NOT_OBSERVED", ""
 
 
-def _playable(view: View) -> _Fact:
-    """Moving pictures need all three: the live stream has media, the egress is connected now, and somebody publishes.
-    The live stream alone stays active through its reconnect window while viewers see a slate.
-    """
-    for met, reason, message in (_host(view), _egress(view, ""), _ingest(view.stream)):
+def _playable(view: View, around: Surroundings) -> _Fact:
+    facts = (
+        _confirmed(view.room, _host(view), around),
+        _confirmed(view.egress, _egress(view, ""), around),
+        _confirmed(view.stream, _ingest(view.stream), around),
+    )
+    for met, reason, message in sorted(facts, key=lambda fact: fact[0] is None):
         if not met:
             return met, reason, message
     return True, "PLAYING", ""

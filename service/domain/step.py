@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from service.domain.broadcast import EndReason, Kind
+from service.domain.broadcast import EndReason, Fallback, Kind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +44,13 @@ class ResetKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CutStream:
+    """The harder fence: whoever is connected is cut off, by disabling the live stream and enabling it again."""
+
+    ordinal: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StartEgress:
     ordinal: int
 
@@ -52,6 +59,8 @@ class StartEgress:
 class StopEgress:
     ordinal: int
     why: str
+    fault: str = ""
+    """What it failed of; empty: it did not fail, it is not wanted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +73,28 @@ class SetDestinations:
     ordinal: int
     add: tuple[str, ...]
     remove: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartRecording:
+    ordinal: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopRecording:
+    ordinal: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadRecording:
+    ordinal: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetFallback:
+    """Viewers are to be served another way, or in the normal way again."""
+
+    fallback: Fallback
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,23 +112,28 @@ class EndBroadcast:
 
 
 RoomStep = CreateRoom | DeleteRoom
-StreamStep = CreateStream | DisableStream | SettleRecordings | DeleteStream | ResetKey
+StreamStep = CreateStream | DisableStream | SettleRecordings | DeleteStream | ResetKey | CutStream
 EgressStep = StartEgress | StopEgress | SetLayout | SetDestinations
-Step = RoomStep | StreamStep | EgressStep | WriteOff | EndBroadcast
+RecordingStep = StartRecording | StopRecording | UploadRecording
+Step = RoomStep | StreamStep | EgressStep | RecordingStep | SetFallback | WriteOff | EndBroadcast
 
 
-def target_of(step: Step) -> tuple[Kind, int] | None:
+def target_of(step: Step) -> tuple[Kind, int] | None:  # noqa: PLR0911 - one answer a kind
     """The resource a step acts on; None for the broadcast itself."""
     match step:
         case CreateRoom() | DeleteRoom():
             return Kind.ROOM, step.ordinal
-        case CreateStream() | DisableStream() | SettleRecordings() | DeleteStream() | ResetKey():
+        case CreateStream() | DisableStream() | SettleRecordings() | DeleteStream() | ResetKey() | CutStream():
             return Kind.STREAM, step.ordinal
         case StartEgress() | StopEgress() | SetLayout() | SetDestinations():
             return Kind.EGRESS, step.ordinal
+        case StartRecording() | StopRecording():
+            return Kind.RECORDING, step.ordinal
+        case UploadRecording():
+            return Kind.UPLOAD, step.ordinal
         case WriteOff():
             return step.kind, step.ordinal
-        case EndBroadcast():
+        case SetFallback() | EndBroadcast():
             return None
 
 
@@ -107,6 +143,6 @@ class Plan:
     wait_until: datetime | None = None
     """When to plan again if nothing wakes us before. None with no steps: at rest."""
     done: bool = False
-    """Target ENDED and nothing is left."""
+    """Target ENDED and nothing runs any more. It may still wait for recordings."""
     blocked: str = ""
     """Why no egress is started although one is wanted: a stable upper-case word."""

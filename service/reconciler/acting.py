@@ -8,7 +8,6 @@ What a call's failure means for its resource is decided here and nowhere else:
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -16,45 +15,54 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 from service import telemetry
 from service.domain.broadcast import (
+    NOT_STOPPED,
     Carrier,
     Egress,
     EgressStatus,
-    Kind,
     Phase,
     RecordingPolicy,
     Room,
     Stream,
+    StreamStatus,
+    Target,
     seconds,
 )
-from service.domain.errors import LeaseLost, Outcome, Overtaken, ProviderError
+from service.domain.errors import Outcome, Overtaken, ProviderError
 from service.domain.lifecycle import Event
-from service.domain.plan import View
 from service.domain.ports import EgressWanted, Push, Relay, StreamWanted
 from service.domain.secret import Secret
 from service.domain.seen import created_stream, with_egress
 from service.domain.step import (
     CreateRoom,
     CreateStream,
+    CutStream,
     DeleteRoom,
     DeleteStream,
     DisableStream,
     EndBroadcast,
     ResetKey,
     SetDestinations,
+    SetFallback,
     SetLayout,
     SettleRecordings,
     StartEgress,
+    StartRecording,
     Step,
     StopEgress,
+    StopRecording,
+    UploadRecording,
     WriteOff,
 )
+from service.domain.view import View
 from service.failpoints import failpoint
-from service.reconciler.asking import backoff, bucket_of, names_of, pushes_of, room_wanted, stream_tag, trouble_of
+from service.reconciler.asking import bucket_of, names_of, pushes_of, room_wanted, stream_tag, trouble_of
+from service.reconciler.errand import Errand
+from service.reconciler.recorder import Recorder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from service.domain.plan import Timing
+    from service.domain.timing import Timing
     from service.providers.budget import Rank
     from service.reconciler.asking import Providers
     from service.store.leases import Claim
@@ -74,19 +82,15 @@ class Actor:
         *,
         lease: timedelta,
     ) -> None:
+        self._errand = Errand(claim, situation, passes, lease)
         self._claim = claim
         self._broadcast = situation.broadcast
         self._view = View(situation.resources)
-        self._read_at = situation.now
-        self._began = asyncio.get_running_loop().time()
         self._passes = passes
         self._providers = providers
         self._timing = timing
         self._lease = lease
-
-    def _now(self) -> datetime:
-        """The database's time, moved on by our own clock: what a call told is as old as its end."""
-        return self._read_at + seconds(asyncio.get_running_loop().time() - self._began)
+        self._recorder = Recorder(self._errand, self._view, passes, providers)
 
     async def carry_out(self, step: Step, *, rank: Rank) -> datetime | None:
         """None: done, whatever came of it. Otherwise when there is a token for it."""
@@ -120,16 +124,22 @@ class Actor:
                 await self._delete(stream, self._providers.streams.delete, "stream.delete", "mux")
             case ResetKey():
                 await self._reset_key(self._stream(step.ordinal))
+            case CutStream():
+                await self._cut_stream(self._stream(step.ordinal))
             case StartEgress():
                 await self._start_egress(step)
             case StopEgress():
-                await self._stop_egress(self._egress(step.ordinal), step.why)
+                await self._stop_egress(self._egress(step.ordinal), step)
             case SetLayout():
                 await self._set_layout(self._egress(step.ordinal))
             case SetDestinations():
                 await self._set_destinations(self._egress(step.ordinal), step)
+            case StartRecording() | StopRecording() | UploadRecording():
+                await self._recorder.carry_out(step)
             case WriteOff():
                 await self._write_off(step)
+            case SetFallback():
+                await self._set_fallback(step)
             case EndBroadcast():
                 await self._passes.record(
                     self._claim, events=[Event(reason="ENDING", message=step.reason)], end=step.reason
@@ -147,31 +157,13 @@ class Actor:
     def _egress(self, ordinal: int) -> Egress:
         return next(egress for egress in self._view.egresses if egress.ordinal == ordinal)
 
-    async def _intend(self, resource: Room | Stream | Egress, point: str) -> None:
-        """The intent, and the last look at the clock before the call.
-
-        A process that was stopped here for longer than its lease must not call any more: another replica has looked.
-        """
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        # A stop that was committed since the plan was made must not be followed by a create.
-        planned_for = self._broadcast.target if resource.phase is Phase.INTENDED else None
-        await self._passes.intend(self._claim, resource, self._lease, planned_for=planned_for)
-        failpoint(f"{point}.after_intent")
-        if loop.time() - began > self._lease.total_seconds() / 2:
-            raise LeaseLost(self._claim.broadcast_id)
-        failpoint(f"{point}.before_call")
-
-    def _retry(self, failures: int, error: ProviderError) -> datetime:
-        return self._now() + max(backoff(failures), error.retry_after or timedelta())
-
     async def _create_room(self, step: CreateRoom) -> None:
         failpoint("room.create.before_intent")
         earlier = next((room for room in self._view.rooms if room.ordinal == step.ordinal), None)
         room = earlier or Room(
-            ordinal=step.ordinal, phase=Phase.INTENDED, intended_at=self._now(), changed_at=self._now()
+            ordinal=step.ordinal, phase=Phase.INTENDED, intended_at=self._errand.now(), changed_at=self._errand.now()
         )
-        await self._intend(room, "room.create")
+        await self._errand.intend(room, "room.create")
         try:
             seen = await self._providers.rooms.create(
                 room_wanted(self._broadcast.id, self._providers.tag, self._timing)
@@ -182,10 +174,10 @@ class Actor:
                 room,
                 phase=Phase.UNKNOWN if ambiguous else Phase.INTENDED,
                 failures=room.failures + 1,
-                retry_at=self._retry(room.failures + 1, error),
+                retry_at=self._errand.retry(room.failures + 1, error),
                 refused=error.outcome is Outcome.REFUSED,
             )
-            await self._passes.record(self._claim, [failed], trouble=trouble_of(error, self._now()))
+            await self._passes.record(self._claim, [failed], trouble=trouble_of(error, self._errand.now()))
             return
         failpoint("room.create.after_call")
         present = replace(
@@ -193,12 +185,12 @@ class Actor:
             phase=Phase.PRESENT,
             external_id=seen.name,
             sid=seen.sid,
-            changed_at=self._now(),
+            changed_at=self._errand.now(),
             failures=0,
             retry_at=None,
             host_publishing=seen.publishers > 0,
-            host_since=self._now(),
-            observed_at=self._now(),
+            host_since=self._errand.now(),
+            observed_at=self._errand.now(),
         )
         await self._passes.record(
             self._claim, [present], events=[Event(reason="ROOM_CREATED", message=seen.sid)], recovered="livekit"
@@ -212,11 +204,11 @@ class Actor:
         stream = Stream(
             ordinal=step.ordinal,
             phase=Phase.INTENDED,
-            intended_at=self._now(),
-            changed_at=self._now(),
+            intended_at=self._errand.now(),
+            changed_at=self._errand.now(),
             failures=failures,
         )
-        await self._intend(stream, "stream.create")
+        await self._errand.intend(stream, "stream.create")
         keys = self._broadcast.destination_keys
         try:
             seen = await self._providers.streams.create(
@@ -242,15 +234,15 @@ class Actor:
                 stream,
                 phase=Phase.UNKNOWN if ambiguous else Phase.GONE,
                 failures=failures + 1,
-                retry_at=None if ambiguous else self._retry(failures + 1, error),
+                retry_at=None if ambiguous else self._errand.retry(failures + 1, error),
                 refused=error.outcome is Outcome.REFUSED,
             )
-            await self._passes.record(self._claim, [failed], trouble=trouble_of(error, self._now()))
+            await self._passes.record(self._claim, [failed], trouble=trouble_of(error, self._errand.now()))
             return
         failpoint("stream.create.after_call")
         await self._passes.record(
             self._claim,
-            [created_stream(stream, seen, self._now())],
+            [created_stream(stream, seen, self._errand.now())],
             events=[Event(reason="STREAM_CREATED", message=seen.id)],
             recovered="mux",
         )
@@ -261,7 +253,7 @@ class Actor:
         try:
             await self._providers.streams.disable(stream.external_id)
         except ProviderError as error:
-            await self._failed(stream, error)
+            await self._errand.failed(stream, error)
             return
         failpoint("stream.disable.after_call")
         await self._passes.record(
@@ -279,7 +271,7 @@ class Actor:
             for recording in recordings if discard else ():
                 await self._providers.streams.delete_recording(recording.asset_id)
         except ProviderError as error:
-            await self._failed(stream, error)
+            await self._errand.failed(stream, error)
             return
         failpoint("recordings.settle.after_call")
         word = "RECORDINGS_DISCARDED" if discard else "RECORDINGS_KEPT"
@@ -296,12 +288,12 @@ class Actor:
     async def _reset_key(self, stream: Stream) -> None:
         # Whether an answer comes or not: from here on the key we hold may be dead.
         stale = replace(stream, key_stale=True)
-        await self._intend(stale, "key.reset")
+        await self._errand.intend(stale, "key.reset")
         try:
             key = await self._providers.streams.reset_key(stream.external_id)
         except ProviderError as error:
             failpoint("key.reset.after_failure")
-            await self._failed(stale, error)
+            await self._errand.failed(stale, error)
             return
         failpoint("key.reset.after_call")
         telemetry.FENCED.add(1)
@@ -309,13 +301,48 @@ class Actor:
             stream,
             key=key,
             key_epoch=stream.key_epoch + 1,
-            key_reset_at=self._now(),
+            key_reset_at=self._errand.now(),
             key_stale=False,
             failures=0,
             retry_at=None,
         )
         await self._passes.record(self._claim, [fresh], events=[Event(reason="KEY_RESET")], recovered="mux")
         failpoint("key.reset.after_record")
+
+    async def _cut_stream(self, stream: Stream) -> None:
+        cutting = replace(stream, cutting=True)
+        await self._errand.intend(cutting, "stream.cut", creates=True)
+        try:
+            await self._providers.streams.disable(stream.external_id)
+            failpoint("stream.cut.between")
+            await self._providers.streams.enable(stream.external_id)
+        except ProviderError as error:
+            await self._errand.failed(cutting, error)
+            return
+        failpoint("stream.cut.after_call")
+        now = self._errand.now()
+        cut = replace(
+            stream,
+            cutting=False,
+            cut_epoch=stream.key_epoch,
+            status=StreamStatus.IDLE,
+            status_since=now,
+            silent_at=now,
+            failures=0,
+            retry_at=None,
+        )
+        await self._passes.record(self._claim, [cut], events=[Event(reason="STREAM_CUT")], recovered="mux")
+        failpoint("stream.cut.after_record")
+
+    async def _set_fallback(self, step: SetFallback) -> None:
+        fallback = step.fallback
+        modes = ", ".join(fallback.modes)
+        event = Event(
+            reason="FALLBACK_ENTERED" if modes else "FALLBACK_LEFT", message=f"{fallback.reason} {modes}".strip()
+        )
+        failpoint("fallback.before_record")
+        await self._passes.record(self._claim, fallback=fallback, events=[event])
+        failpoint("fallback.after_record")
 
     async def _start_egress(self, step: StartEgress) -> None:
         stream = self._view.stream
@@ -326,14 +353,14 @@ class Actor:
         egress = Egress(
             ordinal=step.ordinal,
             phase=Phase.INTENDED,
-            intended_at=self._now(),
-            changed_at=self._now(),
+            intended_at=self._errand.now(),
+            changed_at=self._errand.now(),
             key_epoch=stream.key_epoch,
             layout=spec.layout,
             destinations=tuple(sorted(name for name in pushes if name)),
             pushes=pushes,
         )
-        await self._intend(egress, "egress.start")
+        await self._errand.intend(egress, "egress.start")
         try:
             seen = await self._providers.egresses.start(
                 EgressWanted(
@@ -349,9 +376,9 @@ class Actor:
             return
         failpoint("egress.start.after_call")
         started = replace(
-            with_egress(egress, seen, names_of(self._broadcast, pushes, self._providers.egresses), self._now()),
+            with_egress(egress, seen, names_of(self._broadcast, pushes, self._providers.egresses), self._errand.now()),
             phase=Phase.PRESENT,
-            changed_at=self._now(),
+            changed_at=self._errand.now(),
             external_id=seen.id,
             status=seen.status if seen.status is not EgressStatus.UNKNOWN else EgressStatus.STARTING,
             destinations=egress.destinations,
@@ -372,35 +399,36 @@ class Actor:
             end_seen=not ambiguous,
             refused=error.outcome is Outcome.REFUSED,
             failures=failures,
-            retry_at=None if ambiguous else self._retry(failures, error),
+            retry_at=None if ambiguous else self._errand.retry(failures, error),
             error=error.message,
+            fault="" if ambiguous else error.outcome.upper(),
         )
         changed: list[Room | Egress] = [failed]
         room = self._view.room
         if error.outcome is Outcome.MISSING and room is not None:
             # The room is not there: whether it is coming back is for the next look to say.
-            changed.append(replace(room, phase=Phase.UNKNOWN, changed_at=self._now()))
-        await self._passes.record(self._claim, changed, trouble=trouble_of(error, self._now()))
+            changed.append(replace(room, phase=Phase.UNKNOWN, changed_at=self._errand.now()))
+        await self._passes.record(self._claim, changed, trouble=trouble_of(error, self._errand.now()))
 
-    async def _stop_egress(self, egress: Egress, why: str) -> None:
-        leaving = egress
+    async def _stop_egress(self, egress: Egress, step: StopEgress) -> None:
+        leaving = replace(egress, fault=step.fault or egress.fault)
         if egress.phase is not Phase.DELETING or not (egress.acked or egress.failures):
             # A stop that was intended and never answered, by a pass that was cut off, begins anew: its time to be seen
             # runs from here.
             leaving = replace(
-                egress, phase=Phase.DELETING, changed_at=self._now(), acked=False, failures=0, retry_at=None
+                leaving, phase=Phase.DELETING, changed_at=self._errand.now(), acked=False, failures=0, retry_at=None
             )
-        await self._intend(leaving, "egress.stop")
+        await self._errand.intend(leaving, "egress.stop")
         try:
             await self._providers.egresses.stop(egress.external_id)
         except ProviderError as error:
-            await self._failed(leaving, error)
+            await self._errand.failed(leaving, error)
             return
         failpoint("egress.stop.after_call")
         await self._passes.record(
             self._claim,
             [replace(leaving, acked=True, failures=0, retry_at=None)],
-            events=[Event(reason="EGRESS_STOP_SENT", message=why)],
+            events=[Event(reason="EGRESS_STOP_SENT", message=step.why)],
             recovered="livekit",
         )
         failpoint("egress.stop.after_record")
@@ -410,7 +438,7 @@ class Actor:
         try:
             await self._providers.egresses.set_layout(egress.external_id, layout)
         except ProviderError as error:
-            await self._failed(egress, error)
+            await self._errand.failed(egress, error)
             return
         failpoint("layout.set.after_call")
         await self._passes.record(
@@ -428,7 +456,9 @@ class Actor:
         pushes = {**egress.pushes, **{name: wanted[name] for name in step.add}}
         # As if it had failed without an answer, which is what a pass that is cut off leaves behind.
         grace = seconds(self._timing.update_grace_s if step.add else 0)
-        await self._intend(replace(egress, pushes=pushes, retry_at=self._now() + grace), "destinations.set")
+        await self._errand.intend(
+            replace(egress, pushes=pushes, retry_at=self._errand.now() + grace), "destinations.set"
+        )
         try:
             seen = await self._providers.egresses.set_pushes(
                 egress.external_id,
@@ -440,7 +470,7 @@ class Actor:
                 # Partly done perhaps, or done later: the next try comes after a look, when it is too late for that.
                 late = step.add and error.outcome is Outcome.AMBIGUOUS
                 wait = seconds(self._timing.update_grace_s if late else 0)
-                await self._failed(replace(egress, pushes=pushes), error, not_within=wait)
+                await self._errand.failed(replace(egress, pushes=pushes), error, not_within=wait)
                 return
             # What was to be removed had failed and left by itself; the rest is done.
             seen = None
@@ -449,7 +479,7 @@ class Actor:
         updated = replace(egress, pushes=pushes, destinations=now_has)
         if seen is not None:
             names = names_of(self._broadcast, pushes, self._providers.egresses)
-            updated = with_egress(updated, seen, names, self._now())
+            updated = with_egress(updated, seen, names, self._errand.now())
         await self._passes.record(
             self._claim,
             [replace(updated, destinations=now_has, failures=0, retry_at=None)],
@@ -462,36 +492,28 @@ class Actor:
         failpoint("destinations.set.after_record")
 
     async def _write_off(self, step: WriteOff) -> None:
-        resource: Stream | Egress = (
-            self._stream(step.ordinal) if step.kind is Kind.STREAM else self._egress(step.ordinal)
-        )
+        everything = (*self._view.streams, *self._view.egresses, *self._view.recordings, *self._view.uploads)
+        resource = next(each for each in everything if each.kind is step.kind and each.ordinal == step.ordinal)
+        written_off = replace(resource, phase=Phase.GONE, changed_at=self._errand.now())
+        if isinstance(written_off, Egress) and not written_off.fault and self._broadcast.target is Target.LIVE:
+            fault = NOT_STOPPED if resource.phase is Phase.DELETING else "START_LOST"
+            written_off = replace(written_off, fault=fault)
         await self._passes.record(
             self._claim,
-            [replace(resource, phase=Phase.GONE, changed_at=self._now())],
+            [written_off],
             events=[Event(reason=f"{step.kind.upper()}_WRITTEN_OFF", message=step.why)],
         )
         failpoint("write_off.after_record")
 
-    async def _failed(
-        self, resource: Room | Stream | Egress, error: ProviderError, *, not_within: timedelta = timedelta()
-    ) -> None:
-        failures = resource.failures + 1
-        retry_at = max(self._retry(failures, error), self._now() + not_within)
-        await self._passes.record(
-            self._claim,
-            [replace(resource, failures=failures, retry_at=retry_at)],
-            trouble=trouble_of(error, self._now()),
-        )
-
     async def _delete(
         self, resource: Room | Stream, call: Callable[[str], Coroutine[Any, Any, None]], point: str, provider: str
     ) -> None:
-        leaving = replace(resource, phase=Phase.DELETING, changed_at=self._now(), acked=False)
-        await self._intend(leaving, point)
+        leaving = replace(resource, phase=Phase.DELETING, changed_at=self._errand.now(), acked=False)
+        await self._errand.intend(leaving, point)
         try:
             await call(resource.external_id or self._broadcast.id)
         except ProviderError as error:
-            await self._failed(leaving, error)
+            await self._errand.failed(leaving, error)
             return
         failpoint(f"{point}.after_call")
         await self._passes.record(

@@ -14,17 +14,22 @@ from service.domain.secret import Secret
 from service.domain.step import (
     CreateRoom,
     CreateStream,
+    CutStream,
     DeleteRoom,
     DeleteStream,
     DisableStream,
     EndBroadcast,
     ResetKey,
     SetDestinations,
+    SetFallback,
     SetLayout,
     SettleRecordings,
     StartEgress,
+    StartRecording,
     Step,
     StopEgress,
+    StopRecording,
+    UploadRecording,
     WriteOff,
 )
 from service.providers.budget import Bucket, Budget
@@ -32,8 +37,8 @@ from service.providers.budget import Bucket, Budget
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from service.domain.plan import Timing
-    from service.domain.ports import Egresses, Rooms, Streams
+    from service.domain.ports import Egresses, Rooms, Storage, Streams, Uploads
+    from service.domain.timing import Timing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,9 +46,14 @@ class Providers:
     rooms: Rooms
     egresses: Egresses
     streams: Streams
+    uploads: Uploads
     budget: Budget
     tag: str
     """Begins every mark of ours at a provider; names the environment: `bs1:prod:`."""
+    storage: Storage | None = None
+    """For local recordings."""
+    files: str = ""
+    """Begins every object key in it."""
 
 
 def pushes_of(broadcast: Broadcast, stream: Stream, streams: Streams) -> dict[str, Secret]:
@@ -80,18 +90,30 @@ def backoff(failures: int) -> timedelta:
 
 def bucket_of(step: Step) -> Bucket | None:
     match step:
-        case CreateStream() | ResetKey():
+        case CreateStream() | ResetKey() | UploadRecording():
             return Bucket.MUX_POST
-        case DisableStream() | DeleteStream() | SettleRecordings():
+        case CutStream() | DisableStream() | DeleteStream() | SettleRecordings():
             return Bucket.MUX_OTHER
         case CreateRoom() | DeleteRoom() | StartEgress() | StopEgress() | SetLayout() | SetDestinations():
             return Bucket.LIVEKIT
-        case WriteOff() | EndBroadcast():
+        case StartRecording() | StopRecording():
+            return Bucket.LIVEKIT
+        case WriteOff() | SetFallback() | EndBroadcast():
             return None
 
 
 def stream_tag(prefix: str, broadcast_id: str, ordinal: int) -> str:
     return f"{prefix}{broadcast_id}:{ordinal}"
+
+
+def upload_tag(prefix: str, broadcast_id: str, ordinal: int) -> str:
+    """Not the live stream's: the recordings that Mux makes of it carry that one."""
+    return f"{prefix}{broadcast_id}:upload-{ordinal}"
+
+
+def file_of(prefix: str, broadcast_id: str, ordinal: int) -> str:
+    """Each attempt has its own, by which it is recognised."""
+    return f"{prefix}{broadcast_id}/{ordinal}.mp4"
 
 
 def trouble_of(error: ProviderError, now: datetime) -> ProviderTrouble:
@@ -103,4 +125,5 @@ def trouble_of(error: ProviderError, now: datetime) -> ProviderTrouble:
         message=error.message,
         retryable=error.outcome is not Outcome.REFUSED,
         time=now,
+        outcome=error.outcome,
     )

@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from service import telemetry
-from service.domain.broadcast import Egress, Kind, Phase, Room, Stream
+from service.domain.broadcast import Egress, Kind, Phase, Recording, Room, Stream, Upload
 from service.domain.errors import ProviderError
-from service.domain.plan import View
+from service.domain.listening import listen
 from service.domain.ports import Push
-from service.domain.seen import Learned, egresses_seen, room_seen, stream_seen, streams_found
+from service.domain.seen import (
+    Learned,
+    egresses_seen,
+    recording_checked,
+    recordings_seen,
+    room_seen,
+    stream_seen,
+    streams_found,
+    upload_found,
+)
+from service.domain.view import View
 from service.failpoints import failpoint
 from service.providers.budget import Bucket
-from service.reconciler.asking import names_of, pushes_of, stream_tag
+from service.reconciler.asking import names_of, pushes_of, stream_tag, upload_tag
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
     from datetime import datetime
 
-    from service.domain.plan import Timing
+    from service.domain.lifecycle import Event
+    from service.domain.timing import Timing
     from service.providers.budget import Rank
     from service.reconciler.asking import Providers
     from service.store.leases import Claim
@@ -39,10 +51,10 @@ class Looker:
     ) -> tuple[Situation, frozenset[Look]]:
         """The situation with what was learned, and what could not be looked at now."""
         view = View(situation.resources)
-        egresses = frozenset(look for look in wanted if look[0] is Kind.EGRESS)
-        groups: list[tuple[frozenset[Look], Room | Stream | None]] = [
+        egresses = frozenset(look for look in wanted if look[0] in (Kind.EGRESS, Kind.RECORDING))
+        groups: list[tuple[frozenset[Look], Room | Stream | Upload | None]] = [
             (frozenset({(resource.kind, resource.ordinal)}), resource)
-            for resource in (*view.rooms, *view.streams)
+            for resource in (*view.rooms, *view.streams, *view.uploads)
             if (resource.kind, resource.ordinal) in wanted
         ]
         if egresses:
@@ -68,10 +80,30 @@ class Looker:
             failpoint("observe.after_record")
         return situation, frozenset(missed)
 
-    async def _one(
-        self, situation: Situation, view: View, resource: Room | Stream | None, rank: Rank
+    async def listen(self, claim: Claim, situation: Situation) -> Situation:
+        """The situation with what webhooks told since the last pass."""
+        if not situation.heard:
+            return situation
+        broadcast, providers = situation.broadcast, self._providers
+        learned = listen(
+            situation.resources,
+            [heard for _, heard in situation.heard],
+            lambda egress: names_of(broadcast, egress.pushes, providers.egresses),
+            situation.now,
+            self._timing,
+        )
+        failpoint("webhook.before_apply")
+        numbers = [number for number, _ in situation.heard]
+        situation = await self._passes.record(
+            claim, learned.resources, events=learned.events, heard=numbers, actor="webhook"
+        )
+        failpoint("webhook.after_apply")
+        return situation
+
+    async def _one(  # noqa: PLR0911 - one answer a kind
+        self, situation: Situation, view: View, resource: Room | Stream | Upload | None, rank: Rank
     ) -> Learned | None:
-        bucket = Bucket.MUX_OTHER if isinstance(resource, Stream) else Bucket.LIVEKIT
+        bucket = Bucket.MUX_OTHER if isinstance(resource, Stream | Upload) else Bucket.LIVEKIT
         if not await self._providers.budget.spare(bucket, rank):
             return None
         try:
@@ -79,6 +111,10 @@ class Looker:
                 case Room():
                     seen = await self._providers.rooms.get(situation.broadcast.id)
                     return room_seen(resource, seen, situation.now)
+                case Upload():
+                    return await self._upload(situation.broadcast.id, resource, situation.now)
+                case Stream() if resource.phase is Phase.GONE:
+                    return await self._recordings(resource, situation.now)
                 case Stream():
                     return await self._stream(situation.broadcast.id, resource, view, situation.now)
                 case None:
@@ -94,6 +130,30 @@ class Looker:
             return streams_found(stream, await streams.find(tag, since=stream.intended_at), view.streams, now)
         return stream_seen(stream, await streams.get(stream.external_id), now)
 
+    async def _recordings(self, stream: Stream, now: datetime) -> Learned:
+        """Of a live stream that is over: what became of what Mux recorded of it."""
+        checked = [await self._recording(each, stream.changed_at, now) for each in stream.recordings]
+        recordings = tuple(recording for recording, _ in checked)
+        return Learned(
+            resources=(replace(stream, recordings=recordings, observed_at=now),),
+            events=tuple(event for _, events in checked for event in events),
+        )
+
+    async def _upload(self, broadcast_id: str, upload: Upload, now: datetime) -> Learned:
+        if upload.recording is None:
+            tag = upload_tag(self._providers.tag, broadcast_id, upload.ordinal)
+            return upload_found(upload, await self._providers.uploads.find(tag, since=upload.intended_at), now)
+        recording, events = await self._recording(upload.recording, upload.changed_at, now)
+        return Learned(resources=(replace(upload, recording=recording, observed_at=now),), events=events)
+
+    async def _recording(
+        self, recording: Recording, since: datetime, now: datetime
+    ) -> tuple[Recording, tuple[Event, ...]]:
+        if recording.settled:
+            return recording, ()
+        seen = await self._providers.streams.recording(recording.asset_id)
+        return recording_checked(recording, seen, since=since, now=now, timing=self._timing)
+
     async def _egresses(self, situation: Situation, view: View) -> Learned:
         listed = await self._providers.egresses.list_room(situation.broadcast.id)
         stream = view.stream or (view.streams[-1] if view.streams else None)
@@ -106,7 +166,7 @@ class Looker:
         for egress in egresses:
             for shown, given in names_of(situation.broadcast, egress.pushes, self._providers.egresses).items():
                 names[shown] = [*dict.fromkeys([*names.get(shown, ()), *given])]
-        return egresses_seen(
+        sent = egresses_seen(
             egresses,
             listed,
             names=names,
@@ -114,4 +174,10 @@ class Looker:
             key_epoch=epoch,
             now=situation.now,
             timing=self._timing,
+        )
+        recorded = recordings_seen(view.recordings, listed, now=situation.now, timing=self._timing)
+        return Learned(
+            resources=(*sent.resources, *recorded.resources),
+            events=(*sent.events, *recorded.events),
+            adopted=sent.adopted + recorded.adopted,
         )

@@ -16,7 +16,7 @@ import structlog
 
 from service import telemetry
 from service.domain.broadcast import Kind, Phase, StreamStatus
-from service.domain.errors import ProviderError, StoreUnavailable
+from service.domain.errors import Outcome, ProviderError, StoreUnavailable
 from service.failpoints import failpoint
 from service.providers.budget import Bucket, Rank
 
@@ -27,15 +27,22 @@ if TYPE_CHECKING:
     from service.reconciler.asking import Providers
     from service.store.census import Census, Known
     from service.store.leases import Leases
+    from service.store.outages import Outages
 
 log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
 
+_AWAY = (Outcome.NOT_SENT, Outcome.UNAVAILABLE, Outcome.AMBIGUOUS, Outcome.CREDENTIALS)
+"""What a provider that cannot be used answers, or does not."""
+
 
 class Observer:
-    def __init__(self, leases: Leases, census: Census, providers: Providers, *, every: timedelta) -> None:
+    def __init__(
+        self, leases: Leases, census: Census, outages: Outages, providers: Providers, *, every: timedelta
+    ) -> None:
         self._leases = leases
         self._census = census
+        self._outages = outages
         self._providers = providers
         self._every = every
 
@@ -61,7 +68,9 @@ class Observer:
             self._ask(Bucket.LIVEKIT, self._providers.egresses.list_active),
             self._ask(Bucket.MUX_OTHER, self._providers.streams.list_active),
         )
-        differ = disagreements(known, rooms, egresses, streams)
+        await self._report("livekit", rooms, egresses)
+        await self._report("mux", streams)
+        differ = disagreements(known, _seen(rooms), _seen(egresses), _seen(streams), files=self._providers.files)
         if differ:
             telemetry.DISAGREEMENTS.add(len(differ))
             log.info("observer_disagrees", broadcast_ids=sorted(differ)[:20], count=len(differ))
@@ -69,15 +78,33 @@ class Observer:
             await self._leases.wake(sorted(differ))
         return differ
 
-    async def _ask(self, bucket: Bucket, read: Callable[[], Awaitable[_T]]) -> _T | None:
-        """None: not known this time, which disagrees with nothing."""
+    async def _report(self, provider: str, *looks: object) -> None:
+        """One look that was answered is enough. Being told to slow down is an answer too."""
+        failures = [look for look in looks if isinstance(look, ProviderError)]
+        away = [failure for failure in failures if failure.outcome in _AWAY]
+        if any(look is not None and look not in failures for look in looks) or len(away) < len(failures):
+            await self._outages.report(provider, None)
+        elif away:
+            await self._outages.report(provider, (away[0].code or away[0].outcome, away[0].message))
+
+    async def _ask(self, bucket: Bucket, read: Callable[[], Awaitable[_T]]) -> _T | ProviderError | None:
+        """None: nobody asked this time, for want of a token."""
         if not await self._providers.budget.spare(bucket, Rank.HEAL):
             return None
         try:
             return await read()
         except ProviderError as error:
             log.warning("observer_is_blind", provider=error.provider, operation=error.operation, code=error.code)
-            return None
+            return error
+
+
+def _seen(look: _T | ProviderError | None) -> _T | None:
+    """What is not known this time disagrees with nothing."""
+    return None if isinstance(look, ProviderError) else look
+
+
+def _room_differs(known: Known, room: RoomSeen) -> bool:
+    return (room.publishers > 0) is not bool(known.host_publishing) or room.recorded is not known.recorded
 
 
 def disagreements(  # noqa: C901 - one question a kind
@@ -85,16 +112,21 @@ def disagreements(  # noqa: C901 - one question a kind
     rooms: Sequence[RoomSeen] | None,
     egresses: Sequence[EgressSeen] | None,
     streams: Sequence[StreamSeen] | None,
+    *,
+    files: str = "",
 ) -> set[str]:
-    """Broadcasts of which the providers show something else than is stored. Pure."""
+    """Broadcasts of which the providers show something else than is stored. Pure. *files* begins every object key of
+    ours: other files are not ours to judge.
+    """
     differ: set[str] = set()
     by_name = {room.name: room for room in rooms or ()}
     by_id = {egress.id: egress for egress in egresses or ()}
     active = {stream.id for stream in streams or ()}
-    known_egresses = {each.external_id for each in known if each.kind == Kind.EGRESS}
+    known_egresses = {each.external_id for each in known if each.kind in (Kind.EGRESS, Kind.RECORDING)}
     in_room: defaultdict[str, list[EgressSeen]] = defaultdict(list)
     for egress in egresses or ():
-        in_room[egress.room_name].append(egress)
+        if not egress.file or (files and egress.file.startswith(files)):
+            in_room[egress.room_name].append(egress)
     for each in known:
         if each.phase != Phase.PRESENT:
             # On its way anyhow: its own passes look at it.
@@ -102,11 +134,11 @@ def disagreements(  # noqa: C901 - one question a kind
         match each.kind:
             case Kind.ROOM if rooms is not None:
                 room = by_name.get(each.broadcast_id)
-                if room is None or (room.publishers > 0) is not bool(each.host_publishing):
+                if room is None or _room_differs(each, room):
                     differ.add(each.broadcast_id)
                 if any(egress.id not in known_egresses for egress in in_room[each.broadcast_id]):
                     differ.add(each.broadcast_id)
-            case Kind.EGRESS if egresses is not None:
+            case Kind.EGRESS | Kind.RECORDING if egresses is not None:
                 egress = by_id.get(each.external_id)
                 if egress is None or egress.status != each.status or egress.updated_ns > each.updated_ns:
                     differ.add(each.broadcast_id)

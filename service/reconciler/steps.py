@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from service.domain.broadcast import Broadcast
-    from service.domain.plan import Timing
     from service.domain.step import Step
+    from service.domain.timing import Timing
     from service.reconciler.asking import Providers
     from service.store.leases import Claim
     from service.store.passes import Passes, Situation
@@ -47,8 +47,8 @@ def derive(timing: Timing) -> Callable[[Situation], tuple[State, Status]]:
     """What callers are told of a situation."""
 
     def told(situation: Situation) -> tuple[State, Status]:
-        decided = plan(situation.broadcast, situation.resources, situation.now, timing)
-        return status_of(situation.broadcast, situation.resources, decided, situation.now)
+        broadcast, resources, now, around = situation.broadcast, situation.resources, situation.now, situation.around
+        return status_of(broadcast, resources, plan(broadcast, resources, now, timing, around), now, around)
 
     return told
 
@@ -123,14 +123,14 @@ class Reconciler:
         blind: frozenset[tuple[Kind, int]] = frozenset()
         now = claim.claimed_at
         for _ in range(_ROUNDS):
-            situation = await self._passes.load(claim, self._lease)
+            situation = await self._looker.listen(claim, await self._passes.load(claim, self._lease))
             rank = rank_of(situation.broadcast)
             wanted = to_observe(situation.broadcast, situation.resources, situation.now, self._timing) - blind
             if wanted:
                 situation, missed = await self._looker.look(claim, situation, wanted, rank)
                 blind |= missed
             tally.state = situation.broadcast.state
-            decided = plan(situation.broadcast, situation.resources, situation.now, self._timing)
+            decided = plan(situation.broadcast, situation.resources, situation.now, self._timing, situation.around)
             now = situation.now
             if not decided.steps:
                 await self._tell(claim, situation)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from service.store.database import Database
 
@@ -20,6 +21,7 @@ class Known:
     external_id: str
     status: str
     host_publishing: bool | None
+    recorded: bool | None
     updated_ns: int
 
 
@@ -27,11 +29,15 @@ class Census:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    async def now(self) -> datetime:
+        return await self._database.now()
+
     async def known(self) -> list[Known]:
         async with self._database.connection() as connection:
             rows = await connection.fetch(
                 "SELECT r.broadcast_id, r.kind, r.phase, r.external_id, coalesce(r.detail ->> 'status', '') AS status, "
                 "(r.detail ->> 'host_publishing')::boolean AS host_publishing, "
+                "(r.detail ->> 'recorded')::boolean AS recorded, "
                 "coalesce((r.detail ->> 'updated_ns')::bigint, 0) AS updated_ns "
                 "FROM resource r JOIN broadcast b ON b.id = r.broadcast_id "
                 "WHERE b.target = 'LIVE' AND r.phase <> 'gone'"

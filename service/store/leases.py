@@ -1,10 +1,16 @@
 """The row as a queue: claim, wake. A crash leaves its lease behind, and the end of the lease is the retry."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from service.store.database import Database
+
+if TYPE_CHECKING:
+    from service.store.database import Connection
 
 # One lane at a time, so that the index gives the due rows in order. SKIP LOCKED: no replica waits for another.
 CLAIM = """
@@ -19,6 +25,16 @@ WHERE id IN (
 RETURNING id, fence, trace_context, now() AS claimed_at
 """
 
+# What is over may still be queued: its recordings are being waited for.
+WAKE = """
+UPDATE broadcast SET due_at = least(due_at, now()), dirty_at = now()
+WHERE id = ANY({ids}) AND target <> 'CREATED'
+  AND (state NOT IN ('ENDED', 'FAILED') OR coalesce(lease_until, due_at) IS NOT NULL)
+"""
+_WAKE_MANY = f"""
+WITH woken AS ({WAKE.format(ids="$1::text[]")} RETURNING 1) SELECT pg_notify('broadcast_due', '') FROM woken LIMIT 1
+"""  # noqa: S608 - constants
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
@@ -28,6 +44,11 @@ class Claim:
     fence: int
     trace_context: str | None
     claimed_at: datetime
+
+
+async def wake(connection: Connection, broadcast_ids: Sequence[str]) -> None:
+    """`Leases.wake` as a part of a transaction."""
+    await connection.execute(_WAKE_MANY, list(broadcast_ids))
 
 
 class Leases:
@@ -67,13 +88,7 @@ class Leases:
         if not broadcast_ids:
             return
         async with self._database.connection() as connection:
-            await connection.execute(
-                "WITH woken AS ("
-                "UPDATE broadcast SET due_at = least(due_at, now()), dirty_at = now() "
-                "WHERE id = ANY($1) AND target <> 'CREATED' AND state NOT IN ('ENDED', 'FAILED') RETURNING 1) "
-                "SELECT pg_notify('broadcast_due', '') FROM woken LIMIT 1",
-                list(broadcast_ids),
-            )
+            await wake(connection, broadcast_ids)
 
     async def take_duty(self, name: str, ttl: timedelta) -> bool:
         """Whether this replica does *name* for the next *ttl*. It saves work; two at once would do no harm."""

@@ -4,33 +4,36 @@ and the pass stops without cleaning up, because nothing of it is ours any more.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from service.domain.broadcast import AnyResource, Broadcast, EndReason, ProviderTrouble, State, Status, Target
+from service.domain.broadcast import AnyResource, Broadcast, EndReason, Fallback, ProviderTrouble, Target
 from service.domain.errors import LeaseLost, Overtaken
 from service.domain.lifecycle import Event
-from service.domain.status import same_but_for_time
+from service.domain.surroundings import Surroundings
+from service.domain.telling import Derive, Situation, tell, with_outcome
 from service.failpoints import failpoint
 from service.store.broadcasts import lane_of
 from service.store.changes import append
 from service.store.database import Database
 from service.store.leases import Claim
-from service.store.rows import BROADCAST_COLUMNS, RESOURCE_COLUMNS, Rows
+from service.store.rows import BROADCAST_COLUMNS, HEARD, OUTAGES, RESOURCE_COLUMNS, Row, Rows, around_of, heard_of
 
 if TYPE_CHECKING:
     from service.store.database import Connection
 
 _RENEW = f"""
 UPDATE broadcast SET lease_until = now() + $3::interval WHERE id = $1 AND fence = $2
-RETURNING {BROADCAST_COLUMNS}, secrets, now() AS read_at
+RETURNING {BROADCAST_COLUMNS}, secrets, now() AS read_at, {OUTAGES}, {HEARD}
 """  # noqa: S608 - a constant
 _LOCK = f"""
-SELECT {BROADCAST_COLUMNS}, secrets, now() AS read_at FROM broadcast WHERE id = $1 AND fence = $2 FOR NO KEY UPDATE
+SELECT {BROADCAST_COLUMNS}, secrets, now() AS read_at, {OUTAGES} FROM broadcast
+WHERE id = $1 AND fence = $2 FOR NO KEY UPDATE
 """  # noqa: S608 - a constant
 _RESOURCES = f"SELECT {RESOURCE_COLUMNS} FROM resource WHERE broadcast_id = $1 ORDER BY kind, ordinal"  # noqa: S608
 _UPSERT = f"""
@@ -44,28 +47,20 @@ ON CONFLICT (broadcast_id, kind, ordinal) DO UPDATE SET
 """  # noqa: S608 - a constant
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Situation:
-    """One broadcast as it is stored at one moment of the database's clock."""
-
-    broadcast: Broadcast
-    resources: tuple[AnyResource, ...]
-    now: datetime
-
-
-Derive = Callable[[Situation], tuple[State, Status]]
-
-
 class Passes:
-    def __init__(self, database: Database, rows: Rows, *, derive: Derive) -> None:
-        """*derive*: what callers are told of a situation; part of every write, so it is never behind."""
+    def __init__(self, database: Database, rows: Rows, *, derive: Derive, storage: bool = False) -> None:
+        """*derive*: what callers are told of a situation; part of every write, so it is never behind. *storage*:
+        whether there is one for local recordings.
+        """
         self._database = database
         self._rows = rows
         self._derive = derive
+        self._storage = storage
 
     async def load(self, claim: Claim, lease: timedelta) -> Situation:
         """Read, and renew the lease to *lease* from now."""
         async with self._database.transaction() as connection:
+            read = asyncio.get_running_loop().time()
             row = await connection.fetchrow(_RENEW, claim.broadcast_id, claim.fence, lease)
             if row is None:
                 raise LeaseLost(claim.broadcast_id)
@@ -74,6 +69,9 @@ class Passes:
                 broadcast=broadcast,
                 resources=await self._resources(connection, claim.broadcast_id),
                 now=row["read_at"],
+                around=self._around(row),
+                read=read,
+                heard=heard_of(row),
             )
 
     async def intend(
@@ -106,13 +104,17 @@ class Passes:
         trouble: ProviderTrouble | None = None,
         recovered: str = "",
         end: EndReason | None = None,
+        fallback: Fallback | None = None,
+        heard: Sequence[int] = (),
         actor: str = "reconciler",
     ) -> Situation:
         """Store what came of a step or a look, and what callers are told now, in one transaction.
 
         *trouble* becomes `last_error`; *recovered* is the provider whose trouble is over. *end* sets the target.
+        *heard* are the webhooks that were taken into account.
         """
         async with self._database.transaction() as connection:
+            read = asyncio.get_running_loop().time()
             row = await connection.fetchrow(_LOCK, claim.broadcast_id, claim.fence)
             if row is None:
                 raise LeaseLost(claim.broadcast_id)
@@ -120,10 +122,14 @@ class Passes:
             for resource in resources:
                 await self._upsert(connection, claim.broadcast_id, resource)
             situation = Situation(
-                broadcast=_with(stored, trouble, recovered, end),
+                broadcast=with_outcome(stored, trouble=trouble, recovered=recovered, end=end, fallback=fallback),
                 resources=await self._resources(connection, claim.broadcast_id),
                 now=row["read_at"],
+                around=self._around(row),
+                read=read,
             )
+            if heard:
+                await connection.execute("UPDATE webhook SET apply_time = now() WHERE id = ANY($1)", list(heard))
             situation = await self._tell(connection, stored, situation, events, actor)
             failpoint("status.before_commit")
         failpoint("status.after_commit")
@@ -167,42 +173,31 @@ class Passes:
         events: Sequence[Event],
         actor: str,
     ) -> Situation:
-        broadcast, now = situation.broadcast, situation.now
-        state, status = self._derive(situation)
-        told = [*events]
-        if state is not stored.state:
-            told.append(Event(reason=f"STATE_{state}", message=status.state_reason))
-        if not told and same_but_for_time(status, stored.status) and broadcast.target is stored.target:
-            return replace(situation, broadcast=stored)
+        broadcast, told = tell(stored, situation, events, self._derive)
         if not told:
-            told.append(Event(reason="STATUS_CHANGED", message=_differences(stored.status, status)))
-        broadcast = replace(
-            broadcast,
-            state=state,
-            status=status,
-            update_time=now,
-            ready_time=broadcast.ready_time or (now if state in (State.READY, State.LIVE) else None),
-            live_time=broadcast.live_time or (now if state is State.LIVE else None),
-            end_time=broadcast.end_time or (now if state.over else None),
-        )
+            return replace(situation, broadcast=broadcast)
         await connection.execute(
             "UPDATE broadcast SET target = $2, end_reason = $3, state = $4, status = $5, ready_time = $6, "
-            "live_time = $7, end_time = $8, lane = $9, update_time = now(), "
+            "live_time = $7, end_time = $8, lane = $9, fallback = $11, update_time = now(), "
             # What woke it on the way to its end wakes nothing any more.
             "due_at = CASE WHEN $10 THEN NULL ELSE due_at END WHERE id = $1",
             broadcast.id,
             broadcast.target,
             broadcast.end_reason,
             broadcast.state,
-            msgspec.to_builtins(status),
+            msgspec.to_builtins(broadcast.status),
             broadcast.ready_time,
             broadcast.live_time,
             broadcast.end_time,
             lane_of(broadcast.target, ready=broadcast.ready_time is not None),
-            state.over,
+            broadcast.state.over and broadcast.status.next_attempt_time is None,
+            msgspec.to_builtins(broadcast.fallback, builtin_types=(datetime,)),
         )
         await append(connection, broadcast.id, told, actor=actor, before=stored)
         return replace(situation, broadcast=broadcast)
+
+    def _around(self, row: Row) -> Surroundings:
+        return around_of(row, storage=self._storage)
 
     async def _resources(self, connection: Connection, broadcast_id: str) -> tuple[AnyResource, ...]:
         rows = await connection.fetch(_RESOURCES, broadcast_id)
@@ -210,33 +205,3 @@ class Passes:
 
     async def _upsert(self, connection: Connection, broadcast_id: str, resource: AnyResource) -> None:
         await connection.execute(_UPSERT, broadcast_id, *self._rows.resource_values(broadcast_id, resource))
-
-
-def _with(stored: Broadcast, trouble: ProviderTrouble | None, recovered: str, end: EndReason | None) -> Broadcast:
-    broadcast = stored
-    last = stored.status.last_error
-    if trouble is not None:
-        broadcast = replace(broadcast, status=replace(broadcast.status, last_error=trouble))
-    elif last is not None and last.provider == recovered and not (stored.end_reason and stored.end_reason.failed):
-        # What a broadcast failed of is not overcome by taking it down.
-        broadcast = replace(broadcast, status=replace(broadcast.status, last_error=None))
-    if end is not None and stored.target is not Target.ENDED:
-        broadcast = replace(broadcast, target=Target.ENDED, end_reason=end)
-    return broadcast
-
-
-def _differences(before: Status, after: Status) -> str:
-    earlier = {condition.type: condition for condition in before.conditions}
-    changed = [
-        f"{condition.type} {condition.reason}"
-        for condition in after.conditions
-        if condition.type not in earlier or earlier[condition.type].reason != condition.reason
-    ]
-    if before.last_error != after.last_error and after.last_error is not None:
-        changed.append(f"{after.last_error.provider}: {after.last_error.message}")
-    others = [
-        name
-        for name in ("playback_id", "destinations", "room_sid", "egress_id", "stream_id", "asset_id", "recordings")
-        if getattr(before, name) != getattr(after, name)
-    ]
-    return ", ".join(changed + others)

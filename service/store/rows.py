@@ -2,29 +2,85 @@
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
+from datetime import datetime
 from typing import Any, cast
 
 import asyncpg
 import msgspec
 
-from service.domain.broadcast import AnyResource, Broadcast, Egress, Kind, Resource, Room, Stream
-from service.domain.secret import Secret
+from service.domain.broadcast import (
+    AnyResource,
+    Broadcast,
+    Egress,
+    LocalRecording,
+    Resource,
+    Room,
+    Stream,
+    Upload,
+)
+from service.domain.ports import Heard
+from service.domain.secret import NO_SECRET, Secret
+from service.domain.surroundings import Outage, Surroundings
 from service.store.sealing import Sealer
 
 Row = Mapping[str, Any] | asyncpg.Record
 
-_CLASSES: dict[str, type[AnyResource]] = {Kind.ROOM: Room, Kind.STREAM: Stream, Kind.EGRESS: Egress}
+_CLASSES: dict[str, type[AnyResource]] = {
+    class_.kind: class_ for class_ in (Room, Stream, Egress, LocalRecording, Upload)
+}
 _COMMON = tuple(field.name for field in fields(Resource))
 _SEALED = ("key", "pushes")
 
 BROADCAST_COLUMNS = (
-    "id, spec, labels, generation, version, target, on_air, state, status, end_reason, create_time, update_time, "
-    "start_time, ready_time, live_time, end_time, dirty_at, due_at, turn_at, deleted"
+    "id, spec, labels, generation, version, target, on_air, fallback, state, status, end_reason, create_time, "
+    "update_time, start_time, ready_time, live_time, end_time, dirty_at, due_at, turn_at, deleted"
 )
 RESOURCE_COLUMNS = (
     "kind, ordinal, phase, external_id, intended_at, observed_at, changed_at, failures, retry_at, acked, refused, "
     "detail, secret"
 )
+
+
+# An outage is what two looks of the observer in a row have found, the last of them lately.
+OUTAGES = (
+    "(SELECT jsonb_object_agg(name, jsonb_build_object('since', unreachable_since, 'code', code, 'message', message)) "
+    "FROM provider WHERE checked_at - unreachable_since >= interval '5 s' AND checked_at > now() - interval '60 s') "
+    "AS outages, "
+    "(SELECT jsonb_object_agg(name, answering_since) FROM provider) AS answering"
+)
+# Webhooks that no pass has taken into account yet.
+HEARD = (
+    "(SELECT jsonb_agg(jsonb_build_array(id, heard) ORDER BY id) FROM (SELECT w.id, w.heard FROM webhook w "
+    "WHERE w.broadcast_id = broadcast.id AND w.apply_time IS NULL AND w.outcome = 'accepted' "
+    "ORDER BY w.id LIMIT 50) AS unapplied) AS heard"
+)
+
+
+def outages_of(row: Row) -> dict[str, Outage]:
+    return msgspec.convert(row["outages"] or {}, dict[str, Outage])
+
+
+def around_of(row: Row, *, storage: bool) -> Surroundings:
+    answering = msgspec.convert(row["answering"] or {}, dict[str, datetime | None])
+    return Surroundings(outages=outages_of(row), answering_since=answering, storage=storage)
+
+
+def heard_of(row: Row) -> tuple[tuple[int, Heard], ...]:
+    return tuple((number, _heard(value)) for number, value in row["heard"] or ())
+
+
+def _heard(value: object) -> Heard:
+    try:
+        return msgspec.convert(value, Heard, dec_hook=_without_secret)
+    except msgspec.ValidationError:
+        # Of another version. A hint less must not keep a broadcast from its passes.
+        return Heard(event_id="", type="", provider_time=None)
+
+
+def _without_secret(type_: type, value: Any) -> Any:
+    if type_ is Secret:
+        return NO_SECRET
+    return _no_secret(type_, value)
 
 
 def _no_secret(type_: type, value: Any) -> Any:
@@ -54,7 +110,7 @@ class Rows:
         class_ = _CLASSES[row["kind"]]
         resource = msgspec.convert(values, class_, dec_hook=_no_secret)
         sealed: bytes | None = row["secret"]
-        if sealed is None or isinstance(resource, Room):
+        if sealed is None or not isinstance(resource, Stream | Egress):
             return resource
         opened = self._sealer.open(sealed, place=_place(broadcast_id, resource))
         if isinstance(resource, Stream):

@@ -1,0 +1,120 @@
+"""way_of(): how a viewer watches now. Pure, over what is stored."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from service.domain.broadcast import (
+    Broadcast,
+    Condition,
+    ConditionType,
+    DeliveryPolicy,
+    FallbackMode,
+    Recording,
+    RecordingStatus,
+    State,
+    seconds,
+)
+
+# StartEgress with its browser takes 5 to 15 s, its connection 1 or 2 s, and the live stream is active 10 to 20 s after
+# that (docs of LiveKit egress and Mux live streams, and their issue trackers).
+_EGRESS_TAKES = timedelta(seconds=15)
+_INGEST_TAKES = timedelta(seconds=15)
+_EGRESS_ON_ITS_WAY = ("NOT_RUNNING", "UNKNOWN", "STARTING", "CONNECTING")
+# Mux has ended the recording, and with it the playlist.
+_STREAM_ENDED = ("IDLE", "DISABLED", "NO_STREAM")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hls:
+    interrupted: bool = False
+    """The player shows a slate until the media is back."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InTheRoom:
+    hls: bool
+    """HLS plays too: the fallback is about to be left. For those who find no place."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotYet:
+    reason: str
+    """Of the condition PLAYABLE, or NOT_STARTED."""
+    eta: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Over:
+    recordings: tuple[Recording, ...] = ()
+    """Those that can be played."""
+    pending: bool = False
+    """One is still being prepared."""
+
+
+Way = Hls | InTheRoom | NotYet | Over
+
+
+def way_of(broadcast: Broadcast, now: datetime) -> Way:
+    match broadcast.state:
+        case State.CREATED:
+            return NotYet(reason="NOT_STARTED")
+        case State.STOPPING | State.ENDED | State.FAILED:
+            return _over(broadcast)
+        case _ if FallbackMode.DIRECT_WEBRTC in broadcast.fallback.modes:
+            return InTheRoom(hls=broadcast.state is State.LIVE and _has_hls(broadcast))
+        case State.LIVE if _has_hls(broadcast):
+            return Hls()
+        case State.INTERRUPTED if _has_hls(broadcast) and _slate(broadcast, now):
+            return Hls(interrupted=True)
+        case _:
+            playable = _condition(broadcast, ConditionType.PLAYABLE)
+            return NotYet(reason=playable.reason if playable is not None else "STARTING", eta=_eta(broadcast, now))
+
+
+def _over(broadcast: Broadcast) -> Over:
+    recordings = broadcast.status.recordings
+    return Over(
+        recordings=tuple(each for each in recordings if each.status is RecordingStatus.READY and each.playback_id),
+        # Until nothing is left running, what will be recorded is not known.
+        pending=any(not each.settled for each in recordings)
+        or (broadcast.state is State.STOPPING and broadcast.live_time is not None),
+    )
+
+
+def _has_hls(broadcast: Broadcast) -> bool:
+    return bool(broadcast.status.playback_id)
+
+
+def _slate(broadcast: Broadcast, now: datetime) -> bool:
+    """Whether the live stream still waits for the media to come back."""
+    ingest = _condition(broadcast, ConditionType.INGEST_ACTIVE)
+    playable = _condition(broadcast, ConditionType.PLAYABLE)
+    if ingest is None or playable is None or ingest.reason in _STREAM_ENDED:
+        return False
+    return bool(ingest.met) or now < playable.transition_time + seconds(broadcast.spec.reconnect_window_s)
+
+
+def _eta(broadcast: Broadcast, now: datetime) -> timedelta | None:
+    """None: nobody can say, or it takes longer than it should."""
+    host = _condition(broadcast, ConditionType.HOST_PUBLISHING)
+    egress = _condition(broadcast, ConditionType.EGRESS_RUNNING)
+    ingest = _condition(broadcast, ConditionType.INGEST_ACTIVE)
+    if host is None or egress is None or ingest is None or not host.met or not _wanted(broadcast):
+        return None
+    if ingest.met is None and ingest.reason != "NOT_OBSERVED":
+        return None
+    if egress.met:
+        ready_at = egress.transition_time + _INGEST_TAKES
+    elif egress.reason in _EGRESS_ON_ITS_WAY:
+        ready_at = max(host.transition_time, egress.transition_time) + _EGRESS_TAKES + _INGEST_TAKES
+    else:
+        return None
+    return ready_at - now if ready_at > now else None
+
+
+def _wanted(broadcast: Broadcast) -> bool:
+    return broadcast.spec.delivery_policy is DeliveryPolicy.ON_PUBLISH or broadcast.on_air
+
+
+def _condition(broadcast: Broadcast, type_: ConditionType) -> Condition | None:
+    return next((each for each in broadcast.status.conditions if each.type is type_), None)

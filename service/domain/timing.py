@@ -1,0 +1,68 @@
+"""How long we wait for what."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """How long we wait for what. Seconds."""
+
+    start_deadline_s: float = 120.0
+    """For room and live stream, from the first attempt to create them (not from the wait for a budget)."""
+    host_wait_s: float = 1800.0
+    """How long one that was never live waits for a host, the first or one who left; then it ends with NO_HOST."""
+    host_return_s: float = 300.0
+    """A host who was live and left may come back this long; then the broadcast ends with HOST_LEFT."""
+    egress_start_s: float = 60.0
+    """From the start of an egress to ACTIVE. Room composite waits for its page without a limit of its own
+    (livekit/egress pkg/pipeline/controller.go), so this is the only one."""
+    ingest_start_s: float = 75.0
+    """From an ACTIVE egress to an active live stream."""
+    egress_stop_s: float = 45.0
+    """From StopEgress, or from an end of its own, to a terminal status: the encoder drains for at most 30 s."""
+    ghost_s: float = 15.0
+    """An active egress that is not in its room for so long is a ghost: its worker is gone, and nobody will say so
+    (livekit/egress#950)."""
+    ghost_stop_s: float = 15.0
+    """From the stop of a ghost, which it will not answer, to its being written off."""
+    file_stop_s: float = 900.0
+    """The same for a file egress that is ending: it puts its whole file into the storage before it is done."""
+    list_lag_s: float = 2.0
+    """A list may lag behind a create by this much."""
+    stream_grace_s: float = 30.0
+    """A create without an answer that no list shows after this time did not happen."""
+    egress_grace_s: float = 90.0
+    """The same for an egress: LiveKit tries a start for 10 + 20 + 40 s after the caller has left
+    (livekit/protocol rpc/egress_client.go)."""
+    update_grace_s: float = 20.0
+    """A destination that was added without an answer may still come, and a second one beside it would send twice.
+    LiveKit tries for 3 + 5 + 7 s (livekit/protocol rpc/typed_api.go)."""
+    lookup_s: float = 2.0
+    """Between two looks for something whose existence is not known, or whose absence is awaited."""
+    watch_s: float = 3.0
+    """Between two looks at an egress that is on its way."""
+    ingest_watch_s: float = 5.0
+    """Between two looks at a live stream whose media should come any moment."""
+    delete_retry_s: float = 10.0
+    """A delete that was confirmed but not seen is called again after this time."""
+    replan_s: float = 300.0
+    """A broadcast in its wanted state is looked at and planned again this often, whatever anybody noticed."""
+    starts_window_s: float = 600.0
+    starts_limit: int = 5
+    """Egress starts of one broadcast in a window: a loop of failing starts costs money."""
+    reconnect_s: float = 30.0
+    """A live stream that falls silent later than this after an egress connected was fed by it until then."""
+    ingest_lost_s: float = 10.0
+    """From a live stream that was active and is idle to the egress that should feed it being taken for dead."""
+    fallback_faults: int = 3
+    """So many egresses that failed within `starts_window_s` are reason enough for a fallback."""
+    fallback_outage_s: float = 120.0
+    """A provider that is away for longer is not waited for."""
+    fallback_return_s: float = 120.0
+    """The normal way must have been healthy for so long before viewers are sent back to it."""
+    hopeless_s: float = 600.0
+    """With no fallback left, nothing playable for so long is the end."""
+    upload_grace_s: float = 600.0
+    """An upload without an answer is looked for so long before it is tried again."""
+    recording_wait_s: float = 86_400.0
+    """How long a recording is waited for after the end."""

@@ -1,0 +1,157 @@
+"""The resources of one broadcast, sorted into the questions that are asked of them. Pure."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from service.domain.broadcast import (
+    AnyResource,
+    Broadcast,
+    Carrier,
+    DeliveryPolicy,
+    Egress,
+    LocalRecording,
+    Phase,
+    Room,
+    Stream,
+    StreamStatus,
+    Upload,
+    seconds,
+)
+from service.domain.timing import Timing
+
+
+class View:
+    """The resources of one broadcast, sorted into the questions that planning asks."""
+
+    def __init__(self, resources: Sequence[AnyResource]) -> None:
+        self.rooms = sorted((r for r in resources if isinstance(r, Room)), key=lambda r: r.ordinal)
+        self.streams = sorted((r for r in resources if isinstance(r, Stream)), key=lambda r: r.ordinal)
+        self.egresses = sorted((r for r in resources if isinstance(r, Egress)), key=lambda r: r.ordinal)
+        self.recordings = sorted((r for r in resources if isinstance(r, LocalRecording)), key=lambda r: r.ordinal)
+        self.uploads = sorted((r for r in resources if isinstance(r, Upload)), key=lambda r: r.ordinal)
+
+    @property
+    def room(self) -> Room | None:
+        return next((room for room in reversed(self.rooms) if room.phase is not Phase.GONE), None)
+
+    @property
+    def stream(self) -> Stream | None:
+        """The one in use: the first that is there, or else the latest attempt."""
+        living = [stream for stream in self.streams if stream.phase is not Phase.GONE]
+        return next((stream for stream in living if stream.phase is Phase.PRESENT), living[-1] if living else None)
+
+    def can_publish(self, egress: Egress) -> bool:
+        """Whether media of this egress may reach the live stream, now or when a late start lands."""
+        stream = self.stream
+        if egress.end_seen or stream is None:
+            return False
+        ours = egress.key_epoch >= 0 and egress.phase in (Phase.PRESENT, Phase.DELETING)
+        return ours or egress.key_epoch >= stream.key_epoch or self.may_be_connected(egress, stream)
+
+    def may_be_connected(self, egress: Egress, stream: Stream) -> bool:
+        """A new key keeps out who comes; who is connected already stays connected. One that was written off, and never
+        seen to end, may be, until the live stream was cut off or seen without media since.
+        """
+        if egress.phase is not Phase.GONE or egress.end_seen or not egress.external_id:
+            return False
+        since = egress.changed_at
+        if stream.key_reset_at is not None and egress.key_epoch < stream.key_epoch:
+            # It may have come back until its key died.
+            since = max(since, stream.key_reset_at)
+        silent = stream.silent_at is not None and stream.silent_at >= since
+        return egress.key_epoch >= 0 and egress.key_epoch >= stream.cut_epoch and not silent
+
+    @property
+    def egress(self) -> Egress | None:
+        """The one that delivers or is to deliver."""
+        return next(
+            (
+                egress
+                for egress in reversed(self.egresses)
+                if egress.phase in (Phase.INTENDED, Phase.UNKNOWN, Phase.PRESENT) and self.can_publish(egress)
+            ),
+            None,
+        )
+
+    @property
+    def recording(self) -> LocalRecording | None:
+        """The one that runs or is to run."""
+        alive = (Phase.INTENDED, Phase.UNKNOWN, Phase.PRESENT)
+        return next((each for each in reversed(self.recordings) if each.phase in alive), None)
+
+    @property
+    def running(self) -> list[AnyResource]:
+        """Everything that must be gone at the end. What was uploaded stays, as a recording."""
+        return [*self.rooms, *self.streams, *self.egresses, *self.recordings]
+
+    @property
+    def playable(self) -> bool:
+        """Moving pictures need all three: the live stream has media, the egress is connected now, somebody publishes.
+        The live stream alone stays active through its reconnect window while viewers see a slate.
+        """
+        room, stream, egress = self.room, self.stream, self.egress
+        host = room is not None and room.phase is Phase.PRESENT and bool(room.host_publishing)
+        sent = egress is not None and egress.delivering
+        taken = stream is not None and not stream.disabled and stream.status is StreamStatus.ACTIVE
+        return host and sent and taken
+
+
+def next_ordinal(resources: Sequence[AnyResource]) -> int:
+    return max((resource.ordinal for resource in resources), default=-1) + 1
+
+
+def host_deadline(broadcast: Broadcast, view: View, timing: Timing) -> datetime | None:
+    """When the wait for a host is over; None: one publishes, or none is waited for.
+
+    A room that is lost says nothing of a host who was live.
+    """
+    if broadcast.ready_time is None or not view.rooms:
+        return None
+    room = view.rooms[-1]
+    there, live = room.phase is Phase.PRESENT, broadcast.live_time is not None
+    if (there and room.host_publishing) or (live and not there):
+        return None
+    since = room.intended_at if room.unresolved else room.changed_at
+    if there and room.host_since is not None:
+        since = room.host_since
+    if live:
+        return since + seconds(timing.host_return_s)
+    return max(since, broadcast.ready_time) + seconds(timing.host_wait_s)
+
+
+def on_air(broadcast: Broadcast) -> bool:
+    return broadcast.spec.delivery_policy is not DeliveryPolicy.MANUAL or broadcast.on_air
+
+
+def wants_egress(broadcast: Broadcast, view: View) -> bool:
+    """Whether an egress should run: a host publishes, or one ran already and the host may come back to it."""
+    if not on_air(broadcast):
+        return False
+    room = view.room
+    if room is None or room.phase is not Phase.PRESENT:
+        return False
+    return bool(room.host_publishing) or view.egress is not None
+
+
+def output_changes(broadcast: Broadcast, egress: Egress) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Destinations to add to an egress, and to remove from it.
+
+    A name that was removed and given to another place before we could see either is removed first and added after it.
+    """
+    wanted = {each.name: broadcast.push_url(each) for each in broadcast.spec.carried_by(Carrier.EGRESS)}
+    has = egress.destinations
+    stays = {name for name in has if name in wanted and egress.pushes.get(name, wanted[name]) == wanted[name]}
+    return tuple(name for name in wanted if name not in has), tuple(name for name in has if name not in stays)
+
+
+def next_recording_look(since: datetime, observed_at: datetime | None, now: datetime | None = None) -> datetime:
+    """When to ask next for a recording that Mux is at work on: often at first, rarely later. With *now*: if it is not
+    answered now.
+    """
+    asked = observed_at or since
+    due = asked + _rarer(asked - since)
+    return due if now is None or due > now else now + _rarer(now - since)
+
+
+def _rarer(age: timedelta) -> timedelta:
+    return min(max(age / 4, seconds(5)), seconds(300))

@@ -1,0 +1,102 @@
+"""Looks at the two ends of the chain of every running broadcast: who publishes in the room, and what a player gets.
+
+One replica at a time. Nothing is decided by what it sees; it is what health tells. What cannot be looked at now is left
+as it was, and grows old.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import structlog
+
+from service.domain.broadcast import State
+from service.domain.errors import ProviderError, StoreUnavailable
+from service.providers.budget import Bucket, Rank
+
+if TYPE_CHECKING:
+    from service.domain.ports import Playlists, PlaylistSeen
+    from service.reconciler.asking import Providers
+    from service.store.leases import Leases
+    from service.store.probes import Probed, Probes
+
+log = structlog.get_logger(__name__)
+
+_AT_ONCE = 16
+
+
+class Prober:
+    def __init__(
+        self,
+        leases: Leases,
+        probes: Probes,
+        providers: Providers,
+        playlists: Playlists,
+        *,
+        playback_base_url: str,
+        every: timedelta,
+    ) -> None:
+        self._leases = leases
+        self._probes = probes
+        self._providers = providers
+        self._playlists = playlists
+        self._playback_base_url = playback_base_url
+        self._every = every
+
+    async def run(self) -> None:
+        while True:
+            try:
+                if await self._leases.take_duty("prober", self._every * 3):
+                    await self.probe()
+            except StoreUnavailable:
+                pass
+            except Exception:
+                # As the observer's: it must not take the replica down.
+                log.exception("prober_failed")
+            await asyncio.sleep(self._every.total_seconds())
+
+    async def probe(self) -> int:
+        """One round. Answers how many looks were answered."""
+        places = asyncio.Semaphore(_AT_ONCE)
+
+        async def one(probed: Probed) -> int:
+            async with places:
+                return await self._people(probed) + await self._playlist(probed)
+
+        return sum(await asyncio.gather(*(one(probed) for probed in await self._probes.running())))
+
+    async def _people(self, probed: Probed) -> int:
+        if not await self._providers.budget.spare(Bucket.LIVEKIT, Rank.SWEEP):
+            return 0
+        try:
+            people = await self._providers.rooms.people(probed.broadcast_id)
+        except ProviderError as error:
+            log.info("people_not_seen", broadcast_id=probed.broadcast_id, code=error.code)
+            return 0
+        await self._probes.saw_people(probed.broadcast_id, people)
+        return 1
+
+    async def _playlist(self, probed: Probed) -> int:
+        """Playback is no call of Mux's API, and counts against no limit of it."""
+        if not probed.public or not probed.playback_id or probed.state is State.READY:
+            return 0
+        try:
+            seen = await self._playlists.look(f"{self._playback_base_url}/{probed.playback_id}.m3u8")
+        except ProviderError as error:
+            log.info("playlist_not_seen", broadcast_id=probed.broadcast_id, code=error.code)
+            return 0
+        await self._probes.saw_playlist(probed.broadcast_id, seen, advanced=moved_on(probed.playlist, seen))
+        return 1
+
+
+def moved_on(before: PlaylistSeen | None, seen: PlaylistSeen) -> bool:
+    """Whether there are segments that were not there before. An older copy out of some cache has none."""
+    last, first = _end(seen), _end(before) if before is not None else None
+    return last is not None and first is not None and last > first
+
+
+def _end(playlist: PlaylistSeen) -> int | None:
+    """Number of the segment that comes next."""
+    return None if playlist.media_sequence is None else playlist.media_sequence + playlist.segments

@@ -1,0 +1,41 @@
+"""Whether the providers answer, as the observer sees it: one row each, read by every pass."""
+
+from service.store.database import Database
+from service.store.rows import OUTAGES, outages_of
+
+# Those that are to be looked at because of it: an outage may need a fallback, and its end may end one, or bring about
+# the upload of what was recorded of one that is over.
+_WAKE = """
+WITH woken AS (
+  UPDATE broadcast SET due_at = least(due_at, now())
+  WHERE target = 'LIVE' OR (target = 'ENDED' AND coalesce(lease_until, due_at) IS NOT NULL)
+  RETURNING 1)
+SELECT pg_notify('broadcast_due', '') FROM woken LIMIT 1
+"""
+# Since when it is so. Where nobody looked for a while, nobody knows what was between, and it begins anew.
+_REPORT = """
+INSERT INTO provider AS p (name, unreachable_since, answering_since, checked_at, code, message)
+VALUES ($1, CASE WHEN $2 THEN now() END, CASE WHEN NOT $2 THEN now() END, now(), $3, $4)
+ON CONFLICT (name) DO UPDATE SET code = $3, message = $4, checked_at = now(),
+  unreachable_since = CASE WHEN $2 THEN
+    coalesce(CASE WHEN p.checked_at > now() - interval '60 s' THEN p.unreachable_since END, now()) END,
+  answering_since = CASE WHEN NOT $2 THEN
+    coalesce(CASE WHEN p.checked_at > now() - interval '60 s' THEN p.answering_since END, now()) END
+"""
+
+
+class Outages:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def report(self, provider: str, failure: tuple[str, str] | None) -> None:
+        """What a look at *provider* has found: code and message of its failure, or None where it answered. Two failures
+        in a row are an outage, of which, and of whose end, every running broadcast is told.
+        """
+        code, message = failure or ("", "")
+        async with self._database.transaction() as connection:
+            before = await connection.fetchrow(f"SELECT {OUTAGES}")
+            await connection.execute(_REPORT, provider, failure is not None, code, message)
+            after = await connection.fetchrow(f"SELECT {OUTAGES}")
+            if before is not None and after is not None and outages_of(before).keys() != outages_of(after).keys():
+                await connection.execute(_WAKE)

@@ -1,0 +1,241 @@
+"""What health and explanation are made of: all that is stored of one broadcast or of many, read at one moment; and what
+the prober and the hosts' browsers add to it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from service.domain.broadcast import AnyResource, FallbackMode, PlaybackPolicy, State
+from service.domain.errors import BroadcastNotFound, StateForbids
+from service.domain.facts import Facts, HostStats, Probe, ReportedStats, Told
+from service.domain.lifecycle import Event
+from service.domain.ports import PlaylistSeen, RoomPeople
+from service.domain.surroundings import Surroundings
+from service.store.database import Database
+from service.store.rows import BROADCAST_COLUMNS, OUTAGES, RESOURCE_COLUMNS, Row, Rows, around_of
+
+if TYPE_CHECKING:
+    from service.store.database import Connection
+
+STORY = 200
+"""So many events of the story are looked at."""
+
+# Without the queue nothing says whether a replica works on it; without secrets nothing needs to be opened.
+_BROADCASTS = f"""
+SELECT {BROADCAST_COLUMNS}, coalesce(lease_until, due_at) AS claimable_at, now() AS read_at,
+  people, people_at, playlist, playlist_at,
+  (SELECT jsonb_object_agg(identity, jsonb_build_object('stats', stats, 'time', report_time)) FROM host_stats h
+   WHERE h.broadcast_id = broadcast.id AND report_time > now() - interval '5 min') AS reported,
+  (SELECT count(*) FROM viewer v WHERE v.broadcast_id = broadcast.id AND expire_time > now()) AS viewers
+FROM broadcast LEFT JOIN probe ON probe.broadcast_id = broadcast.id
+WHERE """  # noqa: S608 - a constant
+_RESOURCES = f"""
+SELECT broadcast_id, {RESOURCE_COLUMNS.removesuffix(", secret")}, NULL::bytea AS secret FROM resource
+WHERE broadcast_id = ANY($1) ORDER BY kind, ordinal
+"""  # noqa: S608 - a constant
+_PROVIDERS = f"""
+SELECT {OUTAGES}, (SELECT jsonb_object_agg(name, checked_at) FROM provider) AS looked_at
+"""  # noqa: S608 - a constant
+_STORY = """
+SELECT time, reason, message, actor FROM (
+  SELECT revision, time, reason, message, actor FROM event WHERE broadcast_id = $1 ORDER BY revision DESC LIMIT $2
+) AS newest ORDER BY revision
+"""
+_RUNNING = """
+SELECT id, state, status ->> 'playback_id' AS playback_id, spec ->> 'playback_policy' AS playback_policy,
+  playlist, playlist_at
+FROM broadcast LEFT JOIN probe ON probe.broadcast_id = broadcast.id
+WHERE target = 'LIVE' AND state IN ('READY', 'LIVE', 'INTERRUPTED')
+"""
+# A probe that comes late must not bring back what is over, nor fail because it was deleted meanwhile.
+_SAW_PEOPLE = """
+INSERT INTO probe (broadcast_id, people, people_at) SELECT id, $2, now() FROM broadcast WHERE id = $1
+ON CONFLICT (broadcast_id) DO UPDATE SET people = excluded.people, people_at = excluded.people_at
+"""
+_SAW_PLAYLIST = """
+INSERT INTO probe (broadcast_id, playlist, playlist_at) SELECT id, $2, now() FROM broadcast WHERE id = $1
+ON CONFLICT (broadcast_id) DO UPDATE SET playlist_at = excluded.playlist_at, playlist = excluded.playlist
+  || jsonb_build_object('advanced_at', CASE WHEN $3 THEN to_jsonb(now()) ELSE probe.playlist -> 'advanced_at' END)
+"""
+_REPORT = """
+INSERT INTO host_stats (broadcast_id, identity, stats) SELECT id, $2, $3 FROM broadcast
+WHERE id = $1 AND target = 'LIVE' AND NOT deleted
+ON CONFLICT (broadcast_id, identity) DO UPDATE SET stats = excluded.stats, report_time = now()
+RETURNING true
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probed:
+    """A broadcast to be looked at, and how its playlist was when it was looked at last."""
+
+    broadcast_id: str
+    state: State
+    playback_id: str
+    public: bool
+    """Whether anybody may play it, we too."""
+    playlist: PlaylistSeen | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Read:
+    """Broadcasts read at one moment."""
+
+    facts: tuple[Facts, ...]
+    """Deleted ones too."""
+    revision: int
+    """Of the change log at that moment."""
+    time: datetime
+
+
+class Probes:
+    def __init__(self, database: Database, rows: Rows, *, storage: bool = False) -> None:
+        """*storage*: whether there is one for local recordings."""
+        self._database = database
+        self._rows = rows
+        self._storage = storage
+
+    async def facts(self, broadcast_id: str) -> Facts:
+        """All of one, with its story. Raises BroadcastNotFound, StoreUnavailable."""
+        async with (
+            self._database.connection() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            found = await self._read(connection, "id = $1 AND NOT deleted", broadcast_id)
+            if not found:
+                raise BroadcastNotFound(broadcast_id)
+            story = await connection.fetch(_STORY, broadcast_id, STORY)
+        told = tuple(
+            Told(event=Event(reason=row["reason"], message=row["message"]), time=row["time"], actor=row["actor"])
+            for row in story
+        )
+        return replace(found[0], story=told)
+
+    async def head(self) -> int:
+        """The newest revision of the change log."""
+        async with self._database.connection() as connection:
+            return await connection.fetchval("SELECT revision FROM head")
+
+    async def read(self, broadcast_ids: Sequence[str], *, after: int | None = None, running: bool = False) -> Read:
+        """These, without their stories; those that changed *after* a revision; and all that are wanted live, if asked
+        for. Raises StoreUnavailable.
+        """
+        async with (
+            self._database.connection() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            head = await connection.fetchrow("SELECT revision, now() AS read_at FROM head")
+            assert head is not None  # noqa: S101 - for the type checker: the migration made the row
+            revision: int = head["revision"]
+            wanted = set(broadcast_ids)
+            if after is not None and revision > after:
+                changed = await connection.fetch("SELECT DISTINCT broadcast_id FROM event WHERE revision > $1", after)
+                wanted |= {row["broadcast_id"] for row in changed}
+            if running:
+                live = await connection.fetch("SELECT id FROM broadcast WHERE target = 'LIVE'")
+                wanted |= {row["id"] for row in live}
+            found = await self._read(connection, "id = ANY($1)", sorted(wanted)) if wanted else []
+        return Read(facts=tuple(found), revision=revision, time=head["read_at"])
+
+    async def running(self) -> list[Probed]:
+        """What is to be probed."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(_RUNNING)
+        return [
+            Probed(
+                broadcast_id=row["id"],
+                state=State(row["state"]),
+                playback_id=row["playback_id"] or "",
+                public=row["playback_policy"] != PlaybackPolicy.SIGNED,
+                playlist=None if row["playlist"] is None else msgspec.convert(row["playlist"], PlaylistSeen),
+            )
+            for row in rows
+        ]
+
+    async def saw_people(self, broadcast_id: str, people: RoomPeople) -> None:
+        async with self._database.connection() as connection:
+            await connection.execute(_SAW_PEOPLE, broadcast_id, msgspec.to_builtins(people))
+
+    async def saw_playlist(self, broadcast_id: str, playlist: PlaylistSeen, *, advanced: bool) -> None:
+        """*advanced*: it moved on since the look before."""
+        async with self._database.connection() as connection:
+            await connection.execute(_SAW_PLAYLIST, broadcast_id, msgspec.to_builtins(playlist), advanced)
+
+    async def report(self, broadcast_id: str, identity: str, stats: HostStats) -> None:
+        """Of a broadcast that is wanted live. Raises BroadcastNotFound, StateForbids, StoreUnavailable."""
+        async with self._database.connection() as connection:
+            if await connection.fetchval(_REPORT, broadcast_id, identity, msgspec.to_builtins(stats)):
+                return
+            row = await connection.fetchrow(
+                "SELECT state, target FROM broadcast WHERE id = $1 AND NOT deleted", broadcast_id
+            )
+        if row is None:
+            raise BroadcastNotFound(broadcast_id)
+        why = "it was not started" if row["target"] == "CREATED" else "it was stopped"
+        raise StateForbids(
+            f"ReportHostStats of {broadcast_id!r} is not possible: {why}",
+            broadcast_id=broadcast_id,
+            state=row["state"],
+            method="ReportHostStats",
+        )
+
+    async def forget(self) -> None:
+        """What nobody asks for any more."""
+        async with self._database.connection() as connection:
+            await connection.execute("DELETE FROM host_stats WHERE report_time < now() - interval '1 day'")
+            await connection.execute(
+                "DELETE FROM probe USING broadcast WHERE id = broadcast_id AND state IN ('ENDED', 'FAILED') "
+                "AND end_time < now() - interval '1 day'"
+            )
+
+    async def _read(self, connection: Connection, where: str, value: object) -> list[Facts]:
+        """Three reads, however many broadcasts."""
+        rows = await connection.fetch(_BROADCASTS + where, value)
+        if not rows:
+            return []
+        held = await connection.fetch(_RESOURCES, [row["id"] for row in rows])
+        providers = await connection.fetchrow(_PROVIDERS)
+        assert providers is not None  # noqa: S101 - for the type checker: it selects from nothing
+        around = around_of(providers, storage=self._storage)
+        looked_at = msgspec.convert(providers["looked_at"] or {}, dict[str, datetime])
+        resources: defaultdict[str, list[AnyResource]] = defaultdict(list)
+        for row in held:
+            resources[row["broadcast_id"]].append(self._rows.resource(row["broadcast_id"], row))
+        return [self._facts(row, tuple(resources[row["id"]]), around, looked_at) for row in rows]
+
+    def _facts(
+        self, row: Row, resources: tuple[AnyResource, ...], around: Surroundings, looked_at: dict[str, datetime]
+    ) -> Facts:
+        broadcast = self._rows.broadcast(row)
+        due: datetime | None = row["claimable_at"]
+        in_the_room = FallbackMode.DIRECT_WEBRTC in broadcast.fallback.modes
+        return Facts(
+            broadcast=broadcast,
+            resources=resources,
+            now=row["read_at"],
+            around=around,
+            looked_at=looked_at,
+            probe=_probe(row),
+            stats=msgspec.convert(row["reported"] or {}, dict[str, ReportedStats]),
+            viewers=row["viewers"] if in_the_room else None,
+            claimable_since=due if due is not None and due <= row["read_at"] else None,
+        )
+
+
+def _probe(row: Row) -> Probe:
+    people, playlist = row["people"], row["playlist"]
+    advanced = None if playlist is None else playlist.get("advanced_at")
+    return Probe(
+        people=None if people is None else msgspec.convert(people, RoomPeople),
+        people_at=row["people_at"],
+        playlist=None if playlist is None else msgspec.convert(playlist, PlaylistSeen),
+        playlist_at=row["playlist_at"],
+        advanced_at=None if advanced is None else msgspec.convert(advanced, datetime),
+    )
