@@ -19,13 +19,15 @@ from service.sandbox.clock import ScaledClock
 from service.sandbox.livekit import LiveKitSimulator, LiveKitSimulatorSettings
 from service.sandbox.mux import MuxSimulator, MuxSimulatorSettings
 from service.sandbox.postgres import EmbeddedPostgres
+from service.sandbox.s3 import S3Simulator, S3SimulatorSettings
 from service.store.migrate import migrate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 LIVEKIT_KEY = "sandbox"
-LIVEKIT_PORT, MUX_PORT = 7880, 8090
+BUCKET = "recordings"
+LIVEKIT_PORT, MUX_PORT, S3_PORT = 7880, 8090, 9000
 
 
 def environment_of(
@@ -36,6 +38,8 @@ def environment_of(
     mux_url: str,
     mux_secret: str,
     webhook_secret: str,
+    storage_url: str,
+    storage_secret: str,
 ) -> dict[str, str]:
     """What points the service at a sandbox: its addresses and secrets, and waits that suit providers in a hurry."""
     return {
@@ -48,6 +52,7 @@ def environment_of(
         "MUX_TOKEN_SECRET": mux_secret,
         "MUX_WEBHOOK_SECRETS": webhook_secret,
         "PLAYBACK_BASE_URL": f"{mux_url}/playback",
+        **storage_environment(storage_url, storage_secret),
         "BROADCAST_SECRET_KEYS": base64.b64encode(secrets.token_bytes(32)).decode(),
         "BROADCAST_ENVIRONMENT": "sandbox",
         "BROADCAST_OBSERVE_S": "2",
@@ -57,6 +62,16 @@ def environment_of(
         "BROADCAST_TIMING_LIST_LAG_S": "0.5",
         "BROADCAST_TIMING_LOOKUP_S": "0.5",
         "BROADCAST_TIMING_WATCH_S": "0.5",
+    }
+
+
+def storage_environment(url: str, secret_key: str) -> dict[str, str]:
+    return {
+        "BROADCAST_S3_ENDPOINT": url,
+        "BROADCAST_S3_BUCKET": BUCKET,
+        "BROADCAST_S3_ACCESS_KEY": "sandbox",
+        "BROADCAST_S3_SECRET_KEY": secret_key,
+        "BROADCAST_S3_FORCE_PATH_STYLE": "true",
     }
 
 
@@ -94,7 +109,7 @@ async def run_sandbox(*, time_scale: float, with_service: bool) -> int:
 
 
 async def _foundations(running: contextlib.AsyncExitStack, time_scale: float) -> dict[str, str]:
-    """Postgres and both simulators. Raises OSError where a port is taken or Postgres does not start."""
+    """Postgres and the simulators. Raises OSError where a port is taken or Postgres does not start."""
     database_url = os.environ.get("DATABASE_URL", "")
     if not database_url:
         postgres = EmbeddedPostgres()
@@ -109,8 +124,20 @@ async def _foundations(running: contextlib.AsyncExitStack, time_scale: float) ->
         mux_url=f"http://127.0.0.1:{MUX_PORT}",
         mux_secret=secrets.token_hex(24),
         webhook_secret=secrets.token_hex(16),
+        storage_url=f"http://127.0.0.1:{S3_PORT}",
+        storage_secret=secrets.token_hex(20),
     )
     clock = ScaledClock(time_scale)
+    storage = S3Simulator(
+        S3SimulatorSettings(
+            bucket=BUCKET,
+            access_key=environment["BROADCAST_S3_ACCESS_KEY"],
+            secret_key=environment["BROADCAST_S3_SECRET_KEY"],
+        ),
+        clock=clock,
+    )
+    await storage.start(port=S3_PORT)
+    running.push_async_callback(storage.stop)
     mux = MuxSimulator(
         MuxSimulatorSettings(
             token_id=environment["MUX_TOKEN_ID"],
@@ -181,6 +208,7 @@ The sandbox is up ({took:.1f} s).
   HTTP        127.0.0.1:{os.environ.get("HTTP_PORT", "8080")}    /webhooks/livekit /webhooks/mux /livez /readyz
   LiveKit     {environment["LIVEKIT_URL"]}   simulated: /_state /_effects /_faults /_control/join ...
   Mux         {environment["MUX_BASE_URL"]}   simulated: /_state /_effects /_faults /playback/<id>.m3u8
+  Storage     {environment["BROADCAST_S3_ENDPOINT"]}   simulated S3: /_state /_effects /_faults
   Postgres    {environment["DATABASE_URL"]}
   The providers' time runs {time_scale:g} times as fast as yours (ARGS="--time-scale 1" for real waits).
 

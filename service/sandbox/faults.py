@@ -16,6 +16,8 @@ Kind = Literal[
     "reset",  # no effect, the connection is cut
     "lost_reply",  # the effect happens, then the connection is cut without an answer
     "late_effect",  # the connection is cut now (delay_s later the effect happens)
+    # of a whole provider
+    "outage",  # detail {"how": "error" | "hang" | "reset" | "refuse"}, for delay_s (provider's time; 0 = until cleared)
     # of a webhook (operation = the event's name, or "*")
     "webhook_drop",
     "webhook_duplicate",
@@ -24,11 +26,18 @@ Kind = Literal[
     # of the world
     "rtmp_refuse",  # the ingest or destination refuses the publisher
     "rtmp_drop",  # an established push is cut delay_s after it connected (provider's time)
+    "rtmp_hang",  # the connection is never made, and nobody gives up
     "rtmp_no_media",  # connected, but never any media: never active
+    "rtmp_wedge",  # connected, and no more media delay_s later; FAILED after 30 s, detail {"monitor": false}: never
     "egress_fail",  # the egress ends FAILED delay_s after ACTIVE
+    "egress_abort",  # the egress ends ABORTED instead of becoming ACTIVE
+    "egress_complete",  # the egress ends COMPLETE delay_s after ACTIVE; message: "Source closed", "CPU exhausted", ...
+    "egress_limit",  # the egress ends LIMIT_REACHED delay_s after ACTIVE
     "egress_stuck",  # the egress stays STARTING
     "egress_ghost",  # the worker dies: the record stays ACTIVE, the participant is gone, stop answers 408
     "worker_loss",  # StartEgress answers 503 "no response from servers", no effect
+    "hls_stall",  # a playlist is what it was (operation `playback`, as often as `times` says)
+    "upload_fail",  # Mux cannot make an asset of the file (operation `upload`)
 ]
 
 

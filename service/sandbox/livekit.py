@@ -17,6 +17,7 @@ from service.sandbox.livekit_rooms import Rooms
 from service.sandbox.livekit_twirp import TwirpEndpoint
 from service.sandbox.livekit_webhooks import LiveKitWebhooks
 from service.sandbox.livekit_world import Background, LiveKitSimulatorSettings, World, new_id
+from service.sandbox.outage import Door
 
 __all__ = ["LiveKitSimulator", "LiveKitSimulatorSettings"]
 
@@ -28,7 +29,7 @@ class LiveKitSimulator:
         self.clock = clock or ScaledClock()
         self.faults = FaultTable()
         self.effects = EffectLog("livekit")
-        self.base_url = ""
+        self.door = Door(self.clock)
         self.webhooks = LiveKitWebhooks(
             url=settings.webhook_url,
             api_key=settings.api_key,
@@ -46,27 +47,24 @@ class LiveKitSimulator:
             background=Background(),
             workers=settings.workers,
         )
-        self._runner: web.AppRunner | None = None
         self._session: aiohttp.ClientSession | None = None
         self._egress: EgressService | None = None
+
+    @property
+    def base_url(self) -> str:
+        """Empty before `start`."""
+        return self.door.url
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
         """Returns the base url; port 0 takes a free one."""
         self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
         await self.webhooks.sender.start()
-        app = self._app(self._session)
-        # Requests that hang on purpose must not hold up the end.
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, host, port).start()
-        self.base_url = f"http://{host}:{self._runner.addresses[0][1]}"
-        return self.base_url
+        return await self.door.open(self._app(self._session), host, port)
 
     async def stop(self) -> None:
         """All that is under way is cut off, without a last webhook."""
         await self._world.background.close()
-        if self._runner is not None:
-            await self._runner.cleanup()
+        await self.door.close()
         await self._world.background.close()
         await self.webhooks.sender.close()
         if self._session is not None:
@@ -78,6 +76,9 @@ class LiveKitSimulator:
         self._take_faults()
 
     def _take_faults(self) -> None:
+        """Raises ValueError."""
+        while (outage := self.faults.take("api", "", "outage")) is not None:
+            self.door.take(outage)
         if self._egress is not None:
             self._egress.take_faults()
 
@@ -85,8 +86,8 @@ class LiveKitSimulator:
         rooms = Rooms(self._world)
         self._egress = egress = EgressService(self._world, rooms, session)
         twirp = TwirpEndpoint(self._world, {**RoomService(self._world, rooms, egress).methods(), **egress.methods()})
-        app = web.Application(client_max_size=_MAX_BODY_BYTES)
-        app.add_routes(Control(self._world, rooms, egress, self._take_faults).routes())
+        app = web.Application(client_max_size=_MAX_BODY_BYTES, middlewares=[self.door.guard("/twirp/")])
+        app.add_routes(Control(self._world, rooms, egress, changed=self._take_faults, cleared=self.door.clear).routes())
         app.router.add_get("/", _health)
         app.router.add_route("*", "/twirp/{route:.*}", twirp.handle)
         return app

@@ -44,12 +44,21 @@ class _Joining:
 
 
 class Control:
-    def __init__(self, world: World, rooms: Rooms, egress: EgressService, changed: Callable[[], None]) -> None:
-        """*changed* is called after a fault was added."""
+    def __init__(
+        self,
+        world: World,
+        rooms: Rooms,
+        egress: EgressService,
+        *,
+        changed: Callable[[], None],
+        cleared: Callable[[], None],
+    ) -> None:
+        """*changed* is called after a fault was added and may raise ValueError; *cleared* after all were removed."""
         self._world = world
         self._rooms = rooms
         self._egress = egress
         self._changed = changed
+        self._cleared = cleared
         self._verifier = api.TokenVerifier(world.settings.api_key, world.settings.api_secret)
 
     def routes(self) -> list[web.RouteDef]:
@@ -110,14 +119,14 @@ class Control:
 
     def _join(self, body: Body) -> Any:
         joining = self._by_token(body) if "token" in body else self._by_name(body)
-        sources = _sources(body, "publish", [])
+        sources, simulcast = _sources(body, "publish", []), _typed(body, "simulcast", bool, True)
         room = self._rooms.living.get(joining.wanted.name)
         if room is None and not self._world.settings.auto_create:
             raise ControlError("room: requested room does not exist", 404)
         if room is None:
             room, _ = self._rooms.create(joining.wanted, auto=True)
         person = self._rooms.join(room, joining.person)
-        self._rooms.publish(room, person, sources)
+        self._rooms.publish(room, person, sources, simulcast=simulcast)
         return {"room": room.name, "room_sid": room.base.sid, "identity": person.identity, "sid": person.sid}
 
     def _by_token(self, body: Body) -> _Joining:
@@ -157,7 +166,8 @@ class Control:
 
     def _publish(self, body: Body) -> Any:
         room, person = self._person(body)
-        self._rooms.publish(room, person, _sources(body, "sources"))
+        simulcast = _typed(body, "simulcast", bool, True)
+        self._rooms.publish(room, person, _sources(body, "sources"), simulcast=simulcast)
         return _shown(person)
 
     def _unpublish(self, body: Body) -> Any:
@@ -201,6 +211,7 @@ class Control:
             "cpu_exhausted": lambda egress: egress.stop("CPU exhausted"),
             "limit_reached": Egress.limit_reached,
             "failed": lambda egress: egress.fail("Internal error", 500),
+            "aborted": lambda egress: egress.abort("Start signal not received"),
             "ghost": Egress.become_ghost,
         }
         end = ends.get(_text(body, "end"))
@@ -212,13 +223,14 @@ class Control:
     def _add_faults(self, body: Any) -> Any:
         try:
             self._world.faults.add_json(body)
+            self._changed()
         except (ValueError, TypeError) as error:
             raise ControlError(str(error)) from None
-        self._changed()
         return self._faults()
 
     def _clear_faults(self) -> Any:
         self._world.faults.clear()
+        self._cleared()
         return self._faults()
 
     def _faults(self) -> Any:

@@ -6,16 +6,18 @@ Sources: livekit/egress pkg/pipeline/controller.go, livekit/protocol livekit/liv
 import asyncio
 import random
 import time
-from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 import aiohttp
 from livekit.protocol import egress as proto
 from livekit.protocol import models
 
+from service.sandbox.faults import Fault, Kind
+from service.sandbox.livekit_file import FileOutput
 from service.sandbox.livekit_rooms import Room, Rooms
-from service.sandbox.livekit_rtmp import Push, PushEvents, StreamUrl
+from service.sandbox.livekit_rtmp import Push, PushEvents, Stream, StreamUrl
 from service.sandbox.livekit_world import World, later_than, new_id
 
 STARTING = proto.EgressStatus.EGRESS_STARTING
@@ -24,19 +26,6 @@ ENDING = proto.EgressStatus.EGRESS_ENDING
 
 _RETRY_UPDATE_EVERY_S = 60.0
 """Provider's time (pkg/pipeline/controller.go, streamRetryUpdateInterval)."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Stream:
-    url: StreamUrl
-    info: proto.StreamInfo
-    push: Push | None = None
-    task: asyncio.Task[None] | None = None
-    retry_told: bool = False
-
-    @property
-    def connecting(self) -> bool:
-        return self.info.status == proto.StreamInfo.ACTIVE and self.info.started_at == 0
 
 
 class Egress:
@@ -49,6 +38,7 @@ class Egress:
         room: Room,
         request: proto.RoomCompositeEgressRequest,
         urls: Sequence[StreamUrl],
+        file: FileOutput | None = None,
     ) -> None:
         """*request*: redacted."""
         self._world = world
@@ -62,6 +52,7 @@ class Egress:
         self.results: list[Stream] = []
         self.outputs: dict[str, Stream] = {}
         """The living ones, by expanded url."""
+        self._file = file
         now = time.time_ns()
         sdk_source = request.audio_only and not request.layout and not request.custom_base_url
         self._base = proto.EgressInfo(
@@ -106,7 +97,11 @@ class Egress:
         results = [stream.info for stream in self.results]
         random.shuffle(results)
         info.stream_results.extend(results)
-        info.stream.info.extend(results)
+        if self._file is not None:
+            info.file_results.append(self._file.info)
+            info.file.CopyFrom(self._file.info)
+        else:
+            info.stream.info.extend(results)
         return info
 
     def listed(self) -> proto.EgressInfo:
@@ -115,14 +110,17 @@ class Egress:
         shown.CopyFrom(self._stored)
         results = list(shown.stream_results)
         random.shuffle(results)
-        del shown.stream_results[:], shown.stream.info[:]
+        del shown.stream_results[:]
         shown.stream_results.extend(results)
-        shown.stream.info.extend(results)
+        if shown.HasField("stream"):
+            del shown.stream.info[:]
+            shown.stream.info.extend(results)
         return shown
 
     def start(self) -> None:
         request = self._base.room_composite
-        self._log("egress.started", urls=[stream.info.url for stream in self.results], layout=request.layout)
+        file = {"file": self._file.key} if self._file is not None else {}
+        self._log("egress.started", urls=[stream.info.url for stream in self.results], layout=request.layout, **file)
         self._world.webhooks.egress("egress_started", self.info())
         self._spawn(self._start())
 
@@ -137,6 +135,7 @@ class Egress:
             self._end(proto.EgressStatus.EGRESS_ABORTED, error=text, code=412)
             return
         self._base.status = ENDING
+        self._end_file()
         self._updated()
         self._spawn(self._finish(proto.EgressStatus.EGRESS_COMPLETE))
 
@@ -151,6 +150,7 @@ class Egress:
         """No update in between: LIMIT_REACHED is final, and told when the stream has ended."""
         if self.status == ACTIVE and not self.ghost:
             self._base.details = "End reason: Session limit reached"
+            self._end_file()
             self._spawn(self._finish(proto.EgressStatus.EGRESS_LIMIT_REACHED, "Session limit reached", 413))
 
     def become_ghost(self) -> None:
@@ -181,7 +181,7 @@ class Egress:
             return False
         if len(self.outputs) == 1:
             # It goes on pushing until the egress has ended.
-            _finish_info(stream.info, proto.StreamInfo.FINISHED)
+            stream.finish(proto.StreamInfo.FINISHED)
             self.stop("All streams stopped")
             return True
         self._close(stream, proto.StreamInfo.FINISHED)
@@ -193,20 +193,28 @@ class Egress:
         if not any(stream.connecting for stream in self.outputs.values()) and not self.ended:
             self._updated()
 
+    def abort(self, error: str) -> None:
+        if self.status == STARTING and not self.ghost:
+            self._base.details = "End reason: Failure"
+            self._end(proto.EgressStatus.EGRESS_ABORTED, error=error, code=412)
+
     def take_faults(self) -> None:
         """Faults that a running egress meets, whether they were asked for before or after it started."""
         if self.status != ACTIVE or self.ghost:
             return
         faults = self._world.faults
-        if fault := faults.take("egress", self.target, "egress_fail"):
-            self._spawn(self._fail_after(fault.delay_s, fault.message or "Internal error", fault.status))
-        if fault := faults.take("egress", self.target, "egress_ghost"):
-            self._spawn(self._ghost_after(fault.delay_s))
+        ends: dict[Kind, Callable[[Fault], None]] = {
+            "egress_fail": lambda fault: self.fail(fault.message or "Internal error", fault.status),
+            "egress_complete": lambda fault: self.stop(fault.message or "Source closed"),
+            "egress_limit": lambda _: self.limit_reached(),
+            "egress_ghost": lambda _: self.become_ghost(),
+        }
+        for kind, end in ends.items():
+            if fault := faults.take("egress", self.target, kind):
+                self._spawn(self._after(fault.delay_s, partial(end, fault)))
         for stream in self.outputs.values():
-            if stream.push is None or not stream.push.connected:
-                continue
-            if fault := faults.take("publish", stream.push.target, "rtmp_drop"):
-                self._spawn(stream.push.drop_after(fault.delay_s))
+            if stream.push is not None and stream.push.connected:
+                stream.push.take_faults()
 
     async def _start(self) -> None:
         """Chrome opens the page and joins, then waits for a track without any limit (template-default/Room.tsx)."""
@@ -215,16 +223,22 @@ class Egress:
             return
         await clock.sleep(half)
         self._join()
+        if fault := self._world.faults.take("egress", self.target, "egress_abort"):
+            await clock.sleep(fault.delay_s)
+            self.abort(fault.message or "Session limit reached before start signal")
+            return
         await clock.sleep(half)
         await self.room.media.wait()
         self._base.status = ACTIVE
+        if self._file is not None:
+            self._file.begin(clock.now())
         self._log("egress.active")
         self._updated()
         for stream in list(self.outputs.values()):
             self._push(stream)
         self.take_faults()
         if (limit := self._world.settings.session_limit_s) is not None:
-            self._spawn(self._limit_after(limit))
+            self._spawn(self._after(limit, self.limit_reached))
 
     async def _finish(self, status: proto.EgressStatus, error: str = "", code: int = 0) -> None:
         await self._world.clock.sleep(self._world.settings.egress_stop_s)
@@ -233,19 +247,21 @@ class Egress:
             push.cancel()
         if pushes:
             await asyncio.wait(pushes, timeout=1.0)
+        if self._file is not None:
+            if trouble := await self._file.upload(self._session):
+                self._log("egress.upload_failed", file=self._file.key)
+                status, error, code = proto.EgressStatus.EGRESS_FAILED, trouble, 500
+            else:
+                self._log("egress.uploaded", file=self._file.key, bytes=self._file.info.size)
         self._end(status, error=error, code=code)
 
-    async def _fail_after(self, delay_s: float, error: str, code: int) -> None:
-        await self._world.clock.sleep(delay_s)
-        self.fail(error, code)
+    def _end_file(self) -> None:
+        if self._file is not None:
+            self._file.end(self._world.clock.now())
 
-    async def _ghost_after(self, delay_s: float) -> None:
+    async def _after(self, delay_s: float, act: Callable[[], None]) -> None:
         await self._world.clock.sleep(delay_s)
-        self.become_ghost()
-
-    async def _limit_after(self, limit_s: float) -> None:
-        await self._world.clock.sleep(limit_s)
-        self.limit_reached()
+        act()
 
     def _end(self, status: proto.EgressStatus, *, error: str, code: int) -> None:
         if self.ended:
@@ -312,7 +328,7 @@ class Egress:
     def _close(self, stream: Stream, status: proto.StreamInfo.Status) -> None:
         if self.outputs.get(stream.url.expanded) is stream:
             del self.outputs[stream.url.expanded]
-        _finish_info(stream.info, status)
+        stream.finish(status)
         if stream.task is not None and stream.task is not asyncio.current_task():
             stream.task.cancel()
 
@@ -363,15 +379,3 @@ class Egress:
 
     def _log(self, kind: str, **detail: Any) -> None:
         self._world.effects.append(kind, self.id, room=self.room_name, **detail)
-
-
-def _finish_info(info: proto.StreamInfo, status: proto.StreamInfo.Status) -> None:
-    """A stream that never started is said to have started when it ended (pkg/config/output_stream.go)."""
-    if info.ended_at:
-        return
-    info.status = status
-    info.ended_at = time.time_ns()
-    if info.started_at == 0:
-        info.started_at = info.ended_at
-    else:
-        info.duration = info.ended_at - info.started_at

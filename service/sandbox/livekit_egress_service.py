@@ -9,6 +9,7 @@ from livekit.protocol import egress as proto
 from livekit.protocol import models
 
 from service.sandbox.livekit_egress import ACTIVE, ENDING, STARTING, Egress
+from service.sandbox.livekit_file import FileOutput, redact
 from service.sandbox.livekit_rooms import Room, Rooms
 from service.sandbox.livekit_rtmp import StreamUrl, expand, invalid_url, parse_stream_url, redact_request_url
 from service.sandbox.livekit_twirp import PSRPC_PREFIX, Method, TwirpError, no_response_from_servers, psrpc_error
@@ -63,8 +64,10 @@ class EgressService:
             raise psrpc_error("not_found", "requested room does not exist")
         if 0 <= self._world.workers <= sum(not record.ended and not record.ghost for record in self.records.values()):
             raise await no_response_from_servers(self._world)
-        urls = _validated(request)
-        record = Egress(self._world, self._rooms, self._session, room=room, request=_redacted(request), urls=urls)
+        urls, file = _validated(request)
+        record = Egress(
+            self._world, self._rooms, self._session, room=room, request=_redacted(request), urls=urls, file=file
+        )
         self.records[record.id] = record
         record.start()
         return record.info()
@@ -189,7 +192,7 @@ def _invalid(field: str) -> TwirpError:
     return psrpc_error("invalid_argument", f"request has missing or invalid field: {field}")
 
 
-def _validated(request: proto.RoomCompositeEgressRequest) -> list[StreamUrl]:
+def _validated(request: proto.RoomCompositeEgressRequest) -> tuple[list[StreamUrl], FileOutput | None]:
     """In the worker's order: source, encoding, outputs (livekit/egress pkg/config)."""
     if request.audio_only and request.video_only:
         raise _invalid("audio_only and video_only")
@@ -197,11 +200,20 @@ def _validated(request: proto.RoomCompositeEgressRequest) -> list[StreamUrl]:
         _check_encoding(request.advanced)
     if len(request.stream_outputs) > 1:
         raise _invalid("multiple stream outputs")
+    if len(request.file_outputs) > 1:
+        raise _invalid("multiple file outputs")
+    file = FileOutput(request.file_outputs[0]) if request.file_outputs else None
     output = _stream_output(request)
-    if output is None:
-        if request.file_outputs or request.segment_outputs or request.image_outputs or request.WhichOneof("output"):
-            raise TwirpError("unimplemented", "only stream outputs are simulated")
-        raise _invalid("output")
+    if output is not None:
+        return _urls(output), file
+    if file is not None:
+        return [], file
+    if request.segment_outputs or request.image_outputs or request.WhichOneof("output"):
+        raise TwirpError("unimplemented", "only stream and file outputs are simulated")
+    raise _invalid("output")
+
+
+def _urls(output: proto.StreamOutput) -> list[StreamUrl]:
     if not output.urls:
         raise _invalid("stream protocol" if output.protocol == proto.DEFAULT_PROTOCOL else "stream url")
     if output.protocol not in (proto.DEFAULT_PROTOCOL, proto.RTMP):
@@ -232,4 +244,6 @@ def _redacted(request: proto.RoomCompositeEgressRequest) -> proto.RoomCompositeE
         output.urls[:] = [redact_request_url(url) for url in output.urls]
         # Newer than the simulated server, which therefore neither uses nor shows it.
         del output.destinations[:]
+    for file in copy.file_outputs:
+        redact(file)
     return copy

@@ -136,7 +136,9 @@ class Rooms:
         for listener in self.on_left:
             listener(room, person, reason)
 
-    def publish(self, room: Room, person: models.ParticipantInfo, sources: Sequence[str]) -> None:
+    def publish(
+        self, room: Room, person: models.ParticipantInfo, sources: Sequence[str], *, simulcast: bool = True
+    ) -> None:
         """Nothing is published unless all of *sources* may be. A source that is already there stays as it is."""
         for source in sources:
             if not may_publish(person.permission, SOURCES[source][1]):
@@ -149,7 +151,7 @@ class Rooms:
                 sid=new_id(prefix), type=kind, source=track_source, name=source, mime_type=_mime(kind)
             )
             if kind == models.TrackType.VIDEO:
-                track.width, track.height = 1280, 720
+                _add_layers(track, simulcast=simulcast and source == "camera")
             self._changed(person)
             person.is_publisher = True
             room.media.set()
@@ -235,3 +237,20 @@ def may_publish(permission: models.ParticipantPermission, source: models.TrackSo
 
 def _mime(kind: models.TrackType) -> str:
     return "video/VP8" if kind == models.TrackType.VIDEO else "audio/opus"
+
+
+# What livekit-client declares at 720p.
+_LAYERS = (
+    (models.VideoQuality.LOW, 320, 180, 160_000),
+    (models.VideoQuality.MEDIUM, 640, 360, 450_000),
+    (models.VideoQuality.HIGH, 1280, 720, 1_700_000),
+)
+
+
+def _add_layers(track: models.TrackInfo, *, simulcast: bool) -> None:
+    """In `codecs` and, deprecated and still filled, beside it. The bit rates are what was declared, never measured."""
+    track.width, track.height, track.simulcast = 1280, 720, simulcast
+    codec = track.codecs.add(mime_type=track.mime_type)
+    for quality, width, height, bitrate in _LAYERS if simulcast else _LAYERS[-1:]:
+        for layers in (codec.layers, track.layers):
+            layers.add(quality=quality, width=width, height=height, bitrate=bitrate)

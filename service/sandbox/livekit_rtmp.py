@@ -8,12 +8,14 @@ import asyncio
 import contextlib
 import json
 import re
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 import aiohttp
+from livekit.protocol import egress as proto
 
 from service.sandbox.livekit_twirp import TwirpError, psrpc_error
 from service.sandbox.livekit_world import World
@@ -93,6 +95,10 @@ class _PublishRefused(Exception):
     pass
 
 
+class _NoProgress(Exception):
+    pass
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PushEvents:
     """What a push tells its egress. None of them may block."""
@@ -115,18 +121,24 @@ class Push:
         self._url = url
         self._events = events
         self._cut = asyncio.Event()
+        self._stuck = False
+        self._troubles: list[asyncio.Task[None]] = []
+        self._socket: aiohttp.ClientWebSocketResponse | None = None
         self.target = f"{url.redacted} {owner}"
         self.connected = False
 
     async def run(self) -> None:
         """An error before anything got through is final; after that it reconnects for 30 s, without backoff."""
+        error = "Connection error"
         try:
             await self._publish()
+            while await self._reconnect():
+                continue
         except _PublishRefused:
-            return self._events.failed("Connection error")
-        while await self._reconnect():
-            continue
-        return self._events.failed("Connection error")
+            pass
+        except _NoProgress:
+            error = "no outbound progress for 30s"
+        return self._events.failed(error)
 
     async def _reconnect(self) -> bool:
         """Publish again and stay for as long as it lasts. False: 30 s have passed without success."""
@@ -146,6 +158,8 @@ class Push:
         """Returns when an established push was lost."""
         if self._world.faults.take("publish", self.target, "rtmp_refuse") is not None:
             raise _PublishRefused
+        if self._world.faults.take("publish", self.target, "rtmp_hang") is not None:
+            await asyncio.Event().wait()
         base = self._world.settings.ingests.get(self._url.host)
         if base is None:
             await self._to_destination()
@@ -161,7 +175,11 @@ class Push:
         async with socket:
             no_media = self._world.faults.take("publish", self.target, "rtmp_no_media") is not None
             await socket.send_str(json.dumps({"media": not no_media}))
-            await self._established(self._until_closed(socket))
+            self._socket = socket
+            try:
+                await self._established(self._until_closed(socket))
+            finally:
+                self._socket = None
 
     async def _to_destination(self) -> None:
         self._world.effects.append("destination.connected", self._url.redacted)
@@ -175,9 +193,7 @@ class Push:
         self.connected = True
         self._cut.clear()
         waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(closed), asyncio.ensure_future(self._cut.wait())]
-        dropper: asyncio.Task[None] | None = None
-        if fault := self._world.faults.take("publish", self.target, "rtmp_drop"):
-            dropper = self._world.background.spawn(self.drop_after(fault.delay_s))
+        self.take_faults()
         self._events.connected()
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -185,14 +201,63 @@ class Push:
             self.connected = False
             for wait in waits:
                 wait.cancel()
-            if dropper is not None:
-                dropper.cancel()
+            for trouble in self._troubles:
+                trouble.cancel()
+            self._troubles.clear()
             await asyncio.gather(*waits, return_exceptions=True)
+        if self._stuck:
+            raise _NoProgress
 
-    async def drop_after(self, delay_s: float) -> None:
+    def take_faults(self) -> None:
+        """Those that a push meets once it is established."""
+        if fault := self._world.faults.take("publish", self.target, "rtmp_drop"):
+            self._troubles.append(self._world.background.spawn(self._drop(fault.delay_s)))
+        if fault := self._world.faults.take("publish", self.target, "rtmp_wedge"):
+            monitored = fault.detail.get("monitor", True) is not False
+            self._troubles.append(self._world.background.spawn(self._wedge(fault.delay_s, monitored=monitored)))
+
+    async def _drop(self, delay_s: float) -> None:
         await self._world.clock.sleep(delay_s)
         self._cut.set()
+
+    async def _wedge(self, delay_s: float, *, monitored: bool) -> None:
+        """The connection stands and nothing goes through it. Egresses since 1.14 notice after 30 s and do not try
+        again; before, they stayed ACTIVE for ever (livekit/egress pull request 1244).
+        """
+        await self._world.clock.sleep(delay_s)
+        if self._socket is not None:
+            await self._socket.send_str(json.dumps({"media": False}))
+        if monitored:
+            await self._world.clock.sleep(RECONNECT_FOR_S)
+            self._stuck = True
+            self._cut.set()
 
     async def _until_closed(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         async for _ in socket:
             continue
+
+
+@dataclass(slots=True, kw_only=True)
+class Stream:
+    """One RTMP output of an egress."""
+
+    url: StreamUrl
+    info: proto.StreamInfo
+    push: Push | None = None
+    task: asyncio.Task[None] | None = None
+    retry_told: bool = False
+
+    @property
+    def connecting(self) -> bool:
+        return self.info.status == proto.StreamInfo.ACTIVE and self.info.started_at == 0
+
+    def finish(self, status: proto.StreamInfo.Status) -> None:
+        """One that never started is said to have started when it ended (pkg/config/output_stream.go)."""
+        if self.info.ended_at:
+            return
+        self.info.status = status
+        self.info.ended_at = time.time_ns()
+        if self.info.started_at == 0:
+            self.info.started_at = self.info.ended_at
+        else:
+            self.info.duration = self.info.ended_at - self.info.started_at

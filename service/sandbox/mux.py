@@ -8,7 +8,7 @@ from aiohttp import web
 
 from service.sandbox.clock import ScaledClock
 from service.sandbox.effects import EffectLog
-from service.sandbox.faults import FaultTable
+from service.sandbox.faults import Fault, FaultTable
 from service.sandbox.mux_calls import MuxCalls
 from service.sandbox.mux_control import MuxControl
 from service.sandbox.mux_edge import MuxIngest, MuxPlayback
@@ -17,6 +17,8 @@ from service.sandbox.mux_life import MuxLife
 from service.sandbox.mux_rest import MuxRest
 from service.sandbox.mux_settings import MuxSimulatorSettings
 from service.sandbox.mux_store import MuxStore
+from service.sandbox.mux_uploads import MuxUploads
+from service.sandbox.outage import Door
 from service.sandbox.webhooks import WebhookSender
 
 __all__ = ["MuxSimulator", "MuxSimulatorSettings"]
@@ -48,37 +50,48 @@ class MuxSimulator:
             events=MuxEvents(settings, self.webhooks),
             store=self.store,
         )
-        self._rest = MuxRest(settings, MuxCalls(settings, self.store, self._life, self.effects), self.faults)
-        self._runner: web.AppRunner | None = None
-        self._base_url = ""
+        self._uploads = MuxUploads(
+            settings=settings,
+            clock=self.clock,
+            effects=self.effects,
+            faults=self.faults,
+            store=self.store,
+            emit=self._life.emit_asset,
+        )
+        calls = MuxCalls(settings, self.store, self._life, self._uploads, self.effects)
+        self._rest = MuxRest(settings, calls, self.faults)
+        self.door = Door(self.clock, shutdown_s=0.2)
 
     @property
     def base_url(self) -> str:
         """Empty before `start`."""
-        return self._base_url
+        return self.door.url
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
         """The base url. Port 0 takes a free one."""
         await self.webhooks.start()
-        self._runner = web.AppRunner(self._app(), shutdown_timeout=0.2, access_log=None)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, host, port)
-        await site.start()
-        bound = self._runner.addresses[0][1]
-        self._base_url = f"http://{host}:{bound}"
-        return self._base_url
+        return await self.door.open(self._app(), host, port)
 
     async def stop(self) -> None:
         """Cuts every connection; undelivered webhooks and late effects are lost."""
         await self._rest.close()
         await self._life.close()
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
+        await self._uploads.close()
+        await self.door.close()
         await self.webhooks.close()
 
+    def add_fault(self, fault: Fault) -> None:
+        """As `POST /_faults`."""
+        self.faults.add(fault)
+        self._take_faults()
+
+    def _take_faults(self) -> None:
+        """Raises ValueError."""
+        while (outage := self.faults.take("api", "", "outage")) is not None:
+            self.door.take(outage)
+
     def _app(self) -> web.Application:
-        app = web.Application()
+        app = web.Application(middlewares=[self.door.guard("/video/", "/system/", "/data/")])
         control = MuxControl(
             clock=self.clock,
             effects=self.effects,
@@ -87,8 +100,10 @@ class MuxSimulator:
             sender=self.webhooks,
             store=self.store,
             life=self._life,
+            changed=self._take_faults,
+            cleared=self.door.clear,
         )
-        playback = MuxPlayback(self.settings, self.store, self._life, self.clock)
+        playback = MuxPlayback(self.settings, self.store, self._life, self.clock, self.faults)
         for part in (self._rest, MuxIngest(self._life), playback, control):
             part.add_to(app)
         return app

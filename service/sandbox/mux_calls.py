@@ -13,6 +13,7 @@ from service.sandbox.mux_model import Asset, Json, LiveStream, PlaybackId
 from service.sandbox.mux_rules import (
     MAX_SIMULCAST_TARGETS,
     RefusedError,
+    created_asset,
     created_stream,
     invalid,
     playback_id,
@@ -21,6 +22,7 @@ from service.sandbox.mux_rules import (
 )
 from service.sandbox.mux_settings import MuxSimulatorSettings
 from service.sandbox.mux_store import MuxStore
+from service.sandbox.mux_uploads import MuxUploads
 
 T = TypeVar("T")
 
@@ -56,10 +58,13 @@ def data(value: Any, status: int = 200) -> Reply:
 
 
 class MuxCalls:
-    def __init__(self, settings: MuxSimulatorSettings, store: MuxStore, life: MuxLife, effects: EffectLog) -> None:
+    def __init__(
+        self, settings: MuxSimulatorSettings, store: MuxStore, life: MuxLife, uploads: MuxUploads, effects: EffectLog
+    ) -> None:
         self._settings = settings
         self._store = store
         self._life = life
+        self._uploads = uploads
         self._effects = effects
 
     def routes(self) -> list[Route]:
@@ -84,6 +89,7 @@ class MuxCalls:
                 "delete_live_stream_simulcast_target",
                 self._delete_target,
             ),
+            Route("POST", assets, "create_asset", self._create_asset),
             Route("GET", assets, "list_assets", self._list_assets),
             Route("GET", asset, "get_asset", self._get_asset),
             Route("DELETE", asset, "delete_asset", self._delete_asset),
@@ -98,7 +104,7 @@ class MuxCalls:
         if stream := self._store.streams.get(given):
             return stream.fault_target
         if asset := self._store.assets.get(given):
-            return f"{asset.id} {asset.live_stream_id} {asset.settings.get('passthrough', '')}"
+            return asset.fault_target
         return f"{given} {call.body.get('passthrough') or ''}"
 
     def _create(self, call: Call) -> Reply:
@@ -172,6 +178,11 @@ class MuxCalls:
         stream.simulcast_targets.remove(target)
         self._life.emit_target("deleted", stream, target)
         return Reply(status=204)
+
+    def _create_asset(self, call: Call) -> Reply:
+        url, asset = created_asset(call.body)
+        self._uploads.begin(asset, url)
+        return data(asset.as_json(), 201)
 
     def _list_assets(self, call: Call) -> Reply:
         page, limit = _whole(call, "page", 1), _limit(call)

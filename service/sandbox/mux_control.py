@@ -1,6 +1,7 @@
 """Control of the simulator over HTTP, for tests and people on this machine: faults, effects, settings, state."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
@@ -28,7 +29,10 @@ class MuxControl:
         sender: WebhookSender,
         store: MuxStore,
         life: MuxLife,
+        changed: Callable[[], None],
+        cleared: Callable[[], None],
     ) -> None:
+        """*changed* is called after a fault was added and may raise ValueError; *cleared* after all were removed."""
         self._clock = clock
         self._effects = effects
         self._faults = faults
@@ -36,6 +40,8 @@ class MuxControl:
         self._sender = sender
         self._store = store
         self._life = life
+        self._changed = changed
+        self._cleared = cleared
 
     def add_to(self, app: web.Application) -> None:
         app.router.add_post("/_faults", self._add_faults)
@@ -49,6 +55,7 @@ class MuxControl:
         refuse_strangers(request)
         try:
             self._faults.add_json(await request.json())
+            self._changed()
         except (ValueError, TypeError) as error:
             return _bad(str(error))
         return web.json_response(self._faults.as_json())
@@ -60,6 +67,7 @@ class MuxControl:
     async def _clear_faults(self, request: web.Request) -> web.StreamResponse:
         refuse_strangers(request)
         self._faults.clear()
+        self._cleared()
         return web.Response(status=204)
 
     async def _get_effects(self, request: web.Request) -> web.StreamResponse:

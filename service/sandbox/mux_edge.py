@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from service.sandbox.clock import ScaledClock
+from service.sandbox.faults import FaultTable
 from service.sandbox.mux_life import MuxLife
 from service.sandbox.mux_model import Asset, Json, LiveStream
 from service.sandbox.mux_recording import Publisher, PublishRejectedError
@@ -26,6 +27,15 @@ from service.sandbox.mux_store import MuxStore, Playable
 SEGMENT_S = 2
 LIVE_SEGMENTS = 5
 """Mux keeps about 30 s in a live playlist. Less here: the sequence number moves as soon as the stream is active."""
+
+
+_MULTIVARIANT = """#EXTM3U
+#EXT-X-VERSION:6
+#EXT-X-INDEPENDENT-SEGMENTS
+
+#EXT-X-STREAM-INF:BANDWIDTH=2516370,AVERAGE-BANDWIDTH=2516370,RESOLUTION=1280x720,CODECS="mp4a.40.2,avc1.640020"
+{id}/rendition.m3u8{token}
+"""
 
 
 class MuxIngest:
@@ -71,16 +81,34 @@ async def _close_when_gone(socket: web.WebSocketResponse, publisher: Publisher) 
 
 
 class MuxPlayback:
-    def __init__(self, settings: MuxSimulatorSettings, store: MuxStore, life: MuxLife, clock: ScaledClock) -> None:
+    def __init__(
+        self, settings: MuxSimulatorSettings, store: MuxStore, life: MuxLife, clock: ScaledClock, faults: FaultTable
+    ) -> None:
         self._settings = settings
+        self._faults = faults
+        self._served: dict[str, str] = {}
+        """What the fault `hls_stall` goes on serving, by playback id."""
         self._store = store
         self._life = life
         self._clock = clock
 
     def add_to(self, app: web.Application) -> None:
-        app.router.add_get("/playback/{id}.m3u8", self._playlist)
+        app.router.add_get("/playback/{id}.m3u8", self._multivariant)
+        app.router.add_get("/playback/{id}/rendition.m3u8", self._rendition)
 
-    async def _playlist(self, request: web.Request) -> web.StreamResponse:
+    async def _multivariant(self, request: web.Request) -> web.StreamResponse:
+        found = self._find(request)
+        if isinstance(found, web.Response):
+            return found
+        token = f"?token={request.query['token']}" if "token" in request.query else ""
+        return _shown(_MULTIVARIANT.format(id=request.match_info["id"], token=token))
+
+    async def _rendition(self, request: web.Request) -> web.StreamResponse:
+        found = self._find(request)
+        return found if isinstance(found, web.Response) else _shown(self._stalled(request.match_info["id"], found))
+
+    def _find(self, request: web.Request) -> str | web.Response:
+        """The media playlist as it is now, or the refusal."""
         playable = self._store.playables.get(request.match_info["id"])
         if playable is None:
             return _plain(404)
@@ -89,9 +117,15 @@ class MuxPlayback:
         text = self._live(playable) if playable.type == "live_stream" else self._recorded(playable)
         if text is None:
             return _plain(412)
-        response = web.Response(text=text, content_type="application/vnd.apple.mpegurl")
-        response.headers.update({"Access-Control-Allow-Origin": "*", "Cache-Control": "no-store"})
-        return response
+        return text
+
+    def _stalled(self, playback_id: str, text: str) -> str:
+        owner_id = self._store.playables[playback_id].owner_id
+        owner = self._store.streams.get(owner_id) or self._store.assets.get(owner_id)
+        target = f"{playback_id} {owner.fault_target if owner else ''}"
+        if self._faults.take("playback", target, "hls_stall") is None:
+            self._served[playback_id] = text
+        return self._served.setdefault(playback_id, text)
 
     def _allowed(self, playable: Playable, request: web.Request) -> bool:
         token = request.query.get("token")
@@ -177,6 +211,12 @@ def _decoded(part: str) -> Json:
 def _expired(claims: Json) -> bool:
     expires = claims.get("exp")
     return isinstance(expires, int | float) and expires < time.time()
+
+
+def _shown(text: str) -> web.Response:
+    response = web.Response(text=text, content_type="application/vnd.apple.mpegurl")
+    response.headers.update({"Access-Control-Allow-Origin": "*", "Cache-Control": "no-store"})
+    return response
 
 
 def _plain(status: int) -> web.Response:

@@ -157,7 +157,7 @@ class MuxLife:
         self._store.remove_asset(asset)
         self._timers.stop(asset.id, "expire")
         self._effects.append("asset.deleted", asset.live_stream_id, asset=asset.id)
-        self._emit_asset("deleted", asset)
+        self.emit_asset("deleted", asset)
 
     def emit_stream(self, name: str, stream: LiveStream) -> None:
         self._events.emit(
@@ -178,10 +178,11 @@ class MuxLife:
             target=f"{stream.fault_target} {target.id}",
         )
 
-    def _emit_asset(self, name: str, asset: Asset) -> None:
+    def emit_asset(self, name: str, asset: Asset) -> None:
         data = asset.as_json() | {"created_at": asset.created_at}
-        target = f"{asset.live_stream_id} {asset.id} {asset.settings.get('passthrough', '')}"
-        self._events.emit(f"video.asset.{name}", object_type="asset", object_id=asset.id, data=data, target=target)
+        self._events.emit(
+            f"video.asset.{name}", object_type="asset", object_id=asset.id, data=data, target=asset.fault_target
+        )
 
     # The machine.
 
@@ -227,7 +228,7 @@ class MuxLife:
         stream.recent_asset_ids.append(asset.id)
         self._effects.append("asset.created", stream.id, asset=asset.id)
         self.emit_stream("connected", stream)
-        self._emit_asset("created", asset)
+        self.emit_asset("created", asset)
         if stream.max_continuous_duration_s is not None:
             self._timers.start(
                 stream.id,
@@ -276,7 +277,7 @@ class MuxLife:
     def _asset_ready(self, asset: Asset) -> None:
         asset.status = "ready"
         self._effects.append("asset.ready", asset.live_stream_id, asset=asset.id)
-        self._emit_asset("ready", asset)
+        self.emit_asset("ready", asset)
 
     def _start_target(self, stream: LiveStream, target: SimulcastTarget) -> None:
         if self._faults.take("simulcast", f"{stream.fault_target} {target.id} {target.url}", "rtmp_refuse"):
@@ -340,12 +341,12 @@ class MuxLife:
             # What Mux does with a placeholder that never got content is not documented.
             asset.status = "errored"
             self._effects.append("asset.errored", asset.live_stream_id, asset=asset.id)
-            self._emit_asset("errored", asset)
+            self.emit_asset("errored", asset)
             return
         if asset.status == "preparing":
             self._asset_ready(asset)
         asset.duration_s = round(recording.media_s(now), 3)
         self._effects.append("asset.completed", asset.live_stream_id, asset=asset.id, duration_s=asset.duration_s)
-        self._emit_asset("live_stream_completed", asset)
+        self.emit_asset("live_stream_completed", asset)
         if asset.test:
             self._timers.start(asset.id, "expire", self._settings.test_asset_life_s, partial(self.delete_asset, asset))

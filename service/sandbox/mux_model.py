@@ -66,25 +66,37 @@ class SimulcastTarget:
 class Asset:
     id: str = field(default_factory=new_id)
     created_at: int = field(default_factory=lambda: int(time.time()))
-    live_stream_id: str
+    live_stream_id: str = ""
+    """Empty: made of a file."""
     status: Literal["preparing", "ready", "errored"] = "preparing"
     is_live: bool = True
     playback_ids: list[PlaybackId] = field(default_factory=list[PlaybackId])
     settings: Json = field(default_factory=dict[str, Any])
-    """The live stream's `new_asset_settings` when the recording began."""
+    """The live stream's `new_asset_settings` when the recording began, or what an asset of a file was created with."""
+    error: str = "The live stream ended before any media was received"
+    """Told when `status` is errored."""
     test: bool = False
     duration_s: float | None = None
     ended_at: float | None = None
     """Provider seconds."""
 
+    @property
+    def passthrough(self) -> str:
+        return self.settings.get("passthrough") or ""
+
+    @property
+    def fault_target(self) -> str:
+        """What a fault's `match` is looked for in."""
+        return f"{self.id} {self.live_stream_id} {self.passthrough}"
+
     def as_json(self) -> Json:
-        errors = {"type": "invalid_input", "messages": ["The live stream ended before any media was received"]}
+        errors = {"type": "invalid_input", "messages": [self.error]}
         return _present(
             {
                 "id": self.id,
                 "created_at": str(self.created_at),
                 "status": self.status,
-                "live_stream_id": self.live_stream_id,
+                "live_stream_id": self.live_stream_id or None,
                 "is_live": True if self.is_live else None,
                 "duration": self.duration_s,
                 "playback_ids": [playback_id.as_json() for playback_id in self.playback_ids] or None,
@@ -93,7 +105,7 @@ class Asset:
                 "mp4_support": self.settings.get("mp4_support", "none"),
                 "master_access": self.settings.get("master_access", "none"),
                 "video_quality": self.settings.get("video_quality", "plus"),
-                "ingest_type": "live_rtmp",
+                "ingest_type": "live_rtmp" if self.live_stream_id else "on_demand_url",
                 "progress": self._progress(),
                 "errors": errors if self.status == "errored" else None,
                 "test": True if self.test else None,
@@ -105,6 +117,8 @@ class Asset:
             return {"state": "errored", "progress": -1}
         if self.is_live:
             return {"state": "live", "progress": -1}
+        if self.status == "preparing":
+            return {"state": "ingesting", "progress": 0}
         return {"state": "completed", "progress": 100}
 
 

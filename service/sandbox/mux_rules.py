@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
-from service.sandbox.mux_model import Json, LiveStream, PlaybackId, Policy, SimulcastTarget
+from service.sandbox.mux_model import Asset, Json, LiveStream, PlaybackId, Policy, SimulcastTarget
 
 MAX_SIMULCAST_TARGETS = 6
 MAX_TEST_MESSAGE = "Cannot use max continuous duration with test live streams"
@@ -120,6 +120,20 @@ def update_stream(stream: LiveStream, body: Json) -> None:
     stream.max_continuous_duration_s = limit
     stream.new_asset_settings = stream.new_asset_settings | settings
     stream.extra = {name: value for name, value in (stream.extra | extra).items() if value != ""}
+
+
+def created_asset(body: Json) -> tuple[str, Asset]:
+    """Where to fetch it, and the asset. Raises RefusedError."""
+    body = _known(body, _ASSET_SETTINGS | {"input", "inputs", "meta", "master_access", "mp4_support", "video_quality"})
+    inputs = _array(body, "inputs" if "inputs" in body else "input")
+    url = _text(_object(inputs[0], "inputs"), "url", 4096) if inputs else None
+    if not url or urlsplit(url).scheme not in ("http", "https"):
+        raise invalid("inputs must have a url")
+    settings = _asset_settings(
+        {"new_asset_settings": {name: value for name, value in body.items() if name not in ("input", "inputs")}},
+        _ASSET_SETTINGS,
+    )
+    return url, Asset(is_live=False, settings=settings, playback_ids=playback_ids(settings))
 
 
 def simulcast_target(body: Any) -> SimulcastTarget:

@@ -30,6 +30,8 @@ class MuxSimulatorSettings:
     """From the first media of a connection to `active`."""
     asset_ready_s: float = 2.0
     """From `active` to the asset's `ready`."""
+    upload_s: float = 4.0
+    """From the creation of an asset of a file to the moment at which Mux fetches it; as long again to `ready`."""
     no_media_cut_s: float = 300.0
     complete_grace_s: float = 60.0
     """How long `complete` leaves the encoder connected."""

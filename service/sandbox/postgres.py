@@ -107,6 +107,8 @@ class EmbeddedPostgres(PostgresServer):
     async def start(self) -> str:
         if self.pid is not None:
             return self.dsn
+        # One that was ended by somebody else says nothing about the next.
+        self._process = None
         try:
             directory = self._prepare()
             if not (directory / "data" / "PG_VERSION").exists():

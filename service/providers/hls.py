@@ -1,0 +1,147 @@
+"""What a viewer's player finds: the media playlist behind a playback address (RFC 8216).
+
+Parsed here, in the few lines that this takes: the library for it had its last release in August 2024.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import urljoin, urlsplit
+
+import aiohttp
+
+from service.domain.errors import Outcome, ProviderError
+from service.domain.ports import PlaylistSeen
+from service.providers.calls import observed
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+_CONNECT, _WITHIN = 2.0, 4.0
+"""Seconds; the second for both playlists together."""
+_LARGEST = 256 * 1024
+_REDIRECTS = 3
+_OK = 200
+_NUMBER = re.compile(r"\d{1,15}(\.\d{1,9})?")
+
+
+class _NoPlaylist(Exception):
+    pass
+
+
+class _Elsewhere(Exception):
+    pass
+
+
+class Hls:
+    def __init__(self, *, longest_call: timedelta) -> None:
+        """To be built inside a running event loop."""
+        self._within_s = min(_WITHIN, longest_call.total_seconds())
+        self._http = aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT),
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+
+    async def close(self) -> None:
+        await self._http.close()
+
+    async def look(self, url: str) -> PlaylistSeen:
+        with observed("playback", "look", _failure):
+            async with asyncio.timeout(self._within_s):
+                status, text, found_at = await self._get(url)
+                variant = _first_variant(text) if status == _OK else None
+                if variant is not None:
+                    status, text, _ = await self._get(_allowed(urljoin(found_at, variant), found_at))
+                return _media(text) if status == _OK else PlaylistSeen(status=status)
+
+    async def _get(self, url: str) -> tuple[int, str, str]:
+        """Status, text of a 200, and where it was found in the end."""
+        for _ in range(_REDIRECTS):
+            async with self._http.get(url, allow_redirects=False) as response:
+                if response.status in (301, 302, 303, 307, 308):
+                    target = urljoin(url, response.headers.get("Location", ""))
+                    if urlsplit(target)[:2] != urlsplit(url)[:2]:
+                        raise _Elsewhere
+                    url = target
+                    continue
+                text = await _text(response) if response.status == _OK else ""
+                return response.status, text, url
+        raise _Elsewhere
+
+
+def _allowed(url: str, found_at: str) -> str:
+    """Renditions of Mux lie on other hosts of its own; what is not of the same host has to prove by TLS who it is."""
+    if urlsplit(url)[:2] != urlsplit(found_at)[:2] and urlsplit(url).scheme != "https":
+        raise _Elsewhere
+    return url
+
+
+async def _text(response: aiohttp.ClientResponse) -> str:
+    content = b""
+    async for chunk in response.content.iter_chunked(_LARGEST):
+        content += chunk
+        if len(content) > _LARGEST:
+            raise _NoPlaylist
+    text = content.decode()
+    if not text.startswith("#EXTM3U"):
+        raise _NoPlaylist
+    return text
+
+
+def _first_variant(text: str) -> str | None:
+    """None: this is the media playlist itself."""
+    announced = False
+    for line in map(str.strip, text.splitlines()):
+        if line.startswith("#EXT-X-STREAM-INF:"):
+            announced = True
+        elif announced and line and not line.startswith("#"):
+            return line
+    if announced:
+        raise _NoPlaylist
+    return None
+
+
+def _media(text: str) -> PlaylistSeen:
+    lines = [line.strip() for line in text.splitlines()]
+    segments = [line for line in lines if line and not line.startswith("#")]
+    return PlaylistSeen(
+        status=_OK,
+        media_sequence=int(_number(lines, "#EXT-X-MEDIA-SEQUENCE:")),
+        last_segment=re.split(r"[?#]", segments[-1])[0] if segments else "",
+        segments=len(segments),
+        # Those that have left the playlist are counted in its head.
+        discontinuities=lines.count("#EXT-X-DISCONTINUITY") + int(_number(lines, "#EXT-X-DISCONTINUITY-SEQUENCE:")),
+        ended="#EXT-X-ENDLIST" in lines,
+        target_duration_s=_number(lines, "#EXT-X-TARGETDURATION:"),
+    )
+
+
+def _number(lines: list[str], tag: str) -> float:
+    """0 where it is not said, which is what its absence means."""
+    for line in lines:
+        if line.startswith(tag):
+            said = line.removeprefix(tag).strip()
+            if not _NUMBER.fullmatch(said):
+                raise _NoPlaylist
+            return float(said)
+    return 0.0
+
+
+def _failure(raised: Exception) -> ProviderError | None:
+    """The address may have a token in it, so no text of another library is passed on."""
+    match raised:
+        case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
+            outcome, code, message = Outcome.NOT_SENT, type(raised).__name__, "cannot connect"
+        case TimeoutError():
+            outcome, code, message = Outcome.AMBIGUOUS, "timeout", "no answer in time"
+        case _NoPlaylist() | ValueError():
+            outcome, code, message = Outcome.AMBIGUOUS, "no_playlist", "the answer is no playlist"
+        case _Elsewhere():
+            outcome, code, message = Outcome.AMBIGUOUS, "elsewhere", "the answer leads to another host"
+        case aiohttp.ClientError() | OSError():
+            outcome, code, message = Outcome.AMBIGUOUS, type(raised).__name__, "the connection broke"
+        case _:
+            return None
+    return ProviderError(message, provider="playback", operation="look", outcome=outcome, code=code)

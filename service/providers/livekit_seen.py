@@ -1,0 +1,141 @@
+"""LiveKit's messages in the words of the domain."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from livekit import api
+from livekit.protocol import models
+
+from service import telemetry
+from service.domain.broadcast import EgressStatus, OutputState
+from service.domain.ports import (
+    EgressSeen,
+    LayerSeen,
+    OutputSeen,
+    PublisherSeen,
+    RoomPeople,
+    RoomSeen,
+    TrackKind,
+    TrackSeen,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_STATUSES = {
+    api.EgressStatus.EGRESS_STARTING: EgressStatus.STARTING,
+    api.EgressStatus.EGRESS_ACTIVE: EgressStatus.ACTIVE,
+    api.EgressStatus.EGRESS_ENDING: EgressStatus.ENDING,
+    api.EgressStatus.EGRESS_COMPLETE: EgressStatus.COMPLETE,
+    api.EgressStatus.EGRESS_FAILED: EgressStatus.FAILED,
+    api.EgressStatus.EGRESS_ABORTED: EgressStatus.ABORTED,
+    api.EgressStatus.EGRESS_LIMIT_REACHED: EgressStatus.LIMIT_REACHED,
+}
+_TRACK_KINDS = {models.TrackType.AUDIO: TrackKind.AUDIO, models.TrackType.VIDEO: TrackKind.VIDEO}
+_PEOPLE = (models.ParticipantInfo.STANDARD, models.ParticipantInfo.INGRESS, models.ParticipantInfo.SIP)
+
+
+def room_seen(room: api.Room) -> RoomSeen:
+    return RoomSeen(
+        name=room.name,
+        sid=room.sid,
+        tag=room.metadata,
+        recorded=room.active_recording,
+        publishers=room.num_publishers,
+        created_at=datetime.fromtimestamp(room.creation_time, UTC) if room.creation_time else None,
+    )
+
+
+def egress_seen(info: api.EgressInfo) -> EgressSeen:
+    text = ": ".join(part for part in (info.error, info.details) if part)
+    file = info.file_results[0] if info.file_results else None
+    return EgressSeen(
+        id=info.egress_id,
+        room_name=info.room_name,
+        status=_STATUSES.get(info.status, EgressStatus.UNKNOWN),
+        started_at=datetime.fromtimestamp(info.started_at / 1e9, UTC) if info.started_at else None,
+        updated_ns=info.updated_at,
+        outputs=tuple(_output(result) for result in info.stream_results),
+        error=telemetry.redact(text),
+        file=_file(info),
+        file_bytes=file.size if file else 0,
+        file_duration_s=file.duration / 1e9 if file else 0.0,
+    )
+
+
+def _file(info: api.EgressInfo) -> str:
+    """The key that was asked for, before there is a result too; the worker's own extension is in the result alone."""
+    for result in info.file_results:
+        if result.filename:
+            return result.filename
+    outputs = info.room_composite.file_outputs
+    return outputs[0].filepath if outputs else ""
+
+
+def _output(result: api.StreamInfo) -> OutputSeen:
+    match result.status:
+        case api.StreamInfo.Status.FAILED:
+            state = OutputState.FAILED
+        case api.StreamInfo.Status.FINISHED:
+            state = OutputState.FINISHED
+        case _:
+            # ACTIVE (0) from its creation; only started_at says that the connection stands.
+            state = OutputState.ACTIVE if result.started_at else OutputState.CONNECTING
+    return OutputSeen(address=result.url, state=state, message=telemetry.redact(result.error))
+
+
+def people_seen(participants: Iterable[models.ParticipantInfo]) -> RoomPeople:
+    """An egress is a participant too, of its own kind and hidden (livekit/protocol egress/token.go)."""
+    people = [
+        person
+        for person in participants
+        if person.kind in _PEOPLE
+        and not person.permission.hidden
+        and not person.permission.recorder
+        and not person.permission.agent
+        and person.state != models.ParticipantInfo.DISCONNECTED
+    ]
+    publishers = [seen for person in people if (seen := _publisher(person)).tracks]
+    return RoomPeople(publishers=tuple(publishers), viewers=len(people) - len(publishers))
+
+
+def _publisher(person: models.ParticipantInfo) -> PublisherSeen:
+    return PublisherSeen(
+        identity=person.identity,
+        name=person.name,
+        joined_at=datetime.fromtimestamp(person.joined_at, UTC) if person.joined_at else None,
+        tracks=tuple(
+            _track(track, kind) for track in person.tracks if (kind := _TRACK_KINDS.get(track.type)) is not None
+        ),
+    )
+
+
+def _track(track: models.TrackInfo, kind: TrackKind) -> TrackSeen:
+    # Simulcast is several layers of one codec; the flag and the layers beside the codecs are deprecated, and filled.
+    layers = next((codec.layers for codec in track.codecs if codec.layers), track.layers)
+    return TrackSeen(
+        sid=track.sid,
+        source=_name(models.TrackSource, track.source),
+        kind=kind,
+        muted=track.muted,
+        simulcast=track.simulcast or len(layers) > 1,
+        width=track.width,
+        height=track.height,
+        mime_type=track.mime_type or next((codec.mime_type for codec in track.codecs), ""),
+        layers=tuple(
+            LayerSeen(
+                quality=_name(models.VideoQuality, layer.quality),
+                width=layer.width,
+                height=layer.height,
+                bitrate_bps=layer.bitrate,
+            )
+            for layer in layers
+        ),
+    )
+
+
+def _name(of: type[models.TrackSource | models.VideoQuality], value: int) -> str:
+    """A server may be newer than the SDK."""
+    return of.Name(value).lower() if value in of.values() else "unknown"
