@@ -9,19 +9,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import structlog
 
+from service.api.admin import AdminApi
+from service.api.health import HealthApi
 from service.api.moved import Moved
+from service.api.playback import PlaybackApi
 from service.api.server import ApiOptions, ApiServer
+from service.api.webhooks import WebhookApi
 from service.domain.errors import StoreUnavailable
 from service.providers.budget import Budget
+from service.providers.hls import Hls
 from service.providers.livekit import LiveKit
 from service.providers.mux import Mux
+from service.providers.storage import Storage
 from service.reconciler.asking import Providers, room_wanted
 from service.reconciler.loop import Loop
 from service.reconciler.observer import Observer
+from service.reconciler.orphans import Reaper
+from service.reconciler.prober import Prober
 from service.reconciler.steps import Reconciler, derive
 from service.reconciler.sweeper import Sweeper
 from service.store.broadcasts import Broadcasts
@@ -31,10 +40,16 @@ from service.store.changes import CHANGED, DUE, Changes, Listener
 from service.store.database import Database
 from service.store.leases import Leases
 from service.store.migrate import pending
+from service.store.outages import Outages
 from service.store.passes import Passes
+from service.store.probes import Probes
 from service.store.rows import Rows
 from service.store.sealing import Sealer
+from service.store.viewers import Viewers
+from service.store.webhooks import Inbox
+from service.webhooks.delivery import Deliveries
 from service.webhooks.intake import Intake
+from service.webhooks.reading import Reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,6 +57,9 @@ if TYPE_CHECKING:
     from service.settings import Settings
 
 log = structlog.get_logger(__name__)
+
+WEBHOOKS_KEPT = timedelta(days=7)
+_INTAKE_POOL = 3
 
 
 class SchemaBehind(Exception):
@@ -54,7 +72,9 @@ class Ports:
     http: int
 
 
-async def run(settings: Settings, *, stop: asyncio.Event, started: Callable[[Ports], None] | None = None) -> None:
+async def run(  # noqa: PLR0915 - wiring, top to bottom
+    settings: Settings, *, stop: asyncio.Event, started: Callable[[Ports], None] | None = None
+) -> None:
     """Serve until *stop*. Raises StoreUnavailable, SchemaBehind, or OSError where a port is taken."""
     async with contextlib.AsyncExitStack() as resources:
         database = await Database.connect(settings.database_url.reveal(), size=settings.database_pool)
@@ -63,10 +83,16 @@ async def run(settings: Settings, *, stop: asyncio.Event, started: Callable[[Por
             if missing := await pending(connection):
                 raise SchemaBehind(f"run `migrate` first: {', '.join(missing)}")
 
-        rows = Rows(Sealer(settings.secret_keys))
+        # Its own, so that callers who keep the other one busy do not make a provider wait for its answer.
+        intake_database = await Database.connect(settings.database_url.reveal(), size=_INTAKE_POOL)
+        resources.push_async_callback(intake_database.close)
+
+        sealer = Sealer(settings.secret_keys)
+        rows = Rows(sealer)
         broadcasts, changes = Broadcasts(database, rows), Changes(database, rows)
         leases = Leases(database, owner=settings.replica, ttl=settings.lease)
-        passes = Passes(database, rows, derive=derive(settings.timing))
+        storage = settings.storage
+        passes = Passes(database, rows, derive=derive(settings.timing), storage=storage is not None)
         census = Census(database)
 
         tag = f"bs1:{settings.environment}:"
@@ -79,6 +105,7 @@ async def run(settings: Settings, *, stop: asyncio.Event, started: Callable[[Por
             public_url=settings.livekit_public_url,
             longest_call=longest_call,
             room_of=lambda name: room_wanted(name, tag, settings.timing),
+            storage=storage,
         )
         resources.push_async_callback(livekit.close)
         mux = Mux(
@@ -93,12 +120,36 @@ async def run(settings: Settings, *, stop: asyncio.Event, started: Callable[[Por
             rooms=livekit.rooms,
             egresses=livekit.egresses,
             streams=mux.streams,
+            uploads=mux.uploads,
             budget=Budget(Budgets(database).take, settings.limits),
             tag=tag,
+            storage=Storage(storage) if storage is not None else None,
+            files=f"{storage.prefix}/{settings.environment}/" if storage is not None else "",
         )
 
         loop = Loop(leases, Reconciler(passes, providers, settings.timing, lease=settings.lease))
-        observer = Observer(leases, census, providers, every=settings.observe_every)
+        observer = Observer(leases, census, Outages(database), providers, every=settings.observe_every)
+        inbox = Inbox(intake_database, sealer, Reader(tag=tag, mux_environment=settings.mux_environment_id).read)
+        deliver = Deliveries(
+            inbox,
+            livekit_secrets={
+                settings.livekit_api_key: settings.livekit_api_secret,
+                **dict(settings.livekit_webhook_secrets),
+            },
+            mux_secrets=settings.mux_webhook_secrets,
+        ).deliver
+        viewers = Viewers(database)
+        probes = Probes(database, rows, storage=storage is not None)
+        playlists = Hls(longest_call=longest_call)
+        resources.push_async_callback(playlists.close)
+        prober = Prober(
+            leases,
+            probes,
+            providers,
+            playlists,
+            playback_base_url=settings.playback_base_url,
+            every=settings.probe_every,
+        )
         sweeper = Sweeper(
             leases,
             census,
@@ -107,6 +158,7 @@ async def run(settings: Settings, *, stop: asyncio.Event, started: Callable[[Por
             providers,
             every=settings.sweep_every,
             grace=settings.sweep_grace,
+            forget=[lambda: inbox.forget(older_than=WEBHOOKS_KEPT), viewers.forget],
         )
         moved = Moved()
 
@@ -125,15 +177,26 @@ async def run(settings: Settings, *, stop: asyncio.Event, started: Callable[[Por
             tokens=livekit.tokens,
             moved=moved,
             wake=wake,
+            health_api=HealthApi(broadcasts=broadcasts, probes=probes, timing=settings.timing),
+            playback=PlaybackApi(
+                broadcasts=broadcasts,
+                viewers=viewers,
+                tokens=livekit.tokens,
+                now=database.now,
+                playback_base_url=settings.playback_base_url,
+            ),
+            webhooks=WebhookApi(deliver),
+            admin=AdminApi(
+                broadcasts=broadcasts,
+                leases=leases,
+                inbox=inbox,
+                orphans=Reaper(census, providers, grace=settings.sweep_grace),
+                wake=wake,
+                playback_base_url=settings.playback_base_url,
+            ),
         )
         intake = Intake(
-            wake=leases.wake,
-            ready=lambda: answers(database),
-            livekit_secrets={settings.livekit_api_key: settings.livekit_api_secret},
-            mux_secrets=settings.mux_webhook_secrets,
-            tag=tag,
-            host=settings.http_host,
-            port=settings.http_port,
+            deliver=deliver, ready=lambda: answers(database), host=settings.http_host, port=settings.http_port
         )
         listener = Listener(database, {CHANGED: lambda _: moved.notify(), DUE: lambda _: loop.wake()})
 
@@ -141,6 +204,7 @@ async def run(settings: Settings, *, stop: asyncio.Event, started: Callable[[Por
             passing = tasks.create_task(loop.run(), name="loop")
             background = [
                 tasks.create_task(observer.run(), name="observer"),
+                tasks.create_task(prober.run(), name="prober"),
                 tasks.create_task(sweeper.run(), name="sweeper"),
                 tasks.create_task(_watch_database(database, api), name="database"),
             ]

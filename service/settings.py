@@ -11,12 +11,13 @@ import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
-from service.domain.plan import Timing
 from service.domain.secret import Secret
+from service.domain.timing import Timing
 from service.providers.budget import Limit, Limits
+from service.providers.storage import StorageSettings
 
 _T = TypeVar("_T")
 _LOWEST_RATE, _HIGHEST_RATE = 0.001, 1_000_000.0
@@ -39,8 +40,14 @@ class Settings:
     livekit_public_url: str = ""
     mux_base_url: str = "https://api.mux.com"
     mux_ingest_url: str = "mux://{key}"
+    livekit_webhook_secrets: tuple[tuple[str, Secret], ...] = ()
+    """Further API keys and their secrets with which LiveKit may sign webhooks, such as the next ones of a rotation."""
     mux_webhook_secrets: tuple[Secret, ...] = ()
+    mux_environment_id: str = ""
+    """Mux's id of our environment: webhooks of another are foreign. Empty: told by our mark alone."""
     playback_base_url: str = "https://stream.mux.com"
+    storage: StorageSettings | None = None
+    """Where LiveKit puts recordings while Mux cannot be reached. None: it makes none."""
     environment: str = "dev"
     """Part of every mark at the providers: what another environment made is never touched."""
     replica: str = field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}")
@@ -55,6 +62,7 @@ class Settings:
     """Whether Postgres notifications are used. Everything is right without them, and a little slower."""
     lease: timedelta = timedelta(seconds=20)
     observe_every: timedelta = timedelta(seconds=10)
+    probe_every: timedelta = timedelta(seconds=10)
     sweep_every: timedelta = timedelta(seconds=60)
     sweep_grace: timedelta = timedelta(seconds=120)
     drain: timedelta = timedelta(seconds=10)
@@ -65,6 +73,8 @@ class Settings:
 ALSO = """\
 BROADCAST_TIMING_<NAME> sets one of the waits in seconds, such as BROADCAST_TIMING_HOST_WAIT_S=600.
 BROADCAST_LIMIT_MUX_POST, _MUX_OTHER and _LIVEKIT set a rate a second and a burst, such as 1/5.
+BROADCAST_S3_BUCKET, _ACCESS_KEY and _SECRET_KEY, all or none: where recordings go while Mux cannot be reached;
+_REGION (us-east-1), _ENDPOINT (Amazon's), _PREFIX (recordings), _FORCE_PATH_STYLE (false).
 OTEL_EXPORTER_OTLP_ENDPOINT and its relatives send traces and metrics."""
 
 
@@ -81,8 +91,11 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         mux_token_secret=Secret(read.text("MUX_TOKEN_SECRET")),
         mux_base_url=read.text("MUX_BASE_URL", "https://api.mux.com", check=_http),
         mux_ingest_url=read.text("MUX_INGEST_URL", "mux://{key}", check=_ingest),
+        livekit_webhook_secrets=read.value("LIVEKIT_WEBHOOK_SECRETS", _key_secrets, ()),
         mux_webhook_secrets=tuple(Secret(s) for s in _several(read.text("MUX_WEBHOOK_SECRETS", ""))),
+        mux_environment_id=read.text("MUX_ENVIRONMENT_ID", ""),
         playback_base_url=read.text("PLAYBACK_BASE_URL", "https://stream.mux.com", check=_http).rstrip("/"),
+        storage=_storage(read),
         secret_keys=read.value("BROADCAST_SECRET_KEYS", _keys),
         environment=read.text("BROADCAST_ENVIRONMENT", "dev", check=_environment),
         replica=read.text("BROADCAST_REPLICA", f"{socket.gethostname()}-{os.getpid()}"),
@@ -96,6 +109,7 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         listen=read.value("DATABASE_LISTEN", _flag, True),
         lease=read.value("BROADCAST_LEASE_S", _lease, timedelta(seconds=20)),
         observe_every=read.value("BROADCAST_OBSERVE_S", _span, timedelta(seconds=10)),
+        probe_every=read.value("BROADCAST_PROBE_S", _span, timedelta(seconds=10)),
         sweep_every=read.value("BROADCAST_SWEEP_S", _span, timedelta(seconds=60)),
         sweep_grace=read.value("BROADCAST_SWEEP_GRACE_S", _span, timedelta(seconds=120)),
         drain=read.value("BROADCAST_DRAIN_S", _span, timedelta(seconds=10)),
@@ -104,15 +118,19 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
             mux_other=read.value("BROADCAST_LIMIT_MUX_OTHER", _limit, Limits().mux_other),
             livekit=read.value("BROADCAST_LIMIT_LIVEKIT", _limit, Limits().livekit),
         ),
-        timing=Timing(
-            starts_limit=read.value("BROADCAST_TIMING_STARTS_LIMIT", _count, Timing().starts_limit),
-            **{
-                each.name: read.value(f"BROADCAST_TIMING_{each.name.upper()}", _seconds)
-                for each in fields(Timing)
-                if each.name != "starts_limit" and environ.get(f"BROADCAST_TIMING_{each.name.upper()}")
-            },
-        ),
+        timing=Timing(**_timing(read, environ)),
     )
+
+
+def _timing(read: _Reader, environ: Mapping[str, str]) -> dict[str, Any]:
+    """Those that are set."""
+    names = {each.name: f"BROADCAST_TIMING_{each.name.upper()}" for each in fields(Timing)}
+    counts = {each.name for each in fields(Timing) if each.type is int}
+    return {
+        name: read.value(variable, _count if name in counts else _seconds)
+        for name, variable in names.items()
+        if environ.get(variable)
+    }
 
 
 class _Reader:
@@ -139,8 +157,36 @@ class _Wrong(ValueError):
     pass
 
 
+_STORAGE = tuple(
+    f"BROADCAST_S3_{name}"
+    for name in ("BUCKET", "ACCESS_KEY", "SECRET_KEY", "REGION", "ENDPOINT", "PREFIX", "FORCE_PATH_STYLE")
+)
+
+
+def _storage(read: _Reader) -> StorageSettings | None:
+    """One of them alone is a mistake: recordings would be lost when they are needed."""
+    if not any(read.text(name, "") for name in _STORAGE):
+        return None
+    return StorageSettings(
+        bucket=read.text("BROADCAST_S3_BUCKET", check=_bucket),
+        access_key=Secret(read.text("BROADCAST_S3_ACCESS_KEY")),
+        secret_key=Secret(read.text("BROADCAST_S3_SECRET_KEY")),
+        region=read.text("BROADCAST_S3_REGION", "us-east-1", check=_region),
+        endpoint=read.text("BROADCAST_S3_ENDPOINT", "", check=_endpoint).rstrip("/"),
+        prefix=read.text("BROADCAST_S3_PREFIX", "recordings", check=_prefix).strip("/"),
+        force_path_style=read.value("BROADCAST_S3_FORCE_PATH_STYLE", _flag, False),
+    )
+
+
 def _several(text: str) -> list[str]:
     return [part for part in (part.strip() for part in text.split(",")) if part]
+
+
+def _key_secrets(text: str) -> tuple[tuple[str, Secret], ...]:
+    pairs = [part.partition(":") for part in _several(text)]
+    if not all(key and secret for key, _, secret in pairs):
+        raise _Wrong("must be pairs of key:secret, separated by commas")
+    return tuple((key, Secret(secret)) for key, _, secret in pairs)
 
 
 def _split(text: str) -> SplitResult:
@@ -167,6 +213,31 @@ def _http(text: str) -> str:
     parts = _split(text)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise _Wrong("must be an http(s) address")
+    return text
+
+
+def _bucket(text: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", text):
+        raise _Wrong("must be 3 to 63 of a-z, 0-9, . and -")
+    return text
+
+
+def _region(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", text):
+        raise _Wrong("must be 1 to 64 of A-Z, a-z, 0-9 and -")
+    return text
+
+
+def _endpoint(text: str) -> str:
+    if _split(_http(text))[2:] not in (("", "", ""), ("/", "", "")):
+        raise _Wrong("must be an http(s) address without a path")
+    return text
+
+
+def _prefix(text: str) -> str:
+    # No braces: LiveKit takes them for placeholders.
+    if not re.fullmatch(r"/*[A-Za-z0-9._=-]+(/[A-Za-z0-9._=-]+)*/*", text) or len(text) > 200:  # noqa: PLR2004
+        raise _Wrong("must be 1 to 200 of A-Z, a-z, 0-9, ., _, =, - and single slashes")
     return text
 
 

@@ -67,6 +67,13 @@ DISAGREEMENTS = _meter.create_counter(
 )
 BUDGET_WAITS = _meter.create_counter("broadcast.budget.waits", description="Calls put off by a rate limit, by budget.")
 WEBHOOKS = _meter.create_counter("broadcast.webhooks", description="Webhooks received, by provider and outcome.")
+WEBHOOKS_REFUSED = _meter.create_counter(
+    "broadcast.webhooks.refused",
+    description="Webhooks refused, by provider and reason; stale: repeated, or a clock is wrong.",
+)
+WEBHOOK_DURATION = _meter.create_histogram(
+    "broadcast.webhook.duration", unit="s", description="From the body to the answer, by provider and outcome."
+)
 
 # A stream key or token may come back to us inside a provider's message ("invalid url rtmps://host/app/KEY",
 # livekit/egress pkg/errors/errors.go), so the net is on every text, not only on fields we know to be secret.
@@ -79,7 +86,8 @@ _CREDENTIALS = (
         r"\1***",
     ),
     (re.compile(r"\b(mux|twitch)://" + _NOT_SHOWN + r"[^\s\"]+", re.IGNORECASE), r"\1://***"),
-    (re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]*"), "***"),
+    # Looked for once in a run of such signs: a text of nothing but beginnings would take seconds.
+    (re.compile(r"(?<![\w-])(?=[\w-]++\.[\w-]++\.)((?:[\w-]*?-)??)eyJ[\w-]+\.[\w-]+\.[\w-]*"), r"\1***"),
     (re.compile(r"\b(Basic|Bearer) [\w+/=.~-]+", re.IGNORECASE), r"\1 ***"),
     (re.compile(r"\b([a-z][a-z0-9+.-]{0,20}://[^\s:/@\"']*):[^\s/\"]*@", re.IGNORECASE), r"\1:***@"),
     (

@@ -33,6 +33,7 @@ SPEC_FIELDS: Final[dict[str, tuple[str, ...]]] = {
     "delivery_policy": ("delivery_policy",),
     "destinations": ("destinations",),
     "test": ("test",),
+    "fallback_policy": ("fallback_modes", "max_webrtc_viewers"),
 }
 """The fields of the contract's spec, and which fields of the domain's each is."""
 
@@ -58,6 +59,12 @@ _DELIVERIES_READ = {number: policy for policy, number in _DELIVERIES.items()}
 _CARRIERS = {carrier: pb.DestinationCarrier.Value(f"DESTINATION_CARRIER_{carrier.name}") for carrier in domain.Carrier}
 _CARRIERS_READ = {number: carrier for carrier, number in _CARRIERS.items()}
 
+_FALLBACKS = {mode: pb.FallbackMode.Value(f"FALLBACK_MODE_{mode}") for mode in domain.FallbackMode}
+_FALLBACKS_READ = {number: mode for mode, number in _FALLBACKS.items()}
+_RECORDING_STATES = {
+    status: pb.RecordingState.Value(f"RECORDING_STATE_{status.name}") for status in domain.RecordingStatus
+}
+
 _DEFAULTS = Spec()
 _NANOS = 1_000_000_000
 _MAX_SECONDS = 315_576_000_000
@@ -79,6 +86,7 @@ def given_spec(message: pb.BroadcastSpec) -> GivenSpec:
     if message.max_duration.nanos:
         raise InvalidField(Violation(field="spec.max_duration", description="must be whole seconds"))
     window = duration_of(message.reconnect_window, "spec.reconnect_window")
+    modes = {_FALLBACKS_READ[number] for number in message.fallback_policy.modes}
     spec = Spec(
         title=message.title,
         owner_id=message.owner_id,
@@ -103,6 +111,10 @@ def given_spec(message: pb.BroadcastSpec) -> GivenSpec:
             for each in message.destinations
         ),
         test=message.test,
+        fallback_modes=tuple(mode for mode in domain.FallbackMode if mode in modes)
+        if message.HasField("fallback_policy")
+        else _DEFAULTS.fallback_modes,
+        max_webrtc_viewers=message.fallback_policy.max_webrtc_viewers or _DEFAULTS.max_webrtc_viewers,
     )
     return GivenSpec(spec=spec, keys={each.name: Secret(each.stream_key) for each in message.destinations})
 
@@ -159,8 +171,8 @@ def broadcast_message(broadcast: Broadcast, playback_base_url: str) -> pb.Broadc
         id=broadcast.id,
         generation=broadcast.generation,
         etag=broadcast.etag,
-        create_time=_time(broadcast.create_time),
-        update_time=_time(broadcast.update_time),
+        create_time=time_message(broadcast.create_time),
+        update_time=time_message(broadcast.update_time),
         labels=broadcast.labels,
         spec=spec_message(broadcast.spec),
         status=_status_message(broadcast, playback_base_url),
@@ -176,7 +188,7 @@ def spec_message(spec: Spec) -> pb.BroadcastSpec:
         audio_only=spec.audio_only,
         layout=spec.layout,
         latency_mode=_LATENCIES[spec.latency_mode],
-        reconnect_window=_duration(spec.reconnect_window_s),
+        reconnect_window=duration_message(spec.reconnect_window_s),
         max_duration=Duration(seconds=spec.max_duration_s),
         playback_policy=_PLAYBACKS[spec.playback_policy],
         recording_policy=_RECORDINGS[spec.recording_policy],
@@ -185,6 +197,9 @@ def spec_message(spec: Spec) -> pb.BroadcastSpec:
             pb.Destination(name=each.name, url=each.url, carrier=_CARRIERS[each.carrier]) for each in spec.destinations
         ],
         test=spec.test,
+        fallback_policy=pb.FallbackPolicy(
+            modes=[_FALLBACKS[mode] for mode in spec.fallback_modes], max_webrtc_viewers=spec.max_webrtc_viewers
+        ),
     )
 
 
@@ -208,21 +223,23 @@ def _status_message(broadcast: Broadcast, playback_base_url: str) -> pb.Broadcas
     message = pb.BroadcastStatus(
         state=_STATES[broadcast.state],
         state_reason=status.state_reason,
-        state_time=_time(status.state_time or broadcast.create_time),
+        state_time=time_message(status.state_time or broadcast.create_time),
         target_state=_TARGETS[broadcast.target],
         reconciling=is_reconciling(broadcast),
         observed_generation=status.observed_generation,
         conditions=[_condition_message(condition) for condition in status.conditions],
         on_air=broadcast.on_air,
         destinations=_destination_messages(broadcast),
-        next_attempt_time=_time(broadcast.due_at or status.next_attempt_time),
-        start_time=_time(broadcast.start_time),
-        live_time=_time(broadcast.live_time),
-        end_time=_time(broadcast.end_time),
-        recordings=[
-            pb.Recording(mux_asset_id=each.asset_id, playback_id=each.playback_id) for each in status.recordings
-        ],
+        next_attempt_time=time_message(broadcast.due_at or status.next_attempt_time),
+        start_time=time_message(broadcast.start_time),
+        live_time=time_message(broadcast.live_time),
+        end_time=time_message(broadcast.end_time),
+        recordings=[recording_message(recording) for recording in status.recordings],
     )
+    if broadcast.fallback.modes:
+        message.fallback.reason = broadcast.fallback.reason
+        message.fallback.modes.extend(_FALLBACKS[mode] for mode in broadcast.fallback.modes)
+        message.fallback.since.MergeFrom(time_message(broadcast.fallback.since) or Timestamp())
     if status.playback_id:
         message.playback.playback_id = status.playback_id
         message.playback.policy = _PLAYBACKS[broadcast.spec.playback_policy]
@@ -240,10 +257,23 @@ def _status_message(broadcast: Broadcast, playback_base_url: str) -> pb.Broadcas
                 code=trouble.code,
                 message=trouble.message,
                 retryable=trouble.retryable,
-                time=_time(trouble.time),
+                time=time_message(trouble.time),
             )
         )
     return message
+
+
+def recording_message(recording: domain.Recording) -> pb.Recording:
+    origin = pb.RECORDING_ORIGIN_UPLOAD if recording.uploaded else pb.RECORDING_ORIGIN_LIVE_STREAM
+    duration = recording.duration_s
+    return pb.Recording(
+        mux_asset_id=recording.asset_id,
+        playback_id=recording.playback_id,
+        state=_RECORDING_STATES[recording.status],
+        message=recording.message,
+        duration=None if duration is None else duration_message(duration),
+        origin=origin,
+    )
 
 
 def is_reconciling(broadcast: Broadcast) -> bool:
@@ -270,7 +300,7 @@ def _condition_message(condition: domain.Condition) -> pb.Condition:
         met=condition.met,
         reason=condition.reason,
         message=condition.message,
-        transition_time=_time(condition.transition_time),
+        transition_time=time_message(condition.transition_time),
     )
 
 
@@ -291,7 +321,7 @@ def event_message(event: StoryEvent) -> event_pb2.BroadcastEvent:
     return event_pb2.BroadcastEvent(
         revision=event.revision,
         broadcast_id=event.broadcast_id,
-        time=_time(event.time),
+        time=time_message(event.time),
         reason=event.reason,
         message=event.message,
         actor=event.actor,
@@ -303,13 +333,13 @@ def host_access_message(token: HostToken, *, room_name: str, identity: str) -> r
     return rpc.HostAccess(
         livekit_url=token.livekit_url,
         token=token.token.reveal(),
-        expire_time=_time(token.expire_time),
+        expire_time=time_message(token.expire_time),
         room_name=room_name,
         identity=identity,
     )
 
 
-def _time(value: datetime | None) -> Timestamp | None:
+def time_message(value: datetime | None) -> Timestamp | None:
     if value is None:
         return None
     message = Timestamp()
@@ -317,6 +347,6 @@ def _time(value: datetime | None) -> Timestamp | None:
     return message
 
 
-def _duration(seconds: float) -> Duration:
+def duration_message(seconds: float) -> Duration:
     whole, micros = divmod(round(seconds * 1_000_000), 1_000_000)
     return Duration(seconds=whole, nanos=micros * 1000)

@@ -29,6 +29,10 @@ CODES: Final[dict[str, grpc.StatusCode]] = {
     "OVERLOADED": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "STORE_UNAVAILABLE": grpc.StatusCode.UNAVAILABLE,
     "SHUTTING_DOWN": grpc.StatusCode.UNAVAILABLE,
+    "WEBHOOK_REFUSED": grpc.StatusCode.UNAUTHENTICATED,
+    "WEBHOOK_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
+    "VIEWER_LIMIT": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "PROVIDER_UNAVAILABLE": grpc.StatusCode.UNAVAILABLE,
     INTERNAL: grpc.StatusCode.INTERNAL,
 }
 
@@ -65,10 +69,11 @@ def status_of(error: ServiceError) -> status_pb2.Status:
             failure.violations.add(type=error.reason, subject=_cut(subject), description=_cut(error.message))
             details.append(failure)
         case grpc.StatusCode.NOT_FOUND | grpc.StatusCode.ALREADY_EXISTS:
+            kind, name = ("Webhook", "webhook_id") if "webhook_id" in error.metadata else ("Broadcast", "broadcast_id")
             details.append(
                 error_details_pb2.ResourceInfo(
-                    resource_type="broadcast.v1.Broadcast",
-                    resource_name=_cut(error.metadata.get("broadcast_id", "")),
+                    resource_type=f"broadcast.v1.{kind}",
+                    resource_name=_cut(error.metadata.get(name, "")),
                     description=_cut(error.message),
                 )
             )

@@ -22,7 +22,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 from service import telemetry
 from service.api import errors
 from service.api.admission import Admission
-from service.api.parsing import SERVICE, Requests
+from service.api.parsing import METHODS, Method, Requests
 from service.domain.errors import InvalidField, ServiceError
 
 log = structlog.get_logger(__name__)
@@ -33,9 +33,8 @@ _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 _Unary = Callable[[Any, _Context], Awaitable[Message]]
 _Stream = Callable[[Any, _Context], AsyncIterator[Any]]
 
-_PREFIX = f"/{SERVICE.full_name}/"
-# What ends a broadcast ends its cost, so it gets through when the rest is shed.
-_URGENT = "StopBroadcast"
+# What ends a broadcast ends its cost, and a webhook tells of what it costs now: they get through when the rest is shed.
+_URGENT = ("StopBroadcast", "DeliverWebhook")
 _LOGGED_CHARACTERS = 80
 
 
@@ -44,6 +43,7 @@ class _Call:
     """What is told of a call when it is over. Never a message: only these fields."""
 
     method: str
+    """Its name alone: none is in two services."""
     begun: float = field(default_factory=time.perf_counter)
     code: grpc.StatusCode = grpc.StatusCode.OK
     reason: str = ""
@@ -51,6 +51,7 @@ class _Call:
     trace_id: str = ""
     broadcast_id: str = ""
     request_id: str = ""
+    webhook_id: int = 0
     messages: int = 0
     failure: status_pb2.Status | None = None
 
@@ -59,6 +60,7 @@ class _Call:
             value = getattr(message, name, "")
             if isinstance(value, str) and value:
                 setattr(self, name, value[:_LOGGED_CHARACTERS])
+        self.webhook_id = self.webhook_id or getattr(message, "webhook_id", 0)
 
     @property
     def seconds(self) -> float:
@@ -87,14 +89,13 @@ class Interceptor(grpc.aio.ServerInterceptor):
         return wrapped
 
     def _wrapped(self, method: str, handler: _Handler) -> _Handler:
-        if method.startswith(_PREFIX):
-            name = method.removeprefix(_PREFIX)
+        if (ours := METHODS.get(method)) is not None:
             if handler.unary_unary is not None:
                 return grpc.unary_unary_rpc_method_handler(
-                    self._unary(name, cast("_Unary", handler.unary_unary)), None, _serialised
+                    self._unary(ours, cast("_Unary", handler.unary_unary)), None, _serialised
                 )
             return grpc.unary_stream_rpc_method_handler(
-                self._stream(name, cast("_Stream", handler.unary_stream)), None, _serialised
+                self._stream(ours, cast("_Stream", handler.unary_stream)), None, _serialised
             )
         # Health and reflection: as they are, only that their streams end with ours.
         if handler.unary_stream is not None:
@@ -111,20 +112,21 @@ class Interceptor(grpc.aio.ServerInterceptor):
             )
         return handler
 
-    def _unary(self, method: str, behaviour: _Unary) -> _Unary:
+    def _unary(self, method: Method, behaviour: _Unary) -> _Unary:
         async def call(raw: bytes, context: _Context) -> Message:
             async with self._told(method, context) as told:
-                with self._admission.unary(urgent=method == _URGENT):
+                with self._admission.unary(urgent=method.name in _URGENT):
                     request = self._requests.parse(method, raw)
                     told.about(request)
                     response = await behaviour(request, context)
                     told.broadcast_id = told.broadcast_id or getattr(getattr(response, "broadcast", None), "id", "")
+                    told.webhook_id = told.webhook_id or getattr(response, "webhook_id", 0)
                     return response
             return await _abort(context, told)
 
         return call
 
-    def _stream(self, method: str, behaviour: _Stream) -> Callable[[bytes, _Context], Awaitable[None]]:
+    def _stream(self, method: Method, behaviour: _Stream) -> Callable[[bytes, _Context], Awaitable[None]]:
         async def call(raw: bytes, context: _Context) -> None:
             async with self._told(method, context, streaming=True) as told:
                 with self._admission.stream():
@@ -158,15 +160,15 @@ class Interceptor(grpc.aio.ServerInterceptor):
         return call
 
     @contextlib.asynccontextmanager
-    async def _told(self, method: str, context: _Context, *, streaming: bool = False) -> AsyncGenerator[_Call]:
+    async def _told(self, method: Method, context: _Context, *, streaming: bool = False) -> AsyncGenerator[_Call]:
         """Whatever is raised inside is told and swallowed; `failure` is then what to send."""
-        told = _Call(method=method)
+        told, name = _Call(method=method.name), method.name
         parent = telemetry.context_of(_traceparent(context))
-        attributes = {"rpc.system": "grpc", "rpc.service": SERVICE.full_name, "rpc.method": method}
+        attributes = {"rpc.system": "grpc", "rpc.service": method.service, "rpc.method": name}
         if streaming:
-            telemetry.STREAMS_OPEN.add(1, {"method": method})
+            telemetry.STREAMS_OPEN.add(1, {"method": name})
         with telemetry.tracer.start_as_current_span(
-            f"{SERVICE.full_name}/{method}",
+            f"{method.service}/{name}",
             context=parent,
             kind=SpanKind.SERVER,
             attributes=attributes,
@@ -180,7 +182,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
                 if task is not None and not task.cancelling():
                     # Nobody cancelled the call: it came from inside, and gRPC would leave the caller without an answer.
                     _at_fault(told)
-                    log.exception("rpc_failed", method=method, trace_id=told.trace_id)
+                    log.exception("rpc_failed", method=name, trace_id=told.trace_id)
                 else:
                     told.code = grpc.StatusCode.CANCELLED
                     raise
@@ -190,12 +192,12 @@ class Interceptor(grpc.aio.ServerInterceptor):
                     told.violations = ", ".join(violation.field for violation in error.violations)[:_LOGGED_CHARACTERS]
             except Exception:
                 _at_fault(told)
-                log.exception("rpc_failed", method=method, trace_id=told.trace_id)
+                log.exception("rpc_failed", method=name, trace_id=told.trace_id)
             finally:
                 if streaming:
-                    telemetry.STREAMS_OPEN.add(-1, {"method": method})
+                    telemetry.STREAMS_OPEN.add(-1, {"method": name})
                 else:
-                    telemetry.RPC_DURATION.record(told.seconds, {"method": method, "code": told.code.name})
+                    telemetry.RPC_DURATION.record(told.seconds, {"method": name, "code": told.code.name})
                 span.set_attribute("rpc.grpc.status_code", told.code.value[0])
                 if told.code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE):
                     span.set_status(Status(StatusCode.ERROR, told.reason))
@@ -215,6 +217,7 @@ def _log(told: _Call, peer: str, *, streaming: bool) -> None:
         "duration_ms": round(told.seconds * 1000, 1),
         "broadcast_id": told.broadcast_id,
         "request_id": told.request_id,
+        "webhook_id": told.webhook_id or "",
         "reason": told.reason,
         "fields": told.violations,
         "trace_id": told.trace_id,

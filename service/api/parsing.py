@@ -1,17 +1,43 @@
 """From bytes to a request that satisfies the contract. The only place that knows protovalidate."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol, cast
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, cast
 
 import protovalidate
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
-from broadcast.v1 import broadcast_service_pb2 as rpc
+from broadcast.v1 import admin_service_pb2, broadcast_service_pb2, playback_service_pb2, webhook_service_pb2
 from service.domain.errors import InvalidField, Violation
 
-SERVICE = rpc.DESCRIPTOR.services_by_name["BroadcastService"]
+BROADCAST_SERVICE: Final = broadcast_service_pb2.DESCRIPTOR.services_by_name["BroadcastService"].full_name
+PLAYBACK_SERVICE: Final = playback_service_pb2.DESCRIPTOR.services_by_name["PlaybackService"].full_name
+WEBHOOK_SERVICE: Final = webhook_service_pb2.DESCRIPTOR.services_by_name["WebhookService"].full_name
+ADMIN_SERVICE: Final = admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
+
+_FILES = (admin_service_pb2, broadcast_service_pb2, playback_service_pb2, webhook_service_pb2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    service: str
+    """With its package."""
+    name: str
+    """No two services have a method of the same name."""
+    request: type[Message]
+
+
+METHODS: Final = {
+    f"/{service.full_name}/{method.name}": Method(
+        service=service.full_name, name=method.name, request=GetMessageClass(method.input_type)
+    )
+    for file in _FILES
+    for service in file.DESCRIPTOR.services_by_name.values()
+    for method in service.methods
+}
+"""By the path of the HTTP request."""
 
 
 class _Subscript(Protocol):
@@ -20,21 +46,18 @@ class _Subscript(Protocol):
 
 
 class Requests:
-    """Parses and validates the requests of BroadcastService, by the method's name."""
+    """Parses and validates the requests of all services."""
 
     def __init__(self) -> None:
         self._validator = protovalidate.Validator()
-        self._types: dict[str, type[Message]] = {
-            method.name: GetMessageClass(method.input_type) for method in SERVICE.methods
-        }
-        for type_ in self._types.values():
+        for method in METHODS.values():
             # The rules of a type are compiled when the first message comes: 5 ms that no caller should wait.
-            self._validator.collect_violations(type_())
+            self._validator.collect_violations(method.request())
 
-    def parse(self, method: str, raw: bytes) -> Message:
+    def parse(self, method: Method, raw: bytes) -> Message:
         """Raises InvalidField."""
         try:
-            request = self._types[method].FromString(raw)
+            request = method.request.FromString(raw)
         except DecodeError:
             # gRPC would answer INTERNAL. Text that is not UTF-8 is what is wrong in practice; which field, nobody says.
             raise InvalidField(

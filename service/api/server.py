@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import grpc
@@ -11,12 +12,16 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from broadcast.v1.admin_service_pb2_grpc import AdminServiceServicer, add_AdminServiceServicer_to_server
 from broadcast.v1.broadcast_service_pb2_grpc import add_BroadcastServiceServicer_to_server
+from broadcast.v1.playback_service_pb2_grpc import PlaybackServiceServicer, add_PlaybackServiceServicer_to_server
+from broadcast.v1.webhook_service_pb2_grpc import WebhookServiceServicer, add_WebhookServiceServicer_to_server
 from service.api.addresses import Resolve, resolve_host
 from service.api.admission import Admission
+from service.api.health import HealthApi
 from service.api.interceptors import Interceptor
 from service.api.moved import Moved
-from service.api.parsing import SERVICE
+from service.api.parsing import ADMIN_SERVICE, BROADCAST_SERVICE, PLAYBACK_SERVICE, WEBHOOK_SERVICE
 from service.api.servicers import BroadcastApi
 from service.api.tail import Tail
 from service.domain.ports import HostTokens
@@ -25,7 +30,6 @@ from service.store.changes import Changes
 
 log = structlog.get_logger(__name__)
 
-_HEALTH_NAMES = ("", SERVICE.full_name)
 _HEALTH_S = 1.0
 _FLUSH_S = 1.0
 
@@ -62,9 +66,13 @@ class ApiServer:
         moved: Moved,
         wake: Callable[[str], None],
         resolve: Resolve = resolve_host,
+        health_api: HealthApi | None = None,
+        playback: PlaybackServiceServicer | None = None,
+        webhooks: WebhookServiceServicer | None = None,
+        admin: AdminServiceServicer | None = None,
     ) -> None:
         """*moved* is told when the change log grew, by whoever hears of it; *wake* is called with the id of a broadcast
-        that has work for the reconciler of this process.
+        that has work for the reconciler of this process. A service that is not given is not served.
         """
         self._options = options
         self._admission = Admission(unary_limit=options.unary_limit, stream_limit=options.stream_limit)
@@ -72,7 +80,7 @@ class ApiServer:
         self._reading: asyncio.Task[None] | None = None
         self._server: grpc.aio.Server | None = None
         self._health = cast("Any", health).aio.HealthServicer()
-        self._api = BroadcastApi(
+        api = BroadcastApi(
             broadcasts=broadcasts,
             changes=changes,
             tokens=tokens,
@@ -82,15 +90,26 @@ class ApiServer:
             tail=self._tail,
             admission=self._admission,
             playback_base_url=options.playback_base_url,
+            health=health_api,
         )
+        self._services: dict[str, Callable[[grpc.aio.Server], None]] = {
+            BROADCAST_SERVICE: partial(add_BroadcastServiceServicer_to_server, api)
+        }
+        if playback is not None:
+            self._services[PLAYBACK_SERVICE] = partial(add_PlaybackServiceServicer_to_server, playback)
+        if webhooks is not None:
+            self._services[WEBHOOK_SERVICE] = partial(add_WebhookServiceServicer_to_server, webhooks)
+        if admin is not None:
+            self._services[ADMIN_SERVICE] = partial(add_AdminServiceServicer_to_server, admin)
 
     async def start(self) -> int:
         """Listen and serve; the port. Raises CannotListen."""
         server = grpc.aio.server(interceptors=[Interceptor(self._admission)], options=_grpc_options(self._options))
-        add_BroadcastServiceServicer_to_server(self._api, server)
+        for serve in self._services.values():
+            serve(server)
         cast("Any", health_pb2_grpc).add_HealthServicer_to_server(self._health, server)
         if self._options.reflection:
-            names = (SERVICE.full_name, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
+            names = (*self._services, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
             cast("Any", reflection).enable_server_reflection((*names, reflection.SERVICE_NAME), server)
         try:
             port = server.add_insecure_port(self._options.address)
@@ -106,7 +125,7 @@ class ApiServer:
     async def set_serving(self, serving: bool) -> None:  # noqa: FBT001 - there is nothing else to say
         """What the health service answers. Without effect once draining."""
         statuses = health_pb2.HealthCheckResponse
-        for name in _HEALTH_NAMES:
+        for name in ("", *self._services):
             await self._health.set(name, statuses.SERVING if serving else statuses.NOT_SERVING)
 
     async def drain(self, *, grace: float = 20.0, notice: float = 0.0) -> None:

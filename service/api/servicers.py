@@ -29,8 +29,10 @@ from service.api.convert import (
     given_spec,
     host_access_message,
 )
+from service.api.health import HealthApi
 from service.api.masks import in_words_of_the_contract, masked_fields, only
 from service.api.moved import Moved
+from service.api.playback import VIEWER_PREFIX
 from service.api.streams import Watches
 from service.api.tail import Tail
 from service.api.waits import Waits
@@ -72,8 +74,10 @@ class BroadcastApi(BroadcastServiceServicer):
         tail: Tail,
         admission: Admission,
         playback_base_url: str,
+        health: HealthApi | None = None,
     ) -> None:
         self._broadcasts = broadcasts
+        self._health = health
         self._changes = changes
         self._tokens = tokens
         self._moved = moved
@@ -240,6 +244,31 @@ class BroadcastApi(BroadcastServiceServicer):
             given_filter(request.filter), request.resume_token, heartbeat or _DEFAULT_HEARTBEAT_S
         )
 
+    async def GetBroadcastHealth(
+        self, request: rpc.GetBroadcastHealthRequest, context: _Context
+    ) -> rpc.GetBroadcastHealthResponse:
+        return await self._known_health.get(request)
+
+    async def ExplainBroadcast(
+        self, request: rpc.ExplainBroadcastRequest, context: _Context
+    ) -> rpc.ExplainBroadcastResponse:
+        return await self._known_health.explain(request)
+
+    async def ReportHostStats(
+        self, request: rpc.ReportHostStatsRequest, context: _Context
+    ) -> rpc.ReportHostStatsResponse:
+        return await self._known_health.report(request)
+
+    def WatchHealth(  # pyright: ignore[reportIncompatibleMethodOverride] - as WatchBroadcasts
+        self, request: rpc.WatchHealthRequest, context: _Context
+    ) -> AsyncIterator[bytes]:
+        return self._known_health.watch(request)
+
+    @property
+    def _known_health(self) -> HealthApi:
+        assert self._health is not None  # noqa: S101 - for the type checker: whoever serves it gives it
+        return self._health
+
     async def _change(
         self,
         method: str,
@@ -300,9 +329,10 @@ def _page_size(asked: int) -> int:
 
 
 def _check_identity(identity: str, field: str) -> None:
-    if identity.startswith("EG_"):
-        # LiveKit puts out whoever has the same identity: this would be a running egress.
-        raise InvalidField(Violation(field=field, description='must not begin with "EG_"'))
+    # LiveKit puts out whoever has the same identity: this would be a running egress, or a viewer.
+    for taken in ("EG_", VIEWER_PREFIX):
+        if identity.startswith(taken):
+            raise InvalidField(Violation(field=field, description=f'must not begin with "{taken}"'))
 
 
 def _is_ready_or_later(state: State) -> bool:

@@ -13,6 +13,7 @@ import msgspec
 
 from service.domain.errors import PageTokenInvalid, ResumeTokenInvalid
 from service.store.broadcasts import Filter
+from service.store.webhooks import WebhookFilter
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _VERSION = 1
@@ -52,6 +53,13 @@ class StoryPage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="st
     """Of the last event that was told."""
 
 
+class InboxPage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="inbox", tag_field="t"):
+    v: int
+    filter: str
+    id: _Count
+    """Of the last webhook of the page."""
+
+
 class Resume(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag="resume", tag_field="t"):
     v: int
     filter: str
@@ -60,7 +68,7 @@ class Resume(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     """The snapshot was told up to here; the rest of it comes first."""
 
 
-_Token = TypeVar("_Token", Page, StoryPage, Resume)
+_Token = TypeVar("_Token", Page, StoryPage, InboxPage, Resume)
 
 
 def filter_hash(filter: Filter) -> str:
@@ -72,7 +80,11 @@ def filter_hash(filter: Filter) -> str:
         filter.owner_id,
         filter.created_after.isoformat() if filter.created_after is not None else "",
     )
-    return hashlib.sha256(msgspec.json.encode(meant)).hexdigest()[:16]
+    return _digest(meant)
+
+
+def webhook_filter_hash(filter: WebhookFilter) -> str:
+    return _digest((filter.provider, filter.broadcast_id, filter.type, filter.outcome))
 
 
 def page_token(filter_is: str, place: Place, revision: int) -> str:
@@ -101,6 +113,19 @@ def read_story_token(text: str, broadcast_id: str) -> StoryPage:
     return page
 
 
+def inbox_token(filter_is: str, last_id: int) -> str:
+    return _encode(InboxPage(_VERSION, filter_is, last_id))
+
+
+def read_inbox_token(text: str, filter_is: str) -> InboxPage:
+    page = _decode(text, InboxPage)
+    if page is None:
+        raise PageTokenInvalid("the page token is damaged")
+    if page.filter != filter_is:
+        raise PageTokenInvalid("the page token belongs to another filter")
+    return page
+
+
 def resume_token(filter_is: str, revision: int, place: Place | None = None) -> str:
     return _encode(Resume(_VERSION, filter_is, revision, place))
 
@@ -114,7 +139,11 @@ def read_resume_token(text: str, filter_is: str) -> Resume:
     return token
 
 
-def _encode(token: Page | StoryPage | Resume) -> str:
+def _digest(meant: tuple[object, ...]) -> str:
+    return hashlib.sha256(msgspec.json.encode(meant)).hexdigest()[:16]
+
+
+def _encode(token: Page | StoryPage | InboxPage | Resume) -> str:
     return base64.urlsafe_b64encode(msgspec.json.encode(token)).decode().rstrip("=")
 
 

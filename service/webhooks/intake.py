@@ -1,60 +1,53 @@
-"""The HTTP side: webhooks of both providers, and what an orchestrator asks.
-
-A webhook is a hint. It is verified, the broadcast it is about is woken, and the pass looks for itself: nothing of its
-content is believed, so lost, late, doubled and reordered ones cost time at worst. The answer is 2xx whatever the
-content is; 5xx only when the hint could not be stored, because LiveKit takes any 4xx as delivered and Mux tries for a
-day.
-"""
+"""The HTTP side: webhooks of both providers, and what an orchestrator asks."""
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING, Any, cast
+import asyncio
+from typing import TYPE_CHECKING
 
-import msgspec
 import structlog
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from service import telemetry
-from service.domain.errors import StoreUnavailable
-from service.failpoints import failpoint
-from service.webhooks.verify import from_livekit, from_mux
+from service.domain.errors import StoreUnavailable, WebhookRefused
+from service.webhooks.delivery import LARGEST, SIGNATURE
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable
 
-    from service.domain.secret import Secret
+    from service.store.webhooks import Delivered
 
 log = structlog.get_logger(__name__)
 
-_LARGEST = 256 * 1024
+_BODY_WITHIN_S = 5.0
+_AT_ONCE = 64
+"""Each may hold LARGEST in memory."""
 
 
 class Intake:
     def __init__(
         self,
         *,
-        wake: Callable[[Sequence[str]], Awaitable[None]],
+        deliver: Callable[[str, Iterable[tuple[str, str]], bytes], Awaitable[Delivered]],
         ready: Callable[[], Awaitable[bool]],
-        livekit_secrets: Mapping[str, Secret],
-        mux_secrets: Sequence[Secret],
-        tag: str,
         host: str,
         port: int,
     ) -> None:
-        self._wake = wake
+        self._deliver = deliver
         self._ready = ready
-        self._livekit_secrets = livekit_secrets
-        self._mux_secrets = mux_secrets
-        self._tag = tag
         self._host = host
         self._port = port
-        app = web.Application(client_max_size=_LARGEST)
-        app.router.add_post("/webhooks/livekit", self._livekit)
-        app.router.add_post("/webhooks/mux", self._mux)
+        self._under_way = 0
+        app = web.Application()
+        app.router.add_post("/webhooks/{provider:livekit|mux}", self._webhook)
         app.router.add_get("/livez", self._livez)
         app.router.add_get("/readyz", self._readyz)
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1)
+        # Decompressed, a body of some bytes would be as large as its sender likes before anybody looks at it. What is
+        # left of a body that was refused is read for a moment, or its sender would see a reset instead of the answer.
+        self._runner = web.AppRunner(
+            app, access_log=None, handle_signals=False, shutdown_timeout=1, auto_decompress=False, lingering_time=1
+        )
 
     async def start(self) -> int:
         """The port it listens on."""
@@ -74,58 +67,60 @@ class Intake:
             return web.Response(text="ok\n")
         return web.Response(status=503, text="the database does not answer\n")
 
-    async def _livekit(self, request: web.Request) -> web.Response:
-        body = await request.read()
-        if not from_livekit(request.headers.get("Authorization", ""), body, self._livekit_secrets):
-            return self._refused("livekit", request)
-        return await self._accept("livekit", livekit_broadcast(_parse(body)))
+    async def _webhook(self, request: web.Request) -> web.Response:
+        provider = request.match_info["provider"]
+        if SIGNATURE[provider] not in request.headers:
+            # Who does not even pretend gets no place.
+            return _refused(provider, 401, "not signed")
+        if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+            return _refused(provider, 415, "no encoding is accepted")
+        if (request.content_length or 0) > LARGEST:
+            return _refused(provider, 413, "too large")
+        if self._under_way >= _AT_ONCE:
+            return _not_now(provider, "too many at once")
+        self._under_way += 1
+        try:
+            return await self._taken(provider, request)
+        finally:
+            self._under_way -= 1
 
-    async def _mux(self, request: web.Request) -> web.Response:
-        body = await request.read()
-        if not from_mux(request.headers.get("Mux-Signature", ""), body, self._mux_secrets, now=time.time()):
-            return self._refused("mux", request)
-        return await self._accept("mux", mux_broadcast(_parse(body), self._tag))
-
-    def _refused(self, provider: str, request: web.Request) -> web.Response:
-        telemetry.WEBHOOKS.add(1, {"provider": provider, "outcome": "refused"})
-        log.warning("webhook_refused", provider=provider, remote=request.remote)
-        return web.Response(status=401, text="the signature does not verify\n")
-
-    async def _accept(self, provider: str, broadcast_id: str) -> web.Response:
-        outcome = "accepted" if broadcast_id else "foreign"
-        if broadcast_id:
-            try:
-                failpoint("webhook.before_wake")
-                await self._wake([broadcast_id])
-                failpoint("webhook.after_wake")
-            except StoreUnavailable:
-                telemetry.WEBHOOKS.add(1, {"provider": provider, "outcome": "not_stored"})
-                return web.Response(status=503, text="try again\n", headers={"Retry-After": "1"})
-        telemetry.WEBHOOKS.add(1, {"provider": provider, "outcome": outcome})
-        log.debug("webhook", provider=provider, broadcast_id=broadcast_id, outcome=outcome)
+    async def _taken(self, provider: str, request: web.Request) -> web.Response:
+        try:
+            async with asyncio.timeout(_BODY_WITHIN_S):
+                body = await _body(request)
+        except TimeoutError:
+            return _refused(provider, 408, "the body did not come")
+        except HttpProcessingError:
+            return _refused(provider, 400, "not HTTP")
+        if body is None:
+            return _refused(provider, 413, "too large")
+        try:
+            await self._deliver(provider, request.headers.items(), body)
+        except WebhookRefused as refused:
+            return web.Response(status=401, text=f"{refused.message}\n")
+        except StoreUnavailable:
+            return web.Response(status=503, text="try again\n", headers={"Retry-After": "1"})
         return web.Response(text="ok\n")
 
 
-def livekit_broadcast(event: dict[str, Any]) -> str:
-    """The room is named after the broadcast, in whichever shape of event it stands."""
-    return _text(event, "room", "name") or _text(event, "egressInfo", "roomName")
+async def _body(request: web.Request) -> bytes | None:
+    """None: it is too large; no more of it was kept than is allowed, whatever its headers said."""
+    body = bytearray()
+    async for part in request.content.iter_any():
+        body += part
+        if len(body) > LARGEST:
+            return None
+    return bytes(body)
 
 
-def mux_broadcast(event: dict[str, Any], tag: str) -> str:
-    """Live streams and their assets carry our mark; another environment's is none of ours."""
-    mark = _text(event, "data", "passthrough")
-    return mark.removeprefix(tag).rpartition(":")[0] if mark.startswith(tag) else ""
+def _refused(provider: str, status: int, why: str) -> web.Response:
+    telemetry.WEBHOOKS.add(1, {"provider": provider, "outcome": "refused"})
+    telemetry.WEBHOOKS_REFUSED.add(1, {"provider": provider, "reason": str(status)})
+    log.warning("webhook_refused", provider=provider, status=status)
+    return web.Response(status=status, text=f"{why}\n")
 
 
-def _parse(body: bytes) -> dict[str, Any]:
-    try:
-        parsed: Any = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError):
-        return {}
-    return cast("dict[str, Any]", parsed) if isinstance(parsed, dict) else {}
-
-
-def _text(value: Any, *path: str) -> str:
-    for name in path:
-        value = cast("dict[str, Any]", value).get(name) if isinstance(value, dict) else None
-    return value if isinstance(value, str) and value.isprintable() else ""
+def _not_now(provider: str, why: str) -> web.Response:
+    telemetry.WEBHOOKS.add(1, {"provider": provider, "outcome": "not_stored"})
+    log.warning("webhook_not_taken", provider=provider, why=why)
+    return web.Response(status=503, text=f"{why}\n", headers={"Retry-After": "1"})

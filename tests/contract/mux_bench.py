@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urljoin
 
 import aiohttp
 import mux_python
@@ -150,7 +151,13 @@ class Mux:
         return [effect.kind for effect in self.simulator.effects.after(0) if effect.kind.startswith(prefixes or "")]
 
     async def play(self, playback_id: str, **query: str) -> tuple[int, str]:
-        async with self.http.get(f"{self.base}/playback/{playback_id}.m3u8", params=query) as response:
+        """The first rendition, as a player finds it."""
+        url = f"{self.base}/playback/{playback_id}.m3u8"
+        async with self.http.get(url, params=query) as response:
+            if response.status != 200:
+                return response.status, await response.text()
+            [rendition] = [line for line in (await response.text()).splitlines() if line and line[0] != "#"]
+        async with self.http.get(urljoin(url, rendition)) as response:
             return response.status, await response.text()
 
     async def control(self, verb: str, path: str, body: Any = None) -> tuple[int, Any]:

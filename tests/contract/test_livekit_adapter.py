@@ -94,6 +94,7 @@ OTHERS: dict[str, Call] = {
     "ListRooms": lambda livekit: livekit.rooms.list(),
     "ListRooms of one": lambda livekit: livekit.rooms.get("first"),
     "DeleteRoom": lambda livekit: livekit.rooms.delete("first"),
+    "ListParticipants": lambda livekit: livekit.rooms.people("first"),
     "ListEgress": lambda livekit: livekit.egresses.list_active(),
     "ListEgress of one": lambda livekit: livekit.egresses.list_room("first"),
     "StopEgress": lambda livekit: livekit.egresses.stop("EG_1"),
@@ -229,7 +230,11 @@ async def test_the_sdk_left_to_itself_would_send_a_start_again(monkeypatch: pyte
     ],
 )
 async def test_what_livekit_refuses(status: int, code: str, start: Outcome, other: Outcome, prefix: str) -> None:
-    done = {"StopEgress": ("failed_precondition", "not_found"), "DeleteRoom": ("not_found",)}
+    done = {
+        "StopEgress": ("failed_precondition", "not_found"),
+        "DeleteRoom": ("not_found",),
+        "ListParticipants": ("not_found",),
+    }
     async with answering(twirp(status, code, f"{prefix}said so")) as (livekit, provider):
         error = await refusal(START(livekit))
         assert (error.outcome, error.code) == (start, code)

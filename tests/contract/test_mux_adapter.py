@@ -23,7 +23,7 @@ from service.domain.broadcast import LatencyMode, OutputState, PlaybackPolicy, S
 from service.domain.errors import Outcome, ProviderError
 from service.domain.ports import Relay, StreamWanted
 from service.domain.secret import Secret
-from service.providers import mux as adapter
+from service.providers import mux_calls
 from service.providers.mux import Mux, Streams
 from service.sandbox.faults import Fault
 from service.sandbox.mux import MuxSimulator, MuxSimulatorSettings
@@ -94,7 +94,7 @@ async def refusal(call: Awaitable[object]) -> ProviderError:
 
 async def threads_are_done(streams: Streams) -> None:
     """A thread goes on after its call was given up; whatever it sends is sent after this."""
-    await asyncio.to_thread(streams._threads.shutdown)  # pyright: ignore[reportPrivateUsage]
+    await asyncio.to_thread(streams._calls.threads.shutdown)  # pyright: ignore[reportPrivateUsage]
 
 
 # Every call of the port, by its HTTP method.
@@ -106,6 +106,7 @@ CALLS: dict[str, Callable[[Streams], Awaitable[object]]] = {
     "GET active": lambda streams: streams.list_active(),
     "GET tagged": lambda streams: streams.list_tagged("bs1:", page=1),
     "GET recordings": lambda streams: streams.list_recordings("LS1"),
+    "GET recording": lambda streams: streams.recording("AS1"),
     "PUT disable": lambda streams: streams.disable("LS1"),
     "PUT enable": lambda streams: streams.enable("LS1"),
     "PUT complete": lambda streams: streams.complete("LS1"),
@@ -194,7 +195,7 @@ async def test_a_connection_that_breaks_after_the_request_is_ambiguous(
 @pytest.mark.parametrize("by", ["read timeout", "limit of the call"])
 async def test_silence_is_ambiguous_in_time_and_nothing_is_sent_twice(by: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if by == "read timeout":
-        monkeypatch.setattr(adapter, "_READ", 0.3)
+        monkeypatch.setattr(mux_calls, "_READ", 0.3)
     began = time.monotonic()
     async with answering(Fate.HANG, longest_s=10 if by == "read timeout" else 0.3) as (streams, provider):
         errors = await asyncio.gather(*(refusal(call(streams)) for call in CALLS.values()))

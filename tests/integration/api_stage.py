@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,19 +17,25 @@ from google.rpc import error_details_pb2, status_pb2
 from broadcast.v1 import broadcast_pb2 as pb
 from broadcast.v1 import broadcast_service_pb2 as rpc
 from broadcast.v1.broadcast_service_pb2_grpc import BroadcastServiceStub
+from service.api.health import HealthApi
 from service.api.moved import Moved
 from service.api.server import ApiOptions, ApiServer
 from service.domain.lifecycle import Event
 from service.domain.ports import HostToken
 from service.domain.secret import Secret
+from service.domain.timing import Timing
 from service.store.broadcasts import Broadcasts
 from service.store.changes import Changes, Listener, append
 from service.store.database import Database
+from service.store.probes import Probes
 from service.store.rows import BROADCAST_COLUMNS, Rows
 from service.store.sealing import Sealer
 
 if TYPE_CHECKING:
+    from broadcast.v1.admin_service_pb2_grpc import AdminServiceServicer
     from broadcast.v1.broadcast_service_pb2_grpc import BroadcastServiceAsyncStub
+    from broadcast.v1.playback_service_pb2_grpc import PlaybackServiceServicer
+    from broadcast.v1.webhook_service_pb2_grpc import WebhookServiceServicer
 
 KEY = "stream-key-of-the-test"
 _Detail = TypeVar("_Detail", bound=Message)
@@ -72,6 +78,7 @@ class Stage:
     broadcasts: Broadcasts
     changes: Changes
     server: ApiServer
+    health: HealthApi
     port: int
     channel: grpc.aio.Channel
     stub: BroadcastServiceAsyncStub
@@ -122,13 +129,45 @@ class Stage:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Behind:
+    """What a servicer is built on."""
+
+    database: Database
+    sealer: Sealer
+    broadcasts: Broadcasts
+    wake: Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """The services beside BroadcastService."""
+
+    playback: PlaybackServiceServicer | None = None
+    webhooks: WebhookServiceServicer | None = None
+    admin: AdminServiceServicer | None = None
+
+
+def _alone(_behind: Behind) -> Beside:
+    return Beside()
+
+
 @contextlib.asynccontextmanager
-async def api(dsn: str, *, options: ApiOptions | None = None, listen: bool = True) -> AsyncGenerator[Stage]:
+async def api(
+    dsn: str,
+    *,
+    options: ApiOptions | None = None,
+    listen: bool = True,
+    beside: Callable[[Behind], Beside] = _alone,
+) -> AsyncGenerator[Stage]:
     """*listen* False: nobody says that the log moved, as if every NOTIFY was lost."""
     database = await Database.connect(dsn)
-    rows = Rows(Sealer([b"k" * 32]))
+    sealer = Sealer([b"k" * 32])
+    rows = Rows(sealer)
     broadcasts, changes = Broadcasts(database, rows), Changes(database, rows)
     tokens, names, moved, woken = Tokens(), Names(), Moved(), list[str]()
+    others = beside(Behind(database=database, sealer=sealer, broadcasts=broadcasts, wake=woken.append))
+    health_api = HealthApi(broadcasts=broadcasts, probes=Probes(database, rows), timing=Timing())
     server = ApiServer(
         options or ApiOptions(host="127.0.0.1", reflection=True),
         broadcasts=broadcasts,
@@ -137,6 +176,10 @@ async def api(dsn: str, *, options: ApiOptions | None = None, listen: bool = Tru
         moved=moved,
         wake=woken.append,
         resolve=names,
+        health_api=health_api,
+        playback=others.playback,
+        webhooks=others.webhooks,
+        admin=others.admin,
     )
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(database.close)
@@ -152,6 +195,7 @@ async def api(dsn: str, *, options: ApiOptions | None = None, listen: bool = Tru
             broadcasts=broadcasts,
             changes=changes,
             server=server,
+            health=health_api,
             port=port,
             channel=channel,
             stub=BroadcastServiceStub(channel),

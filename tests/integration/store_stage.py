@@ -10,7 +10,7 @@ from typing import Any
 
 from service.domain.broadcast import Broadcast, Egress, Phase, Room, Spec, Stream
 from service.domain.lifecycle import start
-from service.domain.plan import Timing
+from service.domain.timing import Timing
 from service.domain.secret import Secret
 from service.reconciler.steps import derive
 from service.store.broadcasts import Broadcasts, Request

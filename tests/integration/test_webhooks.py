@@ -1,228 +1,425 @@
-"""Webhooks over real HTTP: what wakes whom, and what is answered to everything else."""
+"""Webhooks over real HTTP into a real database: what is stored, whom it wakes, what is answered to everything else."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import contextlib
-import hashlib
-import hmac
+import gzip
 import json
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
-from datetime import timedelta
+from collections.abc import AsyncGenerator, AsyncIterator
+from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
-from livekit import api
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from livekit.protocol.models import Room
 
 from service.app import answers
-from service.domain.errors import StoreUnavailable
-from service.domain.secret import Secret
+from service.sandbox.clock import ScaledClock
+from service.sandbox.faults import FaultTable
+from service.sandbox.livekit_webhooks import LiveKitWebhooks
+from service.sandbox.mux_events import MuxEvents
+from service.sandbox.mux_settings import MuxSimulatorSettings
+from service.sandbox.postgres import EmbeddedPostgres
+from service.sandbox.webhooks import WebhookSender
 from service.store.database import Database
-from service.webhooks.intake import Intake
-from tests.integration.store_stage import store
-
-KEY, SECRET = "devkey", "a-secret-of-at-least-thirty-two-bytes"
-MUX_SECRETS = ("mux-webhook-secret", "the-next-mux-webhook-secret")
-TAG = "bs1:test:"
-
-
-@dataclass(slots=True)
-class Hooks:
-    """An intake, and what it was made to do."""
-
-    base: str
-    http: aiohttp.ClientSession
-    woken: list[str] = field(default_factory=list[str])
-    fails: Exception | None = None
-    and_then: Callable[[Sequence[str]], Awaitable[None]] | None = None
-    ready: bool = True
-
-    async def wake(self, broadcast_ids: Sequence[str]) -> None:
-        if self.fails is not None:
-            raise self.fails
-        self.woken.extend(broadcast_ids)
-        if self.and_then is not None:
-            await self.and_then(broadcast_ids)
-
-    async def is_ready(self) -> bool:
-        return self.ready
-
-    async def get(self, path: str) -> int:
-        async with self.http.get(self.base + path) as answer:
-            return answer.status
-
-    async def post(self, path: str, body: bytes, **headers: str) -> int:
-        sent = {name.replace("_", "-"): value for name, value in headers.items()}
-        async with self.http.post(self.base + path, data=body, headers=sent) as answer:
-            await answer.read()
-            return answer.status
-
-    async def mux(self, body: bytes, secret: str = MUX_SECRETS[0]) -> int:
-        now = int(time.time())
-        signature = hmac.new(secret.encode(), f"{now}.".encode() + body, hashlib.sha256).hexdigest()
-        return await self.post("/webhooks/mux", body, Mux_Signature=f"t={now},v1={signature}")
-
-    async def livekit(self, body: bytes, prefix: str = "", secret: str = SECRET) -> int:
-        digest = base64.b64encode(hashlib.sha256(body).digest()).decode()
-        token = api.AccessToken(KEY, secret).with_sha256(digest).with_ttl(timedelta(minutes=5)).to_jwt()
-        return await self.post(
-            "/webhooks/livekit", body, Authorization=prefix + token, Content_Type="application/webhook+json"
-        )
-
-
-@contextlib.asynccontextmanager
-async def hooks() -> AsyncGenerator[Hooks]:
-    async with aiohttp.ClientSession() as http:
-        stage = Hooks("", http)
-        intake = Intake(
-            wake=stage.wake,
-            ready=stage.is_ready,
-            livekit_secrets={KEY: Secret(SECRET)},
-            mux_secrets=[Secret(secret) for secret in MUX_SECRETS],
-            tag=TAG,
-            host="127.0.0.1",
-            port=0,
-        )
-        stage.base = f"http://127.0.0.1:{await intake.start()}"
-        try:
-            yield stage
-        finally:
-            await intake.stop()
-
-
-def mux_event(passthrough: object = f"{TAG}first:0", **data: Any) -> bytes:
-    data = {"id": "LS1", "passthrough": passthrough, **data}
-    return json.dumps({"type": "video.live_stream.active", "data": data}).encode()
-
-
-def livekit_event(**event: Any) -> bytes:
-    return json.dumps({"event": "room_started", **event}).encode()
-
-
-async def test_an_event_wakes_its_broadcast_and_no_other() -> None:
-    async with hooks() as stage:
-        assert await stage.mux(mux_event()) == 200
-        assert stage.woken == ["first"]
-        assert await stage.mux(mux_event(f"{TAG}second:3"), MUX_SECRETS[1]) == 200
-        assert await stage.livekit(livekit_event(room={"name": "third"})) == 200
-        assert await stage.livekit(livekit_event(egressInfo={"roomName": "fourth"}), prefix="Bearer ") == 200
-        assert stage.woken == ["first", "second", "third", "fourth"]
-        # The same again is another hint.
-        assert await stage.mux(mux_event()) == 200
-        assert stage.woken[4:] == ["first"]
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        mux_event("bs1:prod:first:0"),
-        mux_event("somebody else's"),
-        mux_event(None),
-        mux_event({"deep": []}),
-        b"{}",
-        b"[]",
-        b"null",
-        b"",
-        b"no json",
-        b"\xff\xfe",
-        b'{"data": {"passthrough": "bs1:test:a\\u0000b:0"}}',
-        b"[" * 20_000,
-        b'{"data":' * 20_000 + b"1" + b"}" * 20_000,
-    ],
-    ids=lambda body: repr(body)[:30],
+from service.store.migrate import migrate
+from service.webhooks import intake as intake_module
+from service.webhooks.delivery import LARGEST
+from service.webhooks.worth import WORTH
+from tests.integration.webhook_stage import NEXT_KEY, NEXT_MUX_SECRET, NEXT_SECRET, Hooks, hooks
+from tests.waiting import eventually
+from tests.webhook_bodies import (
+    ENVIRONMENT,
+    EVERY,
+    LIVEKIT_KEY,
+    LIVEKIT_SECRET,
+    MUX_SECRET,
+    SECRETS,
+    encoded,
+    headers,
+    livekit,
+    livekit_headers,
+    mux,
+    mux_headers,
 )
-async def test_what_is_signed_and_not_ours_is_accepted_and_wakes_nobody(body: bytes) -> None:
-    async with hooks() as stage:
-        assert await stage.mux(body) == 200
-        if b"passthrough" not in body:
-            assert await stage.livekit(body) == 200
-        assert stage.woken == []
-        assert await stage.get("/livez") == 200
+from tests.webhook_bodies import of as event_of
+
+PROVIDERS = ("livekit", "mux")
+TYPES = {"livekit": "room_started", "mux": "video.live_stream.active"}
 
 
-async def test_what_is_not_signed_is_refused_and_wakes_nobody() -> None:
-    body, now = mux_event(), int(time.time())
-    async with hooks() as stage:
-        assert await stage.post("/webhooks/mux", body) == 401
-        assert await stage.post("/webhooks/mux", body, Mux_Signature=f"t={now},v1={'0' * 64}") == 401
-        assert await stage.mux(body, "another") == 401
-        for header in ("", "Bearer ", "Basic abc", "a.b.c"):
-            assert await stage.post("/webhooks/livekit", body, Authorization=header) == 401
-        assert await stage.post("/webhooks/livekit", body) == 401
-        assert await stage.livekit(body, secret="another-secret-of-at-least-thirty-two-bytes") == 401
-        assert stage.woken == []
+@pytest.fixture
+async def stage(database_url: str) -> AsyncIterator[Hooks]:
+    async with hooks(database_url) as opened:
+        await opened.store.add("first")
+        await opened.store.add("second")
+        yield opened
 
 
-async def test_headers_that_are_no_text_are_refused_and_no_failure() -> None:
-    """Bytes of no encoding reach the verifiers as lone surrogates."""
-    async with hooks() as stage:
-        host, port = stage.base.removeprefix("http://").split(":")
-        now = int(time.time())
-        for path, header in (
-            ("mux", b"Mux-Signature: t=%d,v1=\xff\xfe" % now),
-            ("mux", b"Mux-Signature: \xff"),
-            ("livekit", b"Authorization: \xff\xfe.\xff.\xff"),
-        ):
-            assert await _raw(host, int(port), path, header) == 401
-        nested = base64.urlsafe_b64encode(b"[" * 2500).rstrip(b"=")
-        for forged in (b"e30." + nested + b".x", nested + b".e30.x"):
-            assert await _raw(host, int(port), "livekit", b"Authorization: " + forged) == 401
-        assert stage.woken == []
-
-
-async def _raw(host: str, port: int, path: str, header: bytes) -> int:
-    reader, writer = await asyncio.open_connection(host, port)
-    writer.write(
-        b"POST /webhooks/%s HTTP/1.1\r\nHost: x\r\n%s\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
-        % (path.encode(), header)
+async def test_every_type_is_stored_and_wakes_its_broadcast_where_it_is_acted_on(stage: Hooks) -> None:
+    await stage.store.sql(
+        "INSERT INTO resource (broadcast_id, kind, ordinal, phase, external_id, intended_at, changed_at) "
+        "VALUES ('first', 'stream', 0, 'present', 'LS-first', now(), now())"
     )
-    status = (await asyncio.wait_for(reader.readline(), 5)).split()[1]
+    for number, (provider, type_) in enumerate(EVERY):
+        await stage.store.sql("UPDATE broadcast SET due_at = NULL, dirty_at = NULL")
+        assert await stage.send(provider, event_of(provider, type_, event_id=f"EV_{number}")) == 200
+        acted = WORTH[provider][type_]
+        row = (await stage.rows())[-1]
+        assert (row["type"], row["outcome"]) == (type_, "accepted" if acted else "unknown_type")
+        assert row["apply_time"] is None
+        assert await stage.due() == ({"first"} if acted else set()), type_
+        if acted:
+            assert row["broadcast_id"] == "first"
+            assert (await stage.store.row("first"))["dirty_at"] is not None
+    assert len(await stage.rows()) == len(EVERY) > 30
+    kept = await stage.dump()
+    assert not [secret for secret in SECRETS if secret in kept or secret.encode().hex() in kept]
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+async def test_what_is_none_of_ours_is_stored_and_wakes_nobody(stage: Hooks, provider: str) -> None:
+    type_ = TYPES[provider]
+    foreign = event_of(provider, type_, "nobodys", "EV_1")
+    unknown = event_of(provider, type_, "first", "EV_2") | {"event": "new", "type": "video.live_stream.new"}
+    assert await stage.send(provider, foreign) == 200
+    assert await stage.send(provider, unknown) == 200
+    expected = ["foreign", "unknown_type"]
+    if provider == "mux":
+        other = event_of(provider, type_, "first", "EV_3") | {"environment": {"name": "Prod", "id": "k30tc5"}}
+        marked = json.loads(encoded(event_of(provider, type_, "first", "EV_4")).replace(b"bs1:test:", b"bs1:prod:"))
+        assert await stage.send(provider, other) == 200
+        assert await stage.send(provider, marked) == 200
+        expected += ["foreign", "foreign"]
+    assert await stage.outcomes() == expected
+    assert await stage.due() == set()
+    unknown_row = (await stage.rows())[1]
+    assert unknown_row["broadcast_id"] == "first"
+
+
+HOSTILE = {
+    "empty object": b"{}",
+    "list": b"[]",
+    "null": b"null",
+    "no json": b"no json",
+    "not utf-8": b"\xff\xfe\x00\x01",
+    "nul": b'{"id": "a\\u0000b", "event": "room_started", "type": "video.live_stream.active", "data": {"id": "x"}}',
+    "half a character": b'{"id": "\\ud800", "event": "room_started", "type": "video.live_stream.active"}',
+    "brackets": b"[" * 20_000,
+    "deep": b'{"data":' * 20_000 + b"1" + b"}" * 20_000,
+    "name twice": b'{"id": "a", "id": "b", "event": "room_started", "type": "video.live_stream.active"}',
+    "nan": b'{"id": "a", "event": "room_started", "type": "video.live_stream.active", "x": NaN}',
+    "huge": b'{"id": "a", "event": "room_started", "type": "video.live_stream.active", "x": 1' + b"0" * 9999 + b"}",
+}
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+async def test_what_is_signed_and_cannot_be_read_is_quarantined(stage: Hooks, provider: str) -> None:
+    for name, body in HOSTILE.items():
+        assert await stage.send(provider, body) == 200, name
+        assert await stage.send(provider, body) == 200, name
+    rows = await stage.rows()
+    assert len(rows) == len(HOSTILE)
+    assert {row["outcome"] for row in rows} == {"quarantined"}
+    assert {row["delivery_count"] for row in rows} == {2}
+    assert await stage.due() == set()
+    assert await stage.get("/livez") == 200
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+async def test_what_is_not_signed_is_refused_and_writes_nothing(stage: Hooks, provider: str) -> None:
+    good = encoded(event_of(provider, TYPES[provider]))
+    name = "Mux-Signature" if provider == "mux" else "Authorization"
+    for body in (good, *HOSTILE.values()):
+        for value in ("", "Bearer ", "a.b.c", f"t={int(time.time())},v1={'0' * 64}"):
+            assert await stage.post(provider, body, {name: value}) == 401
+        assert await stage.post(provider, body, {}) == 401
+        assert await stage.send(provider, body, secret="another-secret-of-at-least-32-bytes") == 401
+        signed = headers(provider, body)
+        assert await stage.post(provider, body + b" ", signed) == 401
+        assert await stage.post(provider, body[:-1], signed) == 401
+    other = {"mux": livekit_headers(good), "livekit": mux_headers(good)}[provider]
+    assert await stage.post(provider, good, other) == 401
+    assert await stage.rows() == []
+    assert await stage.due() == set()
+
+
+async def test_secrets_that_are_being_rotated(stage: Hooks) -> None:
+    assert await stage.send("mux", mux(TYPES["mux"]), secret=NEXT_MUX_SECRET) == 200
+    body = encoded(livekit(TYPES["livekit"]))
+    assert await stage.post("livekit", body, livekit_headers(body, key=NEXT_KEY, secret=NEXT_SECRET)) == 200
+    assert await stage.post("livekit", body, livekit_headers(body, key=LIVEKIT_KEY, secret=NEXT_SECRET)) == 401
+    token = livekit_headers(body)["Authorization"]
+    assert await stage.post("livekit", body, {"authorization": f"Bearer {token}"}) == 200
+    assert [row["delivery_count"] for row in await stage.rows()] == [1, 2]
+
+
+async def test_an_old_signature_is_refused_and_one_of_the_future(stage: Hooks) -> None:
+    for at, status in ((-310, 401), (310, 401), (-290, 200), (290, 200)):
+        assert await stage.send("mux", mux(TYPES["mux"]), at=time.time() + at) == status
+    assert [row["delivery_count"] for row in await stage.rows()] == [2]
+
+
+async def test_one_that_is_sent_again_is_stored_once(stage: Hooks) -> None:
+    for provider in PROVIDERS:
+        assert await stage.send(provider, event_of(provider, TYPES[provider])) == 200
+    await stage.store.sql("UPDATE broadcast SET due_at = NULL")
+    again = mux(TYPES["mux"]) | {"attempts": [{"id": "1", "response_status_code": 500}]}
+    assert await stage.send("mux", again) == 200
+    assert await stage.send("livekit", livekit(TYPES["livekit"])) == 200
+    assert [row["delivery_count"] for row in await stage.rows()] == [2, 2]
+    assert await stage.due() == set()
+
+
+async def raw(stage: Hooks, request: bytes, *, within: float = 10) -> int:
+    """The status of the answer to bytes as they are."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", stage.port)
+    writer.write(request)
+    status = (await asyncio.wait_for(reader.readline(), within)).split()[1]
     writer.close()
     await writer.wait_closed()
     return int(status)
 
 
-async def test_what_is_too_large_is_refused_before_it_is_verified() -> None:
-    large = b'{"data": {"passthrough": "bs1:test:first:0"}, "x": "' + b"x" * 256 * 1024 + b'"}'
-    async with hooks() as stage:
-        assert await stage.mux(large) == 413
-        assert await stage.livekit(large) == 413
-        assert stage.woken == []
-        assert await stage.mux(mux_event(padding="x" * 200_000)) == 200
-        assert stage.woken == ["first"]
+def request(path: str, *lines: bytes, body: bytes = b"{}", length: int | None = None) -> bytes:
+    head = [b"POST /webhooks/%s HTTP/1.1" % path.encode(), b"Host: x", b"Connection: close", *lines]
+    if length is not None or not any(line.lower().startswith(b"transfer-encoding") for line in lines):
+        head.append(b"Content-Length: %d" % (len(body) if length is None else length))
+    return b"\r\n".join(head) + b"\r\n\r\n" + body
 
 
-async def test_a_hint_that_could_not_be_stored_is_asked_for_again() -> None:
-    async with hooks() as stage:
-        stage.fails = StoreUnavailable("the database does not answer")
-        assert await stage.mux(mux_event()) == 503
-        assert await stage.livekit(livekit_event(room={"name": "first"})) == 503
-        # What wakes nobody needs no database.
-        assert await stage.mux(mux_event("bs1:prod:first:0")) == 200
-        assert await stage.mux(mux_event(), "another") == 401
-        stage.fails = None
-        assert await stage.mux(mux_event()) == 200
-        assert stage.woken == ["first"]
+def signature(provider: str, body: bytes) -> bytes:
+    name = "Mux-Signature" if provider == "mux" else "Authorization"
+    return f"{name}: {headers(provider, body)[name]}".encode()
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+async def test_two_headers_of_one_kind_are_refused(stage: Hooks, provider: str) -> None:
+    body = encoded(event_of(provider, TYPES[provider]))
+    line = signature(provider, body)
+    assert await raw(stage, request(provider, line, line, body=body)) == 401
+    assert await raw(stage, request(provider, line, line.partition(b":")[0] + b": x", body=body)) == 401
+    assert await stage.rows() == []
+    assert await raw(stage, request(provider, line, body=body)) == 200
+
+
+async def test_headers_that_are_no_text_are_refused_and_no_failure(stage: Hooks) -> None:
+    """Bytes of no encoding reach the verifiers as lone surrogates."""
+    now = int(time.time())
+    nested = base64.urlsafe_b64encode(b"[" * 2500).rstrip(b"=")
+    for path, line in (
+        ("mux", b"Mux-Signature: t=%d,v1=\xff\xfe" % now),
+        ("mux", b"Mux-Signature: \xff"),
+        ("livekit", b"Authorization: \xff\xfe.\xff.\xff"),
+        ("livekit", b"Authorization: e30." + nested + b".x"),
+        ("livekit", b"Authorization: " + nested + b".e30.x"),
+    ):
+        assert await raw(stage, request(path, line)) == 401
+    assert await stage.rows() == []
+
+
+def padded(provider: str, size: int) -> bytes:
+    event = event_of(provider, TYPES[provider])
+    empty = encoded(event | {"padding": ""})
+    return encoded(event | {"padding": "x" * (size - len(empty))})
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+async def test_what_is_too_large_is_refused_however_it_comes(stage: Hooks, provider: str) -> None:
+    async def pieces(body: bytes) -> AsyncGenerator[bytes]:
+        for start in range(0, len(body), 10_000):
+            yield body[start : start + 10_000]
+
+    large = padded(provider, LARGEST + 1)
+    assert await stage.send(provider, large) == 413
+    assert await stage.post(provider, pieces(large), headers(provider, large)) == 413
+    # Before a byte of it came.
+    assert await raw(stage, request(provider, signature(provider, b""), body=b"", length=1 << 40)) == 413
+    assert await stage.rows() == []
+    largest = padded(provider, LARGEST)
+    assert len(largest) == LARGEST
+    assert await stage.send(provider, largest) == 200
+    assert await stage.post(provider, pieces(largest), headers(provider, largest)) == 200
+    assert [row["delivery_count"] for row in await stage.rows()] == [2]
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "GZIP", "gzip, identity"])
+async def test_no_encoding_is_accepted(stage: Hooks, encoding: str) -> None:
+    bomb = gzip.compress(b"x" * 50_000_000)
+    for body in (gzip.compress(encoded(mux(TYPES["mux"]))), bomb):
+        sent = mux_headers(body) | {"Content-Encoding": encoding}
+        assert await stage.post("mux", body, sent) == 415
+    plain = encoded(mux(TYPES["mux"]))
+    assert await stage.post("mux", plain, mux_headers(plain) | {"Content-Encoding": "identity"}) == 200
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(stage: Hooks, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake_module, "_BODY_WITHIN_S", 0.2)
+    line = signature("mux", b"{}")
+    assert await raw(stage, request("mux", line, body=b"{", length=2)) == 408
+    chunked = b"Transfer-Encoding: chunked"
+    assert await raw(stage, request("mux", line, chunked, body=b"1\r\n{\r\n")) == 408
+    assert await raw(stage, request("mux", line, chunked, body=b"zzz\r\n{\r\n")) == 400
+    assert await stage.rows() == []
+
+
+async def test_no_more_than_some_are_taken_at_once(stage: Hooks) -> None:
+    body = encoded(mux(TYPES["mux"]))
+    head = request("mux", signature("mux", body), body=b"", length=len(body))
+    waiting = [await asyncio.open_connection("127.0.0.1", stage.port) for _ in range(64)]
+    for _, writer in waiting:
+        writer.write(head)
+
+    async def full() -> bool:
+        return await stage.send("mux", body) == 503
+
+    await eventually(full)
+    # Who does not even pretend to be signed is told so, and takes no place.
+    assert await stage.post("mux", body, {}) == 401
+    assert await stage.get("/livez") == 200
+    for _, writer in waiting:
+        writer.write(body)
+    statuses = [(await asyncio.wait_for(reader.readline(), 10)).split()[1] for reader, _ in waiting]
+    assert statuses == [b"200"] * 64
+    for _, writer in waiting:
+        writer.close()
+    assert await stage.send("mux", body) == 200
+    [row] = await stage.rows()
+    assert row["delivery_count"] >= 65
+
+
+async def test_those_of_one_broadcast_do_not_hold_up_those_of_another(stage: Hooks) -> None:
+    """A replica that stands still holds the lock of the broadcast it was about to write."""
+    async with stage.store.database.transaction() as connection:
+        await connection.execute("SELECT 1 FROM broadcast WHERE id = 'first' FOR NO KEY UPDATE")
+        stuck = [
+            asyncio.create_task(stage.send("livekit", livekit(TYPES["livekit"], event_id=f"EV_{n}"))) for n in range(12)
+        ]
+
+        async def waiting() -> bool:
+            blocked = (
+                "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+            )
+            return await stage.store.sql(blocked) == 1
+
+        await eventually(waiting)
+        began = time.perf_counter()
+        assert await stage.send("livekit", livekit(TYPES["livekit"], "second", "EV_second")) == 200
+        assert time.perf_counter() - began < 1
+        # None of them can be stored in time, and each says so.
+        assert set(await asyncio.gather(*stuck)) == {503}
+    assert [row["broadcast_id"] for row in await stage.rows()] == ["second"]
+    for n in range(12):
+        assert await stage.send("livekit", livekit(TYPES["livekit"], event_id=f"EV_{n}")) == 200
+    assert len(await stage.rows()) == 13
+
+
+async def test_the_providers_send_again_what_could_not_be_stored(tmp_path: Path) -> None:
+    """Both simulated senders, against a database that goes and comes back."""
+    server = EmbeddedPostgres(data_dir=tmp_path / "postgres", durable=True)
+    await server.start()
+    try:
+        url = await server.create_database("inbox")
+        await migrate(url)
+        async with hooks(url) as stage:
+            await stage.store.add("first")
+            livekit_sender, mux_sender = senders(stage)
+            async with livekit_sender.running(), mux_sender.running():
+                await server.stop()
+                livekit_sender.emit()
+                mux_sender.emit()
+                await eventually(lambda: livekit_sender.statuses[:1] == mux_sender.statuses[:1] == [503])
+                async with stage.http.post(
+                    f"{stage.base}/webhooks/mux", data=b"{}", headers=mux_headers(b"{}")
+                ) as answer:
+                    assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+                # What is not signed needs no database.
+                assert await stage.post("mux", b"{}", mux_headers(b"{}", secret="another")) == 401
+                await server.start()
+                await eventually(lambda: livekit_sender.statuses[-1:] == mux_sender.statuses[-1:] == [200])
+            rows = await stage.rows()
+            assert sorted((row["provider"], row["outcome"], row["delivery_count"]) for row in rows) == [
+                ("livekit", "accepted", 1),
+                ("mux", "accepted", 1),
+            ]
+            assert await stage.due() == {"first"}
+    finally:
+        await server.stop()
+
+
+class Simulated:
+    """A provider's sender, with one event to send."""
+
+    def __init__(self, sender: WebhookSender, emit: Any) -> None:
+        self._sender = sender
+        self.emit = emit
+
+    @property
+    def statuses(self) -> list[int | None]:
+        return [delivery.status for delivery in self._sender.deliveries]
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        await self._sender.start()
+        try:
+            yield
+        finally:
+            await self._sender.close()
+
+
+def senders(stage: Hooks) -> tuple[Simulated, Simulated]:
+    clock = ScaledClock(2)
+    of_livekit = LiveKitWebhooks(
+        url=f"{stage.base}/webhooks/livekit",
+        api_key=LIVEKIT_KEY,
+        api_secret=LIVEKIT_SECRET,
+        clock=clock,
+        faults=FaultTable(),
+        id_factory=lambda: "EV_000000000001",
+    )
+    mux_sender = WebhookSender(
+        url=f"{stage.base}/webhooks/mux",
+        clock=clock,
+        faults=FaultTable(),
+        retry_waits_s=(1,) * 20,
+        timeout_s=5,
+        retry_on=lambda status: status // 100 != 2,
+    )
+    of_mux = MuxEvents(
+        MuxSimulatorSettings(
+            token_id="t", token_secret="s", webhook_url=None, webhook_secret=MUX_SECRET, environment_id=ENVIRONMENT
+        ),
+        mux_sender,
+    )
+    event = mux(TYPES["mux"])
+    return (
+        Simulated(of_livekit.sender, lambda: of_livekit.room_started(Room(sid="RM_1", name="first"))),
+        Simulated(
+            mux_sender,
+            lambda: of_mux.emit(
+                event["type"], object_type="live", object_id="LS-first", data=event["data"], target="first"
+            ),
+        ),
+    )
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
-async def test_only_posts_are_webhooks(method: str) -> None:
-    async with hooks() as stage:
-        for path in ("/webhooks/mux", "/webhooks/livekit"):
-            async with stage.http.request(method, stage.base + path) as answer:
-                assert answer.status == 405
-        assert await stage.post("/webhooks/other", b"{}") == 404
+async def test_only_posts_are_webhooks(stage: Hooks, method: str) -> None:
+    for path in ("/webhooks/mux", "/webhooks/livekit"):
+        async with stage.http.request(method, stage.base + path) as answer:
+            assert answer.status == 405
+    for other in ("other", "mux/", "muxlivekit", "MUX"):
+        assert await stage.post(other, b"{}", mux_headers(b"{}")) == 404
 
 
-async def test_alive_is_not_the_same_as_ready() -> None:
-    async with hooks() as stage:
-        assert (await stage.get("/livez"), await stage.get("/readyz")) == (200, 200)
-        stage.ready = False
-        assert (await stage.get("/livez"), await stage.get("/readyz")) == (200, 503)
+async def test_alive_is_not_the_same_as_ready(stage: Hooks) -> None:
+    assert (await stage.get("/livez"), await stage.get("/readyz")) == (200, 200)
+    stage.ready = False
+    assert (await stage.get("/livez"), await stage.get("/readyz")) == (200, 503)
 
 
 async def test_ready_is_what_the_database_says(database_url: str) -> None:
@@ -232,14 +429,58 @@ async def test_ready_is_what_the_database_says(database_url: str) -> None:
     assert not await answers(database)
 
 
-async def test_a_webhook_makes_its_row_due(database_url: str) -> None:
-    async with store(database_url) as one, hooks() as stage:
-        await one.add("first")
-        await one.add("second")
-        await one.add("over", target="ENDED", state="ENDED")
-        stage.and_then = one.leases.wake
-        assert await stage.mux(mux_event()) == 200
-        for passthrough in (f"{TAG}over:0", f"{TAG}nobody:0", f"{TAG}{'x' * 5000}:0", f"{TAG}'; DROP TABLE budget:0"):
-            assert await stage.mux(mux_event(passthrough)) == 200
-        rows = await one.all("SELECT id, due_at IS NOT NULL AS due FROM broadcast ORDER BY id")
-        assert {row["id"]: row["due"] for row in rows} == {"first": True, "over": False, "second": False}
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@st.composite
+def signed_bodies(draw: st.DrawFn) -> tuple[str, bytes]:
+    """Anything, and real ones of which something is something else."""
+    provider = draw(st.sampled_from(PROVIDERS))
+    if draw(st.integers(0, 3)) == 0:
+        return provider, draw(st.binary() | json_values.map(encoded))
+    event = event_of(provider, draw(st.sampled_from(sorted(WORTH[provider]))))
+    event["id"] = draw(st.uuids().map(str) | st.uuids().map(str) | st.text(min_size=1, max_size=12))
+    inner: list[dict[str, Any]] = [event, *(each for each in event.values() if isinstance(each, dict))]
+    for _ in range(draw(st.integers(0, 2))):
+        part: dict[str, Any] = draw(st.sampled_from(inner))
+        part[draw(st.sampled_from(sorted(part)) | st.text(max_size=5))] = draw(json_values)
+    body = encoded(event)
+    cut = draw(st.integers(0, 20))
+    return provider, body[: -cut * 7] if cut == 1 else body
+
+
+async def test_nothing_that_is_signed_fails(stage: Hooks) -> None:
+    """The whole way, from the socket to the row and back into a pass."""
+    loop = asyncio.get_running_loop()
+    seen: set[str] = set()
+
+    async def taken(provider: str, body: bytes) -> None:
+        if not body:
+            return
+        assert await stage.send(provider, body) == 200
+        row = (await stage.store.all("SELECT outcome FROM webhook ORDER BY id DESC LIMIT 1"))[0]
+        seen.add(row["outcome"])
+
+    @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(signed_bodies())
+    def fuzz(signed: tuple[str, bytes]) -> None:
+        asyncio.run_coroutine_threadsafe(taken(*signed), loop).result(30)
+
+    await asyncio.to_thread(fuzz)
+    assert seen == {"accepted", "foreign", "unknown_type", "quarantined"}
+    # Nothing that was accepted stops a pass.
+    await stage.store.sql("UPDATE broadcast SET lane = 1 WHERE id = 'first'")
+    claim = await stage.store.claimed("first")
+    heard = 0
+    while True:
+        situation = await stage.store.passes.load(claim, stage.store.leases.ttl)
+        if not situation.heard:
+            break
+        heard += len(situation.heard)
+        await stage.store.passes.record(claim, heard=[number for number, _ in situation.heard])
+    left = "SELECT count(*) FROM webhook WHERE broadcast_id = 'first' AND outcome = 'accepted'"
+    assert heard == await stage.store.sql(left) > 10

@@ -14,10 +14,11 @@ from service.domain.broadcast import (
     Room,
     Spec,
     Stream,
+    StreamStatus,
 )
 from service.domain.observation import to_observe
-from service.domain.plan import Timing
 from service.domain.secret import Secret
+from service.domain.timing import Timing
 from tests.unit.plan_providers import (
     T0,
     Mishap,
@@ -94,6 +95,8 @@ class Looks(Providers):
         status = self.status_of_stream(stream)
         if status is not row.status:
             row = replace(row, status=status, status_since=self.now)
+        active = status is StreamStatus.ACTIVE
+        row = replace(row, fed_at=self.now if active else row.fed_at, silent_at=row.silent_at if active else self.now)
         if row.key.reveal() != stream.key:
             # A reset that landed later than its answer was waited for.
             row = replace(row, key=Secret(stream.key), key_epoch=row.key_epoch + 1)
@@ -113,7 +116,8 @@ class Looks(Providers):
         if egress.status is not row.status:
             active = egress.status is EgressStatus.ACTIVE
             outputs = (Output(name="", state=OutputState.ACTIVE),) if active else ()
-            row = replace(row, status=egress.status, status_since=self.now, outputs=outputs)
+            since = self.now if active else None
+            row = replace(row, status=egress.status, status_since=self.now, outputs=outputs, delivering_since=since)
         self.put(replace(row, observed_at=self.now))
 
     def _see_strangers(self) -> None:

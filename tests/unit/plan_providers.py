@@ -184,6 +184,15 @@ class Providers:
         self.at(5, finish)
         return ""
 
+    def cut(self, stream_id: str) -> None:
+        """Disabled, which throws out whoever is connected, and enabled again."""
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            raise NotDone
+        stream.disabled = True
+        self.settle()
+        stream.disabled = False
+
     def lose_room(self) -> None:
         self.room = False
         for egress in self.egresses.values():

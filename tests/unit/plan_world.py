@@ -19,15 +19,17 @@ from service.domain.broadcast import (
     Room,
     State,
     Stream,
+    StreamStatus,
     Target,
     seconds,
 )
-from service.domain.plan import View, plan
+from service.domain.plan import plan
 from service.domain.secret import Secret
 from service.domain.status import state_of, status_of
 from service.domain.step import (
     CreateRoom,
     CreateStream,
+    CutStream,
     DeleteRoom,
     DeleteStream,
     DisableStream,
@@ -43,6 +45,7 @@ from service.domain.step import (
     WriteOff,
     target_of,
 )
+from service.domain.view import View
 from tests.unit.plan_looks import Key, Looks
 from tests.unit.plan_providers import (
     LIST_LAG_S,
@@ -257,6 +260,9 @@ class World(Looks):
             case ResetKey():
                 assert isinstance(row, Stream)
                 self.put(replace(row, key_stale=True))
+            case CutStream():
+                assert isinstance(row, Stream)
+                self.put(replace(row, cutting=True))
             case _:
                 pass
 
@@ -279,7 +285,7 @@ class World(Looks):
             )
         )
 
-    def _after(self, step: Step, key: Key, answer: str) -> None:
+    def _after(self, step: Step, key: Key, answer: str) -> None:  # noqa: C901 - one case per step
         row, now = self.rows[key], self.now
         match step, row:
             case CreateRoom(), Room():
@@ -297,6 +303,17 @@ class World(Looks):
                 self.put(replace(row, key_epoch=row.key_epoch + 1, key_stale=False, key=Secret(answer)))
             case DisableStream(), Stream():
                 self.put(replace(row, disabled=True))
+            case CutStream(), Stream():
+                self.put(
+                    replace(
+                        row,
+                        cutting=False,
+                        cut_epoch=row.key_epoch,
+                        status=StreamStatus.IDLE,
+                        status_since=now,
+                        silent_at=now,
+                    )
+                )
             case SettleRecordings(), Stream():
                 self.put(replace(row, recordings_settled=True))
             case SetLayout(), Egress():
@@ -375,6 +392,8 @@ class World(Looks):
                     if row.external_id not in self.streams:
                         raise NotDone
                     self.streams[row.external_id].disabled = True
+                case CutStream():
+                    self.cut(row.external_id)
                 case DeleteStream():
                     self.streams.pop(row.external_id, None)
                 case _:

@@ -75,6 +75,10 @@ specs = st.builds(
         max_size=3,
     ).map(tuple),
     test=st.booleans(),
+    fallback_modes=st.sets(st.sampled_from(domain.FallbackMode)).map(
+        lambda modes: tuple(mode for mode in domain.FallbackMode if mode in modes)
+    ),
+    max_webrtc_viewers=st.integers(1, 1000),
 )
 
 
@@ -158,6 +162,7 @@ def test_everything_there_is_to_tell() -> None:
             generation=2,
             version=5,
             on_air=True,
+            fallback=domain.Fallback(modes=(domain.FallbackMode.DIRECT_WEBRTC,), reason="EGRESS_FAILING", since=NOW),
             labels={"a": "b"},
             **times,
         ),
@@ -176,6 +181,8 @@ def test_everything_there_is_to_tell() -> None:
     assert told.provider_ids.livekit_egress_id == "EG_1"
     assert (told.last_error.provider, told.last_error.retryable) == ("mux", True)
     assert [each.mux_asset_id for each in told.recordings] == ["asset"]
+    assert (told.fallback.modes, told.fallback.reason) == ([pb.FALLBACK_MODE_DIRECT_WEBRTC], "EGRESS_FAILING")
+    assert told.fallback.since.ToDatetime(tzinfo=UTC) == NOW
     for name, value in times.items():
         assert getattr(told, name).ToDatetime(tzinfo=UTC) == value
     assert told.on_air

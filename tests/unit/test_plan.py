@@ -26,10 +26,11 @@ from service.domain.broadcast import (
     seconds,
 )
 from service.domain.observation import to_observe
-from service.domain.plan import Timing, plan
+from service.domain.plan import plan
 from service.domain.step import (
     CreateRoom,
     CreateStream,
+    CutStream,
     DeleteRoom,
     DeleteStream,
     DisableStream,
@@ -43,6 +44,7 @@ from service.domain.step import (
     StopEgress,
     WriteOff,
 )
+from service.domain.timing import Timing
 from tests.unit.plan_world import T0, Fault, Mishap, World
 
 TIMING = Timing()
@@ -271,6 +273,22 @@ def test_a_ghost_is_written_off_fenced_and_replaced() -> None:
     assert world.most_publishing == 1
 
 
+def test_one_that_answers_no_stop_and_may_be_connected_is_cut_off() -> None:
+    deaf = an_egress(phase=Phase.GONE, key_epoch=0)
+    active = a_stream(key_epoch=1, status=StreamStatus.ACTIVE)
+    current = planned(live(), a_room(), active, deaf)
+    assert (current.steps, current.blocked) == ((CutStream(ordinal=0),), "CUTTING_OFF")
+    # Cut off half-way: it goes on, and a stream that we disabled ourselves is not the end.
+    half = replace(active, status=StreamStatus.DISABLED, cutting=True)
+    assert planned(live(), a_room(), half, deaf).steps == (CutStream(ordinal=0),)
+    done = replace(active, cut_epoch=1, status=StreamStatus.IDLE)
+    assert planned(live(), a_room(), done, deaf).steps == (StartEgress(ordinal=1),)
+    # Where nobody sends, nobody is connected; but it must be seen after the write-off.
+    idle = replace(active, status=StreamStatus.IDLE)
+    assert planned(live(), a_room(), idle, deaf).blocked == "FENCING"
+    assert planned(live(), a_room(), replace(idle, silent_at=T0), deaf).steps == (StartEgress(ordinal=1),)
+
+
 def test_an_egress_that_is_ending_holds_up_the_next() -> None:
     leaving = an_egress(phase=Phase.DELETING, acked=True, changed_at=T0 - seconds(5))
     current = planned(live(), a_room(), a_stream(), leaving)
@@ -330,7 +348,7 @@ def test_a_start_backs_off_from_the_last_failure_but_failed_stops_do_not_count()
         assert (current.steps, current.blocked) == ((), "BACK_OFF")
         assert current.wait_until == T0 + seconds(4)
     ghost = an_egress(phase=Phase.GONE, retry_at=T0 + seconds(30))
-    assert planned(live(), a_room(), a_stream(key_epoch=1), ghost).steps == (StartEgress(ordinal=1),)
+    assert planned(live(), a_room(), a_stream(key_epoch=1, silent_at=T0), ghost).steps == (StartEgress(ordinal=1),)
 
 
 # An egress that does not do its work.

@@ -27,7 +27,7 @@ from service.domain.broadcast import (
     seconds,
 )
 from service.domain.observation import to_observe
-from service.domain.plan import Timing, plan
+from service.domain.plan import plan
 from service.domain.status import status_of
 from service.domain.step import (
     CreateRoom,
@@ -40,6 +40,7 @@ from service.domain.step import (
     WriteOff,
     target_of,
 )
+from service.domain.timing import Timing
 from tests.unit.plan_world import T0, Fault, Mishap, World
 
 TIMING = Timing()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from service.domain.broadcast import Egress, EgressStatus, Output, OutputState, Phase, Room, Stream, StreamStatus
-from service.domain.plan import Timing
+from service.domain.timing import Timing
 from service.domain.ports import EgressSeen, OutputSeen, RoomSeen, StreamSeen
 from service.domain.secret import Secret
 from service.domain.seen import Learned, egresses_seen, room_seen, stream_seen, streams_found, with_egress
@@ -59,6 +59,7 @@ def test_the_one_that_is_found_is_adopted_whole() -> None:
         playback_id="PB-LS1",
         status=StreamStatus.IDLE,
         status_since=NOW,
+        silent_at=NOW,
         observed_at=NOW,
         changed_at=NOW,
         failures=0,

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from service.domain.plan import Timing
 from service.domain.secret import Secret
+from service.domain.timing import Timing
 from service.providers.budget import Limit, Limits
+from service.providers.storage import StorageSettings
 from service.settings import SettingError, Settings, from_environment
 
 KEY, OLD_KEY = b"k" * 32, b"o" * 32
@@ -124,6 +125,11 @@ SHORT_KEY = base64.b64encode(b"s" * 16).decode()
         ("BROADCAST_TIMING_STARTS_LIMIT", "2.5"),
         ("BROADCAST_TIMING_STARTS_LIMIT", "0"),
         ("BROADCAST_TIMING_STARTS_LIMIT", "-1"),
+        ("BROADCAST_TIMING_FALLBACK_FAULTS", "0"),
+        ("BROADCAST_TIMING_FALLBACK_FAULTS", "1.5"),
+        ("LIVEKIT_WEBHOOK_SECRETS", "hunter2"),
+        ("LIVEKIT_WEBHOOK_SECRETS", "key:"),
+        ("LIVEKIT_WEBHOOK_SECRETS", "next:hunter2,:hunter2"),
     ],
 )
 def test_what_is_wrong_is_named(name: str, value: str) -> None:
@@ -144,7 +150,16 @@ def test_every_setting_can_be_set() -> None:
         "LIVEKIT_PUBLIC_URL": "wss://public.example",
         "MUX_BASE_URL": "http://127.0.0.1:8090",
         "MUX_INGEST_URL": "rtmps://eu.example/app/{key}",
+        "LIVEKIT_WEBHOOK_SECRETS": "next:its-secret, last:other:secret",
         "MUX_WEBHOOK_SECRETS": " one , two ,,",
+        "MUX_ENVIRONMENT_ID": "env-1",
+        "BROADCAST_S3_BUCKET": "recordings-of-ours",
+        "BROADCAST_S3_ACCESS_KEY": "AK",
+        "BROADCAST_S3_SECRET_KEY": "SK",
+        "BROADCAST_S3_REGION": "eu-central-1",
+        "BROADCAST_S3_ENDPOINT": "http://127.0.0.1:9000/",
+        "BROADCAST_S3_PREFIX": "live/rec/",
+        "BROADCAST_S3_FORCE_PATH_STYLE": "yes",
         "PLAYBACK_BASE_URL": "https://play.example/",
         "BROADCAST_SECRET_KEYS": f"{SECRETS['BROADCAST_SECRET_KEYS']}, {base64.b64encode(OLD_KEY).decode()}",
         "BROADCAST_ENVIRONMENT": "prod-1",
@@ -167,13 +182,25 @@ def test_every_setting_can_be_set() -> None:
         "BROADCAST_LIMIT_LIVEKIT": "50/1.5",
         "BROADCAST_TIMING_HOST_WAIT_S": "600",
         "BROADCAST_TIMING_STARTS_LIMIT": "9",
+        "BROADCAST_TIMING_FALLBACK_FAULTS": "4",
     }
     settings = from_environment({**REQUIRED, **changes})
     expected = {
         "livekit_public_url": "wss://public.example",
         "mux_base_url": "http://127.0.0.1:8090",
         "mux_ingest_url": "rtmps://eu.example/app/{key}",
+        "livekit_webhook_secrets": (("next", Secret("its-secret")), ("last", Secret("other:secret"))),
         "mux_webhook_secrets": (Secret("one"), Secret("two")),
+        "mux_environment_id": "env-1",
+        "storage": StorageSettings(
+            bucket="recordings-of-ours",
+            access_key=Secret("AK"),
+            secret_key=Secret("SK"),
+            region="eu-central-1",
+            endpoint="http://127.0.0.1:9000",
+            prefix="live/rec",
+            force_path_style=True,
+        ),
         "playback_base_url": "https://play.example",
         "secret_keys": (KEY, OLD_KEY),
         "environment": "prod-1",
@@ -194,7 +221,7 @@ def test_every_setting_can_be_set() -> None:
         "limits": Limits(
             mux_post=Limit(rate=0.5, burst=3), mux_other=Limit(rate=8, burst=8), livekit=Limit(rate=50, burst=1.5)
         ),
-        "timing": Timing(host_wait_s=600, starts_limit=9),
+        "timing": Timing(host_wait_s=600, starts_limit=9, fallback_faults=4),
     }
     assert {name: getattr(settings, name) for name in expected} == expected
     # Nothing was left out above.
@@ -202,7 +229,7 @@ def test_every_setting_can_be_set() -> None:
     assert {f.name for f in dataclasses.fields(Settings)} == set(expected) | unset
 
 
-@pytest.mark.parametrize("each", [f.name for f in dataclasses.fields(Timing) if f.name != "starts_limit"])
+@pytest.mark.parametrize("each", [f.name for f in dataclasses.fields(Timing) if f.type is float])
 def test_every_wait_has_a_variable_of_its_own(each: str) -> None:
     timing = from_environment({**REQUIRED, f"BROADCAST_TIMING_{each.upper()}": "12.5"}).timing
     assert timing == dataclasses.replace(Timing(), **{each: 12.5})
@@ -210,7 +237,15 @@ def test_every_wait_has_a_variable_of_its_own(each: str) -> None:
 
 
 def test_settings_that_are_printed_show_no_secret() -> None:
-    environment = {**REQUIRED, "MUX_WEBHOOK_SECRETS": "webhook-secret-12"}
+    environment = {
+        **REQUIRED,
+        "MUX_WEBHOOK_SECRETS": "webhook-secret-12",
+        "LIVEKIT_WEBHOOK_SECRETS": "next:rotated-secret-13",
+        "BROADCAST_S3_BUCKET": "bucket",
+        "BROADCAST_S3_ACCESS_KEY": "access-key-14",
+        "BROADCAST_S3_SECRET_KEY": "storage-secret-15",
+    }
     printed = repr(from_environment(environment))
-    for secret in (*SECRETS.values(), "hunter2", "webhook-secret-12", repr(KEY), "kkkkkkkk"):
+    given = ("webhook-secret-12", "rotated-secret-13", "access-key-14", "storage-secret-15")
+    for secret in (*SECRETS.values(), *given, "hunter2", repr(KEY), "kkkkkkkk"):
         assert secret not in printed

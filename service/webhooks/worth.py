@@ -1,0 +1,59 @@
+"""Which types of webhooks something is done for. docs/webhooks.md says what; a test keeps the two equal.
+
+What is not listed is unknown: stored, acknowledged, counted.
+"""
+
+from collections.abc import Mapping
+
+WORTH: Mapping[str, Mapping[str, bool]] = {
+    # livekit/protocol webhook/consts.go
+    "livekit": {
+        "room_started": True,
+        "room_finished": True,
+        "participant_joined": True,
+        "participant_left": True,
+        "participant_connection_aborted": True,
+        "track_published": True,
+        "track_unpublished": True,
+        "egress_started": True,
+        "egress_updated": True,
+        "egress_ended": True,
+        "ingress_started": False,
+        "ingress_ended": False,
+        "agent_job_started": False,
+        "agent_job_ended": False,
+    },
+    # mux.com/docs, Listen for webhooks
+    "mux": {
+        "video.live_stream.created": True,
+        "video.live_stream.connected": True,
+        "video.live_stream.recording": True,
+        "video.live_stream.active": True,
+        "video.live_stream.disconnected": True,
+        "video.live_stream.idle": True,
+        "video.live_stream.updated": True,
+        "video.live_stream.enabled": True,
+        "video.live_stream.disabled": True,
+        "video.live_stream.deleted": True,
+        "video.live_stream.warning": True,
+        "video.live_stream.simulcast_target.created": True,
+        "video.live_stream.simulcast_target.idle": True,
+        "video.live_stream.simulcast_target.starting": True,
+        "video.live_stream.simulcast_target.broadcasting": True,
+        "video.live_stream.simulcast_target.errored": True,
+        "video.live_stream.simulcast_target.updated": True,
+        "video.live_stream.simulcast_target.deleted": True,
+        "video.asset.created": True,
+        "video.asset.ready": True,
+        "video.asset.errored": True,
+        "video.asset.live_stream_completed": True,
+        "video.asset.deleted": True,
+        "video.asset.updated": False,
+        "video.asset.warning": False,
+        "video.delivery.high_traffic": False,
+    },
+}
+
+
+def acted_on(provider: str, type_: str) -> bool:
+    return WORTH[provider].get(type_, False)

@@ -1,0 +1,32 @@
+"""What the real store can be asked, the one in memory can be asked in the same words."""
+
+import inspect
+
+import pytest
+
+from service.store import broadcasts, budgets, census, changes, leases, outages, passes
+from tests.simulation import store, store_callers, store_passes, store_shared
+
+PAIRS: list[tuple[type, type]] = [
+    (leases.Leases, store.Leases),
+    (passes.Passes, store_passes.Passes),
+    (broadcasts.Broadcasts, store_callers.Broadcasts),
+    (changes.Changes, store_callers.Changes),
+    (budgets.Budgets, store_shared.Budgets),
+    (census.Census, store_shared.Census),
+    (outages.Outages, store_shared.Outages),
+]
+
+
+def asked(of: type) -> dict[str, list[tuple[str, object, object]]]:
+    """Method to the names, kinds and defaults of its parameters."""
+    return {
+        name: [(each.name, each.kind, each.default) for each in inspect.signature(method).parameters.values()]
+        for name, method in inspect.getmembers(of, inspect.isfunction)
+        if not name.startswith("_")
+    }
+
+
+@pytest.mark.parametrize(("real", "simulated"), PAIRS, ids=lambda each: each.__module__)
+def test_the_same_methods_with_the_same_parameters(real: type, simulated: type) -> None:
+    assert asked(simulated) == asked(real)

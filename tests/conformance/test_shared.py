@@ -1,0 +1,166 @@
+"""What belongs to no broadcast, in Postgres and in memory: budgets, the census, outages."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from service.domain.broadcast import EgressStatus, Phase, StreamStatus
+from service.domain.errors import StateForbids
+from service.domain.lifecycle import delete
+from service.providers.budget import Bucket, Budget, Limit, Limits, Rank
+from service.store.census import Known
+from tests.conformance.stage import LEASE, NOBODYS, Stage
+from tests.integration.store_stage import egress, room, stream
+
+# As good as never refilled.
+SLOW = 1e-6
+
+
+async def drained(stage: Stage, *, floor: float, burst: float = 10, rate: float = SLOW) -> int:
+    """How many tokens there are for one who leaves *floor* behind."""
+    granted = 0
+    while (await stage.budgets.take("b", rate=rate, burst=burst, floor=floor)).granted:
+        granted += 1
+    return granted
+
+
+async def test_each_rank_leaves_tokens_to_those_above_it(stage: Stage) -> None:
+    ranks = (Rank.SWEEP, Rank.HEAL, Rank.START, Rank.STOP)
+    assert [await drained(stage, floor=rank) for rank in ranks] == [7, 1, 1, 1]
+
+
+async def test_a_bucket_refills_to_its_burst_and_no_more(stage: Stage) -> None:
+    assert await drained(stage, floor=0, burst=7) == 7
+    await stage.ground.time_passes(86_400)
+    assert (await stage.budgets.take("b", rate=0.1, burst=7, floor=0)).granted
+    assert await drained(stage, floor=0, burst=7) == 6
+
+
+async def test_who_waits_is_given_turns_one_token_apart(stage: Stage) -> None:
+    turns = [await stage.budgets.take("b", rate=0.25, burst=0.5, floor=0) for _ in range(5)]
+    assert not any(turn.granted for turn in turns)
+    gaps = [later.come_back - earlier.come_back for earlier, later in zip(turns, turns[1:], strict=False)]
+    assert set(gaps) == {timedelta(seconds=4)}
+
+
+async def test_who_waits_is_served_before_who_comes_later(stage: Stage) -> None:
+    budget = Budget(stage.budgets.take, Limits(mux_post=Limit(rate=1, burst=5)))
+
+    async def ask(rank: Rank = Rank.START, turn: datetime | None = None) -> datetime | None:
+        return await budget.take(Bucket.MUX_POST, rank, turn=turn)
+
+    while (first := await ask()) is None:
+        continue
+    second = await ask()
+    assert second is not None
+    assert second - first == timedelta(seconds=1)
+    began = await stage.ground.now()
+    await stage.ground.time_passes(1.1)
+    # In a database that was set back, a turn is as much earlier as everything else.
+    passed = timedelta() if await stage.ground.now() - began > timedelta(seconds=1) else timedelta(seconds=1.1)
+    assert await ask() is not None
+    assert await ask(turn=second - passed) is not None
+    assert await ask(turn=first - passed) is None
+    assert await ask(turn=first - passed) is not None
+    assert await ask(Rank.STOP) is None
+
+
+async def test_who_would_rather_go_without_takes_no_turn(stage: Stage) -> None:
+    budget = Budget(stage.budgets.take, Limits(mux_post=Limit(rate=0.01, burst=5)))
+    spared = [await budget.spare(Bucket.MUX_POST, Rank.SWEEP) for _ in range(5)]
+    assert spared == [True, True, False, False, False]
+    assert await budget.take(Bucket.MUX_POST, Rank.STOP) is None
+
+
+async def known(stage: Stage) -> list[Known]:
+    return sorted(await stage.census.known(), key=lambda each: (each.broadcast_id, each.kind))
+
+
+async def test_the_census_knows_what_is_held_of_all_that_run(stage: Stage) -> None:
+    for name in ("first", "second"):
+        await stage.started(name)
+    claims = {claim.broadcast_id: claim for claim in await stage.one.leases.claim(1, limit=2)}
+    held = [
+        room(host_publishing=True, recorded=False),
+        stream(status=StreamStatus.ACTIVE),
+        egress(external_id="EG_1", phase=Phase.PRESENT, status=EgressStatus.ACTIVE, updated_ns=7),
+        egress(external_id="EG_0", ordinal=1, phase=Phase.GONE),
+    ]
+    await stage.one.passes.record(claims["first"], held)
+    unknown = stream(external_id="", phase=Phase.UNKNOWN)
+    await stage.one.passes.record(claims["second"], [unknown])
+
+    def one(kind: str, external_id: str, **facts: object) -> Known:
+        empty = Known(
+            broadcast_id="first",
+            kind=kind,
+            phase="present",
+            external_id=external_id,
+            status="",
+            host_publishing=None,
+            recorded=None,
+            updated_ns=0,
+        )
+        return replace(empty, **facts)
+
+    assert await known(stage) == [
+        one("egress", "EG_1", status="ACTIVE", updated_ns=7),
+        one("room", "first", host_publishing=True, recorded=False),
+        one("stream", "LS1", status="active"),
+        one("stream", "", broadcast_id="second", phase="unknown"),
+    ]
+    assert await stage.census.owned_streams(["LS1", "LS2"]) == {"LS1"}
+    assert await stage.census.searching(["first", "second", "nobody"]) == {"second"}
+    assert await stage.census.over(["first", "second", "nobody"]) == ({"first", "second"}, set())
+
+
+async def test_what_is_over_holds_nothing(stage: Stage) -> None:
+    await stage.started("first")
+    claim = await stage.one.claimed("first")
+    await stage.one.passes.record(claim, [stream()])
+    await stage.broadcasts.create("second", (await stage.broadcasts.get("first")).spec, {}, {}, NOBODYS)
+    await stage.broadcasts.change("second", lambda stored, now: delete(stored, now, etag=""), NOBODYS)
+    try:
+        await stage.broadcasts.change("first", lambda stored, now: delete(stored, now, etag=""), NOBODYS)
+    except StateForbids:
+        await stage.one.passes.record(claim, [stream(phase=Phase.GONE)])
+    assert await stage.census.known() == []
+    assert await stage.census.owned_streams(["LS1"]) == set()
+    assert await stage.census.over(["first", "second"]) == ({"first", "second"}, {"second"})
+
+
+async def test_two_failures_in_a_row_are_an_outage_and_one_answer_ends_it(stage: Stage) -> None:
+    await stage.started("first")
+    claim = await stage.one.claimed("first")
+
+    async def outages() -> dict[str, str]:
+        around = (await stage.one.passes.load(claim, LEASE)).around
+        return {name: outage.code for name, outage in around.outages.items()}
+
+    await stage.outages.report("mux", ("503", "away"))
+    assert await outages() == {}
+    await stage.ground.time_passes(10)
+    await stage.outages.report("mux", ("504", "still away"))
+    assert await outages() == {"mux": "504"}
+    await stage.outages.report("livekit", ("503", "away"))
+    await stage.outages.report("mux", None)
+    assert await outages() == {}
+    # Whoever runs is told of both.
+    await stage.one.passes.release(claim, None)
+    assert await stage.two.claimed_ids(1) == ["first"]
+
+
+async def test_an_outage_that_nobody_looked_at_lately_is_none(stage: Stage) -> None:
+    await stage.started("first")
+    claim = await stage.one.claimed("first")
+    await stage.outages.report("mux", ("503", "away"))
+    await stage.ground.time_passes(10)
+    await stage.outages.report("mux", ("503", "away"))
+    await stage.ground.time_passes(61)
+    assert (await stage.one.passes.load(claim, LEASE)).around.outages == {}
+
+
+async def test_the_census_tells_the_time_of_the_database(stage: Stage) -> None:
+    before = await stage.ground.now()
+    assert before <= await stage.census.now() <= await stage.ground.now()

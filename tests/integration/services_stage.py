@@ -1,0 +1,67 @@
+"""The services beside BroadcastService, built as the service builds them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from service.api.admin import AdminApi
+from service.api.playback import PlaybackApi
+from service.api.webhooks import WebhookApi
+from service.domain.orphans import Found, Reaped
+from service.domain.secret import Secret
+from service.providers.livekit_tokens import Tokens
+from service.store.leases import Leases
+from service.store.viewers import Viewers
+from service.store.webhooks import Inbox
+from service.webhooks.delivery import Deliveries
+from service.webhooks.reading import Reader
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from service.domain.orphans import Orphans
+    from tests.integration.api_stage import Behind
+
+KEY, SECRET = "livekit-key", "a-livekit-secret-of-at-least-thirty-two-bytes"
+MUX_SECRET = "whsec-of-the-test"
+PLAYBACK = "https://stream.mux.com"
+
+
+class NoOrphans:
+    async def find(self) -> Found:
+        return Found(orphans=(), incomplete=())
+
+    async def reap(self, external_ids: Collection[str], *, dry_run: bool) -> Reaped:
+        del external_ids, dry_run
+        return Reaped(removed=(), remaining=(), incomplete=())
+
+
+def inbox_of(behind: Behind) -> Inbox:
+    return Inbox(behind.database, behind.sealer, Reader(tag="bs1:test:").read)
+
+
+def playback_api(behind: Behind) -> PlaybackApi:
+    return PlaybackApi(
+        broadcasts=behind.broadcasts,
+        viewers=Viewers(behind.database),
+        tokens=Tokens("wss://livekit.test", KEY, Secret(SECRET)),
+        now=behind.database.now,
+        playback_base_url=PLAYBACK,
+    )
+
+
+def webhook_api(behind: Behind) -> WebhookApi:
+    deliveries = Deliveries(inbox_of(behind), livekit_secrets={KEY: Secret(SECRET)}, mux_secrets=[Secret(MUX_SECRET)])
+    return WebhookApi(deliveries.deliver)
+
+
+def admin_api(behind: Behind, orphans: Orphans) -> AdminApi:
+    return AdminApi(
+        broadcasts=behind.broadcasts,
+        leases=Leases(behind.database, owner="one", ttl=timedelta(seconds=20)),
+        inbox=inbox_of(behind),
+        orphans=orphans,
+        wake=behind.wake,
+        playback_base_url=PLAYBACK,
+    )

@@ -1,0 +1,253 @@
+"""The prober: what it looks at, what it keeps, and what it leaves alone. LiveKit and Mux are the simulators."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import timedelta
+
+import pytest
+
+from service.domain.broadcast import PlaybackPolicy, Spec, State
+from service.domain.facts import Facts
+from service.domain.ports import PlaylistSeen, RoomPeople
+from service.domain.secret import Secret
+from service.providers.budget import Budget, Limit, Limits
+from service.providers.hls import Hls
+from service.providers.livekit import LiveKit
+from service.providers.mux import Mux
+from service.reconciler.asking import Providers
+from service.reconciler.prober import Prober, moved_on
+from service.sandbox.faults import Fault
+from service.store.budgets import Budgets
+from service.store.probes import Probed, Probes
+from service.store.rows import Rows
+from service.store.sealing import Sealer
+from tests.e2e.show import Show
+from tests.integration.store_stage import KEYS, Store, store
+from tests.stack import LIVEKIT_SECRET, MUX_SECRET, Stack, running_stack
+from tests.unit.health_facts import PLAYLIST, ann
+from tests.waiting import eventually
+
+PLENTY = Limits(livekit=Limit(rate=1000, burst=1000))
+
+
+@dataclass
+class Stage:
+    stack: Stack
+    store: Store
+    probes: Probes
+    livekit: LiveKit
+    mux: Mux
+    hls: Hls
+
+    def prober(self, limits: Limits = PLENTY, *, every: float = 10, looks: "Hls | Looks | None" = None) -> Prober:
+        providers = Providers(
+            rooms=self.livekit.rooms,
+            egresses=self.livekit.egresses,
+            streams=self.mux.streams,
+            uploads=self.mux.uploads,
+            budget=Budget(Budgets(self.store.database).take, limits),
+            tag="bs1:test:",
+        )
+        return Prober(
+            self.store.leases,
+            self.probes,
+            providers,
+            looks or self.hls,
+            playback_base_url=f"{self.stack.mux.base_url}/playback",
+            every=timedelta(seconds=every),
+        )
+
+    async def broadcast(self, broadcast_id: str, state: str, playback_id: str = "", spec: Spec | None = None) -> None:
+        await self.store.started(broadcast_id, spec)
+        await self.store.sql(
+            "UPDATE broadcast SET state = $2, status = status || jsonb_build_object('playback_id', $3::text) "
+            "WHERE id = $1",
+            broadcast_id,
+            state,
+            playback_id,
+        )
+
+    async def facts(self, broadcast_id: str) -> Facts:
+        return await self.probes.facts(broadcast_id)
+
+
+@pytest.fixture
+async def stage(database_url: str) -> AsyncIterator[Stage]:
+    async with contextlib.AsyncExitStack() as cleanup:
+        stack = await cleanup.enter_async_context(running_stack(database_url, webhooks=False))
+        stored = await cleanup.enter_async_context(store(database_url))
+        within = timedelta(seconds=5)
+        livekit = LiveKit(
+            url=stack.livekit.base_url,
+            api_key="sandbox",
+            api_secret=Secret(LIVEKIT_SECRET),
+            longest_call=within,
+        )
+        cleanup.push_async_callback(livekit.close)
+        mux = Mux(base_url=stack.mux.base_url, token_id="token", token_secret=Secret(MUX_SECRET), longest_call=within)
+        cleanup.push_async_callback(mux.close)
+        hls = Hls(longest_call=within)
+        cleanup.push_async_callback(hls.close)
+        yield Stage(stack, stored, Probes(stored.database, Rows(Sealer(KEYS))), livekit, mux, hls)
+
+
+async def test_both_ends_of_a_show_are_seen(stage: Stage) -> None:
+    replica = await stage.stack.replica()
+    show = await Show.create(stage.stack, await stage.stack.client(replica.target))
+    await show.live()
+    prober = stage.prober()
+    assert await prober.probe() == 2
+    facts = await stage.facts(show.id)
+    assert facts.probe.people is not None
+    [publisher] = facts.probe.people.publishers
+    assert publisher.identity == "ann"
+    assert {track.source for track in publisher.tracks} == {"camera", "microphone"}
+    assert facts.probe.playlist is not None
+    assert facts.probe.playlist.status == 200
+    # Whether it moves is seen at the second look.
+    assert facts.probe.advanced_at is None
+
+    async def moves() -> bool:
+        await prober.probe()
+        return (await stage.facts(show.id)).probe.advanced_at is not None
+
+    await eventually(moves, within=5)
+    moved = (await stage.facts(show.id)).probe
+    assert moved.advanced_at == moved.playlist_at
+    stage.stack.mux.add_fault(Fault(kind="hls_stall", operation="playback", times=-1))
+    await prober.probe()
+    await prober.probe()
+    stood = (await stage.facts(show.id)).probe
+    assert stood.playlist_at is not None
+    assert stood.advanced_at is not None
+    assert stood.playlist_at > stood.advanced_at
+    assert stage.stack.mux.faults.hits["hls_stall"] >= 2
+    await show.ended()
+    assert await prober.probe() == 0
+
+
+async def test_only_what_runs_and_may_be_played_is_looked_at(stage: Stage) -> None:
+    await stage.broadcast("starting", "STARTING")
+    await stage.broadcast("ready", "READY", "PB1")
+    await stage.broadcast("live", "LIVE", "PB2")
+    await stage.broadcast("interrupted", "INTERRUPTED", "PB3")
+    await stage.broadcast("signed", "LIVE", "PB4", Spec(playback_policy=PlaybackPolicy.SIGNED))
+    await stage.broadcast("over", "ENDED", "PB5")
+    await stage.store.sql("UPDATE broadcast SET target = 'ENDED' WHERE id = 'over'")
+    looks = Looks()
+    assert await stage.prober(looks=looks).probe() == 6
+    assert sorted(url.rsplit("/", 1)[1] for url in looks.urls) == ["PB2.m3u8", "PB3.m3u8"]
+    seen = await stage.store.all("SELECT broadcast_id FROM probe WHERE people IS NOT NULL ORDER BY 1")
+    assert [row["broadcast_id"] for row in seen] == ["interrupted", "live", "ready", "signed"]
+
+
+async def test_what_cannot_be_seen_now_stays_as_it_was(stage: Stage) -> None:
+    await stage.broadcast("live", "LIVE", "PB1")
+    await stage.probes.saw_people("live", ann())
+    await stage.probes.saw_playlist("live", PLAYLIST, advanced=True)
+    before = (await stage.facts("live")).probe
+    stage.stack.livekit.add_fault(Fault(kind="error", operation="ListParticipants", status=503, times=-1))
+    await stage.stack.mux.door.begin("refuse")
+    assert await stage.prober().probe() == 0
+    assert (await stage.facts("live")).probe == before
+    await stage.stack.mux.door.end()
+    stage.stack.livekit.faults.clear()
+    # Nobody is in a room that is not there, and a playlist of nothing is none.
+    assert await stage.prober().probe() == 2
+    after = (await stage.facts("live")).probe
+    assert after.people == RoomPeople()
+    assert after.playlist is not None
+    assert after.playlist.status in (404, 412)
+    assert after.advanced_at == before.advanced_at
+
+
+async def test_others_who_need_the_budget_go_first(stage: Stage) -> None:
+    await stage.broadcast("live", "LIVE")
+    # Three tokens are left to those that rank higher.
+    assert await stage.prober(Limits(livekit=Limit(rate=0.001, burst=4))).probe() == 1
+    assert await stage.prober(Limits(livekit=Limit(rate=0.001, burst=4))).probe() == 0
+
+
+async def test_a_thousand_are_not_asked_at_once(stage: Stage) -> None:
+    await stage.store.sql(
+        "INSERT INTO broadcast (id, spec, target, state, status) SELECT 'show-' || n, '{}', 'LIVE', 'LIVE', "
+        "jsonb_build_object('playback_id', 'PB' || n) FROM generate_series(1, 60) AS n"
+    )
+    looks = Looks()
+    assert await stage.prober(looks=looks).probe() == 120
+    assert len(looks.urls) == 60
+    assert 1 < looks.most <= 16
+
+
+async def test_one_of_two_replicas_probes(stage: Stage, database_url: str) -> None:
+    await stage.broadcast("live", "LIVE", "PB1")
+    looks = [Looks(), Looks()]
+    async with store(database_url, owner="two") as other:
+        probers = [
+            stage.prober(every=0.05, looks=looks[0]),
+            Stage(stage.stack, other, stage.probes, stage.livekit, stage.mux, stage.hls).prober(
+                every=0.05, looks=looks[1]
+            ),
+        ]
+        tasks = [asyncio.create_task(prober.run()) for prober in probers]
+        try:
+            await eventually(lambda: max(len(each.urls) for each in looks) >= 5)
+            assert min(len(each.urls) for each in looks) == 0
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Looks:
+    """Playlists that notes who asks; the playlist is always there."""
+
+    def __init__(self) -> None:
+        self.urls: list[str] = []
+        self.most = 0
+        self._now = 0
+
+    async def look(self, url: str) -> PlaylistSeen:
+        self._now += 1
+        self.most = max(self.most, self._now)
+        self.urls.append(url)
+        await asyncio.sleep(0)
+        self._now -= 1
+        return PLAYLIST
+
+
+@pytest.mark.parametrize(
+    ("before", "seen", "moved"),
+    [
+        (None, PLAYLIST, False),
+        (PLAYLIST, PLAYLIST, False),
+        (PLAYLIST, PlaylistSeen(status=200, media_sequence=121, segments=6), True),
+        # It grows at the end.
+        (PLAYLIST, PlaylistSeen(status=200, media_sequence=120, segments=7), True),
+        # An older copy.
+        (PLAYLIST, PlaylistSeen(status=200, media_sequence=119, segments=6, last_segment="125.ts"), False),
+        (PlaylistSeen(status=412), PLAYLIST, False),
+        (PLAYLIST, PlaylistSeen(status=412), False),
+    ],
+)
+def test_a_playlist_moves_on_when_segments_are_added(
+    before: PlaylistSeen | None, seen: PlaylistSeen, *, moved: bool
+) -> None:
+    assert moved_on(before, seen) is moved
+
+
+async def test_the_first_sight_of_a_playlist_is_no_move_and_a_stall_keeps_its_time(stage: Stage) -> None:
+    await stage.broadcast("live", "LIVE", "PB1")
+    await stage.probes.saw_playlist("live", PLAYLIST, advanced=False)
+    assert (await stage.facts("live")).probe.advanced_at is None
+    [probed] = await stage.probes.running()
+    assert probed == Probed(broadcast_id="live", state=State.LIVE, playback_id="PB1", public=True, playlist=PLAYLIST)
+    await stage.probes.saw_playlist("live", PLAYLIST, advanced=True)
+    moved = (await stage.facts("live")).probe.advanced_at
+    await stage.probes.saw_playlist("live", PLAYLIST, advanced=False)
+    assert (await stage.facts("live")).probe.advanced_at == moved
+    # Nothing is stored of what does not exist.
+    await stage.probes.saw_people("never", RoomPeople())
+    assert await stage.store.sql("SELECT count(*) FROM probe") == 1

@@ -1,0 +1,119 @@
+"""What goes wrong by itself, beside the calls that fail: replicas die and stand still, providers and the database are
+away for minutes, somebody deletes things outside, and what runs at the providers breaks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from tests.simulation.calls import Outage
+from tests.simulation.faults import Kind
+from tests.simulation.livekit import FATES
+from tests.simulation.replica import PAUSE_S
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.simulation.lives import Life
+    from tests.simulation.replica import Replica, Surroundings
+
+EVERY_S = 8.0
+OUTAGE_MODES = ("refused", "unavailable", "silent", "mute")
+
+
+class Chaos:
+    def __init__(
+        self, shared: Surroundings, replicas: list[Replica], restart: Callable[[Replica], None], lives: list[Life]
+    ) -> None:
+        self._shared = shared
+        self._replicas = replicas
+        self._restart = restart
+        self._lives = lives
+        rng = shared.env.rng
+        kinds = (
+            *FATES,
+            Kind.CRASH,
+            Kind.PAUSE,
+            Kind.OUTAGE,
+            Kind.STORE_OUTAGE,
+            Kind.ROOM_DELETED,
+            Kind.STREAM_DISABLED,
+            Kind.STREAM_DELETED,
+            Kind.STALE_TOKEN,
+        )
+        self._kinds = [kind for kind in kinds if rng.random() < 0.5]
+
+    async def run(self) -> None:
+        rng = self._shared.env.rng
+        while True:
+            await asyncio.sleep(rng.expovariate(1 / EVERY_S))
+            if self._kinds:
+                self._strike(rng.choice(self._kinds))
+
+    def mend(self) -> None:
+        """The end of it: everything is there again, nobody stands still."""
+        shared = self._shared
+        for provider in (shared.at_livekit, shared.at_mux):
+            provider.outage = None
+        shared.database_away_until = 0.0
+        for replica in self._replicas:
+            replica.paused_until = min(replica.paused_until, shared.env.loop.time())
+            if not replica.alive:
+                self._restart(replica)
+
+    def _strike(self, kind: Kind) -> None:
+        shared, env = self._shared, self._shared.env
+        match kind:
+            case Kind.CRASH | Kind.PAUSE:
+                self._replica(kind)
+            case Kind.OUTAGE:
+                provider = env.rng.choice((shared.at_livekit, shared.at_mux))
+                if provider.outage is None or provider.outage.until < env.loop.time() - 60:
+                    until = env.loop.time() + env.rng.choice((10, 40, 150)) * env.rng.uniform(0.5, 1.2)
+                    provider.outage = Outage(until=until, mode=env.rng.choice(OUTAGE_MODES))
+                    env.trace.add("outage", provider.name, provider.outage.mode, f"until {until:.0f}")
+            case Kind.STORE_OUTAGE:
+                if shared.database_away_until < env.loop.time() - 60:
+                    shared.database_away_until = env.loop.time() + env.rng.uniform(1, 25)
+                    env.trace.add("outage", "database", f"until {shared.database_away_until:.0f}")
+            case Kind.ROOM_DELETED | Kind.STREAM_DISABLED | Kind.STREAM_DELETED | Kind.STALE_TOKEN:
+                self._outside(kind)
+            case _:
+                running = [e for e in shared.livekit.egresses.values() if e.runs]
+                if running:
+                    env.faults.count(kind, "egress")
+                    shared.livekit.befall(env.rng.choice(running), kind)
+
+    def _replica(self, kind: Kind) -> None:
+        env = self._shared.env
+        alive = [replica for replica in self._replicas if replica.alive]
+        if not alive:
+            return
+        replica = env.rng.choice(alive)
+        env.faults.count(kind, replica.name)
+        if kind is Kind.CRASH:
+            replica.crash()
+        else:
+            replica.pause(env.rng.uniform(*PAUSE_S))
+
+    def _outside(self, kind: Kind) -> None:
+        shared, env = self._shared, self._shared.env
+        if env.rng.random() < 0.7:
+            # Few broadcasts outlive these, and what is over shows no other fault any more.
+            return
+        match kind:
+            case Kind.ROOM_DELETED if shared.livekit.rooms:
+                env.faults.count(kind, "room")
+                shared.livekit.delete_room(env.rng.choice(list(shared.livekit.rooms)), "outside")
+            case Kind.STREAM_DISABLED | Kind.STREAM_DELETED if shared.mux.living:
+                env.faults.count(kind, "stream")
+                stream = env.rng.choice(shared.mux.living)
+                (shared.mux.disable if kind is Kind.STREAM_DISABLED else shared.mux.delete)(stream, "outside")
+            case Kind.STALE_TOKEN:
+                stopped = [life for life in self._lives if life.stop_answered_at is not None]
+                if stopped:
+                    env.faults.count(kind, "room")
+                    env.rng.choice(stopped).host_comes()
+            case _:
+                pass

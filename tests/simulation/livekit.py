@@ -1,0 +1,494 @@
+"""LiveKit as it is: rooms, who publishes in them, egresses and what becomes of them.
+
+Sources are those of the sandbox's simulator (`service/sandbox/livekit_egress.py`, `livekit_rooms.py`): lists lag, a
+start waits for media without a limit, a stop is answered before the end, a worker that dies leaves a record that is
+ACTIVE for ever and answers no stop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from service.domain.broadcast import EgressStatus, OutputState
+from service.domain.errors import Outcome, ProviderError
+from service.domain.ports import (
+    EgressSeen,
+    EgressWanted,
+    OutputSeen,
+    PublisherSeen,
+    Push,
+    RecordingWanted,
+    RoomPeople,
+    RoomSeen,
+    RoomWanted,
+)
+from tests.simulation.environment import Environment
+from tests.simulation.faults import Kind
+from tests.simulation.mux import LiveStream, Mux, Session
+
+LIST_LAG_S = 1.5
+MUX = "mux://"
+_SHOWN = "rtmps://global-live.mux.com:443/app/"
+FATES = (
+    Kind.EGRESS_FAILED,
+    Kind.EGRESS_ABORTED,
+    Kind.EGRESS_COMPLETE,
+    Kind.EGRESS_LIMIT,
+    Kind.EGRESS_STUCK,
+    Kind.EGRESS_WEDGED,
+    Kind.EGRESS_NO_MEDIA,
+    Kind.EGRESS_GHOST,
+    Kind.EGRESS_DEAF,
+    Kind.OUTPUT_FAILED,
+    Kind.RTMP_LOST,
+)
+_ENDS = {
+    Kind.EGRESS_FAILED: (EgressStatus.FAILED, "Internal error"),
+    Kind.EGRESS_ABORTED: (EgressStatus.ABORTED, "Start signal not received"),
+    Kind.EGRESS_COMPLETE: (EgressStatus.COMPLETE, "End reason: Service terminated"),
+    Kind.EGRESS_LIMIT: (EgressStatus.LIMIT_REACHED, "Session limit reached"),
+}
+
+
+def failure(operation: str, outcome: Outcome, code: str) -> ProviderError:
+    return ProviderError("simulated", provider="livekit", operation=operation, outcome=outcome, code=code)
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class TrueRoom:
+    name: str
+    sid: str
+    tag: str
+    created_at: datetime
+    departure_s: float
+    hosts: set[str] = field(default_factory=set[str])
+    comings: int = 0
+    """Counts who came and went, to tell a timer of before."""
+    closed: bool = False
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class TrueOutput:
+    name: str
+    address: str
+    url: str
+    state: OutputState = OutputState.CONNECTING
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class TrueEgress:
+    id: str
+    room: TrueRoom
+    wanted: EgressWanted | RecordingWanted
+    started_at: datetime
+    lag_s: float
+    outputs: list[TrueOutput]
+    file: str = ""
+    status: EgressStatus = EgressStatus.STARTING
+    error: str = ""
+    updated_ns: int = 0
+    joined: bool = False
+    ghost: bool = False
+    deaf_s: float = 0.0
+    """So long after the first stop it answers none."""
+    deaf_until: float | None = None
+    no_media: bool = False
+    stuck: bool = False
+    session: Session | None = None
+    stream: LiveStream | None = None
+    shown: list[tuple[float, EgressSeen]] = field(default_factory=list[tuple[float, EgressSeen]])
+
+    @property
+    def main(self) -> TrueOutput | None:
+        return next((output for output in self.outputs if output.url.startswith(MUX)), None)
+
+    @property
+    def key(self) -> str:
+        main = self.main
+        return main.url.removeprefix(MUX) if main is not None else ""
+
+    @property
+    def runs(self) -> bool:
+        return not self.status.terminal and not self.ghost
+
+    @property
+    def gave_up(self) -> bool:
+        """Its way to the live stream failed, and it never tries again."""
+        main = self.main
+        return main is None or main.state in (OutputState.FAILED, OutputState.FINISHED)
+
+
+class LiveKit:
+    def __init__(self, env: Environment, mux: Mux) -> None:
+        self._env = env
+        self._mux = mux
+        self.rooms: dict[str, TrueRoom] = {}
+        self.egresses: dict[str, TrueEgress] = {}
+        self.room_of: Callable[[str], RoomWanted] | None = None
+        """What a host's token carries: who enters a room that is not there makes it so."""
+
+    # Rooms.
+
+    def create_room(self, wanted: RoomWanted) -> RoomSeen:
+        room = self.rooms.get(wanted.name)
+        if room is None:
+            env = self._env
+            room = self.rooms[wanted.name] = TrueRoom(
+                name=wanted.name,
+                sid=env.id("RM_"),
+                tag=wanted.tag,
+                created_at=env.now(),
+                departure_s=wanted.departure_timeout.total_seconds(),
+            )
+            env.effects.add("room.created", room.name, room.name, room.sid)
+            made = room
+            env.loop.call_later(wanted.empty_timeout.total_seconds(), lambda: self._left_alone(made, 0))
+            env.tell("livekit", "room_started", room.name, room_sid=room.sid)
+        return self.seen_room(room)
+
+    def seen_room(self, room: TrueRoom) -> RoomSeen:
+        return RoomSeen(
+            name=room.name,
+            sid=room.sid,
+            tag=room.tag,
+            publishers=len(room.hosts),
+            recorded=any(e.room is room and e.joined and e.runs for e in self.egresses.values()),
+            created_at=room.created_at,
+        )
+
+    def people(self, name: str) -> RoomPeople:
+        room = self.rooms.get(name)
+        hosts = sorted(room.hosts) if room is not None else []
+        return RoomPeople(
+            publishers=tuple(PublisherSeen(identity=host, name=host, joined_at=None, tracks=()) for host in hosts)
+        )
+
+    def delete_room(self, name: str, by: str = "us") -> None:
+        room = self.rooms.pop(name, None)
+        if room is None:
+            return
+        room.closed = True
+        room.hosts.clear()
+        self._env.effects.add("room.deleted", name, name, by)
+        for egress in self.egresses.values():
+            if egress.room is room:
+                self._source_lost(egress)
+        self._env.tell("livekit", "room_finished", name, room_sid=room.sid)
+
+    def join(self, name: str, identity: str) -> None:
+        """A host enters with a token and publishes."""
+        if name not in self.rooms:
+            if self.room_of is None:
+                return
+            self.create_room(self.room_of(name))
+        room = self.rooms[name]
+        if identity in room.hosts:
+            return
+        room.hosts.add(identity)
+        room.comings += 1
+        self._env.effects.add("host.joined", name, name, identity)
+        for egress in self.egresses.values():
+            if egress.room is room:
+                self._begin(egress)
+        self._env.tell("livekit", "track_published", name, room_sid=room.sid)
+
+    def leave(self, name: str, identity: str) -> None:
+        room = self.rooms.get(name)
+        if room is None or identity not in room.hosts:
+            return
+        room.hosts.discard(identity)
+        room.comings += 1
+        self._env.effects.add("host.left", name, name, identity)
+        if not room.hosts:
+            counted = room.comings
+            self._env.loop.call_later(room.departure_s, lambda: self._left_alone(room, counted))
+        self._env.tell("livekit", "participant_left", name, room_sid=room.sid)
+
+    def _left_alone(self, room: TrueRoom, counted: int) -> None:
+        if not room.closed and room.comings == counted:
+            self.delete_room(room.name, "timeout")
+
+    # Egresses.
+
+    def start(self, wanted: EgressWanted) -> EgressSeen:
+        env = self._env
+        room = self.rooms.get(wanted.room_name)
+        if room is None:
+            raise failure("StartEgress", Outcome.MISSING, "not_found")
+        egress = TrueEgress(
+            id=env.id("EG_"),
+            room=room,
+            wanted=wanted,
+            started_at=env.now(),
+            lag_s=env.rng.uniform(0, LIST_LAG_S),
+            outputs=[self._output(push) for push in wanted.pushes],
+        )
+        self.egresses[egress.id] = egress
+        if (stream := self._mux.by_key.get(egress.key)) is not None:
+            stream.used = True
+        env.effects.add("egress.started", egress.id, room.name, egress.key)
+        return self._launch(egress)
+
+    def record(self, wanted: RecordingWanted) -> EgressSeen:
+        env = self._env
+        room = self.rooms.get(wanted.room_name)
+        if room is None:
+            raise failure("StartEgress", Outcome.MISSING, "not_found")
+        egress = TrueEgress(
+            id=env.id("EG_"),
+            room=room,
+            wanted=wanted,
+            started_at=env.now(),
+            lag_s=env.rng.uniform(0, LIST_LAG_S),
+            outputs=[],
+            file=wanted.file,
+        )
+        self.egresses[egress.id] = egress
+        env.effects.add("recording.started", egress.id, room.name, wanted.file)
+        return self._launch(egress)
+
+    def _launch(self, egress: TrueEgress) -> EgressSeen:
+        self._changed(egress, "egress_started")
+        self._choose_fate(egress)
+        self._env.after(0.5, 4.0, lambda: self._join(egress))
+        return egress.shown[-1][1]
+
+    def list_room(self, name: str) -> list[EgressSeen]:
+        return self._listed(egress for egress in self.egresses.values() if egress.room.name == name)
+
+    def list_active(self) -> list[EgressSeen]:
+        return [seen for seen in self._listed(self.egresses.values()) if not seen.status.terminal]
+
+    def stop(self, egress_id: str) -> None:
+        egress = self.egresses.get(egress_id)
+        if egress is None or egress.status.terminal or egress.status is EgressStatus.ENDING:
+            return
+        if egress.ghost:
+            raise failure("StopEgress", Outcome.AMBIGUOUS, "deadline_exceeded")
+        if egress.deaf_until is None:
+            egress.deaf_until = self._env.loop.time() + egress.deaf_s
+        if self._env.loop.time() < egress.deaf_until:
+            raise failure("StopEgress", Outcome.UNAVAILABLE, "unavailable")
+        self._env.effects.add("egress.stopped", egress.id, egress.room.name)
+        self._wind_down(egress)
+
+    def set_layout(self, egress_id: str, layout: str) -> None:
+        egress = self._running(egress_id, "UpdateLayout")
+        self._env.effects.add("egress.layout", egress.id, egress.room.name, layout)
+
+    def set_pushes(self, egress_id: str, add: list[Push], remove: list[Push]) -> EgressSeen:
+        egress = self._running(egress_id, "UpdateStream")
+        missing = False
+        for push in remove:
+            url = push.url.reveal()
+            output = next((o for o in egress.outputs if o.url == url and o.state is not OutputState.FINISHED), None)
+            if output is None or output.state is OutputState.FAILED:
+                missing = True
+            else:
+                output.state = OutputState.FINISHED
+        for push in add:
+            output = self._output(push)
+            egress.outputs.append(output)
+            self._env.after(0.1, 1.5, lambda output=output: self._push(egress, output))
+        self._env.effects.add("egress.outputs", egress.id, egress.room.name, f"+{len(add)} -{len(remove)}")
+        self._changed(egress, "egress_updated")
+        if missing:
+            raise failure("UpdateStream", Outcome.MISSING, "not_found")
+        return egress.shown[-1][1]
+
+    @staticmethod
+    def address_of(push: Push) -> str:
+        url = push.url.reveal()
+        if url.startswith(MUX):
+            url = _SHOWN + url.removeprefix(MUX)
+        base, _, key = url.rpartition("/")
+        return f"{base}/{{{key[:3]}...{key[-3:]}}}"
+
+    def end(self, egress: TrueEgress, kind: Kind) -> None:
+        """By itself, in one of the ways of an end."""
+        if egress.runs:
+            self._end(egress, *_ENDS[kind])
+
+    def become_ghost(self, egress: TrueEgress) -> None:
+        if egress.runs and egress.status is EgressStatus.ACTIVE:
+            egress.ghost = True
+            self._env.effects.add("egress.ghost", egress.id, egress.room.name)
+            self._disconnect(egress)
+
+    def wedge(self, egress: TrueEgress) -> None:
+        """Its connection takes no media any more, which LiveKit notices after 30 to 35 s (egress, sink watch)."""
+        if egress.session is not None and egress.stream is not None:
+            self._mux.media_stopped(egress.stream, egress.session)
+            self._env.after(30, 35, lambda: self.end(egress, Kind.EGRESS_FAILED))
+
+    def lose_connection(self, egress: TrueEgress) -> None:
+        """The network: it connects again by itself, with the key it has."""
+        if egress.session is not None:
+            self._disconnect(egress)
+            self._env.after(2, 15, lambda: self._connect(egress))
+
+    def fail_output(self, egress: TrueEgress) -> None:
+        main = egress.main
+        if main is not None and egress.status is EgressStatus.ACTIVE and main.state is OutputState.ACTIVE:
+            self._output_failed(egress, main)
+
+    # The life of one.
+
+    def _output(self, push: Push) -> TrueOutput:
+        return TrueOutput(name=push.name, address=self.address_of(push), url=push.url.reveal())
+
+    def _choose_fate(self, egress: TrueEgress) -> None:
+        env = self._env
+        for fate in FATES:
+            if env.faults.hits(fate, "egress"):
+                match fate:
+                    case Kind.EGRESS_STUCK:
+                        egress.stuck = True
+                    case Kind.EGRESS_NO_MEDIA:
+                        egress.no_media = True
+                    case _:
+                        env.after(2, 120, lambda fate=fate: self.befall(egress, fate))
+                return
+
+    def befall(self, egress: TrueEgress, fate: Kind) -> None:
+        match fate:
+            case Kind.EGRESS_WEDGED:
+                self.wedge(egress)
+            case Kind.EGRESS_GHOST:
+                self.become_ghost(egress)
+            case Kind.OUTPUT_FAILED:
+                self.fail_output(egress)
+            case Kind.RTMP_LOST:
+                self.lose_connection(egress)
+            case Kind.EGRESS_NO_MEDIA:
+                if egress.session is not None and egress.stream is not None:
+                    self._mux.media_stopped(egress.stream, egress.session)
+            case Kind.EGRESS_DEAF:
+                egress.deaf_s = self._env.rng.uniform(5, 25)
+            case Kind.EGRESS_STUCK:
+                egress.stuck = not egress.joined
+            case _:
+                self.end(egress, fate)
+
+    def _join(self, egress: TrueEgress) -> None:
+        if egress.status is EgressStatus.STARTING and not egress.stuck:
+            egress.joined = True
+            self._begin(egress)
+
+    def _begin(self, egress: TrueEgress) -> None:
+        """It waits for a track, without a limit."""
+        if not egress.joined or egress.status is not EgressStatus.STARTING or not egress.room.hosts:
+            return
+        egress.status = EgressStatus.ACTIVE
+        self._env.effects.add("egress.active", egress.id, egress.room.name)
+        self._changed(egress, "egress_updated")
+        for output in egress.outputs:
+            self._env.after(0.1, 1.5, lambda output=output: self._push(egress, output))
+
+    def _push(self, egress: TrueEgress, output: TrueOutput) -> None:
+        if not egress.runs or output.state is not OutputState.CONNECTING:
+            return
+        if output is egress.main:
+            self._connect(egress)
+        elif self._env.faults.hits(Kind.OUTPUT_FAILED, "destination"):
+            self._output_failed(egress, output)
+        else:
+            output.state = OutputState.ACTIVE
+            self._changed(egress, "egress_updated")
+
+    def _connect(self, egress: TrueEgress) -> None:
+        main = egress.main
+        if not egress.runs or main is None or egress.gave_up or egress.session is not None:
+            return
+        session = Session(publisher=egress.id, cut=lambda: self._cut(egress), sends=not egress.no_media)
+        stream = self._mux.connect(egress.key, session)
+        if stream is None:
+            self._env.effects.add("rtmp.refused", egress.id, egress.room.name)
+            self._env.after(0.2, 3.0, lambda: self._output_failed(egress, main))
+            return
+        egress.session, egress.stream = session, stream
+        main.state = OutputState.ACTIVE
+        self._changed(egress, "egress_updated")
+
+    def _cut(self, egress: TrueEgress) -> None:
+        """Thrown out by the live stream; it tries once more."""
+        egress.session = egress.stream = None
+        self._env.after(0.5, 5.0, lambda: self._connect(egress))
+
+    def _disconnect(self, egress: TrueEgress) -> None:
+        if egress.session is not None and egress.stream is not None:
+            stream, session = egress.stream, egress.session
+            egress.session = egress.stream = None
+            self._mux.disconnect(stream, session)
+
+    def _output_failed(self, egress: TrueEgress, output: TrueOutput) -> None:
+        if not egress.runs or output.state in (OutputState.FAILED, OutputState.FINISHED):
+            return
+        output.state = OutputState.FAILED
+        if output is egress.main:
+            self._disconnect(egress)
+        living = [o for o in egress.outputs if o.state in (OutputState.CONNECTING, OutputState.ACTIVE)]
+        if not living and egress.status is not EgressStatus.ENDING:
+            self._end(egress, EgressStatus.FAILED, "no output is left")
+        else:
+            self._changed(egress, "egress_updated")
+
+    def _source_lost(self, egress: TrueEgress) -> None:
+        if egress.runs and egress.status is not EgressStatus.ENDING:
+            self._wind_down(egress)
+
+    def _wind_down(self, egress: TrueEgress) -> None:
+        if egress.status is EgressStatus.STARTING:
+            self._end(egress, EgressStatus.ABORTED, "Stop called before pipeline could start")
+            return
+        egress.status = EgressStatus.ENDING
+        self._changed(egress, "egress_updated")
+        longest = 25.0 if self._env.rng.random() < 0.1 else 4.0
+        self._env.after(0.3, longest, lambda: self._end(egress, EgressStatus.COMPLETE, ""))
+
+    def _end(self, egress: TrueEgress, status: EgressStatus, error: str) -> None:
+        if not egress.runs:
+            return
+        self._disconnect(egress)
+        egress.status, egress.error = status, error
+        for output in egress.outputs:
+            if output.state is not OutputState.FAILED:
+                output.state = OutputState.FINISHED
+        self._env.effects.add("egress.ended", egress.id, egress.room.name, str(status))
+        self._changed(egress, "egress_ended")
+
+    def _running(self, egress_id: str, operation: str) -> TrueEgress:
+        egress = self.egresses.get(egress_id)
+        if egress is None or egress.status.terminal:
+            raise failure(operation, Outcome.MISSING, "not_found")
+        if egress.ghost:
+            raise failure(operation, Outcome.AMBIGUOUS, "deadline_exceeded")
+        return egress
+
+    def _changed(self, egress: TrueEgress, webhook: str) -> None:
+        egress.updated_ns = max(egress.updated_ns + 1, int(self._env.loop.time() * 1e9))
+        seen = EgressSeen(
+            id=egress.id,
+            room_name=egress.room.name,
+            status=egress.status,
+            started_at=egress.started_at,
+            updated_ns=egress.updated_ns,
+            outputs=tuple(OutputSeen(address=output.address, state=output.state) for output in egress.outputs),
+            error=egress.error,
+            file=egress.file,
+            file_bytes=1000 if egress.file and egress.status is EgressStatus.COMPLETE else 0,
+        )
+        egress.shown.append((self._env.loop.time(), seen))
+        self._env.tell("livekit", webhook, egress.room.name, egress=seen)
+
+    def _listed(self, egresses: Iterable[TrueEgress]) -> list[EgressSeen]:
+        now = self._env.loop.time()
+        found: list[EgressSeen] = []
+        for egress in egresses:
+            for at, seen in reversed(egress.shown):
+                if at + egress.lag_s <= now:
+                    found.append(seen)
+                    break
+        return found

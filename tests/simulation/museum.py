@@ -1,0 +1,188 @@
+"""The bug museum: protections of the service, each of which can be taken away. The simulation must miss every one of
+them; one that it does not miss is either not needed or not tested.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Generator, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+from service.domain import seen
+from service.domain.broadcast import AnyResource, Phase, Target
+from service.domain.errors import LeaseLost, Outcome, ProviderError
+from service.domain.plan import _Live
+from service.domain.secret import Secret
+from service.domain.seen import Learned
+from service.domain.timing import Timing
+from service.reconciler import looking
+from service.reconciler.acting import Actor
+from service.reconciler.errand import Errand
+from service.reconciler.observer import Observer
+from service.reconciler.sweeper import Sweeper
+from service.store.budgets import Turn
+from service.store.leases import Claim
+from tests.simulation import calls, store, store_callers, store_passes, store_shared, world
+
+if TYPE_CHECKING:
+    from service.domain.broadcast import Stream
+    from service.domain.step import WriteOff
+    from service.store.broadcasts import Request
+    from tests.simulation.store import Row
+
+Exhibit = Callable[[], contextlib.AbstractContextManager[Any]]
+
+
+async def _only_checked(
+    self: store_passes.Passes,
+    claim: Claim,
+    resource: AnyResource,
+    lease: timedelta,
+    *,
+    planned_for: Target | None = None,
+) -> None:
+    del resource, lease, planned_for
+    if self._tables.held(claim) is None:
+        raise LeaseLost(claim.broadcast_id)
+
+
+def _without_intent() -> contextlib.AbstractContextManager[Any]:
+    return patch.object(store_passes.Passes, "intend", _only_checked)
+
+
+def _without_key_reset() -> contextlib.AbstractContextManager[Any]:
+    async def kept(self: calls.Streams, stream_id: str) -> Secret:
+        return Secret(self._mux.streams[stream_id].key)
+
+    return patch.object(calls.Streams, "reset_key", kept)
+
+
+def _without_fence() -> contextlib.AbstractContextManager[Any]:
+    def held(self: store.Tables, claim: Claim) -> Row | None:
+        return self.rows.get(claim.broadcast_id)
+
+    return patch.object(store.Tables, "held", held)
+
+
+def _without_lease_check() -> contextlib.AbstractContextManager[Any]:
+    async def intend(self: Errand, resource: AnyResource, point: str, *, creates: bool = False) -> None:
+        planned_for = self.broadcast.target if creates or resource.phase is Phase.INTENDED else None
+        await self._passes.intend(self.claim, resource, self._lease, planned_for=planned_for)
+
+    return patch.object(Errand, "intend", intend)
+
+
+def _without_disable() -> contextlib.AbstractContextManager[Any]:
+    async def nothing(self: calls.Streams, stream_id: str) -> None: ...
+
+    return patch.object(calls.Streams, "disable", nothing)
+
+
+def _without_write_off() -> contextlib.AbstractContextManager[Any]:
+    async def nothing(self: Actor, step: WriteOff) -> None: ...
+
+    return patch.object(Actor, "_write_off", nothing)
+
+
+def _without_adoption() -> contextlib.AbstractContextManager[Any]:
+    def none(stream: Stream, found: object, streams: Sequence[Stream], now: datetime) -> Learned:
+        del found
+        return seen.streams_found(stream, (), streams, now)
+
+    return patch.object(looking, "streams_found", none)
+
+
+def _without_look_after_reset() -> contextlib.AbstractContextManager[Any]:
+    return patch.object(_Live, "fenced", lambda _self, _stream: True)
+
+
+def _without_stop_check() -> contextlib.AbstractContextManager[Any]:
+    checked = store_passes.Passes.intend
+
+    async def unchecked(
+        self: store_passes.Passes,
+        claim: Claim,
+        resource: AnyResource,
+        lease: timedelta,
+        *,
+        planned_for: Target | None = None,
+    ) -> None:
+        del planned_for
+        await checked(self, claim, resource, lease)
+
+    return patch.object(store_passes.Passes, "intend", unchecked)
+
+
+def _without_sweeper() -> contextlib.AbstractContextManager[Any]:
+    async def nothing(self: Sweeper) -> int:
+        return 0
+
+    return patch.object(Sweeper, "sweep", nothing)
+
+
+def _without_observer() -> contextlib.AbstractContextManager[Any]:
+    async def nothing(self: Observer) -> set[str]:
+        return set()
+
+    return patch.object(Observer, "look", nothing)
+
+
+def _without_request_ids() -> contextlib.AbstractContextManager[Any]:
+    def nothing(self: store_callers.Broadcasts, request: Request, broadcast_id: str) -> None: ...
+
+    return patch.object(store_callers.Broadcasts, "_store_request", nothing)
+
+
+def _without_spend_guard() -> contextlib.AbstractContextManager[Any]:
+    return patch.object(world, "Timing", lambda: Timing(starts_limit=1000))
+
+
+def _without_budgets() -> contextlib.AbstractContextManager[Any]:
+    async def granted(self: store_shared.Budgets, name: str, **_: object) -> Turn:
+        return Turn(granted=True, come_back=self._tables.now())
+
+    return patch.object(store_shared.Budgets, "take", granted)
+
+
+def _without_wakes_of_the_pass() -> contextlib.AbstractContextManager[Any]:
+    return patch.object(store_passes.Passes, "_earlier", staticmethod(lambda _row, due: due))
+
+
+def _without_ambiguity() -> contextlib.AbstractContextManager[Any]:
+    exact = calls.Provider._error
+
+    def failed(
+        self: calls.Provider, operation: calls.Operation, outcome: Outcome, retry_after: float | None = None
+    ) -> ProviderError:
+        return exact(self, operation, Outcome.UNAVAILABLE if outcome is Outcome.AMBIGUOUS else outcome, retry_after)
+
+    return patch.object(calls.Provider, "_error", failed)
+
+
+MUSEUM: dict[str, Exhibit] = {
+    "no intent": _without_intent,
+    "no key reset": _without_key_reset,
+    "no fence in the writes": _without_fence,
+    "no lease check before a call": _without_lease_check,
+    "no disable at the end": _without_disable,
+    "no write-off of what answers no stop": _without_write_off,
+    "no adoption": _without_adoption,
+    "no look after a reset": _without_look_after_reset,
+    "no stop check at the intent": _without_stop_check,
+    "sweeper off": _without_sweeper,
+    "observer off": _without_observer,
+    "request ids not stored": _without_request_ids,
+    "spend guard off": _without_spend_guard,
+    "budgets off": _without_budgets,
+    "wakes of a pass lost": _without_wakes_of_the_pass,
+    "no answer taken for a failure": _without_ambiguity,
+}
+
+
+@contextlib.contextmanager
+def without(name: str) -> Generator[None]:
+    """The service without this protection."""
+    with MUSEUM[name]():
+        yield

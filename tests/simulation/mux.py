@@ -1,0 +1,279 @@
+"""Mux as it is: live streams, who is connected to them, what they record.
+
+Where Mux's documents leave it open, the worse for us: a key reset cuts nobody off who is connected, and a second
+publisher is let in. What is known: the key is checked when somebody connects, `disable` cuts off at once
+(mux.com/docs, Manage stream keys), a live stream stays active through its reconnect window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from service.domain.broadcast import Output, OutputState, Recording, RecordingStatus, StreamStatus
+from service.domain.ports import StreamSeen, StreamWanted, UploadWanted
+from service.domain.secret import NO_SECRET, Secret
+from tests.simulation.environment import Environment
+
+LIST_LAG_S = 1.5
+WARM_UP_S = (4.0, 10.0)
+"""From the first media to active."""
+TEST_LIMIT_S = 300.0
+READY_S = (3.0, 40.0)
+"""From the end of a recording until it can be played."""
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class Session:
+    """One RTMP connection."""
+
+    publisher: str
+    cut: Callable[[], None]
+    """Called when the live stream throws it out."""
+    sends: bool
+    """Whether media comes with it."""
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class LiveStream:
+    id: str
+    tag: str
+    key: str
+    wanted: StreamWanted
+    created_at: datetime
+    listed_at: float
+    broadcast_id: str
+    disabled: bool = False
+    deleted: bool = False
+    active: bool = False
+    media: int = 0
+    """Counts beginnings and ends of media, to tell a timer of before."""
+    sessions: list[Session] = field(default_factory=list[Session])
+    assets: list[Recording] = field(default_factory=list[Recording])
+    recording: bool = False
+    used: bool = False
+    """Somebody was connected, or an egress was given a key of it."""
+
+    @property
+    def status(self) -> StreamStatus:
+        if self.disabled:
+            return StreamStatus.DISABLED
+        return StreamStatus.ACTIVE if self.active else StreamStatus.IDLE
+
+    @property
+    def has_media(self) -> bool:
+        return any(session.sends for session in self.sessions)
+
+    def seen(self) -> StreamSeen:
+        relaying = OutputState.ACTIVE if self.active else OutputState.FINISHED
+        return StreamSeen(
+            id=self.id,
+            tag=self.tag,
+            status=self.status,
+            created_at=self.created_at,
+            key=Secret(self.key),
+            playback_id=f"pb-{self.id}",
+            active_asset_id=self.assets[-1].asset_id if self.recording else "",
+            relays=tuple(Output(name=relay.name, state=relaying) for relay in self.wanted.relays),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asset:
+    recording: Recording
+    tag: str
+    created_at: datetime
+    live_stream_id: str = ""
+    broadcast_id: str = ""
+
+
+class Mux:
+    def __init__(self, env: Environment, *, tag: str) -> None:
+        self._env = env
+        self._tag = tag
+        self.streams: dict[str, LiveStream] = {}
+        self.by_key: dict[str, LiveStream] = {}
+        self.assets: dict[str, Asset] = {}
+        """Those that are there: of live streams, and uploads."""
+
+    @property
+    def living(self) -> list[LiveStream]:
+        return [stream for stream in self.streams.values() if not stream.deleted]
+
+    def create(self, wanted: StreamWanted) -> StreamSeen:
+        env = self._env
+        stream = LiveStream(
+            id=env.id("LS"),
+            tag=wanted.tag,
+            key=env.id("key-"),
+            wanted=wanted,
+            created_at=env.now(),
+            listed_at=env.loop.time() + env.rng.uniform(0, LIST_LAG_S),
+            broadcast_id=wanted.tag.removeprefix(self._tag).rpartition(":")[0],
+        )
+        self.streams[stream.id] = stream
+        self.by_key[stream.key] = stream
+        env.effects.add("stream.created", stream.id, stream.broadcast_id, stream.tag)
+        self._tell("video.live_stream.created", stream)
+        return stream.seen()
+
+    def get(self, stream_id: str) -> LiveStream | None:
+        stream = self.streams.get(stream_id)
+        return None if stream is None or stream.deleted else stream
+
+    def listed(self) -> list[LiveStream]:
+        """Oldest first."""
+        now = self._env.loop.time()
+        return [stream for stream in self.streams.values() if not stream.deleted and stream.listed_at <= now]
+
+    def reset_key(self, stream: LiveStream) -> Secret:
+        self.by_key.pop(stream.key, None)
+        stream.key = self._env.id("key-")
+        self.by_key[stream.key] = stream
+        self._env.effects.add("key.reset", stream.id, stream.broadcast_id)
+        return Secret(stream.key)
+
+    def disable(self, stream: LiveStream, by: str = "us") -> None:
+        if stream.disabled:
+            return
+        stream.disabled = True
+        self._env.effects.add("stream.disabled", stream.id, stream.broadcast_id, by)
+        self._cut_all(stream)
+        self._idle(stream)
+        self._tell("video.live_stream.disabled", stream)
+
+    def delete(self, stream: LiveStream, by: str = "us") -> None:
+        if stream.deleted:
+            return
+        stream.deleted = True
+        self.by_key.pop(stream.key, None)
+        self._env.effects.add("stream.deleted", stream.id, stream.broadcast_id, by)
+        self._cut_all(stream)
+        self._idle(stream)
+        self._tell("video.live_stream.deleted", stream)
+
+    def enable(self, stream: LiveStream) -> None:
+        if stream.disabled and not stream.deleted:
+            stream.disabled = False
+            self._env.effects.add("stream.enabled", stream.id, stream.broadcast_id)
+            self._tell("video.live_stream.enabled", stream)
+
+    def recordings(self, stream_id: str) -> list[Recording]:
+        return [asset.recording for asset in self.assets.values() if asset.live_stream_id == stream_id]
+
+    def recording(self, asset_id: str) -> Recording | None:
+        asset = self.assets.get(asset_id)
+        return None if asset is None else asset.recording
+
+    def delete_recording(self, asset_id: str) -> None:
+        self.assets.pop(asset_id, None)
+
+    def upload(self, wanted: UploadWanted) -> Recording:
+        env = self._env
+        asset = Asset(
+            recording=Recording(asset_id=env.id("up"), playback_id=env.id("pb"), uploaded=True),
+            tag=wanted.tag,
+            created_at=env.now(),
+            broadcast_id=wanted.tag.removeprefix(self._tag).rpartition(":")[0],
+        )
+        self.assets[asset.recording.asset_id] = asset
+        env.effects.add("upload.created", asset.recording.asset_id, asset.broadcast_id, wanted.tag)
+        env.after(*READY_S, lambda: self._ready(asset.recording.asset_id))
+        return asset.recording
+
+    def uploads(self, tag: str) -> list[Recording]:
+        return [asset.recording for asset in self.assets.values() if asset.tag == tag and not asset.live_stream_id]
+
+    def _ready(self, asset_id: str) -> None:
+        asset = self.assets.get(asset_id)
+        if asset is None:
+            return
+        ready = self._env.rng.random() < 0.95
+        recording = replace(
+            asset.recording,
+            status=RecordingStatus.READY if ready else RecordingStatus.ERRORED,
+            duration_s=10.0 if ready else None,
+        )
+        self.assets[asset_id] = replace(asset, recording=recording)
+        kind = "video.asset.ready" if ready else "video.asset.errored"
+        self._env.tell("mux", kind, asset.broadcast_id, recording=recording, stream_id=asset.live_stream_id)
+
+    def connect(self, key: str, session: Session) -> LiveStream | None:
+        """None: refused, for the key is of no live stream that takes publishers."""
+        stream = self.by_key.get(key)
+        if stream is None or stream.disabled or stream.deleted:
+            return None
+        stream.sessions.append(session)
+        stream.used = True
+        self._env.effects.add("rtmp.connected", stream.id, stream.broadcast_id, session.publisher)
+        self._tell("video.live_stream.connected", stream, connected=True)
+        self._media_changed(stream)
+        return stream
+
+    def disconnect(self, stream: LiveStream, session: Session) -> None:
+        if session not in stream.sessions:
+            return
+        stream.sessions.remove(session)
+        self._env.effects.add("rtmp.left", stream.id, stream.broadcast_id, session.publisher)
+        self._tell("video.live_stream.disconnected", stream, connected=bool(stream.sessions))
+        self._media_changed(stream)
+
+    def media_stopped(self, stream: LiveStream, session: Session) -> None:
+        session.sends = False
+        self._media_changed(stream)
+
+    def _media_changed(self, stream: LiveStream) -> None:
+        env = self._env
+        stream.media += 1
+        counted = stream.media
+        if stream.has_media:
+            if not stream.active:
+                env.after(*WARM_UP_S, lambda: self._activate(stream, counted))
+        elif stream.active:
+            window = stream.wanted.reconnect_window_s
+            env.loop.call_later(window, lambda: self._window_over(stream, counted))
+
+    def _activate(self, stream: LiveStream, counted: int) -> None:
+        if stream.media != counted or stream.disabled or stream.deleted:
+            return
+        stream.active = stream.recording = True
+        number = len(stream.assets) + 1
+        recording = Recording(asset_id=f"as-{stream.id}-{number}", playback_id=f"pb-{stream.id}-{number}")
+        stream.assets.append(recording)
+        self.assets[recording.asset_id] = Asset(
+            recording=recording,
+            tag=stream.tag,
+            created_at=self._env.now(),
+            live_stream_id=stream.id,
+            broadcast_id=stream.broadcast_id,
+        )
+        self._env.effects.add("stream.active", stream.id, stream.broadcast_id)
+        self._tell("video.live_stream.active", stream)
+        if stream.wanted.test and number == 1:
+            self._env.loop.call_later(TEST_LIMIT_S, lambda: self.disable(stream, "the test limit"))
+
+    def _window_over(self, stream: LiveStream, counted: int) -> None:
+        if stream.media == counted and not stream.deleted:
+            self._idle(stream)
+
+    def _idle(self, stream: LiveStream) -> None:
+        if not stream.active:
+            return
+        stream.active = stream.recording = False
+        stream.media += 1
+        self._env.effects.add("stream.idle", stream.id, stream.broadcast_id)
+        asset_id = stream.assets[-1].asset_id
+        self._env.after(*READY_S, lambda: self._ready(asset_id))
+        self._tell("video.live_stream.idle", stream)
+
+    def _cut_all(self, stream: LiveStream) -> None:
+        sessions, stream.sessions = stream.sessions, []
+        stream.media += 1
+        for session in sessions:
+            self._env.effects.add("rtmp.cut", stream.id, stream.broadcast_id, session.publisher)
+            session.cut()
+
+    def _tell(self, type: str, stream: LiveStream, *, connected: bool | None = None) -> None:
+        seen = replace(stream.seen(), key=NO_SECRET)
+        self._env.tell("mux", type, stream.broadcast_id, stream=seen, stream_id=stream.id, connected=connected)

@@ -1,0 +1,234 @@
+"""One replica of the service: the real loop, reconciler, observer and sweeper, on a store and providers in memory.
+
+It dies and it stands still where a real one does: anywhere between two things it does to the outside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine
+from contextvars import ContextVar, copy_context
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from service.domain.errors import StoreUnavailable
+from service.domain.timing import Timing
+from service.providers.budget import Budget, Limits
+from service.reconciler.asking import Providers
+from service.reconciler.loop import Loop
+from service.reconciler.observer import Observer
+from service.reconciler.steps import Reconciler, derive
+from service.reconciler.sweeper import Sweeper
+from tests.simulation import store, store_callers, store_passes, store_shared
+from tests.simulation.calls import Egresses, Rooms, Storage, Streams, Uploads
+from tests.simulation.faults import Kind
+
+if TYPE_CHECKING:
+    from service.store.broadcasts import Broadcasts
+    from service.store.census import Census
+    from service.store.changes import Changes
+    from service.store.leases import Leases
+    from service.store.outages import Outages
+    from service.store.passes import Passes
+    from tests.simulation.calls import Operation, Provider
+    from tests.simulation.environment import Environment, Hint
+    from tests.simulation.livekit import LiveKit
+    from tests.simulation.mux import Mux
+
+_T = TypeVar("_T")
+TAG = "bs1:sim:"
+LEASE = timedelta(seconds=20)
+OBSERVE_EVERY = timedelta(seconds=10)
+SWEEP_EVERY, SWEEP_GRACE = timedelta(seconds=60), timedelta(seconds=120)
+PAUSE_S = (15.0, 90.0)
+SWEEPER = "sweeper"
+_QUICK = frozenset({"claim", "next_due", "take_duty", "take"})
+"""Statements that wait for no time of their own, because there are very many of them."""
+
+owner: ContextVar[Replica | None] = ContextVar("owner", default=None)
+
+
+@dataclass(slots=True, kw_only=True)
+class Surroundings:
+    """What all replicas share."""
+
+    env: Environment
+    tables: store.Tables
+    livekit: LiveKit
+    mux: Mux
+    at_livekit: Provider
+    at_mux: Provider
+    timing: Timing
+    limits: Limits
+    storage: bool
+    """Whether there is one for local recordings."""
+    database_away_until: float = 0.0
+    called: Callable[[Replica, Operation, str], None] = lambda _replica, _operation, _subject: None
+    """Told of every call as it is begun."""
+    died: Callable[[Replica], None] = lambda _replica: None
+
+
+class ReplicaLine(store.Line):
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+
+    async def begin(self, operation: str) -> None:
+        replica, shared = self._replica, self._replica.shared
+        env = shared.env
+        if replica.halted:
+            await replica.gate()
+        if not env.faults.enabled:
+            if operation not in _QUICK:
+                await asyncio.sleep(env.rng.uniform(0.001, 0.01))
+            return
+        if env.loop.time() < shared.database_away_until:
+            env.faults.count(Kind.STORE_OUTAGE, operation)
+            await asyncio.sleep(0.3)
+            raise StoreUnavailable("simulated: away")
+        await replica.suffer(env.faults.before(f"store.{operation}"))
+        match env.faults.of_statement(f"store.{operation}"):
+            case Kind.STORE_ERROR:
+                raise StoreUnavailable("simulated")
+            case Kind.STORE_SLOW:
+                await asyncio.sleep(env.rng.uniform(0.1, 4.0))
+            case _ if operation not in _QUICK:
+                await asyncio.sleep(env.rng.uniform(0.001, 0.01))
+            case _:
+                pass
+
+    async def commit(self, operation: str) -> None:
+        replica, env = self._replica, self._replica.shared.env
+        if env.faults.enabled:
+            if env.faults.of_commit(f"store.{operation}") is not None:
+                raise StoreUnavailable("simulated: committed, and the answer is lost")
+            await replica.suffer(env.faults.after(f"store.{operation}"))
+        if replica.halted:
+            await replica.gate()
+
+
+class Replica:
+    def __init__(self, name: str, shared: Surroundings) -> None:
+        self.name = name
+        self.shared = shared
+        self.alive = True
+        self.paused_until = 0.0
+        self.halted = False
+        self._tasks: dict[asyncio.Task[Any], None] = {}
+        self._enough = 64
+        line = ReplicaLine(self)
+        tables, env = shared.tables, shared.env
+        # What runs on them knows the interface alone: `tests/conformance` holds both to it.
+        self.leases = cast("Leases", store.Leases(tables, line, owner=name, ttl=LEASE))
+        self.broadcasts = cast("Broadcasts", store_callers.Broadcasts(tables, line))
+        passes = cast("Passes", store_passes.Passes(tables, line, derive=derive(shared.timing), storage=shared.storage))
+        census = cast("Census", store_shared.Census(tables, line))
+        outages = cast("Outages", store_shared.Outages(tables, line))
+        changes = cast("Changes", store_callers.Changes(tables, line))
+        self.providers = Providers(
+            rooms=Rooms(self, shared.at_livekit, shared.livekit),
+            egresses=Egresses(self, shared.at_livekit, shared.livekit),
+            streams=Streams(self, shared.at_mux, shared.mux),
+            budget=Budget(store_shared.Budgets(tables, line).take, shared.limits),
+            tag=TAG,
+            uploads=Uploads(self, shared.at_mux, shared.mux),
+            storage=Storage() if shared.storage else None,
+            files="shows/sim/",
+        )
+        self._inbox = store_shared.Inbox(tables, line)
+        self.loop = Loop(self.leases, Reconciler(passes, self.providers, shared.timing, lease=LEASE))
+        observer = Observer(self.leases, census, outages, self.providers, every=OBSERVE_EVERY)
+        sweeper = Sweeper(
+            self.leases,
+            census,
+            self.broadcasts,
+            changes,
+            self.providers,
+            every=SWEEP_EVERY,
+            grace=SWEEP_GRACE,
+            forget=[self._inbox.forget],
+        )
+        env.trace.add("replica begins", name)
+        self.spawn(self.loop.run(), "loop")
+        self.spawn(observer.run(), "observer")
+        self.spawn(sweeper.run(), SWEEPER)
+
+    @property
+    def doing(self) -> str:
+        """Which of its parts is at work: the sweeper, or one of its passes."""
+        task = asyncio.current_task()
+        return SWEEPER if task is not None and task.get_name() == SWEEPER else "us"
+
+    def spawn(self, work: Coroutine[Any, Any, _T], name: str) -> asyncio.Task[_T]:
+        context = copy_context()
+        context.run(owner.set, self)
+        return self.shared.env.loop.create_task(work, name=name, context=context)
+
+    def adopt(self, task: asyncio.Task[Any]) -> None:
+        """A task of this replica: it dies with it."""
+        self._tasks[task] = None
+        if len(self._tasks) > self._enough:
+            self._tasks = {each: None for each in self._tasks if not each.done()}
+            self._enough = 2 * len(self._tasks) + 64
+
+    def receive(self, hint: Hint) -> None:
+        """A webhook, its signature verified and its body read."""
+        self.spawn(self._receive(hint), "webhook")
+
+    async def _receive(self, hint: Hint) -> None:
+        with contextlib.suppress(StoreUnavailable):
+            await self._inbox.store(hint.provider, hint.heard, hint.broadcast_id)
+
+    def crash(self) -> None:
+        """As kill -9: nothing of it does anything any more."""
+        if not self.alive:
+            return
+        self.alive = False
+        self.halted = True
+        self.shared.env.trace.add("replica dies", self.name)
+        for task in self._tasks:
+            task.cancel()
+        self.shared.died(self)
+
+    def pause(self, for_s: float) -> None:
+        """As SIGSTOP, or a machine that is moved: it does not run, and does not notice."""
+        env = self.shared.env
+        self.paused_until = max(self.paused_until, env.loop.time() + for_s)
+        self.halted = True
+        env.trace.add("replica stands still", self.name, f"{for_s:.1f}")
+
+    async def suffer(self, kind: Kind | None) -> None:
+        if kind is Kind.CRASH:
+            self.crash()
+            await self.gate()
+        elif kind is Kind.PAUSE:
+            self.pause(self.shared.env.rng.uniform(*PAUSE_S))
+            await self.gate()
+
+    async def gate(self) -> None:
+        """Where it stands while it stands still. Nothing of a dead one comes through."""
+        if not self.alive:
+            raise asyncio.CancelledError
+        while (left := self.paused_until - self.shared.env.loop.time()) > 0:
+            await asyncio.sleep(left)
+        self.halted = not self.alive
+        if not self.alive:
+            raise asyncio.CancelledError
+
+    async def call(self, provider: Provider, operation: Operation, subject: str, effect: Callable[[], _T]) -> _T:
+        if self.halted:
+            await self.gate()
+        shared = self.shared
+        faults = shared.env.faults
+        shared.called(self, operation, subject)
+        where = f"{operation.provider}.{operation.name}"
+        if faults.enabled:
+            await self.suffer(faults.before(where))
+        try:
+            return await provider.ask(operation, effect)
+        finally:
+            if self.halted and self.alive:
+                await self.gate()
+            if faults.enabled and self.alive:
+                await self.suffer(faults.after(where))

@@ -1,0 +1,120 @@
+"""Many worlds at once, and what came of them."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+
+from tests.simulation.museum import without
+from tests.simulation.world import Outcome, simulate
+
+_TOGETHER = 5
+"""Seeds a worker takes at a time."""
+VACUOUS = (
+    "adopted",
+    "fenced",
+    "late effect neutralised",
+    "zombie write rejected",
+    "orphan swept",
+    "ambiguous commit resolved",
+)
+"""What a run of many seeds must have seen, or it has proved nothing."""
+
+
+@dataclass(slots=True)
+class Summary:
+    seeds: int = 0
+    simulated_s: float = 0.0
+    busy_s: float = 0.0
+    began: float = field(default_factory=time.monotonic)
+    faults: Counter[str] = field(default_factory=Counter[str])
+    seen: Counter[str] = field(default_factory=Counter[str])
+    failed: list[Outcome] = field(default_factory=list[Outcome])
+    replaced_in_s: list[float] = field(default_factory=list[float])
+
+    def add(self, outcome: Outcome) -> None:
+        self.seeds += 1
+        self.simulated_s += outcome.simulated_s
+        self.busy_s += outcome.wall_s
+        self.faults += outcome.faults
+        self.seen += outcome.seen
+        self.replaced_in_s += outcome.replaced_in_s
+        if outcome.violations:
+            self.failed.append(outcome)
+
+    @property
+    def wall_s(self) -> float:
+        return time.monotonic() - self.began
+
+    @property
+    def speed(self) -> float:
+        return self.simulated_s / self.wall_s
+
+    @property
+    def faults_an_hour(self) -> float:
+        return self.faults.total() / (self.simulated_s / 3600) if self.simulated_s else 0.0
+
+    @property
+    def unseen(self) -> list[str]:
+        return [name for name in VACUOUS if not self.seen[name]]
+
+    def line(self) -> str:
+        return (
+            f"{self.seeds} seeds, {len(self.failed)} with a violation, {self.simulated_s / 3600:.1f} simulated hours in "
+            f"{self.wall_s:.0f} s ({self.speed:,.0f} times real time), {self.faults_an_hour:.0f} faults a simulated hour"
+        )
+
+    def lines(self) -> Iterator[str]:
+        yield self.line()
+        yield "seen: " + ", ".join(f"{name} {self.seen[name]}" for name in VACUOUS)
+        yield "faults: " + ", ".join(f"{name} {count}" for name, count in self.faults.most_common())
+        if self.replaced_in_s:
+            times = sorted(self.replaced_in_s)
+            yield (
+                f"a failed egress with every webhook lost: pictures again after {times[len(times) // 2]:.0f} s "
+                f"(median), {times[-1]:.0f} s (longest of {len(times)})"
+            )
+        if self.unseen:
+            yield f"NEVER SEEN: {', '.join(self.unseen)}"
+
+
+def _several(seeds: Sequence[int], taken_away: str | None) -> list[Outcome]:
+    if taken_away is None:
+        return [simulate(seed) for seed in seeds]
+    with without(taken_away):
+        return [simulate(seed) for seed in seeds]
+
+
+def outcomes(seeds: Iterable[int], *, jobs: int, taken_away: str | None = None) -> Iterator[Outcome]:
+    """In the order of the seeds; *taken_away*: the protection of the museum that is missing."""
+    wanted = list(seeds)
+    parts = [wanted[n : n + _TOGETHER] for n in range(0, len(wanted), _TOGETHER)]
+    if jobs == 1:
+        for part in parts:
+            yield from _several(part, taken_away)
+        return
+    with ProcessPoolExecutor(jobs) as pool:
+        try:
+            for several in pool.map(_several, parts, [taken_away] * len(parts)):
+                yield from several
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def caught_at(name: str, seeds: Iterable[int], *, jobs: int) -> Outcome | None:
+    """The first world that misses the protection *name*."""
+    for outcome in outcomes(seeds, jobs=jobs, taken_away=name):
+        if outcome.violations:
+            return outcome
+    return None
+
+
+def run(seeds: Sequence[int], *, jobs: int, progress: Callable[[Summary], None]) -> Summary:
+    summary = Summary()
+    for outcome in outcomes(seeds, jobs=jobs):
+        summary.add(outcome)
+        progress(summary)
+    return summary

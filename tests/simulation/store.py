@@ -1,0 +1,285 @@
+"""The store in memory: the tables, the queue. It passes the conformance tests that Postgres passes.
+
+A transaction is what happens between `begin` and `commit` of a line, in which nothing is awaited. A transaction that
+raises has written nothing: everything is checked and made before the first write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from service.domain.broadcast import AnyResource, Broadcast, State, Target
+from service.domain.lifecycle import Event
+from service.domain.ports import Heard
+from service.domain.surroundings import Outage
+from service.store.broadcasts import lane_of
+from service.store.changes import Before
+from service.store.leases import Claim
+
+Key = tuple[str, int]
+"""Kind and ordinal of a resource."""
+_FORWARD = tuple(Target)
+_OUTAGE, _LATELY = timedelta(seconds=5), timedelta(seconds=60)
+
+
+class Refused(Exception):
+    """What a constraint of the schema refuses."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Row:
+    broadcast: Broadcast
+    resources: dict[Key, AnyResource] = field(default_factory=dict[Key, AnyResource])
+    due_at: datetime | None = None
+    dirty_at: datetime | None = None
+    turn_at: datetime | None = None
+    lease_until: datetime | None = None
+    lease_owner: str | None = None
+    fence: int = 0
+    lane: int = 2
+    trace_context: str | None = None
+
+    @property
+    def due(self) -> datetime | None:
+        return self.lease_until or self.due_at
+
+    def read(self) -> Broadcast:
+        return replace(self.broadcast, due_at=self.due_at, dirty_at=self.dirty_at, turn_at=self.turn_at)
+
+    def sorted_resources(self) -> tuple[AnyResource, ...]:
+        return tuple(self.resources[key] for key in sorted(self.resources))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Logged:
+    revision: int
+    broadcast_id: str
+    time: datetime
+    reason: str
+    message: str
+    actor: str
+    state: State
+    snapshot: Broadcast | None
+    previous: Before | None
+
+
+@dataclass(slots=True, kw_only=True)
+class Asked:
+    method: str
+    digest: bytes
+    broadcast_id: str
+    create_time: datetime
+
+
+@dataclass(slots=True, kw_only=True)
+class Webhook:
+    id: int
+    provider: str
+    event_id: str
+    broadcast_id: str
+    heard: Heard
+    applied: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class Looked:
+    """At a provider, by the observer."""
+
+    unreachable_since: datetime | None
+    checked_at: datetime
+    code: str
+    message: str
+
+
+@dataclass(slots=True, kw_only=True)
+class Bucket:
+    tokens: float
+    refilled_at: datetime
+    next_turns: list[datetime]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """One commit that changed a broadcast, for those who check what is written."""
+
+    claim: Claim | None
+    row: Row
+    before: Broadcast | None
+    after: Broadcast
+    events: tuple[Event, ...]
+    intended: AnyResource | None = None
+
+
+def _nobody(_: Written) -> None:
+    pass
+
+
+def _not_told(_: str) -> None:
+    pass
+
+
+class Tables:
+    def __init__(self, clock: Callable[[], datetime]) -> None:
+        self.now = clock
+        self.rows: dict[str, Row] = {}
+        self.events: list[Logged] = []
+        self.head = 0
+        self.floor = 0
+        self.requests: dict[str, Asked] = {}
+        self.buckets: dict[str, Bucket] = {}
+        self.duties: dict[str, tuple[str, datetime]] = {}
+        self.webhooks: list[Webhook] = []
+        self.delivered: set[tuple[str, str]] = set()
+        self.looked: dict[str, Looked] = {}
+        self.external: dict[tuple[str, str], tuple[str, int]] = {}
+        self.notify: Callable[[str], None] = _not_told
+        """Told the channel, at the commit."""
+        self.written: Callable[[Written], None] = _nobody
+        self.zombies = 0
+        """Writes refused because another replica had the row."""
+        self.replays = 0
+        """Requests that were sent again and had been done."""
+
+    def held(self, claim: Claim) -> Row | None:
+        """The row, if *claim* is still the right to write it."""
+        row = self.rows.get(claim.broadcast_id)
+        if row is not None and row.fence == claim.fence:
+            return row
+        self.zombies += 1
+        return None
+
+    def outages(self) -> dict[str, Outage]:
+        """What two looks in a row have found, the last of them lately."""
+        now = self.now()
+        return {
+            name: Outage(since=looked.unreachable_since, code=looked.code, message=looked.message)
+            for name, looked in self.looked.items()
+            if looked.unreachable_since is not None
+            and looked.checked_at - looked.unreachable_since >= _OUTAGE
+            and looked.checked_at > now - _LATELY
+        }
+
+    def wake(self, broadcast_ids: Sequence[str]) -> None:
+        now, woken = self.now(), False
+        for broadcast_id in broadcast_ids:
+            row = self.rows.get(broadcast_id)
+            # What is over may still be queued: its recordings are being waited for.
+            if row is None or row.broadcast.target is Target.CREATED or (row.broadcast.state.over and row.due is None):
+                continue
+            row.due_at = now if row.due_at is None else min(row.due_at, now)
+            row.dirty_at = now
+            woken = True
+        if woken:
+            self.notify("broadcast_due")
+
+    def check_resources(self, broadcast_id: str, resources: Sequence[AnyResource]) -> None:
+        for resource in resources:
+            if resource.external_id and resource.kind != "room":
+                owner = self.external.get((resource.kind, resource.external_id))
+                if owner is not None and owner != (broadcast_id, resource.ordinal):
+                    raise Refused(f"{resource.kind} {resource.external_id} belongs to {owner}")
+
+    def put_resources(self, row: Row, resources: Sequence[AnyResource]) -> None:
+        for resource in resources:
+            key = (resource.kind, resource.ordinal)
+            earlier = row.resources.get(key)
+            if earlier is not None and earlier.external_id and earlier.external_id != resource.external_id:
+                self.external.pop((resource.kind, earlier.external_id), None)
+            if resource.external_id and resource.kind != "room":
+                self.external[resource.kind, resource.external_id] = (row.broadcast.id, resource.ordinal)
+            row.resources[key] = resource
+
+    @staticmethod
+    def check_forward(before: Broadcast, after: Broadcast) -> None:
+        if _FORWARD.index(after.target) < _FORWARD.index(before.target):
+            raise Refused(f"target of {before.id} moves forward only: {before.target} -> {after.target}")
+        if before.state.over and after.state is not before.state:
+            raise Refused(f"{before.id} is {before.state} for ever")
+
+    def append(self, row: Row, events: Sequence[Event], *, actor: str, before: Broadcast | None) -> None:
+        broadcast = row.broadcast
+        previous = None
+        if before is not None:
+            previous = Before(
+                state=before.state, labels=before.labels, owner_id=before.spec.owner_id, deleted=before.deleted
+            )
+        last = len(events) - 1
+        snapshot = replace(row.read(), destination_keys={})
+        now = self.now()
+        for n, event in enumerate(events):
+            self.head += 1
+            self.events.append(
+                Logged(
+                    revision=self.head,
+                    broadcast_id=broadcast.id,
+                    time=now,
+                    reason=event.reason,
+                    message=event.message,
+                    actor=actor,
+                    state=broadcast.state,
+                    snapshot=snapshot if n == last else None,
+                    previous=previous if n == last else None,
+                )
+            )
+        self.notify("broadcast_changed")
+
+
+class Line:
+    """The way of one replica to the database; a faulty one breaks, waits and loses answers."""
+
+    async def begin(self, operation: str) -> None: ...
+    async def commit(self, operation: str) -> None: ...
+
+
+class Leases:
+    def __init__(self, tables: Tables, line: Line, *, owner: str, ttl: timedelta) -> None:
+        self._tables = tables
+        self._line = line
+        self.owner = owner
+        self.ttl = ttl
+
+    async def claim(self, lane: int, *, limit: int) -> list[Claim]:
+        await self._line.begin("claim")
+        now = self._tables.now()
+        due = [
+            (row.due, row)
+            for row in self._tables.rows.values()
+            if row.lane == lane and row.due is not None and row.due <= now
+        ]
+        due.sort(key=lambda each: each[0])
+        claims: list[Claim] = []
+        for _, row in due[:limit]:
+            row.lease_owner, row.lease_until, row.fence, row.due_at = self.owner, now + self.ttl, row.fence + 1, None
+            claims.append(
+                Claim(broadcast_id=row.broadcast.id, fence=row.fence, trace_context=row.trace_context, claimed_at=now)
+            )
+        await self._line.commit("claim")
+        return claims
+
+    async def next_due(self) -> timedelta | None:
+        await self._line.begin("next_due")
+        due = [due for row in self._tables.rows.values() if (due := row.due) is not None]
+        return min(due) - self._tables.now() if due else None
+
+    async def wake(self, broadcast_ids: Sequence[str]) -> None:
+        if not broadcast_ids:
+            return
+        await self._line.begin("wake")
+        self._tables.wake(broadcast_ids)
+        await self._line.commit("wake")
+
+    async def take_duty(self, name: str, ttl: timedelta) -> bool:
+        await self._line.begin("take_duty")
+        now = self._tables.now()
+        owner, until = self._tables.duties.get(name, (self.owner, now))
+        taken = owner == self.owner or until <= now
+        if taken:
+            self._tables.duties[name] = (self.owner, now + ttl)
+        await self._line.commit("take_duty")
+        return taken
+
+
+def lane(row: Row) -> int:
+    return lane_of(row.broadcast.target, ready=row.broadcast.ready_time is not None)

@@ -1,0 +1,135 @@
+"""What a pass reads and writes, in memory. What a record tells is the domain's, as with Postgres."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from service.domain.broadcast import AnyResource, EndReason, Fallback, ProviderTrouble, Target
+from service.domain.errors import LeaseLost, Overtaken
+from service.domain.lifecycle import Event
+from service.domain.surroundings import Surroundings
+from service.domain.telling import Derive, Situation, tell, with_outcome
+from service.store.leases import Claim
+from tests.simulation.store import Line, Row, Tables, Written, lane
+
+
+class Passes:
+    def __init__(self, tables: Tables, line: Line, *, derive: Derive, storage: bool = False) -> None:
+        self._tables = tables
+        self._line = line
+        self._derive = derive
+        self._storage = storage
+
+    async def load(self, claim: Claim, lease: timedelta) -> Situation:
+        read = asyncio.get_running_loop().time()
+        await self._line.begin("load")
+        row = self._held(claim)
+        now = self._tables.now()
+        row.lease_until = now + lease
+        heard = [
+            (webhook.id, webhook.heard)
+            for webhook in self._tables.webhooks
+            if not webhook.applied and webhook.broadcast_id == claim.broadcast_id
+        ]
+        situation = Situation(
+            broadcast=row.read(),
+            resources=row.sorted_resources(),
+            now=now,
+            around=self._around(),
+            read=read,
+            heard=tuple(heard[:50]),
+        )
+        await self._line.commit("load")
+        return situation
+
+    async def intend(
+        self, claim: Claim, resource: AnyResource, lease: timedelta, *, planned_for: Target | None = None
+    ) -> None:
+        await self._line.begin("intend")
+        row = self._held(claim)
+        if planned_for is not None and row.broadcast.target is not planned_for:
+            raise Overtaken(claim.broadcast_id)
+        self._tables.check_resources(claim.broadcast_id, [resource])
+        until = self._tables.now() + lease
+        row.lease_until = until if row.lease_until is None else max(row.lease_until, until)
+        self._tables.put_resources(row, [resource])
+        self._tables.written(
+            Written(claim=claim, row=row, before=row.broadcast, after=row.broadcast, events=(), intended=resource)
+        )
+        await self._line.commit("intend")
+
+    async def record(
+        self,
+        claim: Claim,
+        resources: Sequence[AnyResource] = (),
+        *,
+        events: Sequence[Event] = (),
+        trouble: ProviderTrouble | None = None,
+        recovered: str = "",
+        end: EndReason | None = None,
+        fallback: Fallback | None = None,
+        heard: Sequence[int] = (),
+        actor: str = "reconciler",
+    ) -> Situation:
+        read = asyncio.get_running_loop().time()
+        await self._line.begin("record")
+        row = self._held(claim)
+        self._tables.check_resources(claim.broadcast_id, resources)
+        stored = row.read()
+        after = row.resources | {(resource.kind, resource.ordinal): resource for resource in resources}
+        situation = Situation(
+            broadcast=with_outcome(stored, trouble=trouble, recovered=recovered, end=end, fallback=fallback),
+            resources=tuple(after[key] for key in sorted(after)),
+            now=self._tables.now(),
+            around=self._around(),
+            read=read,
+        )
+        broadcast, told = tell(stored, situation, events, self._derive)
+        if told:
+            self._tables.check_forward(stored, broadcast)
+        self._tables.put_resources(row, resources)
+        if heard:
+            for webhook in self._tables.webhooks:
+                webhook.applied = webhook.applied or webhook.id in heard
+        if told:
+            row.broadcast = broadcast
+            row.lane = lane(row)
+            if broadcast.state.over and broadcast.status.next_attempt_time is None:
+                # What woke it on the way to its end wakes nothing any more.
+                row.due_at = None
+            self._tables.append(row, told, actor=actor, before=stored)
+        self._tables.written(Written(claim=claim, row=row, before=stored, after=row.broadcast, events=told))
+        await self._line.commit("record")
+        return replace(situation, broadcast=broadcast)
+
+    async def release(self, claim: Claim, due: datetime | None, *, turn: datetime | None = None) -> None:
+        await self._line.begin("release")
+        row = self._held(claim)
+        row.lease_until = row.lease_owner = None
+        row.due_at = self._earlier(row, due)
+        row.turn_at = turn
+        row.lane = lane(row)
+        await self._line.commit("release")
+
+    async def give_up(self, claim: Claim, after: timedelta) -> None:
+        await self._line.begin("give_up")
+        row = self._tables.held(claim)
+        if row is not None:
+            row.lease_until = self._tables.now() + after
+        await self._line.commit("give_up")
+
+    def _around(self) -> Surroundings:
+        return Surroundings(outages=self._tables.outages(), storage=self._storage)
+
+    @staticmethod
+    def _earlier(row: Row, due: datetime | None) -> datetime | None:
+        return min((each for each in (row.due_at, due) if each is not None), default=None)
+
+    def _held(self, claim: Claim) -> Row:
+        row = self._tables.held(claim)
+        if row is None:
+            raise LeaseLost(claim.broadcast_id)
+        return row

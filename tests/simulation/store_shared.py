@@ -1,0 +1,164 @@
+"""What belongs to no broadcast, in memory: budgets, the census, outages, the inbox."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from service.domain.broadcast import Egress, Kind, LocalRecording, Phase, Resource, Room, Stream, Target
+from service.domain.ports import Heard
+from service.store.budgets import Turn
+from service.store.census import Known
+from tests.simulation.store import Bucket, Line, Looked, Row, Tables, Webhook
+
+_QUEUES = 4
+
+
+class Budgets:
+    def __init__(self, tables: Tables, line: Line) -> None:
+        self._tables = tables
+        self._line = line
+
+    async def take(
+        self,
+        name: str,
+        *,
+        rate: float,
+        burst: float,
+        floor: float,
+        turn: datetime | None = None,
+        queues: bool = True,
+    ) -> Turn:
+        await self._line.begin("take")
+        now = self._tables.now()
+        bucket = self._tables.buckets.get(name)
+        if bucket is None:
+            bucket = self._tables.buckets[name] = Bucket(tokens=burst, refilled_at=now, next_turns=[now] * _QUEUES)
+        tokens = min(burst, bucket.tokens + (now - bucket.refilled_at).total_seconds() * rate)
+        called = turn is not None and turn <= now
+        queue = min(int(floor), _QUEUES - 1)
+        waiting = any(next_turn > now for next_turn in bucket.next_turns[: queue + 1])
+        overtakes = queues and floor > 0 and not called and waiting
+        granted = tokens >= 1 + floor and not overtakes
+        step = timedelta(seconds=1 / rate)
+        come_back = now + step
+        if not granted and queues and not called:
+            come_back = bucket.next_turns[queue] = max(bucket.next_turns[queue], now) + step
+        bucket.tokens, bucket.refilled_at = tokens - granted, now
+        await self._line.commit("take")
+        return Turn(granted=granted, come_back=come_back)
+
+
+class Census:
+    def __init__(self, tables: Tables, line: Line) -> None:
+        self._tables = tables
+        self._line = line
+
+    async def now(self) -> datetime:
+        await self._line.begin("now")
+        return self._tables.now()
+
+    async def known(self) -> list[Known]:
+        await self._line.begin("known")
+        return [
+            _known(broadcast_id, resource)
+            for broadcast_id, row in self._tables.rows.items()
+            if row.broadcast.target is Target.LIVE
+            for resource in row.sorted_resources()
+            if resource.phase is not Phase.GONE
+        ]
+
+    async def over(self, broadcast_ids: Sequence[str]) -> tuple[set[str], set[str]]:
+        await self._line.begin("over")
+        rows = {name: row for name in broadcast_ids if (row := self._tables.rows.get(name)) is not None}
+        return set(rows), {name for name, row in rows.items() if _over(row)}
+
+    async def owned_streams(self, stream_ids: Sequence[str]) -> set[str]:
+        await self._line.begin("owned_streams")
+        asked, owned = set(stream_ids), set[str]()
+        for row in self._tables.rows.values():
+            for resource in row.resources.values():
+                if resource.kind is Kind.STREAM and resource.phase is not Phase.GONE:
+                    owned.add(resource.external_id)
+        return asked & owned
+
+    async def searching(self, broadcast_ids: Sequence[str]) -> set[str]:
+        await self._line.begin("searching")
+        return {
+            name
+            for name in broadcast_ids
+            if (row := self._tables.rows.get(name)) is not None
+            and any(each.kind is Kind.STREAM and each.unresolved for each in row.resources.values())
+        }
+
+
+class Outages:
+    def __init__(self, tables: Tables, line: Line) -> None:
+        self._tables = tables
+        self._line = line
+
+    async def report(self, provider: str, failure: tuple[str, str] | None) -> None:
+        await self._line.begin("report")
+        tables, now = self._tables, self._tables.now()
+        before = tables.outages().keys()
+        code, message = failure or ("", "")
+        earlier = tables.looked.get(provider)
+        since = None
+        if failure is not None:
+            since = (earlier.unreachable_since if earlier is not None else None) or now
+        tables.looked[provider] = Looked(unreachable_since=since, checked_at=now, code=code, message=message)
+        if tables.outages().keys() != before:
+            for row in tables.rows.values():
+                if row.broadcast.target is Target.LIVE:
+                    row.due_at = now if row.due_at is None else min(row.due_at, now)
+            tables.notify("broadcast_due")
+        await self._line.commit("report")
+
+
+class Inbox:
+    """What is read of a webhook, stored once and told to the pass: the real one reads it from a signed body."""
+
+    def __init__(self, tables: Tables, line: Line) -> None:
+        self._tables = tables
+        self._line = line
+
+    async def store(self, provider: str, heard: Heard, broadcast_id: str) -> bool:
+        """Whether it was the first of its kind."""
+        await self._line.begin("inbox")
+        tables = self._tables
+        first = (provider, heard.event_id) not in tables.delivered
+        if first:
+            tables.delivered.add((provider, heard.event_id))
+        if first and broadcast_id in tables.rows:
+            tables.webhooks.append(
+                Webhook(
+                    id=len(tables.delivered),
+                    provider=provider,
+                    event_id=heard.event_id,
+                    broadcast_id=broadcast_id,
+                    heard=heard,
+                )
+            )
+            tables.wake([broadcast_id])
+        await self._line.commit("inbox")
+        return first
+
+    async def forget(self) -> None:
+        self._tables.webhooks = [webhook for webhook in self._tables.webhooks if not webhook.applied]
+
+
+def _known(broadcast_id: str, resource: Resource) -> Known:
+    return Known(
+        broadcast_id=broadcast_id,
+        kind=resource.kind,
+        phase=resource.phase,
+        external_id=resource.external_id,
+        status=resource.status if isinstance(resource, Stream | Egress | LocalRecording) else "",
+        host_publishing=resource.host_publishing if isinstance(resource, Room) else None,
+        recorded=resource.recorded if isinstance(resource, Room) else None,
+        updated_ns=resource.updated_ns if isinstance(resource, Egress | LocalRecording) else 0,
+    )
+
+
+def _over(row: Row) -> bool:
+    return row.broadcast.state.over or (row.broadcast.state.at_rest and row.broadcast.deleted)

@@ -1,0 +1,494 @@
+"""Every failure of the chain, one at a time, with every webhook lost: noticed in time, told, and answered.
+
+The rows of docs/failures.md are these: the last test holds the two together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from service.domain.broadcast import (
+    DestinationState,
+    EgressStatus,
+    EndReason,
+    FallbackMode,
+    RecordingStatus,
+    Spec,
+    State,
+)
+from tests.simulation.calls import Outage
+from tests.simulation.faults import Kind
+from tests.simulation.stage import HOST, ID, Stage, play
+
+DOCS = Path(__file__).parents[2] / "docs" / "failures.md"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Something breaks while a broadcast is LIVE, and viewers see pictures again."""
+
+    what: str
+    happens: Callable[[Stage], None]
+    tells: str
+    """The event that says that it was noticed."""
+    notice_s: float
+    back_s: float
+    """From its happening until viewers see pictures again and LIVE is said."""
+    fault: str = ""
+    """What the egress is said to have failed of."""
+
+
+def _end(kind: Kind) -> Callable[[Stage], None]:
+    def happens(stage: Stage) -> None:
+        [egress] = stage.running
+        stage.livekit.end(egress, kind)
+
+    return happens
+
+
+def _befalls(kind: Kind) -> Callable[[Stage], None]:
+    def happens(stage: Stage) -> None:
+        [egress] = stage.running
+        stage.livekit.befall(egress, kind)
+
+    return happens
+
+
+def _lose_room(stage: Stage) -> None:
+    stage.livekit.delete_room(ID, "outside")
+    # A browser comes back by itself.
+    stage.world.env.loop.call_later(12, lambda: stage.livekit.join(ID, HOST))
+
+
+def _reset_key(stage: Stage) -> None:
+    stage.mux.reset_key(stage.stream)
+    [egress] = stage.running
+    stage.livekit.lose_connection(egress)
+
+
+REPLACED = [
+    Failure(
+        what="the egress fails",
+        happens=_end(Kind.EGRESS_FAILED),
+        tells="EGRESS_ENDED",
+        notice_s=15,
+        back_s=75,
+        fault="FAILED",
+    ),
+    Failure(
+        what="the egress is aborted",
+        happens=_end(Kind.EGRESS_ABORTED),
+        tells="EGRESS_ENDED",
+        notice_s=15,
+        back_s=75,
+        fault="ABORTED",
+    ),
+    Failure(
+        what="the egress completes unasked",
+        happens=_end(Kind.EGRESS_COMPLETE),
+        tells="EGRESS_ENDED",
+        notice_s=15,
+        back_s=75,
+        fault="COMPLETE",
+    ),
+    Failure(
+        what="the egress reaches its limit",
+        happens=_end(Kind.EGRESS_LIMIT),
+        tells="EGRESS_ENDED",
+        notice_s=15,
+        back_s=75,
+        fault="LIMIT_REACHED",
+    ),
+    Failure(
+        what="the worker dies and leaves a ghost",
+        happens=_befalls(Kind.EGRESS_GHOST),
+        tells="EGRESS_WRITTEN_OFF",
+        notice_s=60,
+        back_s=110,
+        fault="GHOST",
+    ),
+    Failure(
+        what="the connection to the live stream fails for good",
+        happens=_befalls(Kind.OUTPUT_FAILED),
+        tells="EGRESS_ENDED",
+        notice_s=15,
+        back_s=75,
+        fault="FAILED",
+    ),
+    Failure(
+        what="the push is wedged",
+        happens=_befalls(Kind.EGRESS_WEDGED),
+        tells="EGRESS_ENDED",
+        notice_s=50,
+        back_s=110,
+        fault="FAILED",
+    ),
+    Failure(
+        what="connected, and no media",
+        happens=_befalls(Kind.EGRESS_NO_MEDIA),
+        tells="EGRESS_STOP_SENT",
+        notice_s=150,
+        back_s=220,
+        fault="INGEST_LOST",
+    ),
+    Failure(
+        what="the room is deleted outside",
+        happens=_lose_room,
+        tells="ROOM_LOST",
+        notice_s=15,
+        back_s=75,
+        fault="COMPLETE",
+    ),
+    Failure(
+        what="the stream key is reset outside",
+        happens=_reset_key,
+        tells="EGRESS_ENDED",
+        notice_s=35,
+        back_s=90,
+        fault="FAILED",
+    ),
+]
+
+
+@pytest.mark.parametrize("failure", REPLACED, ids=lambda failure: failure.what)
+def test_it_is_noticed_told_and_mended(failure: Failure) -> None:
+    async def scene(stage: Stage) -> None:
+        await stage.live()
+        told, began = len(stage.story), stage.now
+        failure.happens(stage)
+        await stage.until(lambda: failure.tells in stage.reasons[told:], failure.notice_s)
+        broken = stage.broadcast
+        assert broken.state is State.INTERRUPTED
+        assert broken.status.state_reason
+        await stage.until(
+            lambda: stage.plays and stage.broadcast.state is State.LIVE, failure.back_s - (stage.now - began)
+        )
+        assert "STATE_INTERRUPTED" in stage.reasons[told:]
+        assert [egress.fault for egress in stage.egresses if egress.fault] == ([failure.fault] if failure.fault else [])
+        # Nothing was doubled on the way, and it stays so.
+        await stage.all_the_while(lambda: stage.broadcast.state is State.LIVE and stage.plays, 60)
+        assert len(stage.running) == 1
+
+    play(scene)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """Something after which there is nothing to go on with."""
+
+    what: str
+    happens: Callable[[Stage], None]
+    reason: EndReason
+    within_s: float
+    spec: Spec = field(default_factory=lambda: Spec(title="A show"))
+
+
+ENDINGS = [
+    Ending(
+        what="the live stream is disabled outside",
+        happens=lambda stage: stage.mux.disable(stage.stream, "outside"),
+        reason=EndReason.STREAM_DISABLED,
+        within_s=15,
+    ),
+    Ending(
+        what="the live stream is deleted outside",
+        happens=lambda stage: stage.mux.delete(stage.stream, "outside"),
+        reason=EndReason.STREAM_LOST,
+        within_s=15,
+    ),
+    Ending(
+        what="the host leaves for good",
+        happens=lambda stage: stage.livekit.leave(ID, HOST),
+        reason=EndReason.HOST_LEFT,
+        within_s=300 + 15,
+    ),
+    Ending(
+        what="the longest duration is over",
+        happens=lambda _: None,
+        reason=EndReason.MAX_DURATION,
+        within_s=120,
+        spec=Spec(title="A show", max_duration_s=120),
+    ),
+]
+
+
+@pytest.mark.parametrize("ending", ENDINGS, ids=lambda ending: ending.what)
+def test_it_ends_with_the_reason(ending: Ending) -> None:
+    async def scene(stage: Stage) -> None:
+        await stage.live(ending.spec)
+        ending.happens(stage)
+        await stage.until(lambda: stage.broadcast.end_reason is ending.reason, ending.within_s)
+        await stage.until(lambda: stage.broadcast.state.over, 60)
+        assert stage.broadcast.state is (State.FAILED if ending.reason.failed else State.ENDED)
+        assert stage.broadcast.status.state_reason == ending.reason
+        assert not stage.running
+        assert ID not in stage.livekit.rooms
+
+    play(scene)
+
+
+def test_a_host_who_never_comes() -> None:
+    async def scene(stage: Stage) -> None:
+        await stage.begin()
+        assert not stage.running
+        await stage.until(lambda: stage.broadcast.end_reason is EndReason.NO_HOST, 1800 + 15)
+        await stage.until(lambda: stage.broadcast.state is State.ENDED, 30)
+
+    play(scene)
+
+
+def test_a_host_who_drops_and_comes_back() -> None:
+    async def scene(stage: Stage) -> None:
+        life = await stage.live()
+        [egress] = stage.running
+        life.host_leaves()
+        await stage.until(lambda: stage.broadcast.state is State.INTERRUPTED, 15)
+        assert stage.broadcast.status.state_reason == "NO_HOST"
+        await asyncio.sleep(200)
+        life.host_comes()
+        await stage.until(lambda: stage.broadcast.state is State.LIVE, 15)
+        # The egress waited for them: no start, no new recording.
+        assert stage.running == [egress]
+
+    play(scene)
+
+
+def test_an_egress_that_never_starts() -> None:
+    async def scene(stage: Stage) -> None:
+        life = await stage.begin()
+        life.host_comes()
+        await stage.until(lambda: bool(stage.running), 15)
+        stage.livekit.befall(stage.running[0], Kind.EGRESS_STUCK)
+        assert stage.running[0].stuck
+        await stage.until(lambda: bool(stage.egresses[0].fault), 65)
+        assert stage.egresses[0].fault == "START_TIMEOUT"
+        await stage.until(lambda: stage.broadcast.state is State.LIVE and stage.plays, 60)
+
+    play(scene)
+
+
+def test_one_of_several_destinations_fails() -> None:
+    async def scene(stage: Stage) -> None:
+        await stage.live()
+        [egress] = stage.running
+        assert egress.status is EgressStatus.ACTIVE
+        stage.livekit.befall(egress, Kind.RTMP_LOST)
+        # A connection that comes back by itself within its time is nothing to act on.
+        await asyncio.sleep(40)
+        assert stage.running == [egress]
+        assert all(each.state is not DestinationState.FAILED for each in stage.broadcast.status.destinations)
+        assert stage.broadcast.state is State.LIVE
+
+    play(scene)
+
+
+@pytest.mark.parametrize("mode", ["refused", "unavailable", "silent", "mute"])
+@pytest.mark.parametrize("provider", ["livekit", "mux"])
+def test_a_provider_is_away_while_all_is_well(provider: str, mode: str) -> None:
+    """Media goes on, and what nobody can confirm is said to be unknown."""
+
+    async def scene(stage: Stage) -> None:
+        await stage.live()
+        [egress] = stage.running
+        at = stage.shared.at_livekit if provider == "livekit" else stage.shared.at_mux
+        at.outage = Outage(until=stage.now + 90, mode=mode)
+        word = f"{provider.upper()}_UNREACHABLE"
+        await stage.until(lambda: stage.broadcast.status.state_reason == word, 45)
+        assert stage.broadcast.state is State.LIVE
+        unknown = [each for each in stage.broadcast.status.conditions if each.met is None]
+        assert {each.reason for each in unknown} == {word}
+        await asyncio.sleep(max(0.0, at.outage.until - stage.now))
+        await stage.until(lambda: not stage.broadcast.status.state_reason, 30)
+        assert stage.running == [egress]
+        assert stage.plays
+
+    play(scene)
+
+
+def test_livekit_is_away_when_the_egress_fails() -> None:
+    async def scene(stage: Stage) -> None:
+        await stage.live()
+        stage.shared.at_livekit.outage = Outage(until=stage.now + 200, mode="refused")
+        stage.livekit.end(stage.running[0], Kind.EGRESS_FAILED)
+        # Longer than the reconnect window: Mux closes the recording, and the next connection begins another.
+        await stage.until(lambda: not stage.stream.active, 130)
+        await asyncio.sleep(max(0.0, 200 - 130))
+        await stage.until(lambda: stage.plays and stage.broadcast.state is State.LIVE, 75)
+        assert len(stage.stream.assets) == 2
+        await stage.stop()
+        await stage.until(lambda: stage.broadcast.state is State.ENDED, 60)
+        await stage.until(lambda: all(each.settled for each in stage.broadcast.status.recordings), 120)
+        assert len(stage.broadcast.status.recordings) == 2
+
+    play(scene)
+
+
+async def _fail_each_egress(stage: Stage, times: int) -> None:
+    for _ in range(times):
+        await stage.until(lambda: any(egress.session is not None for egress in stage.running), 120)
+        await asyncio.sleep(5)
+        stage.livekit.end(stage.running[0], Kind.EGRESS_FAILED)
+        await stage.until(lambda: not stage.running or bool(stage.broadcast.fallback.modes), 30)
+
+
+def test_the_egress_cannot_be_kept_up() -> None:
+    async def scene(stage: Stage) -> None:
+        await stage.live()
+        began = stage.now
+        await _fail_each_egress(stage, 3)
+        await stage.until(lambda: FallbackMode.DIRECT_WEBRTC in stage.broadcast.fallback.modes, 30)
+        assert stage.now - began < 200
+        assert stage.broadcast.state is State.INTERRUPTED
+        assert stage.broadcast.status.state_reason == "DIRECT_WEBRTC"
+        assert stage.broadcast.fallback.reason == "EGRESS_FAILING"
+        assert "FALLBACK_ENTERED" in stage.reasons
+        # The normal way is tried on beside it; viewers are sent back when it was healthy for two minutes.
+        await stage.until(lambda: stage.plays, 90)
+        await stage.all_the_while(lambda: bool(stage.broadcast.fallback.modes), 100)
+        await stage.until(lambda: not stage.broadcast.fallback.modes, 45)
+        assert stage.broadcast.state is State.LIVE
+        await stage.all_the_while(lambda: not stage.broadcast.fallback.modes, 120)
+
+    play(scene)
+
+
+def test_at_most_five_starts_in_ten_minutes() -> None:
+    async def scene(stage: Stage) -> None:
+        await stage.live()
+        began = stage.now
+        while stage.now - began < 590:
+            for egress in stage.running:
+                if egress.status is EgressStatus.ACTIVE:
+                    stage.livekit.end(egress, Kind.EGRESS_FAILED)
+            await asyncio.sleep(2)
+        starts = [
+            each for each in stage.world.env.effects.log if each.kind == "egress.started" and each.time > began - 60
+        ]
+        assert len(starts) <= 6
+        assert "START_LIMIT" in {each.reason for each in stage.broadcast.status.conditions}
+        await stage.until(lambda: stage.plays, 400)
+
+    play(scene)
+
+
+@pytest.mark.parametrize("storage", [True, False], ids=["storage", "no storage"])
+def test_mux_cannot_be_reached(storage: bool) -> None:  # noqa: FBT001 - a parameter
+    async def scene(stage: Stage) -> None:
+        await stage.live()
+        stage.shared.at_mux.outage = Outage(until=stage.now + 400, mode="refused")
+        if not storage:
+            await asyncio.sleep(300)
+            # Nothing to do: the media flows, and there is nowhere to record to.
+            assert not stage.broadcast.fallback.modes
+            assert stage.plays
+            return
+        await stage.until(lambda: stage.broadcast.fallback.modes == (FallbackMode.LOCAL_RECORDING,), 150)
+        assert stage.broadcast.state is State.LIVE
+        await stage.until(lambda: any(each.status is EgressStatus.ACTIVE for each in stage.recordings), 30)
+        assert stage.plays
+        await stage.until(lambda: not stage.broadcast.fallback.modes, 420)
+        await stage.until(lambda: any(each.uploaded for each in stage.broadcast.status.recordings), 90)
+        await stage.until(lambda: all(each.settled for each in stage.broadcast.status.recordings), 400)
+        assert stage.broadcast.state is State.LIVE
+
+    play(scene, storage=storage)
+
+
+def test_mux_is_away_and_the_egress_fails() -> None:
+    async def scene(stage: Stage) -> None:
+        await stage.live()
+        stage.shared.at_mux.outage = Outage(until=stage.now + 300, mode="silent")
+        stage.livekit.end(stage.running[0], Kind.EGRESS_FAILED)
+        both = (FallbackMode.DIRECT_WEBRTC, FallbackMode.LOCAL_RECORDING)
+        # A new egress may be started with the key that is known, and plays: then nobody needs to be moved.
+        await stage.until(lambda: bool(stage.broadcast.fallback.modes), 170)
+        assert set(stage.broadcast.fallback.modes) <= set(both)
+        assert stage.broadcast.fallback.reason == "MUX_UNREACHABLE"
+        await stage.until(lambda: not stage.broadcast.fallback.modes, 500)
+        assert stage.plays
+
+    play(scene, storage=True)
+
+
+def test_nothing_is_left() -> None:
+    async def scene(stage: Stage) -> None:
+        await stage.live(Spec(title="A show", fallback_modes=()))
+        began = stage.now
+        while stage.broadcast.end_reason is None and stage.now - began < 1500:
+            for egress in stage.running:
+                if egress.status is EgressStatus.ACTIVE:
+                    stage.livekit.end(egress, Kind.EGRESS_FAILED)
+            await asyncio.sleep(1)
+        assert stage.broadcast.end_reason is EndReason.EGRESS_FAILED
+        await stage.until(lambda: stage.broadcast.state is State.FAILED, 60)
+        assert not stage.running
+
+    play(scene)
+
+
+def test_an_egress_that_answers_no_stop_is_cut_off() -> None:
+    async def scene(stage: Stage) -> None:
+        await stage.live()
+        [deaf] = stage.running
+        deaf.deaf_s = 10_000.0
+        # Wanted no more, and deaf: another is to run, and never both.
+        deaf.room.hosts.clear()
+        stage.livekit.wedge(deaf)
+        stage.livekit.join(ID, HOST)
+        await stage.until(lambda: len(stage.egresses) > 1, 240)
+        await stage.until(lambda: stage.plays and stage.broadcast.state is State.LIVE, 120)
+
+    play(scene)
+
+
+def test_the_recording_is_ready_after_the_end() -> None:
+    async def scene(stage: Stage) -> None:
+        await stage.live()
+        await stage.stop()
+        await stage.until(lambda: stage.broadcast.state is State.ENDED, 60)
+        [recording] = stage.broadcast.status.recordings
+        await stage.until(lambda: stage.broadcast.status.recordings[0].settled, 120)
+        [ready] = stage.broadcast.status.recordings
+        assert ready.asset_id == recording.asset_id
+        assert ready.status in (RecordingStatus.READY, RecordingStatus.ERRORED)
+        if ready.status is RecordingStatus.READY:
+            assert ready.playback_id
+        assert stage.broadcast.state is State.ENDED
+        # At rest for good.
+        await asyncio.sleep(30)
+        assert stage.row.due is None
+
+    play(scene)
+
+
+def test_a_total_outage_of_ten_minutes() -> None:
+    """All replicas are killed; media flows without them; afterwards what is said is true within 15 s."""
+
+    async def scene(stage: Stage) -> None:
+        await stage.live()
+        stage.shared.died = lambda _replica: None
+        for replica in list(stage.world.replicas):
+            replica.crash()
+        stage.world.replicas.clear()
+        await stage.all_the_while(lambda: stage.plays, 600)
+        stage.livekit.leave(ID, HOST)
+        await asyncio.sleep(5)
+        for _ in range(2):
+            stage.world.begin()
+        await stage.until(lambda: stage.broadcast.state is State.INTERRUPTED and stage.true, 15)
+
+    play(scene)
+
+
+def test_the_table_says_what_was_seen() -> None:
+    rows = dict(re.findall(r"^\| ([^|]+?) \| ([^|]+?) \|", DOCS.read_text(), flags=re.MULTILINE))
+    for failure in REPLACED:
+        assert rows[failure.what] == f"{failure.notice_s:g} s, back within {failure.back_s:g} s"
+    for ending in ENDINGS:
+        assert rows[ending.what].startswith(f"{ending.within_s:g} s")

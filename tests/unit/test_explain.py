@@ -1,0 +1,555 @@
+"""Why a broadcast is in its state: every code is the first cause of facts that show it, and of none that do not."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from service.domain.broadcast import (
+    Carrier,
+    DeliveryPolicy,
+    Destination,
+    DestinationState,
+    DestinationStatus,
+    EgressStatus,
+    EndReason,
+    Fallback,
+    FallbackMode,
+    Output,
+    OutputState,
+    Phase,
+    ProviderTrouble,
+    Recording,
+    RecordingStatus,
+    Spec,
+    State,
+    StreamStatus,
+    Target,
+    seconds,
+)
+from service.domain.errors import Outcome
+from service.domain.explain import Explanation, explain
+from service.domain.explain_codes import CODES
+from service.domain.facts import Facts, Probe, Quality
+from service.domain.ports import RoomPeople
+from tests.unit.health_facts import (
+    CAMERA,
+    EGRESS,
+    EMPTY,
+    IDLE,
+    MICROPHONE,
+    NOW,
+    PROBE,
+    ROOM,
+    STREAM,
+    TIMING,
+    WAS_LIVE,
+    ago,
+    ann,
+    away,
+    gone,
+    known,
+    live,
+    reported,
+    told,
+)
+
+NOTHING = Probe()
+MANUAL = Spec(delivery_policy=DeliveryPolicy.MANUAL)
+NOBODY = replace(PROBE, people=RoomPeople())
+INTERRUPTED = (told("STATE_LIVE", 500), told("STATE_INTERRUPTED", 20))
+STARTED = replace(
+    EGRESS, status=EgressStatus.STARTING, outputs=(), intended_at=ago(10), changed_at=ago(10), delivering_since=None
+)
+UNANSWERED = replace(STARTED, phase=Phase.UNKNOWN, external_id="", status=EgressStatus.UNKNOWN, failures=1)
+NOT_STARTED = replace(UNANSWERED, phase=Phase.GONE, end_seen=True)
+
+
+def trouble(provider: str, operation: str, outcome: Outcome, code: str = "", message: str = "so it says") -> Any:
+    return {
+        "last_error": ProviderTrouble(
+            provider=provider,
+            operation=operation,
+            code=code or outcome,
+            message=message,
+            retryable=True,
+            time=ago(10),
+            outcome=outcome,
+        )
+    }
+
+
+def dark(*resources: Any, story: Any = (), **fields: Any) -> Facts:
+    """Was live, and viewers see nothing any more since 20 s."""
+    return known(*resources, **WAS_LIVE, story=(*INTERRUPTED, *story), **fields)
+
+
+def ended(fault: str, **changes: Any) -> Any:
+    return gone(EGRESS, **{"end_seen": True, "fault": fault, "error": "so it says", **changes})
+
+
+def over(reason: EndReason, *resources: Any, **fields: Any) -> Facts:
+    stopped = told("ENDING", 8, reason)
+    given: dict[str, Any] = {"target": Target.ENDED, "end_reason": reason, "story": (stopped,), **fields}
+    return known(*resources, **given)
+
+
+def at_rest(*resources: Any) -> tuple[Any, ...]:
+    return tuple(gone(resource, end_seen=True) if resource is EGRESS else gone(resource) for resource in resources)
+
+
+@dataclass(frozen=True)
+class Case:
+    code: str
+    facts: Facts
+    without: Facts
+    """The same but for what the cause rests on: it is not named then."""
+    below: tuple[str, ...] = ()
+    """Causes that are found too, in this order."""
+
+
+PLACE = Destination(name="one", url="rtmps://a.example/app")
+OTHER = Destination(name="two", url="rtmps://b.example/app", carrier=Carrier.MUX)
+FALLBACK = Fallback(modes=(FallbackMode.DIRECT_WEBRTC,), reason="EGRESS_FAILING", since=ago(60))
+ERRORED = Recording(asset_id="AS1", status=RecordingStatus.ERRORED, message="no content")
+REFUSED_PUSH = (Output(name="", state=OutputState.FAILED, message="connection refused"),)
+WEDGED = (Output(name="", state=OutputState.FAILED, message="no outbound progress for 30s"),)
+FIVE = tuple(gone(EGRESS, ordinal=n, external_id=f"EG_{n}", end_seen=True, intended_at=ago(300 - n)) for n in range(5))
+CREDENTIALS = Outcome.CREDENTIALS
+
+
+def failed_place(state: DestinationState) -> Facts:
+    told_of = (DestinationStatus(name="one", state=state, message="refused"),)
+    return live(spec=Spec(destinations=(PLACE, OTHER)), status={"destinations": told_of})
+
+
+CASES = (
+    # The host.
+    Case("WAITING_FOR_HOST", known(EMPTY, IDLE, probe=NOTHING), known(ROOM, IDLE, probe=NOTHING)),
+    Case("WAITING_FOR_HOST", known(EMPTY, IDLE, spec=MANUAL, probe=NOBODY), known(ROOM, IDLE), ("NOT_ON_AIR",)),
+    Case(
+        "HOST_LEFT",
+        dark(EMPTY, STREAM, EGRESS, probe=NOBODY, story=(told("HOST_STOPPED", 20),)),
+        dark(ROOM, replace(STREAM, status=StreamStatus.IDLE, status_since=ago(20)), EGRESS),
+    ),
+    Case("HOST_LEFT", over(EndReason.HOST_LEFT, *at_rest(EMPTY, STREAM, EGRESS), **WAS_LIVE), known(ROOM, IDLE)),
+    Case(
+        "HOST_MUTED",
+        live(probe=replace(PROBE, people=ann(replace(CAMERA, muted=True), MICROPHONE))),
+        live(probe=replace(PROBE, people=ann(replace(CAMERA, muted=True), CAMERA, MICROPHONE))),
+    ),
+    Case("NO_VIDEO", live(probe=replace(PROBE, people=ann(MICROPHONE))), live()),
+    Case(
+        "HOST_UPLINK_POOR", replace(live(), stats=reported(Quality.POOR)), replace(live(), stats=reported(Quality.GOOD))
+    ),
+    Case(
+        "HOST_UPLINK_POOR",
+        replace(live(probe=replace(PROBE, advanced_at=ago(20))), stats=reported(Quality.LOST)),
+        replace(live(probe=replace(PROBE, advanced_at=ago(20))), stats=reported(Quality.LOST, age_s=31)),
+        ("PLAYLIST_STALLED",),
+    ),
+    # What callers want.
+    Case("NOT_ON_AIR", known(ROOM, IDLE, spec=MANUAL), known(ROOM, IDLE, spec=MANUAL, on_air=True)),
+    Case(
+        "NOT_ON_AIR",
+        dark(ROOM, STREAM, gone(EGRESS, end_seen=True), spec=MANUAL, story=(told("OFF_AIR_REQUESTED", 25),)),
+        dark(ROOM, STREAM, gone(EGRESS, end_seen=True), spec=MANUAL, on_air=True),
+    ),
+    Case("STOPPED_BY_CALLER", over(EndReason.STOPPED, *at_rest(ROOM)), known(ROOM, IDLE)),
+    Case("MAX_DURATION", over(EndReason.MAX_DURATION, *at_rest(ROOM), **WAS_LIVE), over(EndReason.STOPPED)),
+    Case("TEST_LIMIT", over(EndReason.TEST_LIMIT, spec=Spec(test=True)), over(EndReason.STOPPED, spec=Spec(test=True))),
+    Case("NO_HOST", over(EndReason.NO_HOST, *at_rest(EMPTY)), over(EndReason.HOST_LEFT)),
+    # Somebody else's hand.
+    Case(
+        "ROOM_LOST",
+        dark(EMPTY, STREAM, ended("COMPLETE"), probe=NOBODY, story=(told("ROOM_LOST", 20), told("ROOM_CREATED", 19))),
+        dark(EMPTY, STREAM, ended("COMPLETE"), probe=NOBODY),
+        ("HOST_LEFT", "EGRESS_ENDED_UNASKED"),
+    ),
+    Case(
+        "STREAM_DISABLED_OUTSIDE",
+        over(EndReason.STREAM_DISABLED, *at_rest(ROOM, STREAM, EGRESS), **WAS_LIVE),
+        over(EndReason.STREAM_LOST, *at_rest(ROOM, STREAM, EGRESS), **WAS_LIVE),
+    ),
+    Case(
+        "STREAM_DISABLED_OUTSIDE",
+        dark(ROOM, replace(STREAM, status=StreamStatus.DISABLED), ended("FAILED", outputs=REFUSED_PUSH)),
+        dark(ROOM, replace(STREAM, status=StreamStatus.DISABLED, cutting=True), ended("FAILED", outputs=REFUSED_PUSH)),
+        ("RTMP_REFUSED",),
+    ),
+    Case(
+        "STREAM_DELETED_OUTSIDE",
+        over(EndReason.STREAM_LOST, *at_rest(ROOM, STREAM, EGRESS), **WAS_LIVE),
+        over(EndReason.STREAM_DISABLED, *at_rest(ROOM, STREAM, EGRESS), **WAS_LIVE),
+    ),
+    Case(
+        "KEY_RESET_OUTSIDE",
+        dark(
+            ROOM,
+            replace(STREAM, key_epoch=1, key_reset_at=ago(30)),
+            ended("FAILED", outputs=REFUSED_PUSH),
+            story=(told("EGRESS_ENDED", 10),),
+        ),
+        dark(
+            ROOM,
+            replace(STREAM, key_epoch=1, key_reset_at=ago(30)),
+            ended("FAILED", outputs=REFUSED_PUSH),
+            story=(told("KEY_RESET", 29), told("EGRESS_ENDED", 10)),
+        ),
+        ("RTMP_REFUSED",),
+    ),
+    # The egress.
+    Case(
+        "EGRESS_REFUSED",
+        known(
+            ROOM,
+            IDLE,
+            replace(NOT_STARTED, refused=True, error="invalid layout"),
+            status=trouble("livekit", "StartRoomCompositeEgress", Outcome.REFUSED),
+        ),
+        known(ROOM, IDLE, STARTED),
+    ),
+    Case(
+        "EGRESS_QUOTA",
+        known(ROOM, IDLE, NOT_STARTED, status=trouble("livekit", "StartRoomCompositeEgress", Outcome.THROTTLED)),
+        known(ROOM, IDLE, STARTED, status=trouble("livekit", "ListEgress", Outcome.THROTTLED)),
+    ),
+    Case(
+        "EGRESS_NO_WORKER",
+        known(
+            ROOM,
+            IDLE,
+            replace(UNANSWERED, error="twirp error unknown: no response from servers"),
+            status=trouble("livekit", "StartRoomCompositeEgress", Outcome.AMBIGUOUS, "unavailable"),
+        ),
+        known(ROOM, IDLE, replace(UNANSWERED, error="no answer in time")),
+    ),
+    Case(
+        "EGRESS_START_LOST",
+        known(
+            ROOM,
+            IDLE,
+            replace(UNANSWERED, error="no answer in time"),
+            status=trouble("livekit", "StartRoomCompositeEgress", Outcome.AMBIGUOUS, "timeout"),
+        ),
+        known(ROOM, IDLE, STARTED),
+    ),
+    Case(
+        # The process died between the intent and its record.
+        "EGRESS_START_LOST",
+        known(ROOM, IDLE, replace(UNANSWERED, phase=Phase.INTENDED, failures=0)),
+        known(ROOM, IDLE, replace(UNANSWERED, phase=Phase.INTENDED, failures=0, intended_at=ago(1))),
+    ),
+    Case("EGRESS_START_STUCK", known(ROOM, IDLE, replace(STARTED, intended_at=ago(31))), known(ROOM, IDLE, STARTED)),
+    Case(
+        "EGRESS_START_STUCK",
+        known(ROOM, IDLE, ended("START_TIMEOUT", status=EgressStatus.ABORTED)),
+        known(ROOM, IDLE, ended("", status=EgressStatus.ABORTED)),
+    ),
+    Case("EGRESS_FAILED", dark(ROOM, STREAM, ended("FAILED")), dark(ROOM, STREAM, ended(""))),
+    Case(
+        # The next one is on its way.
+        "EGRESS_FAILED",
+        dark(ROOM, STREAM, ended("FAILED"), replace(STARTED, ordinal=1)),
+        dark(ROOM, IDLE, ended("FAILED", changed_at=ago(300)), replace(STARTED, ordinal=1)),
+    ),
+    Case("EGRESS_FAILED", over(EndReason.EGRESS_FAILED, *at_rest(ROOM, STREAM), ended("FAILED")), live()),
+    Case("EGRESS_ABORTED", known(ROOM, IDLE, ended("ABORTED")), known(ROOM, IDLE, ended(""))),
+    Case("EGRESS_ENDED_UNASKED", dark(ROOM, STREAM, ended("COMPLETE")), dark(ROOM, STREAM, ended(""))),
+    Case("EGRESS_LIMIT_REACHED", dark(ROOM, STREAM, ended("LIMIT_REACHED")), dark(ROOM, STREAM, ended("FAILED"))),
+    Case("EGRESS_LOST", dark(ROOM, STREAM, ended("LOST")), dark(ROOM, STREAM, ended("FAILED"))),
+    Case(
+        "EGRESS_GHOST",
+        dark(
+            ROOM,
+            replace(STREAM, status=StreamStatus.IDLE, status_since=ago(20)),
+            replace(EGRESS, phase=Phase.DELETING, changed_at=ago(15), failures=2, fault="INGEST_LOST"),
+        ),
+        dark(
+            ROOM,
+            replace(STREAM, status=StreamStatus.IDLE, status_since=ago(20)),
+            replace(EGRESS, phase=Phase.DELETING, changed_at=ago(15), acked=True, fault="INGEST_LOST"),
+        ),
+        ("INGEST_STALLED",),
+    ),
+    Case(
+        "EGRESS_GHOST",
+        dark(ROOM, STREAM, gone(EGRESS, fault="INGEST_LOST", end_seen=False), replace(STARTED, ordinal=1)),
+        dark(ROOM, STREAM, gone(EGRESS, fault="INGEST_LOST", end_seen=True), replace(STARTED, ordinal=1)),
+        ("INGEST_STALLED",),
+    ),
+    Case(
+        "RTMP_REFUSED",
+        known(ROOM, IDLE, ended("FAILED", outputs=REFUSED_PUSH)),
+        known(ROOM, IDLE, ended("FAILED")),
+    ),
+    Case(
+        "RTMP_REFUSED",
+        known(ROOM, IDLE, replace(EGRESS, outputs=REFUSED_PUSH, delivering_since=None, intended_at=ago(20))),
+        known(ROOM, IDLE, replace(EGRESS, delivering_since=ago(5), intended_at=ago(20), status_since=ago(10))),
+    ),
+    Case(
+        "RTMP_LOST",
+        dark(ROOM, STREAM, ended("FAILED", outputs=REFUSED_PUSH), story=(told("EGRESS_CONNECTED", 400),)),
+        dark(ROOM, STREAM, ended("FAILED", outputs=REFUSED_PUSH)),
+    ),
+    Case("NO_MEDIA", known(ROOM, IDLE, ended("NO_MEDIA")), known(ROOM, IDLE, ended("FAILED"))),
+    Case("NO_MEDIA", known(ROOM, IDLE, EGRESS), known(ROOM, IDLE, replace(EGRESS, status_since=ago(10)))),
+    Case("INGEST_STALLED", dark(ROOM, STREAM, ended("INGEST_LOST")), dark(ROOM, STREAM, ended("NO_MEDIA"))),
+    Case(
+        "INGEST_STALLED",
+        dark(
+            ROOM, replace(STREAM, connected=False, heard_at=ago(20)), EGRESS, probe=replace(PROBE, advanced_at=ago(20))
+        ),
+        dark(ROOM, replace(STREAM, connected=True, heard_at=ago(20)), ended("FAILED")),
+        ("PLAYLIST_STALLED",),
+    ),
+    Case(
+        "INGEST_STALLED",
+        dark(ROOM, STREAM, ended("FAILED", outputs=WEDGED)),
+        dark(ROOM, STREAM, ended("FAILED", outputs=REFUSED_PUSH)),
+    ),
+    Case(
+        "PLAYLIST_STALLED",
+        live(probe=replace(PROBE, advanced_at=ago(20))),
+        live(probe=replace(PROBE, advanced_at=ago(8))),
+    ),
+    Case("START_LIMIT", known(ROOM, IDLE, *FIVE), known(ROOM, IDLE, *FIVE[:4])),
+    Case("DESTINATION_FAILED", failed_place(DestinationState.FAILED), failed_place(DestinationState.CONNECTING)),
+    Case("FALLBACK_ACTIVE", live(fallback=FALLBACK), live(fallback=Fallback(reason="RETURNED", since=ago(60)))),
+    Case(
+        "RECORDING_ERRORED",
+        over(EndReason.STOPPED, gone(STREAM, recordings=(ERRORED,)), **WAS_LIVE),
+        over(EndReason.STOPPED, gone(STREAM, recordings=(replace(ERRORED, status=RecordingStatus.READY),)), **WAS_LIVE),
+        ("STOPPED_BY_CALLER",),
+    ),
+    # The providers.
+    Case("LIVEKIT_UNREACHABLE", live(around=away("livekit")), live(around=away("mux"))),
+    Case(
+        "LIVEKIT_UNREACHABLE",
+        known(
+            replace(ROOM, phase=Phase.UNKNOWN, failures=1),
+            IDLE,
+            ready_time=None,
+            status=trouble("livekit", "CreateRoom", Outcome.AMBIGUOUS, "timeout"),
+        ),
+        known(replace(ROOM, phase=Phase.UNKNOWN, failures=1), IDLE, ready_time=None),
+    ),
+    Case(
+        "LIVEKIT_CREDENTIALS",
+        known(ready_time=None, status=trouble("livekit", "CreateRoom", CREDENTIALS, "unknown")),
+        known(ready_time=None, status=trouble("livekit", "CreateRoom", Outcome.AMBIGUOUS, "unknown")),
+    ),
+    Case(
+        "LIVEKIT_CREDENTIALS",
+        known(
+            ROOM,
+            IDLE,
+            NOT_STARTED,
+            status=trouble("livekit", "StartRoomCompositeEgress", CREDENTIALS, "unauthenticated"),
+        ),
+        known(ROOM, IDLE, NOT_STARTED, status=trouble("livekit", "StartRoomCompositeEgress", Outcome.THROTTLED)),
+    ),
+    Case(
+        "LIVEKIT_THROTTLED",
+        known(ready_time=None, status=trouble("livekit", "CreateRoom", Outcome.THROTTLED, "resource_exhausted")),
+        known(ready_time=None),
+    ),
+    Case(
+        "LIVEKIT_REFUSED",
+        over(
+            EndReason.PROVIDER_REFUSED,
+            gone(ROOM, refused=True),
+            ready_time=None,
+            status=trouble("livekit", "CreateRoom", Outcome.REFUSED),
+        ),
+        over(EndReason.STOPPED, gone(ROOM, refused=True), status=trouble("livekit", "CreateRoom", Outcome.REFUSED)),
+    ),
+    Case("MUX_UNREACHABLE", live(around=away("mux")), live(around=away("livekit"))),
+    Case(
+        "MUX_UNREACHABLE",
+        over(EndReason.START_TIMEOUT, ready_time=None, status=trouble("mux", "create", Outcome.UNAVAILABLE, "503")),
+        over(EndReason.START_TIMEOUT, ready_time=None),
+        ("START_TIMEOUT",),
+    ),
+    Case(
+        "MUX_UNREACHABLE",
+        over(EndReason.MUX_UNREACHABLE, *at_rest(ROOM), **WAS_LIVE),
+        over(EndReason.EGRESS_FAILED, *at_rest(ROOM), **WAS_LIVE),
+    ),
+    Case(
+        "MUX_UNREACHABLE",
+        live(around=away("mux"), fallback=replace(FALLBACK, reason="MUX_UNREACHABLE")),
+        live(),
+        ("FALLBACK_ACTIVE",),
+    ),
+    Case(
+        "MUX_CREDENTIALS", known(ready_time=None, around=away("mux", "401")), known(ready_time=None, around=away("mux"))
+    ),
+    Case(
+        "MUX_CREDENTIALS",
+        known(ready_time=None, status=trouble("mux", "create", CREDENTIALS, "403")),
+        known(ready_time=None, status=trouble("mux", "create", Outcome.AMBIGUOUS, "502")),
+    ),
+    Case(
+        "MUX_THROTTLED",
+        known(ready_time=None, status=trouble("mux", "create", Outcome.THROTTLED, "429")),
+        known(ready_time=None, status=trouble("mux", "create", Outcome.AMBIGUOUS, "500")),
+    ),
+    Case(
+        "MUX_REFUSED",
+        over(
+            EndReason.PROVIDER_REFUSED,
+            gone(IDLE, refused=True, external_id=""),
+            ready_time=None,
+            status=trouble("mux", "create", Outcome.REFUSED, "400"),
+        ),
+        over(EndReason.START_TIMEOUT, ready_time=None),
+    ),
+    # Ourselves.
+    Case(
+        "START_TIMEOUT",
+        over(EndReason.START_TIMEOUT, gone(IDLE, external_id=""), ready_time=None),
+        over(EndReason.STOPPED, gone(IDLE, external_id=""), ready_time=None),
+    ),
+    Case(
+        "WAITING_FOR_BUDGET",
+        known(replace(ROOM, changed_at=ago(3)), ready_time=None, turn_at=ago(-30)),
+        known(replace(ROOM, changed_at=ago(3)), ready_time=None, turn_at=ago(1)),
+    ),
+    Case(
+        "TAKE_DOWN_BLOCKED",
+        over(EndReason.STOPPED, replace(STREAM, failures=3, retry_at=ago(-10)), **WAS_LIVE),
+        over(EndReason.STOPPED, STREAM, status={"state_time": ago(5)}, **WAS_LIVE),
+        ("STOPPED_BY_CALLER",),
+    ),
+    Case(
+        "MUX_UNREACHABLE",
+        over(EndReason.STOPPED, replace(STREAM, failures=3, retry_at=ago(-10)), **WAS_LIVE, around=away("mux")),
+        over(EndReason.STOPPED, replace(STREAM, failures=3, retry_at=ago(-10)), **WAS_LIVE),
+        ("TAKE_DOWN_BLOCKED", "STOPPED_BY_CALLER"),
+    ),
+    Case(
+        "SERVICE_BEHIND",
+        replace(known(ready_time=None), claimable_since=ago(11)),
+        replace(known(ready_time=None), claimable_since=ago(3)),
+    ),
+)
+
+
+def explained(facts: Facts) -> Explanation:
+    return explain(facts, TIMING)
+
+
+def codes(facts: Facts) -> list[str]:
+    return [cause.code for cause in explained(facts).causes]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.code)
+def test_the_true_cause_comes_first_and_what_follows_from_it_below(case: Case) -> None:
+    assert codes(case.facts) == [case.code, *case.below]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.code)
+def test_no_cause_without_what_it_rests_on(case: Case) -> None:
+    assert case.code not in codes(case.without)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.code)
+def test_a_cause_has_evidence_and_says_who_is_to_look_and_what_to_do(case: Case) -> None:
+    [first, *_] = explained(case.facts).causes
+    assert first.evidence
+    assert all(each.name and each.value for each in first.evidence)
+    assert first.blame in {"service", "livekit", "mux", "host", "caller", "storage"}
+    assert first.message[-1] not in " :"
+    assert first.remedy
+    summary = explained(case.facts).summary
+    assert summary == f"{case.facts.broadcast.state}: {first.message}"
+
+
+def test_every_code_is_shown() -> None:
+    assert {case.code for case in CASES} == set(CODES)
+
+
+def test_what_follows_from_a_cause_is_never_its_cause() -> None:
+    for code, known_as in CODES.items():
+        assert known_as.explains <= CODES.keys(), code
+    reached: dict[str, set[str]] = {}
+
+    def follow(code: str, path: tuple[str, ...]) -> set[str]:
+        assert code not in path, (*path, code)
+        if code not in reached:
+            reached[code] = set[str]().union(*({each} | follow(each, (*path, code)) for each in CODES[code].explains))
+        return reached[code]
+
+    for code in CODES:
+        assert code not in follow(code, ())
+
+
+@pytest.mark.parametrize(
+    ("facts", "state"),
+    [
+        (known(target=Target.CREATED, start_time=None, ready_time=None), State.CREATED),
+        (known(ready_time=None), State.STARTING),
+        (known(ROOM, IDLE, STARTED), State.READY),
+        (live(), State.LIVE),
+        # All of that is over: it plays again.
+        (
+            live(
+                story=(*INTERRUPTED, told("ROOM_LOST", 20), told("EGRESS_ENDED", 18), told("STATE_LIVE", 3)),
+                status=trouble("livekit", "StartRoomCompositeEgress", Outcome.AMBIGUOUS),
+            ),
+            State.LIVE,
+        ),
+        (known(ROOM, STREAM, ended("FAILED"), replace(EGRESS, ordinal=1), **WAS_LIVE), State.LIVE),
+    ],
+)
+def test_no_cause_where_nothing_is_wrong(facts: Facts, state: State) -> None:
+    explanation = explained(facts)
+    assert (explanation.state, explanation.causes) == (state, ())
+    assert explanation.summary.startswith(f"{state}: ")
+
+
+def test_a_change_that_does_not_get_there_is_told_while_live() -> None:
+    status = trouble("livekit", "UpdateStream", Outcome.UNAVAILABLE, "unavailable")
+    assert codes(live(status=status)) == []
+    # The egress has another layout than is wanted: what failed is not overcome.
+    behind = known(ROOM, STREAM, replace(EGRESS, layout="speaker"), **WAS_LIVE, status=status, generation=2)
+    assert codes(behind) == ["LIVEKIT_UNREACHABLE"]
+
+
+@pytest.mark.parametrize(
+    ("facts", "commands"),
+    [
+        (known(target=Target.CREATED, start_time=None, ready_time=None), ["StartBroadcast"]),
+        (known(EMPTY, IDLE, probe=NOTHING), ["IssueHostAccess", "WakeBroadcast", "StopBroadcast"]),
+        (known(ROOM, IDLE, spec=MANUAL), ["SetOnAir", "WakeBroadcast", "StopBroadcast"]),
+        (live(), ["WakeBroadcast", "StopBroadcast"]),
+        (failed_place(DestinationState.FAILED), ["UpdateBroadcast", "WakeBroadcast", "StopBroadcast"]),
+        (over(EndReason.STOPPED, STREAM, **WAS_LIVE), ["ReapOrphans", "WakeBroadcast"]),
+        (over(EndReason.STOPPED), []),
+    ],
+)
+def test_the_commands_that_override(facts: Facts, commands: list[str]) -> None:
+    overrides = explained(facts).overrides
+    assert [each.command.rsplit("/", 1)[1] for each in overrides] == commands
+    for each in overrides:
+        assert each.description
+        assert each.command.startswith("grpcurl -plaintext -d '{")
+        assert " $ADDRESS broadcast.v1." in each.command
+
+
+def test_removing_a_destination_keeps_the_others() -> None:
+    [command, *_] = [each.command for each in explained(failed_place(DestinationState.FAILED)).overrides]
+    assert '"update_mask": "spec.destinations"' in command
+    assert '"name": "two"' in command
+    assert '"name": "one"' not in command
+
+
+@pytest.mark.parametrize("make", [live, lambda: known(ROOM, IDLE, STARTED)])
+def test_nothing_is_told_twice_or_by_chance(make: Callable[[], Facts]) -> None:
+    facts = make()
+    assert explained(facts) == explained(facts)
+    later = explained(replace(facts, now=NOW + seconds(1)))
+    assert later.time == NOW + seconds(1)
