@@ -2,11 +2,12 @@
 SHELL := /bin/sh
 BIN := .venv/bin
 IMAGE ?= broadcast-service
+SEEDS ?= 2000
 # Not in .venv, where `uv sync` would uninstall it.
 UV := $(or $(shell command -v uv 2>/dev/null),build/uv/bin/uv)
 INSTALLED := .venv/.installed
 
-.PHONY: help run test check protos fmt test-crash bench image lock clean
+.PHONY: help run test check protos fmt test-crash chaos simulate bench image lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +47,12 @@ fmt: $(INSTALLED) ## format everything, mend what can be mended
 
 test-crash: $(INSTALLED) ## the crash matrix: killed at every failpoint, converged after each (minutes)
 	$(BIN)/python -m tests.crash.matrix $(ARGS)
+
+simulate: $(INSTALLED) ## the simulation: thousands of worlds with faults on virtual time (SEEDS=2000 ARGS="--museum")
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(ARGS)
+
+chaos: $(INSTALLED) ## Postgres restarts under load, two minutes of them (ARGS="--seconds 1800")
+	$(BIN)/python -m tests.chaos $(ARGS)
 
 bench: $(INSTALLED) ## measure the service under load
 	$(BIN)/python -m tests.bench $(ARGS)

@@ -129,9 +129,10 @@ async def run(  # noqa: PLR0915 - wiring, top to bottom
 
         loop = Loop(leases, Reconciler(passes, providers, settings.timing, lease=settings.lease))
         observer = Observer(leases, census, Outages(database), providers, every=settings.observe_every)
-        inbox = Inbox(intake_database, sealer, Reader(tag=tag, mux_environment=settings.mux_environment_id).read)
+        read = Reader(tag=tag, mux_environment=settings.mux_environment_id).read
+        inbox = Inbox(database, sealer, read)
         deliver = Deliveries(
-            inbox,
+            Inbox(intake_database, sealer, read),
             livekit_secrets={
                 settings.livekit_api_key: settings.livekit_api_secret,
                 **dict(settings.livekit_webhook_secrets),

@@ -26,6 +26,8 @@ NAMES = (
     "api.stop.after_commit",
     "api.delete.before_commit",
     "api.delete.after_commit",
+    "watch.before_snapshot",
+    "watch.mid_delta",
     "webhook.before_verify",
     "webhook.before_commit",
     "webhook.after_commit",
@@ -103,8 +105,11 @@ NAMES = (
     "stream.delete.before_call",
     "stream.delete.after_call",
     "stream.delete.after_record",
+    "sweep.before_list",
     "sweep.before_remove",
     "sweep.after_remove",
+    "migrate.before_commit",
+    "migrate.after_commit",
 )
 
 

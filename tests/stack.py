@@ -26,18 +26,22 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from broadcast_client import BroadcastClient
 from service.app import Ports, run
 from service.sandbox.clock import ScaledClock
+from service.sandbox.command import BUCKET, storage_environment
 from service.sandbox.effects import Effect
 from service.sandbox.livekit import LiveKitSimulator, LiveKitSimulatorSettings
 from service.sandbox.mux import MuxSimulator, MuxSimulatorSettings
+from service.sandbox.s3 import S3Simulator, S3SimulatorSettings
 from service.settings import from_environment
 from tests.waiting import eventually
 
 LIVEKIT_SECRET = "sandbox-secret-that-is-long-enough-for-hs256"
 MUX_SECRET = "mux-token-secret-of-the-tests"
+STORAGE_SECRET = "storage-secret-of-the-tests"
 WEBHOOK_SECRET = "mux-webhook-secret-of-the-tests"
 
 # Real seconds. Long enough for two cores under load, short enough for a suite.
 WAITS = {
+    "BROADCAST_PROBE_S": "0.5",
     "BROADCAST_OBSERVE_S": "0.3",
     "BROADCAST_SWEEP_S": "0.5",
     "BROADCAST_SWEEP_GRACE_S": "2",
@@ -111,6 +115,7 @@ class Process:
 class Stack:
     livekit: LiveKitSimulator
     mux: MuxSimulator
+    storage: S3Simulator
     environment: dict[str, str]
     http: aiohttp.ClientSession
     cleanup: contextlib.AsyncExitStack
@@ -228,8 +233,14 @@ async def running_stack(
         )
         livekit_url = await livekit_simulator.start()
         cleanup.push_async_callback(livekit_simulator.stop)
+        storage = S3Simulator(
+            S3SimulatorSettings(bucket=BUCKET, access_key="sandbox", secret_key=STORAGE_SECRET), clock=clock
+        )
+        storage_url = await storage.start()
+        cleanup.push_async_callback(storage.stop)
         environment = {
             **WAITS,
+            **storage_environment(storage_url, STORAGE_SECRET),
             "DATABASE_URL": database_url,
             "LIVEKIT_URL": livekit_url,
             "LIVEKIT_API_KEY": "sandbox",
@@ -245,7 +256,7 @@ async def running_stack(
             **overrides,
         }
         http = await cleanup.enter_async_context(aiohttp.ClientSession())
-        yield Stack(livekit_simulator, mux_simulator, environment, http, cleanup)
+        yield Stack(livekit_simulator, mux_simulator, storage, environment, http, cleanup)
 
 
 async def serving(process: Process, within: float = 20) -> None:

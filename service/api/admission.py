@@ -21,11 +21,11 @@ class Admission:
         self._empty = asyncio.Event()
 
     @contextlib.contextmanager
-    def unary(self, *, urgent: bool = False) -> Generator[None]:
-        """Raises Overloaded, ShuttingDown. *urgent*: gets through when all else is shed, up to twice the limit."""
+    def unary(self, *, share: float = 1.0) -> Generator[None]:
+        """Raises Overloaded, ShuttingDown. *share* of the limit: more than 1 gets through when others are shed."""
         if self.draining:
             raise _shutting_down()
-        if self._unary >= self._unary_limit * (2 if urgent else 1):
+        if self._unary >= self._unary_limit * share:
             raise _overloaded("calls", self._unary_limit)
         self._unary += 1
         try:

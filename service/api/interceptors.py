@@ -33,8 +33,9 @@ _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 _Unary = Callable[[Any, _Context], Awaitable[Message]]
 _Stream = Callable[[Any, _Context], AsyncIterator[Any]]
 
-# What ends a broadcast ends its cost, and a webhook tells of what it costs now: they get through when the rest is shed.
-_URGENT = ("StopBroadcast", "DeliverWebhook")
+# What ends a broadcast ends its cost, and a webhook tells of what it costs now: they get through when the rest is shed,
+# and a flood of webhooks leaves room for stops.
+_SHARES = {"StopBroadcast": 2.0, "DeliverWebhook": 1.5}
 _LOGGED_CHARACTERS = 80
 
 
@@ -115,7 +116,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
     def _unary(self, method: Method, behaviour: _Unary) -> _Unary:
         async def call(raw: bytes, context: _Context) -> Message:
             async with self._told(method, context) as told:
-                with self._admission.unary(urgent=method.name in _URGENT):
+                with self._admission.unary(share=_SHARES.get(method.name, 1.0)):
                     request = self._requests.parse(method, raw)
                     told.about(request)
                     response = await behaviour(request, context)

@@ -16,6 +16,7 @@ from service.api.tail import Tail
 from service.api.tokens import Place, Resume, filter_hash, read_resume_token, resume_token
 from service.domain.broadcast import Broadcast
 from service.domain.errors import ResumeTokenExpired
+from service.failpoints import failpoint
 from service.store.broadcasts import Broadcasts, Filter
 from service.store.changes import Changes, LoggedChange
 
@@ -43,6 +44,7 @@ class Watches:
         cursor = resume.revision if resume is not None else None
         if resume is None or resume.place is not None:
             place = resume.place if resume is not None else None
+            failpoint("watch.before_snapshot")
             while True:
                 found, revision = await self._broadcasts.list(
                     filter_, limit=_SNAPSHOT_PAGE, before=place.key if place is not None else None
@@ -80,6 +82,7 @@ class Watches:
             for entry in entries:
                 type_ = transition(filter_, entry.change)
                 if type_ is not None:
+                    failpoint("watch.mid_delta")
                     yield entry.serialised(type_, filter_is)
             more, cursor = up_to != cursor, up_to
             now = loop.time()

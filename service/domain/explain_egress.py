@@ -15,7 +15,7 @@ from service.domain.broadcast import (
 from service.domain.chain import ChainPart, Evidence, noted
 from service.domain.errors import Outcome
 from service.domain.explain_case import Case, Finding, Rule, Weight
-from service.domain.health_delivery import stalled
+from service.domain.health_delivery import encoder_left, stalled
 from service.domain.health_egress import egress_evidence
 from service.domain.view import wants_egress
 
@@ -179,7 +179,7 @@ def no_media(case: Case) -> Finding | None:
             evidence=_evidence(case, failed),
         )
     egress, stream = case.view.egress, case.view.stream
-    if part.reason != "NO_MEDIA" or egress is None or not egress.delivering or _fell_silent(egress, stream):
+    if part.reason != "NO_MEDIA" or egress is None or not egress.delivering or _fell_silent(case, egress, stream):
         return None
     return Finding(
         code="NO_MEDIA",
@@ -189,11 +189,11 @@ def no_media(case: Case) -> Finding | None:
     )
 
 
-def _fell_silent(egress: Egress, stream: Stream | None) -> bool:
+def _fell_silent(case: Case, egress: Egress, stream: Stream | None) -> bool:
     """Whether media of this egress arrived, and does not any more although it says that it sends."""
     if stream is None or not egress.delivering:
         return False
-    if stream.connected is False and stream.status is StreamStatus.ACTIVE:
+    if stream.status is StreamStatus.ACTIVE and encoder_left(case.facts, stream):
         return True
     since = egress.delivering_since or egress.status_since
     fell = stream.status_since is not None and since is not None and stream.status_since > since
@@ -212,7 +212,7 @@ def ingest_stalled(case: Case) -> Finding | None:
             evidence=_evidence(case, failed),
         )
     egress = case.view.egress
-    if egress is None or not wants_egress(case.facts.broadcast, case.view) or not _fell_silent(egress, stream):
+    if egress is None or not wants_egress(case.facts.broadcast, case.view) or not _fell_silent(case, egress, stream):
         return None
     return Finding(
         code="INGEST_STALLED",

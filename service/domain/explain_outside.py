@@ -3,11 +3,11 @@
 from datetime import datetime
 from functools import partial
 
-from service.domain.broadcast import EndReason, Phase, Stream, StreamStatus, seconds
+from service.domain.broadcast import EndReason, Phase, State, Stream, StreamStatus, seconds
 from service.domain.chain import Evidence, noted
 from service.domain.errors import Outcome
 from service.domain.explain_case import Case, Finding, Rule, Weight
-from service.domain.facts import Facts, Told
+from service.domain.facts import Facts, Told, provider_of
 
 _NAMES = {"livekit": "LiveKit", "mux": "Mux"}
 _CREDENTIALS = ("unauthenticated", "permission_denied", "401", "403", Outcome.CREDENTIALS)
@@ -54,12 +54,19 @@ def failing_call(case: Case, provider: str) -> Finding | None:
     if outcome == Outcome.MISSING:
         return None
     code, message = _read(provider, trouble.code, outcome)
-    certain = code.endswith(("CREDENTIALS", "THROTTLED"))
+    certain = code.endswith(("CREDENTIALS", "THROTTLED")) or _holds_up_the_end(case, provider)
     return Finding(
         code=code,
         weight=Weight.CERTAIN if certain else Weight.LIKELY + 5,
         message=f"{message}: {trouble.operation}: {trouble.code} {trouble.message}".rstrip(),
         evidence=evidence,
+    )
+
+
+def _holds_up_the_end(case: Case, provider: str) -> bool:
+    return case.facts.broadcast.state is State.STOPPING and any(
+        resource.failures and resource.phase is not Phase.GONE and provider_of(resource) == provider
+        for resource in case.facts.resources
     )
 
 

@@ -57,7 +57,9 @@ class Probe:
     playlist: PlaylistSeen | None = None
     playlist_at: datetime | None = None
     advanced_at: datetime | None = None
-    """When the playlist was last seen to have moved on since the look before. None: never, or looked at once."""
+    """When the playlist was last seen to have moved on since the look before. None: never."""
+    standing_since: datetime | None = None
+    """When its newest segment was first seen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -64,7 +64,7 @@ def _arrives(facts: Facts, stream: Stream, part: PartHealth, timing: Timing) -> 
             return replace(part, state=HealthState.DOWN, reason="DISABLED", message="somebody disabled it at Mux")
         case StreamStatus.UNKNOWN:
             return replace(part, state=HealthState.UNKNOWN, reason="NOT_OBSERVED", message="nobody looked yet")
-        case StreamStatus.ACTIVE if stream.connected is False:
+        case StreamStatus.ACTIVE if encoder_left(facts, stream):
             message = "the encoder left; Mux waits for it within the reconnect window"
             return replace(part, state=HealthState.DOWN, reason="DISCONNECTED", message=message, since=stream.heard_at)
         case StreamStatus.ACTIVE:
@@ -87,6 +87,18 @@ def _arrives(facts: Facts, stream: Stream, part: PartHealth, timing: Timing) -> 
         message="the egress runs and Mux sees no media" if late else "the egress runs, Mux becomes active",
         since=since,
     )
+
+
+def encoder_left(facts: Facts, stream: Stream) -> bool:
+    """Whether Mux said so. Its status goes on through the reconnect window. Where the egress says that it sends, one of the
+    two is out of date, and what viewers get tells which.
+    """
+    if stream.connected is not False:
+        return False
+    egress = facts.view.egress
+    if egress is None or not egress.delivering or egress.delivering_since is None:
+        return True
+    return stream.heard_at is not None and stream.heard_at > egress.delivering_since and stalled(facts)
 
 
 def playback(facts: Facts) -> PartHealth:
@@ -137,23 +149,23 @@ def _plays(facts: Facts, seen: PlaylistSeen, part: PartHealth) -> PartHealth:
         )
     if seen.ended:
         return replace(part, state=HealthState.DOWN, reason="ENDED", message="the playlist says it is over", since=None)
-    advanced, looked = facts.probe.advanced_at, facts.probe.playlist_at
-    if advanced is None or looked is None:
+    since = facts.probe.standing_since
+    if since is not None and stalled(facts):
+        message = f"the playlist did not move on since {since:%H:%M:%S} UTC"
+        return replace(part, state=HealthState.DOWN, reason="STALLED", message=message, since=since)
+    if facts.probe.advanced_at is None:
         message = "the playlist is there; whether it moves on is seen at the next look"
         return replace(part, state=HealthState.PENDING, reason="SEEN_ONCE", message=message, since=live_since)
-    if stalled(facts):
-        message = f"the playlist did not move on since {advanced:%H:%M:%S} UTC"
-        return replace(part, state=HealthState.DOWN, reason="STALLED", message=message, since=advanced)
     return replace(part, state=HealthState.OK, reason="ADVANCING", message="", since=live_since)
 
 
 def stalled(facts: Facts) -> bool:
     """Whether the playlist stood still for too long when it was last looked at."""
     probe = facts.probe
-    if probe.playlist is None or probe.playlist_at is None or probe.advanced_at is None:
+    if probe.playlist is None or probe.playlist_at is None or probe.standing_since is None:
         return False
     limit = MOVES_WITHIN * (probe.playlist.target_duration_s or 1.0)
-    return probe.playlist_at - probe.advanced_at > seconds(limit)
+    return probe.playlist_at - probe.standing_since > seconds(limit)
 
 
 def recording(facts: Facts) -> PartHealth:  # noqa: PLR0911 - one a case

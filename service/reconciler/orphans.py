@@ -46,6 +46,7 @@ class Reaper:
 
     async def find(self) -> Found:
         """Raises StoreUnavailable."""
+        failpoint("sweep.before_list")
         before = await self._census.now() - self._grace
         orphans: list[Orphan] = []
         incomplete: list[str] = []

@@ -15,8 +15,11 @@ import structlog
 from service.domain.broadcast import State
 from service.domain.errors import ProviderError, StoreUnavailable
 from service.providers.budget import Bucket, Rank
+from service.store.probes import Looked
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from service.domain.ports import Playlists, PlaylistSeen
     from service.reconciler.asking import Providers
     from service.store.leases import Leases
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _AT_ONCE = 16
+_ASKING_AT_ONCE = 2
+"""The pool belongs to passes and callers."""
+_WRITTEN_TOGETHER = 64
 
 
 class Prober:
@@ -59,42 +65,52 @@ class Prober:
 
     async def probe(self) -> int:
         """One round. Answers how many looks were answered."""
-        places = asyncio.Semaphore(_AT_ONCE)
+        running = await self._probes.running()
+        answered = 0
+        for n in range(0, len(running), _WRITTEN_TOGETHER):
+            answered += await self._some(running[n : n + _WRITTEN_TOGETHER])
+        return answered
 
-        async def one(probed: Probed) -> int:
+    async def _some(self, probed: Sequence[Probed]) -> int:
+        places, asking = asyncio.Semaphore(_AT_ONCE), asyncio.Semaphore(_ASKING_AT_ONCE)
+        looked = Looked()
+
+        async def one(each: Probed) -> None:
+            async with asking:
+                allowed = await self._providers.budget.spare(Bucket.LIVEKIT, Rank.SWEEP)
             async with places:
-                return await self._people(probed) + await self._playlist(probed)
+                if allowed:
+                    await self._people(each, looked)
+                await self._playlist(each, looked)
 
-        return sum(await asyncio.gather(*(one(probed) for probed in await self._probes.running())))
+        await asyncio.gather(*(one(each) for each in probed))
+        await self._probes.saw(looked)
+        return len(looked.people) + len(looked.playlists)
 
-    async def _people(self, probed: Probed) -> int:
-        if not await self._providers.budget.spare(Bucket.LIVEKIT, Rank.SWEEP):
-            return 0
+    async def _people(self, probed: Probed, looked: Looked) -> None:
         try:
-            people = await self._providers.rooms.people(probed.broadcast_id)
+            looked.people[probed.broadcast_id] = await self._providers.rooms.people(probed.broadcast_id)
         except ProviderError as error:
             log.info("people_not_seen", broadcast_id=probed.broadcast_id, code=error.code)
-            return 0
-        await self._probes.saw_people(probed.broadcast_id, people)
-        return 1
 
-    async def _playlist(self, probed: Probed) -> int:
+    async def _playlist(self, probed: Probed, looked: Looked) -> None:
         """Playback is no call of Mux's API, and counts against no limit of it."""
         if not probed.public or not probed.playback_id or probed.state is State.READY:
-            return 0
+            return
         try:
             seen = await self._playlists.look(f"{self._playback_base_url}/{probed.playback_id}.m3u8")
         except ProviderError as error:
             log.info("playlist_not_seen", broadcast_id=probed.broadcast_id, code=error.code)
-            return 0
-        await self._probes.saw_playlist(probed.broadcast_id, seen, advanced=moved_on(probed.playlist, seen))
-        return 1
+            return
+        looked.playlists[probed.broadcast_id] = (seen, moved_on(probed.playlist, seen))
 
 
-def moved_on(before: PlaylistSeen | None, seen: PlaylistSeen) -> bool:
-    """Whether there are segments that were not there before. An older copy out of some cache has none."""
+def moved_on(before: PlaylistSeen | None, seen: PlaylistSeen) -> bool | None:
+    """Whether there are segments that were not there before. An older copy out of some cache has none. None: one of the
+    two is no playlist.
+    """
     last, first = _end(seen), _end(before) if before is not None else None
-    return last is not None and first is not None and last > first
+    return None if last is None or first is None else last > first
 
 
 def _end(playlist: PlaylistSeen) -> int | None:

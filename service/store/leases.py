@@ -12,7 +12,8 @@ from service.store.database import Database
 if TYPE_CHECKING:
     from service.store.database import Connection
 
-# One lane at a time, so that the index gives the due rows in order. SKIP LOCKED: no replica waits for another.
+# One lane at a time, so that the index gives the due rows in order. SKIP LOCKED: no replica waits for another. NO KEY:
+# a row is not skipped for one that only refers to it, such as a place of a viewer.
 CLAIM = """
 UPDATE broadcast SET
   lease_owner = $1, lease_until = now() + $2::interval, fence = fence + 1, due_at = NULL
@@ -21,7 +22,7 @@ WHERE id IN (
   WHERE lane = $3 AND coalesce(lease_until, due_at) <= now()
   ORDER BY coalesce(lease_until, due_at)
   LIMIT $4
-  FOR UPDATE SKIP LOCKED)
+  FOR NO KEY UPDATE SKIP LOCKED)
 RETURNING id, fence, trace_context, now() AS claimed_at
 """
 

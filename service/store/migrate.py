@@ -7,6 +7,7 @@ from importlib import resources
 
 import asyncpg
 
+from service.failpoints import failpoint
 from service.store.database import UNAVAILABLE, Connection
 
 # Two replicas may start at once: the second waits here and finds everything applied.
@@ -57,6 +58,8 @@ async def _apply(connection: Connection) -> list[str]:
         async with connection.transaction():
             await connection.execute(sql)
             await connection.execute("INSERT INTO migration (name, digest) VALUES ($1, $2)", name, digest)
+            failpoint("migrate.before_commit")
+        failpoint("migrate.after_commit")
         done.append(name)
     return done
 

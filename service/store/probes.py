@@ -6,8 +6,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -59,10 +60,16 @@ _SAW_PEOPLE = """
 INSERT INTO probe (broadcast_id, people, people_at) SELECT id, $2, now() FROM broadcast WHERE id = $1
 ON CONFLICT (broadcast_id) DO UPDATE SET people = excluded.people, people_at = excluded.people_at
 """
+# $3: whether it moved on since the look before; NULL: they cannot be compared.
 _SAW_PLAYLIST = """
-INSERT INTO probe (broadcast_id, playlist, playlist_at) SELECT id, $2, now() FROM broadcast WHERE id = $1
+INSERT INTO probe (broadcast_id, playlist, playlist_at)
+SELECT id, $2::jsonb || jsonb_build_object('advanced_at', NULL, 'standing_since', now()), now()
+FROM broadcast WHERE id = $1
 ON CONFLICT (broadcast_id) DO UPDATE SET playlist_at = excluded.playlist_at, playlist = excluded.playlist
-  || jsonb_build_object('advanced_at', CASE WHEN $3 THEN to_jsonb(now()) ELSE probe.playlist -> 'advanced_at' END)
+  || CASE WHEN $3::boolean THEN jsonb_build_object('advanced_at', now())
+     WHEN NOT $3::boolean THEN jsonb_build_object(
+       'advanced_at', probe.playlist -> 'advanced_at', 'standing_since', probe.playlist -> 'standing_since')
+     ELSE '{}' END
 """
 _REPORT = """
 INSERT INTO host_stats (broadcast_id, identity, stats) SELECT id, $2, $3 FROM broadcast
@@ -82,6 +89,17 @@ class Probed:
     public: bool
     """Whether anybody may play it, we too."""
     playlist: PlaylistSeen | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looked:
+    """What a round of the prober saw, by broadcast."""
+
+    people: dict[str, RoomPeople] = field(default_factory=dict[str, RoomPeople])
+    playlists: dict[str, tuple[PlaylistSeen, bool | None]] = field(
+        default_factory=dict[str, tuple[PlaylistSeen, bool | None]]
+    )
+    """And whether it moved on since the look before. None: they cannot be compared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,14 +177,16 @@ class Probes:
             for row in rows
         ]
 
-    async def saw_people(self, broadcast_id: str, people: RoomPeople) -> None:
-        async with self._database.connection() as connection:
-            await connection.execute(_SAW_PEOPLE, broadcast_id, msgspec.to_builtins(people))
-
-    async def saw_playlist(self, broadcast_id: str, playlist: PlaylistSeen, *, advanced: bool) -> None:
-        """*advanced*: it moved on since the look before."""
-        async with self._database.connection() as connection:
-            await connection.execute(_SAW_PLAYLIST, broadcast_id, msgspec.to_builtins(playlist), advanced)
+    async def saw(self, looked: Looked) -> None:
+        people = [(broadcast_id, msgspec.to_builtins(each)) for broadcast_id, each in looked.people.items()]
+        playlists = [
+            (broadcast_id, msgspec.to_builtins(seen), advanced)
+            for broadcast_id, (seen, advanced) in looked.playlists.items()
+        ]
+        async with self._database.transaction() as connection:
+            # In one order: whoever does the same at the same time waits, and not for each other.
+            await connection.executemany(_SAW_PEOPLE, sorted(people, key=itemgetter(0)))
+            await connection.executemany(_SAW_PLAYLIST, sorted(playlists, key=itemgetter(0)))
 
     async def report(self, broadcast_id: str, identity: str, stats: HostStats) -> None:
         """Of a broadcast that is wanted live. Raises BroadcastNotFound, StateForbids, StoreUnavailable."""
@@ -229,13 +249,21 @@ class Probes:
         )
 
 
+class _Movement(msgspec.Struct):
+    """What is stored beside a playlist."""
+
+    advanced_at: datetime | None = None
+    standing_since: datetime | None = None
+
+
 def _probe(row: Row) -> Probe:
     people, playlist = row["people"], row["playlist"]
-    advanced = None if playlist is None else playlist.get("advanced_at")
+    movement = msgspec.convert(playlist or {}, _Movement)
     return Probe(
         people=None if people is None else msgspec.convert(people, RoomPeople),
         people_at=row["people_at"],
         playlist=None if playlist is None else msgspec.convert(playlist, PlaylistSeen),
         playlist_at=row["playlist_at"],
-        advanced_at=None if advanced is None else msgspec.convert(advanced, datetime),
+        advanced_at=movement.advanced_at,
+        standing_since=movement.standing_since,
     )

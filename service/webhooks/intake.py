@@ -91,6 +91,7 @@ class Intake:
         except TimeoutError:
             return _refused(provider, 408, "the body did not come")
         except HttpProcessingError:
+            # From aiohttp's parser in Python; with the one in C the time runs out.
             return _refused(provider, 400, "not HTTP")
         if body is None:
             return _refused(provider, 413, "too large")

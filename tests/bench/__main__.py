@@ -1,6 +1,6 @@
 """`make bench`: speed and memory as ratios against a ceiling measured in the same run.
 
-    python -m tests.bench [--runs 5] [--only start|rpc|watch]
+    python -m tests.bench [--runs 5] [--only start|rpc|watch|webhook]
 
 Medians; no figure fails anything. The service is a process of its own, the simulators and the client are here, Postgres
 is embedded: all share the machine.
@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -33,25 +32,14 @@ from service.providers.livekit import LiveKit
 from service.providers.mux import Mux
 from service.sandbox.postgres import EmbeddedPostgres
 from service.store.migrate import migrate
+from tests.bench.figures import Figure
+from tests.bench.webhooks import webhook
 from tests.stack import Process, Stack, running_stack, serving
 
 LIVEKIT_MS, MUX_MS = 80, 250
 STARTS = 25
 CALLS, AT_ONCE = 1500, 16
 WATCHERS, CHANGES = 200, 30
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Figure:
-    name: str
-    value: float
-    unit: str
-    ceiling: float
-    ceiling_name: str
-
-    @property
-    def ratio(self) -> float:
-        return self.value / self.ceiling
 
 
 async def timed(call: Callable[[], Awaitable[object]]) -> float:
@@ -63,7 +51,7 @@ async def timed(call: Callable[[], Awaitable[object]]) -> float:
 @contextlib.asynccontextmanager
 async def service(database_url: str, output: Path) -> AsyncGenerator[tuple[Stack, Process]]:
     async with running_stack(database_url, scale=40, LOG_LEVEL="warning") as stack:
-        process = await stack.process(output / "service.log")
+        process = await stack.process(output / "service.log", HTTP_PORT=stack.environment["WEBHOOK_PORT"])
         await serving(process)
         yield stack, process
 
@@ -258,7 +246,7 @@ def rss(process: Process) -> float:
     return float("nan")
 
 
-MEASURES = {"start": start_to_ready, "rpc": unary, "watch": watching}
+MEASURES = {"start": start_to_ready, "rpc": unary, "watch": watching, "webhook": webhook}
 
 
 async def main(runs: int, only: str | None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -13,12 +14,14 @@ from service.domain.lifecycle import Change, Event, delete, start, stop
 from service.store.broadcasts import Filter, Request
 from tests.conformance.stage import NOBODYS, Stage
 
+Decide = Callable[[Broadcast, datetime], Change | None]
+
 
 def request(id: str, method: str = "Label", digest: bytes = b"one") -> Request:
     return Request(id=id, method=method, digest=digest)
 
 
-def labelled(value: str) -> object:
+def labelled(value: str) -> Decide:
     def decide(stored: Broadcast, now: datetime) -> Change | None:
         del now
         changed = replace(stored, labels={"n": value}, version=stored.version + 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import pairwise
 
 from service.domain.broadcast import EgressStatus, Phase, StreamStatus
 from service.domain.errors import StateForbids
@@ -40,7 +41,7 @@ async def test_a_bucket_refills_to_its_burst_and_no_more(stage: Stage) -> None:
 async def test_who_waits_is_given_turns_one_token_apart(stage: Stage) -> None:
     turns = [await stage.budgets.take("b", rate=0.25, burst=0.5, floor=0) for _ in range(5)]
     assert not any(turn.granted for turn in turns)
-    gaps = [later.come_back - earlier.come_back for earlier, later in zip(turns, turns[1:], strict=False)]
+    gaps = [later.come_back - earlier.come_back for earlier, later in pairwise(turns)]
     assert set(gaps) == {timedelta(seconds=4)}
 
 

@@ -25,10 +25,14 @@ class Path(StrEnum):
     STREAM_LATE = "live stream that comes after it was given up"
     RESET_LOST = "start without an answer, then a key reset without an answer and with effect"
     FAILED_EGRESS = "the egress fails on air"
+    GHOST = "the worker of the egress dies on air, and its record does not"
+    FALLBACK = "the egress fails on air, and the show is recorded meanwhile"
     NO_HOST = "nobody comes"
     MANUAL = "the host is taken on air by hand"
     CHANGED = "layout and destinations are changed on air"
     DELETED = "it is deleted in the end"
+    WATCHED = "somebody watches from the beginning"
+    MIGRATED = "the database is brought up to date first"
 
 
 class Stage(StrEnum):
@@ -136,8 +140,11 @@ POINTS: tuple[Point, ...] = (
     Point(name="status.after_commit", what="the second record, committed", passing=2, variant="2"),
     _up("lease.before_release", "a pass, done, before it gives its lease back"),
     Point(name="lease.before_release", what="the second pass, before it gives its lease back", passing=2, variant="2"),
-    _up("webhook.before_wake", "a webhook, received and not acted upon"),
-    _up("webhook.after_wake", "a webhook, acted upon and not answered"),
+    _up("webhook.before_verify", "a webhook, received"),
+    _up("webhook.before_commit", "a webhook, before its transaction commits"),
+    _up("webhook.after_commit", "a webhook, stored and not answered"),
+    _up("webhook.before_apply", "a pass, about to take a webhook into account"),
+    _up("webhook.after_apply", "a pass that has taken a webhook into account"),
     _up("observer.before_wake", "the observer, which has seen a host and not said so", webhooks=False),
     _up("egress.start.before_intent", "the egress, before its intent is stored"),
     _up("egress.start.after_intent", "the egress, intended"),
@@ -186,6 +193,7 @@ POINTS: tuple[Point, ...] = (
         variant="fenced",
     ),
     _up("write_off.after_record", "an egress that no list showed, given up", Path.START_REFUSED),
+    _up("sweep.before_list", "the sweeper, about to look for what nobody owns", Path.STREAM_LATE),
     _up("sweep.before_remove", "the sweeper, about to remove a live stream that came too late", Path.STREAM_LATE),
     _up("sweep.after_remove", "the sweeper, which has removed it", Path.STREAM_LATE),
     _up("api.on_air.before_commit", "SetOnAir, before its transaction commits", Path.MANUAL),
@@ -205,6 +213,42 @@ POINTS: tuple[Point, ...] = (
         variant="2",
         passing=2,
     ),
+    _up("stream.cut.after_intent", "the cut of the live stream from an egress that is a ghost, intended", Path.GHOST),
+    _up("stream.cut.before_call", "the cut, intended, behind the last look at the lease", Path.GHOST),
+    _up("stream.cut.between", "the live stream, disabled and not yet enabled again", Path.GHOST),
+    _up("stream.cut.after_call", "the live stream, cut and not recorded", Path.GHOST),
+    _up("stream.cut.after_record", "the live stream, cut, the ghost not yet replaced", Path.GHOST),
+    _up("fallback.before_record", "the fallback, decided", Path.FALLBACK),
+    _up("fallback.after_record", "the fallback, recorded and not begun", Path.FALLBACK),
+    Point(
+        name="fallback.after_record",
+        what="the return from the fallback, recorded",
+        path=Path.FALLBACK,
+        passing=2,
+        variant="return",
+    ),
+    _up("recording.start.after_intent", "the file egress of a fallback, intended", Path.FALLBACK),
+    _up("recording.start.before_call", "the file egress, behind the last look at the lease", Path.FALLBACK),
+    _up("recording.start.after_call", "the file egress, started and not recorded", Path.FALLBACK),
+    _up("recording.start.after_record", "the file egress, recorded", Path.FALLBACK),
+    _up("recording.stop.after_intent", "the stop of the file egress, intended", Path.FALLBACK),
+    _up("recording.stop.before_call", "the stop of the file egress, behind the last look at the lease", Path.FALLBACK),
+    _up("recording.stop.after_call", "the file egress, told to stop, not recorded", Path.FALLBACK),
+    _up("upload.create.after_intent", "the upload of the file, intended", Path.FALLBACK),
+    _up("upload.create.before_call", "the upload, behind the last look at the lease", Path.FALLBACK),
+    _up("upload.create.after_call", "the upload, begun and not recorded", Path.FALLBACK),
+    _up("upload.create.after_record", "the upload, recorded", Path.FALLBACK),
+    _up("watch.before_snapshot", "a watch, opened and told nothing", Path.WATCHED),
+    Point(name="watch.mid_delta", what="a watch, between two changes", path=Path.WATCHED, passing=3),
+    _up("migrate.before_commit", "a migration, before its transaction commits", Path.MIGRATED),
+    Point(
+        name="migrate.before_commit",
+        what="the second migration, before its transaction commits",
+        path=Path.MIGRATED,
+        passing=2,
+        variant="2",
+    ),
+    _up("migrate.after_commit", "a migration, applied, with more to come", Path.MIGRATED),
     _down("end.after_record", "the end for want of a host, recorded", Path.NO_HOST),
     _down("api.stop.before_commit", "StopBroadcast, before its transaction commits"),
     _down("api.stop.after_commit", "StopBroadcast, stored and not answered"),

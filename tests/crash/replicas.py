@@ -44,6 +44,8 @@ class Replicas:
     settled_at: float = 0.0
     client: BroadcastClient | None = None
     """Of a replica that serves; None while there is none."""
+    targets: list[str] = field(default_factory=list[str])
+    """Where the last one that came serves."""
     _a: Process | None = None
     _all: list[Process] = field(default_factory=list["Process"])
     _gone: list[Process] = field(default_factory=list["Process"])
@@ -81,11 +83,11 @@ class Replicas:
         self.client = await self._client_of(self._a)
 
     async def _stopped(self) -> None:
-        zombie = await self._noticed(_stands_still)
+        zombie = await self._noticed(stands_still)
         other = await self._start(B, armed=False)
         self.client = await self._client_of(other)
         await eventually(self.taken_over, within=40, every=0.1)
-        assert _stands_still(zombie)
+        assert stands_still(zombie)
         zombie.tell(signal.SIGCONT)
         # It has read its clock and what lay in its sockets once it answers.
         client = await self._client_of(zombie)
@@ -130,6 +132,7 @@ class Replicas:
             self._gone.append(process)
 
     async def _client_of(self, process: Process) -> BroadcastClient:
+        self.targets[:] = [process.target]
         client = BroadcastClient(process.target, retry=_ONCE)
         self.stack.cleanup.push_async_callback(client.close)
         return client
@@ -154,10 +157,14 @@ def _served(process: Process) -> bool:
     return '"event": "serving"' in process.output.read_text()
 
 
-def _stands_still(process: Process) -> bool:
+def stands_still(process: Process) -> bool:
+    return stopped(process.process.pid)
+
+
+def stopped(pid: int) -> bool:
     """State T in /proc/PID/stat, behind the name in parentheses."""
     with contextlib.suppress(OSError):
-        stat = Path(f"/proc/{process.process.pid}/stat").read_text()
+        stat = Path(f"/proc/{pid}/stat").read_text()
         return stat.rpartition(")")[2].split()[0] == "T"
     return False
 

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urljoin
 
 from broadcast.v1.broadcast_pb2 import Broadcast, BroadcastSpec, DestinationState
 from broadcast_client import BroadcastClient, Change, RetryPolicy, Snapshot, broadcast_filter, state_name
@@ -66,6 +67,12 @@ class Show:
     async def until(self, *states: str, within: float = WITHIN_S) -> Broadcast:
         """Until it is in one of these states, which it may have reached before."""
         return await self._until(lambda broadcast: state_name(broadcast.status.state) in states, within, *states)
+
+    async def until_so(
+        self, reached: Callable[[Broadcast], bool], wanted: str, *, within: float = WITHIN_S
+    ) -> Broadcast:
+        """*wanted*: what was waited for, for who reads the failure."""
+        return await self._until(reached, within, wanted)
 
     async def until_destination(self, name: str, state: DestinationState.ValueType) -> Broadcast:
         return await self._until(
@@ -267,9 +274,13 @@ class Viewer:
         self.wrong: list[str] = []
 
     async def playlist(self, url: str) -> tuple[int, int]:
-        """HTTP status, and the number of the last segment."""
+        """HTTP status, and the number of the last segment of the first rendition."""
         async with self._show.stack.http.get(url) as answer:
             text = await answer.text()
+        if answer.status == 200:
+            [rendition] = [line for line in text.splitlines() if line and line[0] != "#"]
+            async with self._show.stack.http.get(urljoin(url, rendition)) as answer:
+                text = await answer.text()
         first = re.search(r"MEDIA-SEQUENCE:(\d+)", text)
         return answer.status, int(first[1]) + text.count("#EXTINF") if first else -1
 

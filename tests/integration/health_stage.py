@@ -13,7 +13,7 @@ from service.domain.timing import Timing
 from service.reconciler.steps import derive
 from service.store.leases import Leases
 from service.store.passes import Passes
-from service.store.probes import Probes
+from service.store.probes import Looked, Probes
 from tests.integration.api_stage import Stage
 from tests.unit.health_facts import EGRESS, EMPTY, IDLE, ROOM, STREAM, ann
 
@@ -56,12 +56,15 @@ class Written:
 
     async def plays(self, broadcast_id: str) -> None:
         """The prober saw people and a playlist that moves."""
-        await self.probes.saw_people(broadcast_id, ann())
+        await self.probes.saw(Looked(people={broadcast_id: ann()}))
         await self.moves(broadcast_id)
 
     async def moves(self, broadcast_id: str) -> None:
         seen = PlaylistSeen(status=200, media_sequence=7, segments=6, last_segment="12.ts", target_duration_s=2)
-        await self.probes.saw_playlist(broadcast_id, seen, advanced=True)
+        await self.saw_playlist(broadcast_id, seen, advanced=True)
+
+    async def saw_playlist(self, broadcast_id: str, seen: PlaylistSeen, *, advanced: bool = False) -> None:
+        await self.probes.saw(Looked(playlists={broadcast_id: (seen, advanced)}))
 
     def stream(self, broadcast_id: str, stream: Stream) -> Stream:
         return replace(stream, external_id=f"LS_{broadcast_id}", key=Secret(SECRET_KEY))

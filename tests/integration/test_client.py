@@ -121,6 +121,8 @@ def test_public_names() -> None:
     assert set(broadcast_client.__all__) - raised == {
         "BroadcastClient",
         "Change",
+        "HealthNews",
+        "HealthWatch",
         "Heartbeat",
         "Reset",
         "RetryPolicy",

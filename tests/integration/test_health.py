@@ -435,7 +435,7 @@ async def test_what_was_not_taken_is_replaced_by_the_latest_and_counted(
             return slot.skipped >= 2
 
         await eventually(left_out, within=15, every=0.05)
-        await written.probes.saw_playlist("show", PlaylistSeen(status=412), advanced=False)
+        await written.saw_playlist("show", PlaylistSeen(status=412))
         await eventually(lambda: _reason(watches, "show") == "NOT_ON_AIR", within=10)
         late = await take()
         assert late.skipped_count >= 2

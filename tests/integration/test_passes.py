@@ -10,23 +10,38 @@ from datetime import timedelta
 from typing import Any
 
 import asyncpg
+import msgspec
 import pytest
 
 from service.domain.broadcast import (
     Broadcast,
     Destination,
+    EgressStatus,
     EndReason,
+    Fallback,
+    FallbackMode,
+    LocalRecording,
     Output,
     OutputState,
     Phase,
     ProviderTrouble,
+    Recording,
+    RecordingStatus,
     Spec,
     State,
+    StreamStatus,
     Target,
+    Upload,
 )
+from service.domain.errors import LeaseLost
 from service.domain.lifecycle import Change, Event, stop
-from service.domain.secret import Secret
-from service.store.passes import Situation
+from service.domain.listening import listen
+from service.domain.ports import Heard, StreamSeen
+from service.domain.secret import NO_SECRET, Secret
+from service.domain.seen import Learned
+from service.domain.timing import Timing
+from service.reconciler.steps import derive
+from service.store.passes import Passes, Situation
 from service.store.rows import Rows
 from service.store.sealing import CannotOpen, Sealer
 from tests.integration.store_stage import KEYS, NOBODYS, T0, Store, egress, room, store, stream
@@ -321,3 +336,210 @@ def test_what_has_no_secret_seals_none() -> None:
     assert rows.resource_values("first", stream())[-1] is None
     assert rows.resource_values("first", egress())[-1] is None
     assert rows.seal_keys("first", {}) is None
+
+
+# What webhooks told.
+
+
+async def delivered(one: Store, *heard: Heard | dict[str, Any], **columns: str) -> list[int]:
+    """As the intake stores them."""
+    values = {"broadcast_id": "first", "outcome": "accepted", **columns}
+    numbers: list[int] = []
+    for n, each in enumerate(heard):
+        number = await one.sql(
+            "INSERT INTO webhook (provider, event_id, type, broadcast_id, outcome, heard, body) "
+            "VALUES ('mux', $1 || (SELECT count(*) FROM webhook), 'video', $2, $3, $4, '') RETURNING id",
+            f"{values['broadcast_id']}-{n}-",
+            values["broadcast_id"],
+            values["outcome"],
+            each if isinstance(each, dict) else msgspec.to_builtins(each, enc_hook=lambda _: None),
+        )
+        numbers.append(number)
+    return numbers
+
+
+def said(event_id: str = "E1", **fields: Any) -> Heard:
+    return Heard(event_id=event_id, type="video.live_stream.active", provider_time=T0, stream_id="LS1", **fields)
+
+
+async def unapplied(one: Store) -> list[int]:
+    rows = await one.all("SELECT id FROM webhook WHERE apply_time IS NULL ORDER BY id")
+    return [row["id"] for row in rows]
+
+
+async def test_what_was_heard_is_read_until_it_was_taken_into_account(one: Store) -> None:
+    await one.started("first")
+    claim = await one.claimed("first")
+    seen = StreamSeen(
+        id="LS1", tag="t", status=StreamStatus.ACTIVE, created_at=T0, key=STREAM_KEY, active_asset_id="A1"
+    )
+    heard = [said("E1", stream=seen, connected=True), said("E2"), said("E3", recording=Recording(asset_id="A1"))]
+    numbers = await delivered(one, *heard)
+    await delivered(one, said(), broadcast_id="another")
+    await delivered(one, said(), outcome="unknown_type")
+    first = await one.passes.load(claim, LEASE)
+    assert [number for number, _ in first.heard] == numbers
+    assert [each for _, each in first.heard] == [
+        replace(heard[0], stream=replace(seen, key=NO_SECRET)),
+        *heard[1:],
+    ]
+    await one.passes.record(
+        claim, [stream()], events=[Event(reason="STREAM_ACTIVE")], heard=numbers[:2], actor="webhook"
+    )
+    assert [number for number, _ in (await one.passes.load(claim, LEASE)).heard] == numbers[2:]
+    applied = await one.all("SELECT id FROM webhook WHERE apply_time IS NOT NULL ORDER BY id")
+    assert [row["id"] for row in applied] == numbers[:2]
+    assert ("STREAM_ACTIVE", "webhook") in [(event["reason"], event["actor"]) for event in await events(one)]
+
+
+async def test_what_changes_nothing_is_taken_into_account_too(one: Store) -> None:
+    await one.started("first")
+    claim = await one.claimed("first")
+    numbers = await delivered(one, said())
+    before = await events(one)
+    await one.passes.record(claim, heard=numbers)
+    assert await unapplied(one) == []
+    assert len(await events(one)) - len(before) <= 1
+
+
+async def test_a_pass_that_lost_its_lease_leaves_what_it_heard(one: Store) -> None:
+    await one.started("first")
+    claim = await one.claimed("first")
+    numbers = await delivered(one, said())
+    assert (await one.passes.load(claim, LEASE)).heard
+    await one.lease_ends("first")
+    next_claim = await one.claimed("first")
+    before = await one.everything()
+    with pytest.raises(LeaseLost):
+        await one.passes.record(claim, [stream()], events=[Event(reason="HEARD")], heard=numbers)
+    assert await one.everything() == before
+    assert await unapplied(one) == numbers
+    assert [number for number, _ in (await one.passes.load(next_claim, LEASE)).heard] == numbers
+
+
+async def test_a_record_that_fails_leaves_what_it_heard(database_url: str) -> None:
+    def fails(situation: Situation) -> Any:
+        raise RuntimeError(situation.broadcast.id)
+
+    async with store(database_url, told=fails) as one:
+        await one.started("first")
+        claim = await one.claimed("first")
+        numbers = await delivered(one, said())
+        with pytest.raises(RuntimeError):
+            await one.passes.record(claim, heard=numbers)
+        assert await unapplied(one) == numbers
+
+
+async def test_a_flood_is_taken_in_bit_by_bit_the_oldest_first(one: Store) -> None:
+    await one.started("first")
+    claim = await one.claimed("first")
+    numbers = await delivered(one, *(said(f"E{n}") for n in range(120)))
+    taken: list[int] = []
+    while heard := (await one.passes.load(claim, LEASE)).heard:
+        assert len(heard) <= 50
+        taken += [number for number, _ in heard]
+        await one.passes.record(claim, heard=[number for number, _ in heard])
+    assert taken == numbers
+
+
+@pytest.mark.parametrize(
+    "strange", [{"what": "is this"}, {"event_id": 5}, {"event_id": "E", "type": "t", "stream": []}]
+)
+async def test_what_cannot_be_read_keeps_nobody_from_his_pass(one: Store, strange: dict[str, Any]) -> None:
+    await one.started("first")
+    claim = await one.claimed("first")
+    first, second = await delivered(one, strange, said())
+    heard = dict((await one.passes.load(claim, LEASE)).heard)
+    assert heard == {first: Heard(event_id="", type="", provider_time=None), second: said()}
+    assert listen((stream(),), [heard[first]], lambda _: {}, T0, Timing()) == Learned()
+
+
+# Fallbacks.
+
+
+async def test_a_fallback_is_stored_and_told(one: Store) -> None:
+    await one.started("first")
+    claim = await one.claimed("first")
+    entered = Fallback(modes=tuple(FallbackMode), reason="EGRESS_FAILING", since=T0)
+    situation = await one.passes.record(claim, fallback=entered, events=[Event(reason="FALLBACK_ENTERED")])
+    assert situation.broadcast.fallback == entered
+    assert (await one.passes.load(claim, LEASE)).broadcast.fallback == entered
+    assert (await one.broadcasts.get("first")).fallback == entered
+    changes, _, _ = await one.changes.after((await events(one))[-1]["revision"] - 1)
+    assert [change.broadcast.fallback for change in changes] == [entered]
+    # What is recorded without one leaves it as it is.
+    await one.passes.record(claim, [room()], events=[Event(reason="ROOM_CREATED")])
+    assert (await one.passes.load(claim, LEASE)).broadcast.fallback == entered
+    await one.passes.record(claim, fallback=Fallback(), events=[Event(reason="FALLBACK_LEFT")])
+    assert (await one.passes.load(claim, LEASE)).broadcast.fallback == Fallback()
+
+
+async def test_a_stop_that_came_between_keeps_the_end(one: Store) -> None:
+    await one.started("first")
+    claim = await one.claimed("first")
+    await one.passes.record(claim, [room()])
+
+    def stops(stored: Broadcast, now: Any) -> Change | None:
+        return stop(stored, now, "enough")
+
+    await one.broadcasts.change("first", stops, NOBODYS)
+    entered = Fallback(modes=(FallbackMode.DIRECT_WEBRTC,), reason="EGRESS_FAILING", since=T0)
+    situation = await one.passes.record(claim, fallback=entered, events=[Event(reason="FALLBACK_ENTERED")])
+    assert (situation.broadcast.target, situation.broadcast.state) == (Target.ENDED, State.STOPPING)
+
+
+async def test_whether_there_is_a_storage_is_part_of_the_situation(one: Store) -> None:
+    await one.started("first")
+    claim = await one.claimed("first")
+    assert not (await one.passes.load(claim, LEASE)).around.storage
+    rows = Rows(Sealer(KEYS))
+    passes = Passes(one.database, rows, derive=derive(Timing()), storage=True)
+    assert (await passes.load(claim, LEASE)).around.storage
+    assert (await passes.record(claim)).around.storage
+
+
+LEFT = LocalRecording(
+    ordinal=0,
+    phase=Phase.GONE,
+    external_id="EG_file",
+    intended_at=T0,
+    changed_at=T0,
+    file="rec/first/0.mp4",
+    status=EgressStatus.COMPLETE,
+    end_seen=True,
+    file_bytes=12,
+    duration_s=3.5,
+)
+UPLOADING = Upload(
+    ordinal=0,
+    phase=Phase.PRESENT,
+    external_id="A1",
+    intended_at=T0,
+    changed_at=T0,
+    observed_at=T0,
+    recording=Recording(asset_id="A1", uploaded=True),
+)
+
+
+async def test_what_is_over_stays_in_the_queue_while_a_recording_is_waited_for(one: Store) -> None:
+    await one.started("first")
+    claim = await one.claimed("first")
+    await one.passes.record(claim, [LEFT, UPLOADING], events=[Event(reason="X")], end=EndReason.STOPPED)
+    loaded = await one.passes.load(claim, LEASE)
+    assert loaded.resources == (LEFT, UPLOADING)
+    assert loaded.broadcast.state is State.ENDED
+    assert loaded.broadcast.status.recordings == (UPLOADING.recording,)
+    assert loaded.broadcast.status.next_attempt_time is not None
+    await one.passes.release(claim, loaded.broadcast.status.next_attempt_time)
+    await one.leases.wake(["first"])
+    again = await one.claimed("first", lane=0)
+    ready = Recording(asset_id="A1", playback_id="PB", status=RecordingStatus.READY, uploaded=True)
+    over = await one.passes.record(
+        again, [replace(UPLOADING, recording=ready)], events=[Event(reason="RECORDING_READY")]
+    )
+    assert (over.broadcast.state, over.broadcast.status.next_attempt_time) == (State.ENDED, None)
+    assert over.broadcast.end_time == loaded.broadcast.end_time
+    await one.passes.release(again, None)
+    # At rest, whoever wakes it.
+    await one.leases.wake(["first"])
+    assert (await one.row("first"))["due_at"] is None

@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 
 from service.domain.broadcast import PlaybackPolicy, Spec, State
-from service.domain.facts import Facts
+from service.domain.facts import Facts, Probe
 from service.domain.ports import PlaylistSeen, RoomPeople
 from service.domain.secret import Secret
 from service.providers.budget import Budget, Limit, Limits
@@ -20,7 +20,7 @@ from service.reconciler.asking import Providers
 from service.reconciler.prober import Prober, moved_on
 from service.sandbox.faults import Fault
 from service.store.budgets import Budgets
-from service.store.probes import Probed, Probes
+from service.store.probes import Looked, Probed, Probes
 from service.store.rows import Rows
 from service.store.sealing import Sealer
 from tests.e2e.show import Show
@@ -145,8 +145,8 @@ async def test_only_what_runs_and_may_be_played_is_looked_at(stage: Stage) -> No
 
 async def test_what_cannot_be_seen_now_stays_as_it_was(stage: Stage) -> None:
     await stage.broadcast("live", "LIVE", "PB1")
-    await stage.probes.saw_people("live", ann())
-    await stage.probes.saw_playlist("live", PLAYLIST, advanced=True)
+    await stage.probes.saw(Looked(people={"live": ann()}))
+    await stage.probes.saw(Looked(playlists={"live": (PLAYLIST, True)}))
     before = (await stage.facts("live")).probe
     stage.stack.livekit.add_fault(Fault(kind="error", operation="ListParticipants", status=503, times=-1))
     await stage.stack.mux.door.begin("refuse")
@@ -160,7 +160,7 @@ async def test_what_cannot_be_seen_now_stays_as_it_was(stage: Stage) -> None:
     assert after.people == RoomPeople()
     assert after.playlist is not None
     assert after.playlist.status in (404, 412)
-    assert after.advanced_at == before.advanced_at
+    assert after.advanced_at is None
 
 
 async def test_others_who_need_the_budget_go_first(stage: Stage) -> None:
@@ -213,7 +213,7 @@ class Looks:
         self._now += 1
         self.most = max(self.most, self._now)
         self.urls.append(url)
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.02)
         self._now -= 1
         return PLAYLIST
 
@@ -221,33 +221,45 @@ class Looks:
 @pytest.mark.parametrize(
     ("before", "seen", "moved"),
     [
-        (None, PLAYLIST, False),
+        (None, PLAYLIST, None),
         (PLAYLIST, PLAYLIST, False),
         (PLAYLIST, PlaylistSeen(status=200, media_sequence=121, segments=6), True),
         # It grows at the end.
         (PLAYLIST, PlaylistSeen(status=200, media_sequence=120, segments=7), True),
         # An older copy.
         (PLAYLIST, PlaylistSeen(status=200, media_sequence=119, segments=6, last_segment="125.ts"), False),
-        (PlaylistSeen(status=412), PLAYLIST, False),
-        (PLAYLIST, PlaylistSeen(status=412), False),
+        (PlaylistSeen(status=412), PLAYLIST, None),
+        (PLAYLIST, PlaylistSeen(status=412), None),
     ],
 )
 def test_a_playlist_moves_on_when_segments_are_added(
-    before: PlaylistSeen | None, seen: PlaylistSeen, *, moved: bool
+    before: PlaylistSeen | None, seen: PlaylistSeen, *, moved: bool | None
 ) -> None:
     assert moved_on(before, seen) is moved
 
 
 async def test_the_first_sight_of_a_playlist_is_no_move_and_a_stall_keeps_its_time(stage: Stage) -> None:
+    async def saw(playlist: PlaylistSeen, *, advanced: bool | None) -> Probe:
+        await stage.probes.saw(Looked(playlists={"live": (playlist, advanced)}))
+        return (await stage.facts("live")).probe
+
     await stage.broadcast("live", "LIVE", "PB1")
-    await stage.probes.saw_playlist("live", PLAYLIST, advanced=False)
-    assert (await stage.facts("live")).probe.advanced_at is None
+    first = await saw(PLAYLIST, advanced=None)
+    assert (first.advanced_at, first.standing_since) == (None, first.playlist_at)
     [probed] = await stage.probes.running()
     assert probed == Probed(broadcast_id="live", state=State.LIVE, playback_id="PB1", public=True, playlist=PLAYLIST)
-    await stage.probes.saw_playlist("live", PLAYLIST, advanced=True)
-    moved = (await stage.facts("live")).probe.advanced_at
-    await stage.probes.saw_playlist("live", PLAYLIST, advanced=False)
-    assert (await stage.facts("live")).probe.advanced_at == moved
+    # One that stands still from the first sight on is seen to do so.
+    still = await saw(PLAYLIST, advanced=False)
+    assert (still.advanced_at, still.standing_since) == (None, first.playlist_at)
+    moved = await saw(PLAYLIST, advanced=True)
+    assert moved.advanced_at == moved.standing_since == moved.playlist_at
+    stood = await saw(PLAYLIST, advanced=False)
+    assert stood.playlist_at is not None
+    assert moved.playlist_at is not None
+    assert stood.playlist_at > moved.playlist_at
+    assert (stood.advanced_at, stood.standing_since) == (moved.playlist_at, moved.playlist_at)
+    again = await saw(PLAYLIST, advanced=None)
+    assert (again.advanced_at, again.standing_since) == (None, again.playlist_at)
     # Nothing is stored of what does not exist.
-    await stage.probes.saw_people("never", RoomPeople())
+    await stage.probes.saw(Looked(people={"never": RoomPeople()}))
     assert await stage.store.sql("SELECT count(*) FROM probe") == 1

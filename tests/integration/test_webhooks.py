@@ -175,11 +175,13 @@ async def test_one_that_is_sent_again_is_stored_once(stage: Hooks) -> None:
     assert await stage.due() == set()
 
 
-async def raw(stage: Hooks, request: bytes, *, within: float = 10) -> int:
-    """The status of the answer to bytes as they are."""
+async def raw(stage: Hooks, *parts: bytes) -> int:
+    """The status of the answer to bytes as they are, each part of which comes when the one before was seen."""
     reader, writer = await asyncio.open_connection("127.0.0.1", stage.port)
-    writer.write(request)
-    status = (await asyncio.wait_for(reader.readline(), within)).split()[1]
+    for part in parts:
+        writer.write(part)
+        await stage.get("/livez")
+    status = (await asyncio.wait_for(reader.readline(), 10)).split()[1]
     writer.close()
     await writer.wait_closed()
     return int(status)
@@ -263,8 +265,16 @@ async def test_a_body_that_does_not_come_is_not_waited_for(stage: Hooks, monkeyp
     assert await raw(stage, request("mux", line, body=b"{", length=2)) == 408
     chunked = b"Transfer-Encoding: chunked"
     assert await raw(stage, request("mux", line, chunked, body=b"1\r\n{\r\n")) == 408
-    assert await raw(stage, request("mux", line, chunked, body=b"zzz\r\n{\r\n")) == 400
     assert await stage.rows() == []
+
+
+async def test_a_body_that_is_no_http_is_refused(stage: Hooks, monkeypatch: pytest.MonkeyPatch) -> None:
+    head = request("mux", signature("mux", b"{}"), b"Transfer-Encoding: chunked", body=b"1\r\n{\r\n")
+    assert await raw(stage, head + b"zzz\r\n}\r\n") == 400
+    assert await raw(stage, head, b"1\r\n}\r\n0\r\n\r\n") == 200
+    monkeypatch.setattr(intake_module, "_BODY_WITHIN_S", 1)
+    assert await raw(stage, head, b"zzz\r\n}\r\n") in (400, 408)
+    assert await stage.outcomes() == ["quarantined"]
 
 
 async def test_no_more_than_some_are_taken_at_once(stage: Hooks) -> None:

@@ -59,6 +59,21 @@ class Operation:
     """Creates that LiveKit or Mux go on with after the caller has left."""
 
 
+class _Late:
+    """An effect that comes when its caller has long given up: once."""
+
+    def __init__(self, provider: Provider, operation: str, effect: Callable[[], object]) -> None:
+        self._provider = provider
+        self._operation = operation
+        self._effect: Callable[[], object] | None = effect
+
+    def land(self) -> None:
+        effect, self._effect = self._effect, None
+        if effect is not None:
+            self._provider.env.trace.add("late effect", self._operation)
+            self._provider.land(effect)
+
+
 class Provider:
     """One provider, as the network shows it."""
 
@@ -66,56 +81,71 @@ class Provider:
         self.name = name
         self.env = env
         self.outage: Outage | None = None
-        self.last_trouble = 0.0
+        self._late: dict[str, list[_Late]] = {}
+        """What is yet to land, by what it is about."""
 
-    async def ask(self, operation: Operation, effect: Callable[[], _T]) -> _T:
+    async def ask(self, operation: Operation, subject: str, effect: Callable[[], _T]) -> _T:
         env = self.env
         where = f"{operation.provider}.{operation.name}"
         if self.outage is not None and env.loop.time() < self.outage.until:
             env.faults.count(Kind.OUTAGE, where)
             return await self._in_outage(operation, effect, self.outage.mode)
-        fault = env.faults.of_call(where, writes=operation.writes, creates=operation.creates)
-        if fault is None:
-            await asyncio.sleep(env.rng.uniform(0.02, 1.5 if operation.writes and self.name == "mux" else 0.25))
-            return effect()
-        self.last_trouble = env.loop.time()
-        match fault:
-            case Kind.NOT_SENT:
-                await asyncio.sleep(env.rng.uniform(0.01, 2.0))
-                raise self._error(operation, Outcome.NOT_SENT)
-            case Kind.UNAVAILABLE:
-                await asyncio.sleep(env.rng.uniform(0.02, 0.5))
-                # Of a start: a worker may hold the request all the same (livekit/egress#720).
-                ambiguous = operation.late or operation.provider == "mux"
-                raise self._error(operation, Outcome.AMBIGUOUS if ambiguous else Outcome.UNAVAILABLE)
-            case Kind.THROTTLED:
-                await asyncio.sleep(env.rng.uniform(0.02, 0.1))
-                raise self._error(operation, Outcome.THROTTLED, env.rng.choice([None, 1.0, 5.0]))
-            case Kind.REFUSED:
-                await asyncio.sleep(0.1)
-                raise self._error(operation, Outcome.REFUSED)
+        match env.faults.of_call(where, writes=operation.writes, creates=operation.creates):
+            case None:
+                await asyncio.sleep(env.rng.uniform(0.02, 1.5 if operation.writes and self.name == "mux" else 0.25))
+                return self._answer(operation, subject, effect)
             case Kind.SLOW:
                 await asyncio.sleep(env.rng.uniform(1.0, operation.within_s * 0.95))
-                return effect()
-            case Kind.NO_EFFECT:
-                await asyncio.sleep(self._patience(operation))
-            case Kind.LOST_REPLY:
-                spent = env.rng.uniform(0.02, 1.0)
-                await asyncio.sleep(spent)
-                self._land(effect)
-                await asyncio.sleep(env.rng.choice([0.05, operation.within_s - spent]))
+                return self._answer(operation, subject, effect)
+            case Kind.NO_EFFECT | Kind.LOST_REPLY | Kind.LATE_EFFECT as fault:
+                await self._unanswered(fault, operation, subject, effect)
+                raise self._error(operation, Outcome.AMBIGUOUS)
+            case fault:
+                raise await self._refusal(fault, operation)
+
+    def _answer(self, operation: Operation, subject: str, effect: Callable[[], _T]) -> _T:
+        answer = effect()
+        if operation is _LIST_EGRESS:
+            # Of all moments at which a start may land, the one right after somebody looked is the worst.
+            for late in self._late.pop(subject, ()):
+                self.env.after(0, 0.2, late.land)
+        return answer
+
+    async def _refusal(self, fault: Kind, operation: Operation) -> ProviderError:
+        rng = self.env.rng
+        match fault:
+            case Kind.NOT_SENT:
+                await asyncio.sleep(rng.uniform(0.01, 2.0))
+                return self._error(operation, Outcome.NOT_SENT)
+            case Kind.THROTTLED:
+                await asyncio.sleep(rng.uniform(0.02, 0.1))
+                return self._error(operation, Outcome.THROTTLED, rng.choice([None, 1.0, 5.0]))
+            case Kind.REFUSED:
+                await asyncio.sleep(0.1)
+                return self._error(operation, Outcome.REFUSED)
             case _:
-                patience = self._patience(operation)
-                low, high = LATE_S if operation.late else LATE_WRITE_S
-                if env.rng.random() < 0.5:
-                    # Soon after the caller gave up is where it hurts.
-                    low, high = patience, patience + 6
-                env.after(low, high, lambda: self._land_late(where, effect))
-                await asyncio.sleep(patience)
-        raise self._error(operation, Outcome.AMBIGUOUS)
+                await asyncio.sleep(rng.uniform(0.02, 0.5))
+                # Of a start: a worker may hold the request all the same (livekit/egress#720).
+                ambiguous = operation.late or operation.provider == "mux"
+                return self._error(operation, Outcome.AMBIGUOUS if ambiguous else Outcome.UNAVAILABLE)
+
+    async def _unanswered(self, fault: Kind, operation: Operation, subject: str, effect: Callable[[], object]) -> None:
+        rng, within_s = self.env.rng, operation.within_s
+        # A connection breaks at any time, or nothing comes until the time is up.
+        patience = rng.choice((within_s, rng.uniform(0.1, within_s)))
+        if fault is Kind.LOST_REPLY:
+            spent = rng.uniform(0.02, patience)
+            await asyncio.sleep(spent)
+            self.land(effect)
+            await asyncio.sleep(patience - spent)
+            return
+        if fault is Kind.LATE_EFFECT:
+            late = _Late(self, operation.name, effect)
+            self._late.setdefault(subject, []).append(late)
+            self.env.after(*(LATE_S if operation.late else LATE_WRITE_S), late.land)
+        await asyncio.sleep(patience)
 
     async def _in_outage(self, operation: Operation, effect: Callable[[], _T], mode: str) -> _T:
-        self.last_trouble = self.env.loop.time()
         if mode == "refused":
             await asyncio.sleep(0.02)
             raise self._error(operation, Outcome.NOT_SENT)
@@ -123,24 +153,15 @@ class Provider:
             await asyncio.sleep(0.05)
             raise self._error(operation, Outcome.AMBIGUOUS if operation.provider == "mux" else Outcome.UNAVAILABLE)
         if mode == "mute" and operation.writes:
-            self._land(effect)
+            self.land(effect)
         await asyncio.sleep(operation.within_s)
         raise self._error(operation, Outcome.AMBIGUOUS)
 
-    def _patience(self, operation: Operation) -> float:
-        """A connection breaks at any time, or nothing comes until the time is up."""
-        return self.env.rng.choice((operation.within_s, self.env.rng.uniform(0.1, operation.within_s)))
-
-    def _land(self, effect: Callable[[], object]) -> None:
+    def land(self, effect: Callable[[], object]) -> None:
         try:
             effect()
         except ProviderError as error:
             self.env.trace.add("unanswered", error.operation, error.outcome)
-
-    def _land_late(self, where: str, effect: Callable[[], object]) -> None:
-        self.last_trouble = self.env.loop.time()
-        self.env.trace.add("late effect", where)
-        self._land(effect)
 
     def _error(self, operation: Operation, outcome: Outcome, retry_after: float | None = None) -> ProviderError:
         return ProviderError(
@@ -259,10 +280,9 @@ class Streams:
         return await self._call(_GET, stream_id, seen)
 
     async def find(self, tag: str, *, since: datetime) -> Sequence[StreamSeen]:
+        del since
         return await self._call(
-            _LIST,
-            tag,
-            lambda: [stream.seen() for stream in self._mux.listed() if stream.tag == tag],
+            _LIST, tag, lambda: [stream.seen() for stream in self._mux.listed() if stream.tag == tag]
         )
 
     async def list_active(self) -> Sequence[StreamSeen]:
@@ -330,6 +350,7 @@ class Uploads:
         return await self._replica.call(self._provider, _UPLOAD, wanted.tag, lambda: self._mux.upload(wanted))
 
     async def find(self, tag: str, *, since: datetime) -> Sequence[Recording]:
+        del since
         return await self._replica.call(self._provider, _ASSETS, tag, lambda: self._mux.uploads(tag))
 
     async def get(self, asset_id: str) -> Recording | None:

@@ -29,6 +29,9 @@ from tests.simulation.faults import Kind
 from tests.simulation.mux import LiveStream, Mux, Session
 
 LIST_LAG_S = 1.5
+STARTS_S, CONNECTS_S = (0.5, 4.0), (0.2, 1.5)
+"""With a browser, which an audio-only egress needs not."""
+QUICK_S = (0.05, 0.5)
 MUX = "mux://"
 _SHOWN = "rtmps://global-live.mux.com:443/app/"
 FATES = (
@@ -252,7 +255,7 @@ class LiveKit:
     def _launch(self, egress: TrueEgress) -> EgressSeen:
         self._changed(egress, "egress_started")
         self._choose_fate(egress)
-        self._env.after(0.5, 4.0, lambda: self._join(egress))
+        self._env.after(*self._env.rng.choice((QUICK_S, STARTS_S)), lambda: self._join(egress))
         return egress.shown[-1][1]
 
     def list_room(self, name: str) -> list[EgressSeen]:
@@ -291,7 +294,9 @@ class LiveKit:
         for push in add:
             output = self._output(push)
             egress.outputs.append(output)
-            self._env.after(0.1, 1.5, lambda output=output: self._push(egress, output))
+            self._env.after(
+                *self._env.rng.choice((QUICK_S, CONNECTS_S)), lambda output=output: self._push(egress, output)
+            )
         self._env.effects.add("egress.outputs", egress.id, egress.room.name, f"+{len(add)} -{len(remove)}")
         self._changed(egress, "egress_updated")
         if missing:
@@ -385,7 +390,9 @@ class LiveKit:
         self._env.effects.add("egress.active", egress.id, egress.room.name)
         self._changed(egress, "egress_updated")
         for output in egress.outputs:
-            self._env.after(0.1, 1.5, lambda output=output: self._push(egress, output))
+            self._env.after(
+                *self._env.rng.choice((QUICK_S, CONNECTS_S)), lambda output=output: self._push(egress, output)
+            )
 
     def _push(self, egress: TrueEgress, output: TrueOutput) -> None:
         if not egress.runs or output.state is not OutputState.CONNECTING:

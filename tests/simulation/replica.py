@@ -210,8 +210,10 @@ class Replica:
         """Where it stands while it stands still. Nothing of a dead one comes through."""
         if not self.alive:
             raise asyncio.CancelledError
-        while (left := self.paused_until - self.shared.env.loop.time()) > 0:
-            await asyncio.sleep(left)
+        loop = self.shared.env.loop
+        # It may be stopped again, or let go, meanwhile.
+        while self.paused_until > loop.time():  # noqa: ASYNC110
+            await asyncio.sleep(self.paused_until - loop.time())
         self.halted = not self.alive
         if not self.alive:
             raise asyncio.CancelledError
@@ -226,7 +228,7 @@ class Replica:
         if faults.enabled:
             await self.suffer(faults.before(where))
         try:
-            return await provider.ask(operation, effect)
+            return await provider.ask(operation, subject, effect)
         finally:
             if self.halted and self.alive:
                 await self.gate()

@@ -63,8 +63,9 @@ class Summary:
 
     def line(self) -> str:
         return (
-            f"{self.seeds} seeds, {len(self.failed)} with a violation, {self.simulated_s / 3600:.1f} simulated hours in "
-            f"{self.wall_s:.0f} s ({self.speed:,.0f} times real time), {self.faults_an_hour:.0f} faults a simulated hour"
+            f"{self.seeds} seeds, {len(self.failed)} with a violation, {self.simulated_s / 3600:.1f} simulated hours "
+            f"in {self.wall_s:.0f} s ({self.speed:,.0f} times real time), "
+            f"{self.faults_an_hour:.0f} faults a simulated hour"
         )
 
     def lines(self) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import traceback
 from collections.abc import Callable, Generator, MutableMapping
 from typing import Any
 
@@ -16,9 +17,8 @@ def errors_told(to: Callable[[str, str], None]) -> Generator[None]:
 
     def sink(_logger: object, _method: str, event: MutableMapping[str, Any]) -> Any:
         name = str(event.pop("event"))
-        failure = event.pop("exc_info", None)
-        rest = structlog.processors.format_exc_info(None, "", {"exc_info": failure}) if failure else {}
-        to(name, f"{dict(event)} {rest.get('exception', '')}")
+        failure = traceback.format_exc() if event.pop("exc_info", None) else ""
+        to(name, f"{dict(event)} {failure}".strip())
         raise structlog.DropEvent
 
     before = structlog.get_config()

@@ -113,7 +113,9 @@ def ann(*tracks: TrackSeen) -> RoomPeople:
 
 
 PLAYLIST = PlaylistSeen(status=200, media_sequence=120, last_segment="seg-126.ts", segments=6, target_duration_s=2.0)
-PROBE = Probe(people=ann(), people_at=ago(4), playlist=PLAYLIST, playlist_at=ago(4), advanced_at=ago(4))
+PROBE = Probe(
+    people=ann(), people_at=ago(4), playlist=PLAYLIST, playlist_at=ago(4), advanced_at=ago(4), standing_since=ago(4)
+)
 
 
 def reported(quality: Quality, *, age_s: float = 3) -> Mapping[str, ReportedStats]:

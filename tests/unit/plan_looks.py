@@ -1,6 +1,7 @@
 """What the reconciler of the plan's world learns by looking."""
 
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from service.domain.broadcast import (
     AnyResource,
@@ -8,16 +9,22 @@ from service.domain.broadcast import (
     Egress,
     EgressStatus,
     Kind,
+    LocalRecording,
     Output,
     OutputState,
     Phase,
+    Recording,
+    RecordingStatus,
     Room,
     Spec,
     Stream,
     StreamStatus,
+    Upload,
+    seconds,
 )
 from service.domain.observation import to_observe
 from service.domain.secret import Secret
+from service.domain.surroundings import Outage, Surroundings
 from service.domain.timing import Timing
 from tests.unit.plan_providers import (
     T0,
@@ -41,6 +48,9 @@ class Looks(Providers):
         super().__init__(self.spec.reconnect_window_s)
         self.broadcast = Broadcast(id="b", spec=self.spec, create_time=T0, update_time=T0)
         self.rows: dict[Key, AnyResource] = {}
+        self.around = Surroundings(storage=True)
+        self.failing_since: dict[str, datetime] = {}
+        self.answering_since: dict[str, datetime] = {}
 
     @property
     def resources(self) -> list[AnyResource]:
@@ -49,7 +59,25 @@ class Looks(Providers):
     def put(self, row: AnyResource) -> None:
         self.rows[row.kind, row.ordinal] = row
 
-    def observe(self) -> None:
+    def report(self) -> bool:
+        """What the observer tells of the providers. Whether it is news."""
+        for name in ("livekit", "mux"):
+            gone, here = (
+                (self.failing_since, self.answering_since)
+                if name in self.away
+                else (self.answering_since, self.failing_since)
+            )
+            gone.setdefault(name, self.now)
+            here.pop(name, None)
+        outages = {
+            name: Outage(since=since) for name, since in self.failing_since.items() if self.now - since >= seconds(5)
+        }
+        news = outages.keys() != self.around.outages.keys()
+        answering = {name: self.answering_since.get(name) for name in ("livekit", "mux")}
+        self.around = Surroundings(outages=outages, answering_since=answering, storage=True)
+        return news
+
+    def observe(self) -> None:  # noqa: C901 - one case a kind
         wanted = to_observe(self.broadcast, self.resources, self.now, self.timing)
         rooms_egresses = False
         for key in sorted(wanted):
@@ -57,21 +85,86 @@ class Looks(Providers):
                 self.last_fault_at = self.now
                 continue
             row = self.rows[key]
+            if ("mux" if isinstance(row, Stream | Upload) else "livekit") in self.away:
+                continue
             match row:
                 case Room():
                     self._see_room(row)
+                case Stream() if row.phase is Phase.GONE:
+                    self.put(replace(row, recordings=tuple(map(self._checked, row.recordings)), observed_at=self.now))
                 case Stream():
                     self._see_stream(row)
                 case Egress():
                     self._see_egress(row)
                     rooms_egresses = True
+                case LocalRecording():
+                    self._see_recording(row)
+                    rooms_egresses = True
+                case Upload():
+                    self._see_upload(row)
             assert self.rows[key].phase is Phase.GONE or self.rows[key].observed_at == self.now
         if rooms_egresses:
             self._see_strangers()
+            self._see_lost_files()
+
+    def _checked(self, recording: Recording) -> Recording:
+        asset = self.assets.get(recording.asset_id)
+        if asset is None:
+            return replace(recording, status=RecordingStatus.ERRORED)
+        return replace(recording, status=RecordingStatus.READY) if asset.ready_at <= self.now else recording
+
+    def _see_recording(self, row: LocalRecording) -> None:
+        if row.unresolved:
+            found = next((file for file in self.files.values() if file.ordinal == row.ordinal), None)
+            if found is None or not self.listed(found.landed_at):
+                self.put(replace(row, observed_at=self.now))
+                return
+            row = replace(row, phase=Phase.PRESENT, external_id=found.id, changed_at=self.now, failures=0)
+        file = self.files.get(row.external_id)
+        if file is None or not self.listed(file.landed_at):
+            self._gone(row)
+            return
+        if file.status is not row.status:
+            row = replace(row, status=file.status, status_since=self.now)
+        if file.status.terminal:
+            self.put(replace(row, phase=Phase.GONE, changed_at=self.now, observed_at=self.now, end_seen=True))
+        else:
+            self.put(replace(row, observed_at=self.now))
+
+    def _see_lost_files(self) -> None:
+        """Those that were written off and are there all the same."""
+        for row in list(self.rows.values()):
+            if isinstance(row, LocalRecording) and row.phase is Phase.GONE and not row.end_seen:
+                file = next((file for file in self.files.values() if file.ordinal == row.ordinal), None)
+                if file is not None and self.listed(file.landed_at):
+                    back = replace(
+                        row, phase=Phase.PRESENT, changed_at=self.now, failures=0, retry_at=None, acked=False
+                    )
+                    self.put(replace(back, external_id=file.id))
+                    self._see_recording(replace(back, external_id=file.id))
+
+    def _see_upload(self, row: Upload) -> None:
+        if row.unresolved:
+            made = [a for a in self.assets.values() if a.ordinal == row.ordinal and self.listed(a.landed_at)]
+            if not made:
+                self.put(replace(row, observed_at=self.now))
+                return
+            row = replace(
+                row,
+                phase=Phase.PRESENT,
+                external_id=made[0].id,
+                changed_at=self.now,
+                recording=Recording(asset_id=made[0].id, uploaded=True),
+            )
+        assert row.recording is not None
+        self.put(replace(row, recording=self._checked(row.recording), observed_at=self.now))
 
     def _gone(self, row: AnyResource) -> None:
         gone = replace(row, phase=Phase.GONE, changed_at=self.now, observed_at=self.now)
-        self.put(replace(gone, end_seen=True) if isinstance(gone, Egress) else gone)
+        if isinstance(gone, Egress):
+            asked = row.phase is Phase.DELETING
+            gone = replace(gone, end_seen=True, fault=gone.fault if asked else "ENDED")
+        self.put(gone)
 
     def _see_room(self, row: Room) -> None:
         if not self.room:

@@ -62,6 +62,7 @@ class TrueStream:
     key: str
     disabled: bool = False
     active: bool = False
+    recorded: bool = False
     media_since: datetime | None = None
     lost_at: datetime | None = None
 
@@ -72,6 +73,8 @@ class TrueEgress:
     ordinal: int
     landed_at: datetime
     key: str
+    connected: bool = False
+    """To the live stream. A new key cuts nobody off, only the live stream's disable does."""
     status: EgressStatus = EgressStatus.STARTING
     dead: bool = False
     deaf: bool = False
@@ -79,6 +82,41 @@ class TrueEgress:
     @property
     def running(self) -> bool:
         return not self.status.terminal and not self.dead
+
+    @property
+    def stream_id(self) -> str:
+        return self.key.rpartition("/")[0]
+
+
+@dataclass(kw_only=True)
+class TrueFile:
+    """A file egress."""
+
+    id: str
+    ordinal: int
+    landed_at: datetime
+    status: EgressStatus = EgressStatus.STARTING
+    dead: bool = False
+    deaf: bool = False
+
+    @property
+    def running(self) -> bool:
+        return not self.status.terminal and not self.dead
+
+
+@dataclass(kw_only=True)
+class TrueAsset:
+    id: str
+    ordinal: int
+    """Of the file it was made of; -1: of a live stream."""
+    landed_at: datetime
+    ready_at: datetime
+
+
+READY_AFTER_S = 20
+"""Mux takes so long to prepare an asset."""
+FILE_TAKES_S = 60
+"""A file egress that is ending takes so long to put its file into the storage."""
 
 
 class Providers:
@@ -89,6 +127,10 @@ class Providers:
         self.room_landed_late = False
         self.streams: dict[str, TrueStream] = {}
         self.egresses: dict[str, TrueEgress] = {}
+        self.files: dict[str, TrueFile] = {}
+        self.assets: dict[str, TrueAsset] = {}
+        self.away: set[str] = set()
+        """Providers that do not answer. What runs there goes on."""
         self.host = False
         self.most_publishing = 0
         self.last_fault_at = T0
@@ -106,23 +148,28 @@ class Providers:
         return (self.now - T0).total_seconds()
 
     def can_publish(self, egress: TrueEgress) -> bool:
-        return egress.running and any(s.key == egress.key and not s.disabled for s in self.streams.values())
+        stream = self.streams.get(egress.stream_id)
+        open_ = stream is not None and not stream.disabled
+        return egress.running and open_ and (egress.connected or (stream is not None and stream.key == egress.key))
 
     def publishes(self, egress: TrueEgress) -> bool:
         return self.can_publish(egress) and egress.status is not EgressStatus.STARTING
 
     def settle(self) -> None:
+        for egress in self.egresses.values():
+            egress.connected = egress.connected and self.can_publish(egress)
         able = [egress for egress in self.egresses.values() if self.can_publish(egress)]
         self.most_publishing = max(self.most_publishing, len(able))
         for egress in self.egresses.values():
             if egress.running and egress.status is not EgressStatus.STARTING and not self.can_publish(egress):
                 egress.status = EgressStatus.FAILED
         for stream in self.streams.values():
-            media = not stream.disabled and any(self.publishes(e) and e.key == stream.key for e in able)
+            media = not stream.disabled and any(self.publishes(e) and e.stream_id == stream.id for e in able)
             if media:
                 stream.lost_at = None
                 stream.media_since = stream.media_since or self.now
                 stream.active = stream.active or self.now - stream.media_since >= seconds(8)
+                stream.recorded = stream.recorded or stream.active
             else:
                 stream.lost_at = stream.lost_at or self.now
                 if stream.disabled or self.now - stream.lost_at >= seconds(self.reconnect_window_s):
@@ -154,7 +201,8 @@ class Providers:
 
         def connect() -> None:
             if egress.status is EgressStatus.STARTING:
-                egress.status = EgressStatus.ACTIVE if self.can_publish(egress) else EgressStatus.FAILED
+                egress.connected = self.can_publish(egress)
+                egress.status = EgressStatus.ACTIVE if egress.connected else EgressStatus.FAILED
                 self.hint()
 
         def die() -> None:
@@ -184,6 +232,58 @@ class Providers:
         self.at(5, finish)
         return ""
 
+    def launch_file(self, id_: str, ordinal: int, mishap: Mishap) -> str:
+        if not self.room:
+            raise NotDone
+        file = TrueFile(id=id_, ordinal=ordinal, landed_at=self.now, deaf=mishap.fault is Fault.DEAF_WORKER)
+        self.files[id_] = file
+
+        def begin() -> None:
+            if file.status is EgressStatus.STARTING:
+                file.status = EgressStatus.ACTIVE
+
+        def die() -> None:
+            if not file.status.terminal:
+                file.dead, file.status = True, EgressStatus.ACTIVE
+                self.last_fault_at = self.now
+
+        self.at(3, begin)
+        if mishap.fault is Fault.DEAD_WORKER:
+            self.at(mishap.delay_s, die)
+        return id_
+
+    def end_file(self, id_: str) -> str:
+        file = self.files.get(id_)
+        if file is None or file.status.terminal or file.status is EgressStatus.ENDING:
+            return ""
+        if file.dead or file.deaf:
+            raise NotDone
+        file.status = EgressStatus.ENDING
+
+        def finish() -> None:
+            if not file.status.terminal:
+                file.status = EgressStatus.COMPLETE
+                self.hint()
+
+        self.at(FILE_TAKES_S, finish)
+        return ""
+
+    def upload(self, id_: str, ordinal: int) -> str:
+        self.assets[id_] = TrueAsset(
+            id=id_, ordinal=ordinal, landed_at=self.now, ready_at=self.now + seconds(READY_AFTER_S)
+        )
+        return id_
+
+    def recorded(self, stream_id: str) -> list[str]:
+        """What Mux recorded of a live stream."""
+        stream = self.streams.get(stream_id)
+        if stream is None or not stream.recorded:
+            return []
+        id_ = f"{stream_id}/asset"
+        asset = TrueAsset(id=id_, ordinal=-1, landed_at=self.now, ready_at=self.now + seconds(READY_AFTER_S))
+        self.assets.setdefault(id_, asset)
+        return [id_]
+
     def cut(self, stream_id: str) -> None:
         """Disabled, which throws out whoever is connected, and enabled again."""
         stream = self.streams.get(stream_id)
@@ -198,6 +298,9 @@ class Providers:
         for egress in self.egresses.values():
             if not egress.dead and not egress.deaf:
                 self.end(egress.id)
+        for file in self.files.values():
+            if not file.dead and not file.deaf:
+                self.end_file(file.id)
 
     def lose_egress(self) -> None:
         """The one that runs fails."""

@@ -1,7 +1,9 @@
 """Why a broadcast is in its state: every code is the first cause of facts that show it, and of none that do not."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -145,8 +147,11 @@ CASES = (
     ),
     Case(
         "HOST_UPLINK_POOR",
-        replace(live(probe=replace(PROBE, advanced_at=ago(20))), stats=reported(Quality.LOST)),
-        replace(live(probe=replace(PROBE, advanced_at=ago(20))), stats=reported(Quality.LOST, age_s=31)),
+        replace(live(probe=replace(PROBE, advanced_at=ago(20), standing_since=ago(20))), stats=reported(Quality.LOST)),
+        replace(
+            live(probe=replace(PROBE, advanced_at=ago(20), standing_since=ago(20))),
+            stats=reported(Quality.LOST, age_s=31),
+        ),
         ("PLAYLIST_STALLED",),
     ),
     # What callers want.
@@ -300,7 +305,10 @@ CASES = (
     Case(
         "INGEST_STALLED",
         dark(
-            ROOM, replace(STREAM, connected=False, heard_at=ago(20)), EGRESS, probe=replace(PROBE, advanced_at=ago(20))
+            ROOM,
+            replace(STREAM, connected=False, heard_at=ago(20)),
+            EGRESS,
+            probe=replace(PROBE, advanced_at=ago(20), standing_since=ago(20)),
         ),
         dark(ROOM, replace(STREAM, connected=True, heard_at=ago(20)), ended("FAILED")),
         ("PLAYLIST_STALLED",),
@@ -312,8 +320,8 @@ CASES = (
     ),
     Case(
         "PLAYLIST_STALLED",
-        live(probe=replace(PROBE, advanced_at=ago(20))),
-        live(probe=replace(PROBE, advanced_at=ago(8))),
+        live(probe=replace(PROBE, advanced_at=ago(20), standing_since=ago(20))),
+        live(probe=replace(PROBE, advanced_at=ago(8), standing_since=ago(8))),
     ),
     Case("START_LIMIT", known(ROOM, IDLE, *FIVE), known(ROOM, IDLE, *FIVE[:4])),
     Case("DESTINATION_FAILED", failed_place(DestinationState.FAILED), failed_place(DestinationState.CONNECTING)),
@@ -428,6 +436,22 @@ CASES = (
         "MUX_UNREACHABLE",
         over(EndReason.STOPPED, replace(STREAM, failures=3, retry_at=ago(-10)), **WAS_LIVE, around=away("mux")),
         over(EndReason.STOPPED, replace(STREAM, failures=3, retry_at=ago(-10)), **WAS_LIVE),
+        ("TAKE_DOWN_BLOCKED", "STOPPED_BY_CALLER"),
+    ),
+    Case(
+        "MUX_UNREACHABLE",
+        over(
+            EndReason.STOPPED,
+            replace(STREAM, failures=3, retry_at=ago(-10)),
+            **WAS_LIVE,
+            status=trouble("mux", "delete", Outcome.AMBIGUOUS, "500"),
+        ),
+        over(
+            EndReason.STOPPED,
+            replace(STREAM, failures=3, retry_at=ago(-10)),
+            **WAS_LIVE,
+            status=trouble("livekit", "UpdateStream", Outcome.AMBIGUOUS, "500"),
+        ),
         ("TAKE_DOWN_BLOCKED", "STOPPED_BY_CALLER"),
     ),
     Case(
@@ -553,3 +577,12 @@ def test_nothing_is_told_twice_or_by_chance(make: Callable[[], Facts]) -> None:
     assert explained(facts) == explained(facts)
     later = explained(replace(facts, now=NOW + seconds(1)))
     assert later.time == NOW + seconds(1)
+
+
+def test_the_codes_are_written_down() -> None:
+    listed = re.findall(
+        r"^\| `([A-Z_]+)` \| .* \| (\w+) \| .* \|$",
+        (Path(__file__).parents[2] / "docs/explain.md").read_text(),
+        re.MULTILINE,
+    )
+    assert listed == [(code, known_as.blame) for code, known_as in CODES.items()]

@@ -139,13 +139,18 @@ def test_a_provider_that_is_away_makes_unknown_what_is_on_its_side(provider: str
     ("probe", "state", "reason"),
     [
         (PROBE, HealthState.OK, "ADVANCING"),
-        (replace(PROBE, playlist_at=ago(31), advanced_at=ago(31)), HealthState.UNKNOWN, "NOT_OBSERVED"),
+        (
+            replace(PROBE, playlist_at=ago(31), advanced_at=ago(31), standing_since=ago(31)),
+            HealthState.UNKNOWN,
+            "NOT_OBSERVED",
+        ),
         (NOTHING, HealthState.UNKNOWN, "NOT_OBSERVED"),
         # Looked at once: whether it moves nobody knows yet.
         (replace(PROBE, advanced_at=None), HealthState.PENDING, "SEEN_ONCE"),
+        (replace(PROBE, advanced_at=None, standing_since=ago(20)), HealthState.DOWN, "STALLED"),
         # Within three target durations of 2 s it may stand still.
-        (replace(PROBE, advanced_at=ago(10)), HealthState.OK, "ADVANCING"),
-        (replace(PROBE, advanced_at=ago(10.1)), HealthState.DOWN, "STALLED"),
+        (replace(PROBE, advanced_at=ago(10), standing_since=ago(10)), HealthState.OK, "ADVANCING"),
+        (replace(PROBE, advanced_at=ago(10.1), standing_since=ago(10.1)), HealthState.DOWN, "STALLED"),
         (replace(PROBE, playlist=replace(PLAYLIST, status=412)), HealthState.DOWN, "NOT_ON_AIR"),
         (replace(PROBE, playlist=replace(PLAYLIST, status=404)), HealthState.DOWN, "NOT_THERE"),
         (replace(PROBE, playlist=replace(PLAYLIST, status=403)), HealthState.DOWN, "REFUSED"),
@@ -229,6 +234,8 @@ def test_the_host(facts: Facts, state: HealthState, reason: str) -> None:
 
 
 STARTING = replace(EGRESS, status=EgressStatus.STARTING, outputs=(), intended_at=ago(10), delivering_since=None)
+LEFT = replace(STREAM, connected=False, heard_at=ago(8))
+STALLED = replace(PROBE, standing_since=ago(20))
 REFUSED = (Output(name="", state=OutputState.FAILED, message="refused"),)
 
 
@@ -285,9 +292,18 @@ def test_the_egress(facts: Facts, state: HealthState, reason: str) -> None:
             "CUTTING",
         ),
         (
-            known(ROOM, replace(STREAM, connected=False, heard_at=ago(8)), EGRESS, **WAS_LIVE),
+            known(ROOM, replace(STREAM, connected=False, heard_at=ago(8)), gone(EGRESS, end_seen=True), **WAS_LIVE),
             HealthState.DOWN,
             "DISCONNECTED",
+        ),
+        # The egress says otherwise: what viewers get decides.
+        (known(ROOM, LEFT, EGRESS, **WAS_LIVE, probe=STALLED), HealthState.DOWN, "DISCONNECTED"),
+        (known(ROOM, LEFT, EGRESS, **WAS_LIVE), HealthState.OK, "ACTIVE"),
+        # That was before the egress connected.
+        (
+            known(ROOM, replace(LEFT, heard_at=T0 + seconds(41)), EGRESS, **WAS_LIVE, probe=STALLED),
+            HealthState.OK,
+            "ACTIVE",
         ),
         (known(ROOM, IDLE, STARTING), HealthState.PENDING, "WAITING_FOR_EGRESS"),
         (
@@ -450,7 +466,7 @@ MANUAL = Spec(delivery_policy=DeliveryPolicy.MANUAL)
             ago(-4),
         ),
         (known(EMPTY, IDLE, target=Target.ENDED, end_reason=EndReason.STOPPED), "DELETE_ROOM", None),
-        (known(gone(STREAM), **OVER), "NONE", None),
+        (known(gone(STREAM, recordings_settled=True), **OVER), "NONE", None),
     ],
 )
 def test_what_happens_next(facts: Facts, action: str, time: Any) -> None:

@@ -13,9 +13,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service import telemetry
 from service.domain.ports import Heard
 from service.domain.secret import Secret
 from service.store.rows import heard_of
@@ -24,6 +25,9 @@ from service.webhooks import reading
 from service.webhooks.reading import Reader
 from service.webhooks.worth import WORTH
 from tests.webhook_bodies import EVERY, SECRETS, encoded, of
+
+# A machine may be busy.
+fuzzed = settings(deadline=None)
 
 TAG = "bs1:test:"
 READER = Reader(tag=TAG)
@@ -206,17 +210,20 @@ def altered(draw: st.DrawFn, provider: str) -> Any:
     return event
 
 
+@fuzzed
 @given(st.binary() | json_values.map(lambda value: json.dumps(value).encode()))
 def test_any_body_is_read(body: bytes) -> None:
     for provider in ("livekit", "mux"):
         check(provider, body)
 
 
+@fuzzed
 @given(altered("livekit"))
 def test_any_event_of_livekit_is_read(event: Any) -> None:
     check("livekit", json.dumps(event).encode())
 
 
+@fuzzed
 @given(altered("mux"))
 def test_any_event_of_mux_is_read(event: Any) -> None:
     check("mux", json.dumps(event).encode())
@@ -250,3 +257,18 @@ def test_the_page_says_what_is_acted_on() -> None:
     rows = re.findall(r"^\| `([a-z_.]+)` \| (yes|no) \| \S", page, re.MULTILINE)
     assert dict(rows) == {type_: "yes" if acted else "no" for types in WORTH.values() for type_, acted in types.items()}
     assert len(rows) == len(dict(rows))
+
+
+SIGNS = (
+    *("eyJ", "-", ".", " ", "=", ":", "'", '"', "/", "@", "?", "a9", "é"),
+    *("stream", "key", "_", "Bearer", "basic", "secret", "token", "passphrase", "password", "rtmp://a/b", "mux://x"),
+)
+
+
+@fuzzed
+@given(st.lists(st.sampled_from(SIGNS)).map("".join))
+def test_no_text_that_is_not_looked_at_closely_has_a_credential(text: str) -> None:
+    closely = text
+    for pattern, replacement in telemetry._CREDENTIALS:  # pyright: ignore[reportPrivateUsage]
+        closely = pattern.sub(replacement, closely)
+    assert telemetry.redact(text) == closely

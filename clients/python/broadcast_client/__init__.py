@@ -17,6 +17,7 @@ from broadcast_client.errors import (
     Overloaded,
     PageTokenInvalid,
     PermissionDenied,
+    ProviderUnavailable,
     RequestIdReused,
     ResumeTokenExpired,
     ResumeTokenInvalid,
@@ -26,13 +27,17 @@ from broadcast_client.errors import (
     StoreUnavailable,
     Unauthenticated,
     Unavailable,
+    ViewerLimit,
     Violation,
     WaitError,
     WaitTimeout,
+    WebhookNotFound,
+    WebhookRefused,
 )
 from broadcast_client.retry import RetryPolicy
 from broadcast_client.values import broadcast_filter, broadcast_state, state_name
 from broadcast_client.watch import Change, Heartbeat, Reset, Snapshot, SnapshotComplete, Watch, WatchItem
+from broadcast_client.watch_health import HealthNews, HealthWatch
 
 __all__ = [
     "BroadcastClient",
@@ -47,12 +52,15 @@ __all__ = [
     "EtagMismatch",
     "FailedPrecondition",
     "FieldImmutable",
+    "HealthNews",
+    "HealthWatch",
     "Heartbeat",
     "InvalidArgument",
     "InvalidField",
     "Overloaded",
     "PageTokenInvalid",
     "PermissionDenied",
+    "ProviderUnavailable",
     "RequestIdReused",
     "Reset",
     "ResumeTokenExpired",
@@ -66,11 +74,14 @@ __all__ = [
     "StoreUnavailable",
     "Unauthenticated",
     "Unavailable",
+    "ViewerLimit",
     "Violation",
     "WaitError",
     "WaitTimeout",
     "Watch",
     "WatchItem",
+    "WebhookNotFound",
+    "WebhookRefused",
     "broadcast_filter",
     "broadcast_state",
     "state_name",

@@ -22,6 +22,8 @@ from broadcast.v1.broadcast_service_pb2 import (
     BroadcastFilter,
     CreateBroadcastRequest,
     DeleteBroadcastRequest,
+    ExplainBroadcastRequest,
+    GetBroadcastHealthRequest,
     GetBroadcastRequest,
     HostAccess,
     IssueHostAccessRequest,
@@ -29,6 +31,7 @@ from broadcast.v1.broadcast_service_pb2 import (
     ListBroadcastEventsResponse,
     ListBroadcastsRequest,
     ListBroadcastsResponse,
+    ReportHostStatsRequest,
     SetOnAirRequest,
     StartBroadcastRequest,
     StartBroadcastResponse,
@@ -37,10 +40,13 @@ from broadcast.v1.broadcast_service_pb2 import (
 )
 from broadcast.v1.broadcast_service_pb2_grpc import BroadcastServiceStub
 from broadcast.v1.event_pb2 import BroadcastEvent
+from broadcast.v1.health_pb2 import BroadcastHealth, Explanation, HostStats
 from broadcast_client.errors import BroadcastEndedEarly, BroadcastNotFound, WaitTimeout
 from broadcast_client.retry import RetryPolicy, Safety, call
+from broadcast_client.services import Admin, Playback
 from broadcast_client.values import Seconds, State, broadcast_filter, broadcast_state, duration, seconds, state_name
 from broadcast_client.watch import Change, Snapshot, SnapshotComplete, Watch
+from broadcast_client.watch_health import HealthWatch
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
@@ -55,7 +61,8 @@ _CHANNEL_OPTIONS = (
 
 
 class BroadcastClient:
-    """BroadcastService over one channel. Create inside a running event loop, or use `async with`.
+    """BroadcastService over one channel, and as `admin` and `playback` the services beside it. Create inside a running
+    event loop, or use `async with`.
 
     Every method raises BroadcastError (see `errors`), takes a `timeout` in seconds for one try, and tries again where
     that is safe. Writes take a `request_id`: a caller who gives his own may repeat the call in another process.
@@ -89,6 +96,8 @@ class BroadcastClient:
             else grpc.aio.insecure_channel(target, options=merged)
         )
         self._stub = BroadcastServiceStub(self._channel)
+        self.admin = Admin(self._channel, self._call)
+        self.playback = Playback(self._channel, self._call)
 
     async def __aenter__(self) -> Self:
         return self
@@ -351,6 +360,58 @@ class BroadcastClient:
             filter=filter or BroadcastFilter(),
             resume_token=resume_token,
             heartbeat_interval=heartbeat_interval,
+            policy=self._policy,
+            is_closed=lambda: self._closed,
+        )
+
+    async def get_health(self, broadcast_id: str, *, timeout: float | None = None) -> BroadcastHealth:
+        """Every part of the chain: how it does, since when, and how that is known."""
+        request = GetBroadcastHealthRequest(broadcast_id=broadcast_id)
+        answer = await self._call(
+            self._stub.GetBroadcastHealth, request, "GetBroadcastHealth", Safety.READ, timeout=timeout
+        )
+        return answer.health
+
+    async def explain(self, broadcast_id: str, *, timeout: float | None = None) -> Explanation:
+        """Why it is in its state: causes, the likeliest first; what happens next; and the commands that override."""
+        request = ExplainBroadcastRequest(broadcast_id=broadcast_id)
+        answer = await self._call(
+            self._stub.ExplainBroadcast, request, "ExplainBroadcast", Safety.READ, timeout=timeout
+        )
+        return answer.explanation
+
+    async def report_host_stats(
+        self, broadcast_id: str, identity: str, stats: HostStats, *, timeout: float | None = None
+    ) -> float:
+        """Tell what the host's browser measured.
+
+        Args:
+            broadcast_id: which.
+            identity: of the host in the room.
+            stats: what was not measured is left out.
+            timeout: of one try, in seconds.
+
+        Returns:
+            Seconds after which to report again.
+        """
+        request = ReportHostStatsRequest(broadcast_id=broadcast_id, identity=identity, stats=stats)
+        # The latest counts: a lost one is followed by the next.
+        answer = await self._call(
+            self._stub.ReportHostStats, request, "ReportHostStats", Safety.REPEATABLE, timeout=timeout
+        )
+        return answer.report_interval.ToTimedelta().total_seconds()
+
+    def watch_health(self, filter: BroadcastFilter | None = None, *, interval: Seconds = 5.0) -> HealthWatch:
+        """The health of broadcasts, then of those whose health changed, through every break of the connection.
+
+        Args:
+            filter: which; see `broadcast_filter`. None: all.
+            interval: the shortest time between two messages, 1 s to 60 s.
+        """
+        return HealthWatch(
+            self._stub.WatchHealth,
+            filter=filter or BroadcastFilter(),
+            interval=interval,
             policy=self._policy,
             is_closed=lambda: self._closed,
         )

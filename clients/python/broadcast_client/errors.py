@@ -8,6 +8,7 @@
     │   │   ├── PageTokenInvalid
     │   │   └── ResumeTokenInvalid
     │   ├── BroadcastNotFound       NOT_FOUND
+    │   ├── WebhookNotFound         NOT_FOUND
     │   ├── BroadcastExists         ALREADY_EXISTS
     │   ├── EtagMismatch            ABORTED: read again, then write again
     │   ├── FailedPrecondition      FAILED_PRECONDITION
@@ -15,12 +16,15 @@
     │   │   └── FieldImmutable
     │   ├── ResumeTokenExpired      OUT_OF_RANGE (a watch overcomes it by itself)
     │   ├── Overloaded              RESOURCE_EXHAUSTED
+    │   ├── ViewerLimit             RESOURCE_EXHAUSTED: every place in the room is taken (not tried again by itself)
     │   ├── Unavailable             UNAVAILABLE, also when nothing listens at the target
     │   │   ├── StoreUnavailable
-    │   │   └── ShuttingDown
+    │   │   ├── ShuttingDown
+    │   │   └── ProviderUnavailable     LiveKit or Mux had to be asked, and did not answer
     │   ├── DeadlineExceeded        DEADLINE_EXCEEDED: a write may or may not have happened
     │   ├── CallCancelled           CANCELLED by the other side, or because the client was closed
     │   ├── Unauthenticated         UNAUTHENTICATED
+    │   │   └── WebhookRefused          its signature does not verify
     │   ├── PermissionDenied        PERMISSION_DENIED
     │   └── ServiceFault            INTERNAL: trace_id finds it in the logs of the service
     └── WaitError                   wait_until did not see what it was to see; carries the broadcast
@@ -129,6 +133,10 @@ class BroadcastNotFound(BroadcastError):
     reasons = ("BROADCAST_NOT_FOUND",)
 
 
+class WebhookNotFound(BroadcastError):
+    reasons = ("WEBHOOK_NOT_FOUND",)
+
+
 class BroadcastExists(BroadcastError):
     codes = (grpc.StatusCode.ALREADY_EXISTS,)
     reasons = ("BROADCAST_EXISTS",)
@@ -163,6 +171,10 @@ class Overloaded(BroadcastError):
     reasons = ("OVERLOADED",)
 
 
+class ViewerLimit(BroadcastError):
+    reasons = ("VIEWER_LIMIT",)
+
+
 class Unavailable(BroadcastError):
     codes = (grpc.StatusCode.UNAVAILABLE,)
 
@@ -177,6 +189,11 @@ class ShuttingDown(Unavailable):
     reasons = ("SHUTTING_DOWN",)
 
 
+class ProviderUnavailable(Unavailable):
+    codes = ()
+    reasons = ("PROVIDER_UNAVAILABLE",)
+
+
 class DeadlineExceeded(BroadcastError):
     codes = (grpc.StatusCode.DEADLINE_EXCEEDED,)
 
@@ -187,6 +204,11 @@ class CallCancelled(BroadcastError):
 
 class Unauthenticated(BroadcastError):
     codes = (grpc.StatusCode.UNAUTHENTICATED,)
+
+
+class WebhookRefused(Unauthenticated):
+    codes = ()
+    reasons = ("WEBHOOK_REFUSED",)
 
 
 class PermissionDenied(BroadcastError):

@@ -1,7 +1,7 @@
 """When a call is tried again, and after how long.
 
 A call is tried again only if doing it twice is the same as doing it once: reads, and writes that carry a request_id.
-What the service refused before it began (RESOURCE_EXHAUSTED with RetryInfo) may always be tried again.
+What the service refused before it began (OVERLOADED) may always be tried again.
 """
 
 import asyncio
@@ -15,14 +15,14 @@ from typing import TypeVar
 
 import grpc
 
-from broadcast_client.errors import BroadcastError, CallCancelled, from_rpc_error
+from broadcast_client.errors import BroadcastError, CallCancelled, ViewerLimit, from_rpc_error
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
 
 
 class Safety(Enum):
-    """Which codes allow another try of a call; RESOURCE_EXHAUSTED with RetryInfo always does."""
+    """Which codes allow another try of a call; RESOURCE_EXHAUSTED with RetryInfo does, but for ViewerLimit."""
 
     READ = frozenset((grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED))
     """Changes nothing."""
@@ -32,6 +32,9 @@ class Safety(Enum):
     """A write whose second try would be answered differently."""
 
     def allows_retry(self, error: BroadcastError) -> bool:
+        if isinstance(error, ViewerLimit):
+            # Places become free in minutes. The viewer should be told meanwhile.
+            return False
         if error.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
             return error.retry_after is not None
         return error.code in self.value
@@ -112,6 +115,20 @@ def is_cancelling() -> bool:
     """Whether somebody cancelled the current task."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def is_passing(error: BroadcastError) -> bool:
+    """Whether a stream that broke with it may be connected again."""
+    match error.code:
+        case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED | grpc.StatusCode.DEADLINE_EXCEEDED:
+            return True
+        case grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return error.retry_after is not None
+        case grpc.StatusCode.INTERNAL | grpc.StatusCode.UNKNOWN:
+            # Without a reason it was not the service that said so, but a proxy or the transport that cut the stream.
+            return not error.reason
+        case _:
+            return False
 
 
 def closed(method: str) -> CallCancelled:

@@ -24,7 +24,7 @@ from broadcast.v1.broadcast_service_pb2 import (
     WatchBroadcastsResponse,
 )
 from broadcast_client.errors import BroadcastError, ResumeTokenExpired, Unavailable, from_rpc_error
-from broadcast_client.retry import RetryPolicy, closed, is_cancelling
+from broadcast_client.retry import RetryPolicy, closed, is_cancelling, is_passing
 from broadcast_client.values import Seconds, duration, seconds
 
 METHOD = "WatchBroadcasts"
@@ -227,7 +227,7 @@ class Watch:
             self._failures >= self._policy.attempts
             or (self._gives_up_at is not None and now + pause >= self._gives_up_at)
         )
-        if given_up or not _is_passing(error):
+        if given_up or not is_passing(error):
             self._over = True
             raise error
         _log.info("watch broken (%s), again in %.2f s", error.message, pause)
@@ -279,17 +279,3 @@ class Watch:
 
 def _broken(message: str) -> Unavailable:
     return Unavailable(message, code=grpc.StatusCode.UNAVAILABLE, method=METHOD)
-
-
-def _is_passing(error: BroadcastError) -> bool:
-    """Whether connecting again may help."""
-    match error.code:
-        case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED | grpc.StatusCode.DEADLINE_EXCEEDED:
-            return True
-        case grpc.StatusCode.RESOURCE_EXHAUSTED:
-            return error.retry_after is not None
-        case grpc.StatusCode.INTERNAL | grpc.StatusCode.UNKNOWN:
-            # Without a reason it was not the service that said so, but a proxy or the transport that cut the stream.
-            return not error.reason
-        case _:
-            return False

@@ -424,7 +424,7 @@ class StartBroadcastRequest(_message.Message):
     broadcast_id: _builtins.str
     """Which."""
     host_identity: _builtins.str
-    """Identity under which the host enters. Set: the answer holds `host_access`."""
+    """Identity under which the host enters, as in IssueHostAccess. Set: the answer holds `host_access`."""
     @_builtins.property
     def wait(self) -> _duration_pb2.Duration:
         """Answer when it is READY (or over), at the latest after this time, up to 30 s. Unset: answer at once.
@@ -691,7 +691,9 @@ class IssueHostAccessRequest(_message.Message):
     broadcast_id: _builtins.str
     """Which."""
     identity: _builtins.str
-    """The host's identity in the room; the same identity entering twice puts the first out. Must not begin with "EG_"."""
+    """The host's identity in the room; the same identity entering twice puts the first out.
+    Must not begin with "EG_" (an egress) or "viewer:" (a viewer of the fallback).
+    """
     display_name: _builtins.str
     """The name others see."""
     @_builtins.property

@@ -9,6 +9,7 @@ from pathlib import Path
 from google.protobuf.descriptor import EnumDescriptor
 
 from broadcast.v1.broadcast_pb2 import DeliveryPolicy, Destination, EncodingPreset, LatencyMode
+from broadcast.v1.webhook_service_pb2 import WebhookOutcome, WebhookProvider
 from broadcast_client.values import State, broadcast_state, by_short_name
 
 OK = 0
@@ -145,10 +146,21 @@ def _parser() -> argparse.ArgumentParser:
     watch.add_argument("--id", action="append", default=[], help="only this; may be repeated")
     watch.add_argument("--resume-token", default="", metavar="TOKEN", help="go on from here (as --json prints it)")
 
+    command("health", "show every part of the chain, from the host to the viewers, and how it does")
+
+    command("explain", "say why a broadcast is in its state, what happens next, and what overrides it")
+
+    health = command("watch-health", "show the health of broadcasts as it changes", of_one=False)
+    _add_filter(health)
+    health.add_argument("--id", action="append", default=[], help="only this; may be repeated")
+    health.add_argument("--interval", type=a_duration, default=5.0, metavar="DURATION", help="1s to 60s (5s)")
+
     access = command("host-access", "print a token with which a host enters")
     access.add_argument("identity", metavar="IDENTITY")
     access.add_argument("--display-name", default="", metavar="NAME")
     access.add_argument("--ttl", type=a_duration, metavar="DURATION", help="1m to 6h (default: 10m)")
+
+    _add_services(command)
 
     delete = command("delete", "forget a broadcast that is at rest")
     delete.add_argument("--allow-missing", action="store_true", help="no error when there is none")
@@ -169,6 +181,38 @@ def _add_filter(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--state", type=a_state, action="append", default=[], help="in this; may be repeated")
     parser.add_argument("--label", type=a_pair, action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--owner", default="", metavar="ID")
+
+
+def _add_services(command: Callable[..., argparse.ArgumentParser]) -> None:
+    joining = command("join", "say how a viewer watches now, and take a place where that is in the room")
+    joining.add_argument("viewer", metavar="VIEWER_ID", help="one for each device or tab")
+
+    command("wake", "have everything of a broadcast looked at again, now")
+
+    command("orphans", "show what is at the providers and belongs to no broadcast", of_one=False)
+
+    reap = command("reap", "remove orphans that are old enough, up to 20", of_one=False)
+    reap.add_argument("external_id", nargs="*", metavar="EXTERNAL_ID", help="only these (default: all)")
+    reap.add_argument("--dry-run", action="store_true", help="show what would be removed, and remove nothing")
+
+    _add_inbox(command("webhooks", "show the inbox, newest first", of_one=False))
+
+    replay = command("replay", "have a stored webhook taken into account once more", of_one=False)
+    replay.add_argument("webhook_id", type=int, metavar="NUMBER", help="in the inbox")
+
+
+def _add_inbox(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--provider", type=_one_of(WebhookProvider.DESCRIPTOR), default=0, help="livekit or mux")
+    parser.add_argument("--broadcast", default="", metavar="ID", help="about this one")
+    parser.add_argument("--type", default="", help="such as egress_ended or video.live_stream.active")
+    parser.add_argument(
+        "--outcome",
+        type=_one_of(WebhookOutcome.DESCRIPTOR),
+        default=0,
+        help="accepted, foreign, unknown_type or quarantined",
+    )
+    parser.add_argument("--bodies", action="store_true", help="show the bodies too, without secrets")
+    parser.add_argument("--limit", type=int, default=50, help="how many at most, 0 for all (default: 50)")
 
 
 def _add_spec(parser: argparse.ArgumentParser) -> None:

@@ -22,16 +22,20 @@ from broadcast.v1.broadcast_service_pb2 import (
     BroadcastChange,
     ChangeType,
     WatchBroadcastsResponse,
+    WatchHealthResponse,
 )
 from broadcast.v1.broadcast_service_pb2 import Heartbeat as HeartbeatMessage
 from broadcast.v1.broadcast_service_pb2 import SnapshotComplete as SnapshotCompleteMessage
 from broadcast_client.client import BroadcastClient
+from broadcast_client.ctl import services
 from broadcast_client.ctl.arguments import OK
+from broadcast_client.ctl.chain import show_change, show_explanation, show_health
 from broadcast_client.ctl.demo import demo
 from broadcast_client.ctl.render import Output, age, padded_state
 from broadcast_client.errors import BroadcastEndedEarly, WaitTimeout
 from broadcast_client.values import broadcast_filter, duration, short_name, state_name
 from broadcast_client.watch import Change, Heartbeat, Reset, Snapshot, SnapshotComplete, WatchItem
+from broadcast_client.watch_health import HealthNews
 
 Command = Callable[[BroadcastClient, argparse.Namespace, Output], Awaitable[int]]
 
@@ -181,6 +185,41 @@ def _tell_item_as_json(item: WatchItem, out: Output) -> None:
             out.record({"reset": {"reason": item.reason}})
 
 
+async def health(client: BroadcastClient, arguments: argparse.Namespace, out: Output) -> int:
+    show_health(out, await client.get_health(arguments.id))
+    return OK
+
+
+async def explain(client: BroadcastClient, arguments: argparse.Namespace, out: Output) -> int:
+    show_explanation(out, await client.explain(arguments.id), address=arguments.target)
+    return OK
+
+
+async def watch_health(client: BroadcastClient, arguments: argparse.Namespace, out: Output) -> int:
+    wanted_ = broadcast_filter(
+        ids=arguments.id, states=arguments.state, labels=dict(arguments.label), owner_id=arguments.owner
+    )
+    with out.breaks_told():
+        async for news in client.watch_health(wanted_, interval=arguments.interval):
+            if out.as_json:
+                if news.healths or news.removed:
+                    out.message(_health_message(news))
+                continue
+            for each in news.healths:
+                show_change(out, each, news.time)
+            for broadcast_id in news.removed:
+                out.line(f"--- {broadcast_id} does not match any more ---")
+            if news.skipped:
+                out.complain(f"{news.skipped} messages were left out: this is the latest")
+    return OK
+
+
+def _health_message(news: HealthNews) -> WatchHealthResponse:
+    message = WatchHealthResponse(healths=news.healths, removed_broadcast_ids=news.removed, skipped_count=news.skipped)
+    message.time.FromDatetime(news.time)
+    return message
+
+
 async def host_access(client: BroadcastClient, arguments: argparse.Namespace, out: Output) -> int:
     access = await client.issue_host_access(
         arguments.id, arguments.identity, display_name=arguments.display_name, ttl=arguments.ttl
@@ -258,10 +297,14 @@ COMMANDS: dict[str, Command] = {
     "list": list_,
     "events": events,
     "watch": watch,
+    "health": health,
+    "explain": explain,
+    "watch-health": watch_health,
     "host-access": host_access,
     "delete": delete,
     "update": update,
     "demo": run_demo,
+    **services.COMMANDS,
 }
 
 

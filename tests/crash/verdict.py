@@ -1,0 +1,120 @@
+"""What there is, at the providers and in the rows, and whether it is what is wanted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+if TYPE_CHECKING:
+    from service.sandbox.s3 import S3Simulator
+    from tests.stack import Stack
+
+_ONCE = frozenset(
+    {
+        "CREATED",
+        "START_REQUESTED",
+        "STATE_STARTING",
+        "STOP_REQUESTED",
+        "ON_AIR_REQUESTED",
+        "UPDATED",
+        "DELETED",
+        "STATE_ENDED",
+        "ENDING",
+    }
+)
+
+
+@dataclass
+class Verdict:
+    stack: Stack
+    pool: asyncpg.Pool[asyncpg.Record]
+    storage: S3Simulator | None
+    """Of a fallback's recordings; None: there is none."""
+
+    async def runs_once(self) -> None:
+        """One room, one live stream and one egress that publishes, and the rows say so."""
+        assert not self.stack.doubles()
+        rooms, streams, egresses = self._rooms(), self._streams(), self._egresses()
+        assert (len(rooms), len(streams), len(egresses)) == (1, 1, 1), (rooms, streams, egresses)
+        assert self.living("mux", "ingest.connected", "ingest.disconnected") == 1
+        present = await self._present()
+        assert present == {("room", *rooms), ("stream", *streams), ("egress", *egresses)}, present
+
+    async def is_gone(self) -> bool:
+        """Nothing runs, nothing publishes, and nobody has anything to do any more. Answers whether it is deleted."""
+        assert not self.stack.doubles()
+        left = (self._rooms(), self._streams(), self._egresses())
+        assert left == (set(), set(), set()), left
+        assert self.living("mux", "ingest.connected", "ingest.disconnected") == 0
+        assert self.living("livekit", "destination.connected", "destination.disconnected") == 0
+        row = await self.pool.fetchrow("SELECT state, deleted, lease_until, lease_owner, due_at FROM broadcast")
+        assert row is not None
+        assert row["state"] == "ENDED", row["state"]
+        assert (row["lease_until"], row["lease_owner"], row["due_at"]) == (None, None, None), row
+        assert await self.pool.fetchval("SELECT count(*) FROM resource WHERE phase <> 'gone' AND kind <> 'upload'") == 0
+        return row["deleted"]
+
+    def nothing_kept(self) -> None:
+        """Of a broadcast whose recording is to be discarded."""
+        assert self.living("mux", "asset.created", "asset.deleted") == 0, "a recording that was to be discarded"
+
+    async def returned(self) -> None:
+        """The fallback is over, and what was recorded meanwhile was uploaded, once."""
+        assert self.storage is not None
+        modes = await self.pool.fetchval(
+            "SELECT jsonb_array_length(coalesce(fallback -> 'modes', '[]')) FROM broadcast"
+        )
+        assert modes == 0, "it is still on its fallback"
+        uploads = Counter(str(each.detail["passthrough"]) for each in self.stack.mux.effects.of("upload.created"))
+        twice = [tag for tag, times in uploads.items() if times > 1]
+        assert not twice, f"uploaded twice: {twice}"
+        assert len(uploads) == len(self.storage.objects), f"{uploads} of {[*self.storage.objects]}"
+
+    async def once(self) -> None:
+        """What has to be true of the whole story."""
+        assert not self.stack.doubles()
+        assert await self.pool.fetchval("SELECT count(*) FROM broadcast") == 1
+        reasons = await self.reasons()
+        twice = {reason for reason in _ONCE if reasons.count(reason) > 1}
+        assert not twice, f"applied twice: {twice}"
+        assert reasons.count("STATE_ENDED") == 1
+        ended = await self.pool.fetchval("SELECT extract(epoch FROM end_time)::float8 FROM broadcast")
+        late = [each for each in self.stack.mux.effects.of("ingest.connected") if each.time > ended]
+        assert not late, f"published after the end: {late}"
+
+    def _rooms(self) -> set[str]:
+        effects = self.stack.livekit.effects
+        return {each.id for each in effects.of("room.created")} - {each.id for each in effects.of("room.deleted")}
+
+    def _streams(self) -> set[str]:
+        effects = self.stack.mux.effects
+        return {each.id for each in effects.of("stream.created")} - {each.id for each in effects.of("stream.deleted")}
+
+    def _egresses(self) -> set[str]:
+        effects = self.stack.livekit.effects
+        over = {each.id for kind in ("egress.ended", "egress.ghost") for each in effects.of(kind)}
+        return {each.id for each in effects.of("egress.started")} - over
+
+    def living(self, provider: str, born: str, died: str) -> int:
+        effects = self.stack.mux.effects if provider == "mux" else self.stack.livekit.effects
+        return len(effects.of(born)) - len(effects.of(died))
+
+    async def _present(self) -> set[tuple[str, str]]:
+        rows = await self.pool.fetch(
+            "SELECT kind, external_id FROM resource WHERE phase = 'present' AND kind <> 'upload'"
+        )
+        return {(row["kind"], row["external_id"]) for row in rows}
+
+    async def reasons(self) -> list[str]:
+        return [row["reason"] for row in await self.pool.fetch("SELECT reason FROM event ORDER BY revision")]
+
+    async def story(self) -> list[str]:
+        """For people who look for what went wrong."""
+        rows = await self.pool.fetch("SELECT time, reason, message, actor, state FROM event ORDER BY revision")
+        told = [f"{row['time']:%M:%S.%f} {row['state']:<9} {row['reason']} {row['message']}" for row in rows]
+        now = await self.pool.fetch("SELECT kind, ordinal, phase, external_id, detail FROM resource ORDER BY 1, 2")
+        done = [f"{each.provider} {each.kind} {each.id} {each.detail}" for each in self.stack.effects()]
+        return [*told, *map(str, now), *done]

@@ -1,0 +1,374 @@
+"""Whether the providers answer: what the observer's looks make of it, and what passes are told."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from service.domain.broadcast import EgressStatus, LocalRecording, Phase
+from service.domain.ports import EgressSeen, RoomSeen
+from service.domain.secret import Secret
+from service.domain.surroundings import Surroundings
+from service.domain.timing import Timing
+from service.providers.budget import Bucket, Budget, Limits, Rank
+from service.providers.livekit import LiveKit
+from service.providers.mux import Mux
+from service.reconciler.asking import Providers, room_wanted
+from service.reconciler.observer import Observer, disagreements
+from service.store.budgets import Budgets
+from service.store.census import Census, Known
+from service.store.outages import Outages
+from tests.integration.store_stage import T0, Store, room, store, stream
+from tests.stack import LIVEKIT_SECRET, MUX_SECRET, Stack, running_stack
+
+LEASE = timedelta(seconds=20)
+AWAY = ("UNAVAILABLE", "no answer in time")
+
+
+@pytest.fixture
+async def one(database_url: str) -> AsyncIterator[Store]:
+    async with store(database_url) as opened:
+        yield opened
+
+
+async def time_passes(one: Store, seconds: float) -> None:
+    columns = ("unreachable_since", "answering_since", "checked_at")
+    moved = ", ".join(f"{name} = {name} - make_interval(secs => $1)" for name in columns)
+    await one.sql(f"UPDATE provider SET {moved}", seconds)  # noqa: S608
+
+
+async def around(one: Store) -> Surroundings:
+    """As a pass is told."""
+    claim = await claim_of(one, "first")
+    try:
+        return (await one.passes.load(claim, LEASE)).around
+    finally:
+        await one.passes.release(claim, None)
+
+
+async def claim_of(one: Store, broadcast_id: str) -> Any:
+    await one.sql("UPDATE broadcast SET due_at = now() WHERE id = $1", broadcast_id)
+    [claim] = await one.leases.claim(1, limit=1)
+    assert claim.broadcast_id == broadcast_id
+    return claim
+
+
+async def due(one: Store) -> set[str]:
+    return {row["id"] for row in await one.all("SELECT id FROM broadcast WHERE due_at IS NOT NULL")}
+
+
+# What a look makes of it.
+
+
+async def test_an_outage_began_with_its_first_failure(one: Store) -> None:
+    await one.started("first")
+    outages = Outages(one.database)
+    await outages.report("mux", AWAY)
+    began: datetime = await one.sql("SELECT unreachable_since FROM provider")
+    assert (await around(one)).outages == {}
+    await time_passes(one, 10)
+    await outages.report("mux", ("TIMEOUT", "later"))
+    [(name, outage)] = (await around(one)).outages.items()
+    assert (name, outage.since, outage.code, outage.message) == (
+        "mux",
+        began - timedelta(seconds=10),
+        "TIMEOUT",
+        "later",
+    )
+
+
+@pytest.mark.parametrize("gap_s", [61, 3600])
+async def test_what_nobody_looked_at_begins_anew(one: Store, gap_s: float) -> None:
+    """After a night without broadcasts one failed look is no outage of a night."""
+    await one.started("first")
+    outages = Outages(one.database)
+    for _ in range(2):
+        await outages.report("mux", AWAY)
+        await time_passes(one, 10)
+    assert (await around(one)).outages
+    await time_passes(one, gap_s)
+    assert (await around(one)).outages == {}
+    await outages.report("mux", AWAY)
+    assert (await around(one)).outages == {}
+    await time_passes(one, 10)
+    await outages.report("mux", AWAY)
+    [outage] = (await around(one)).outages.values()
+    assert await one.database.now() - outage.since < timedelta(seconds=15)
+
+
+async def test_since_when_a_provider_answers_is_told(one: Store) -> None:
+    await one.started("first")
+    outages = Outages(one.database)
+    assert (await around(one)).answering_since == {}
+    await outages.report("livekit", None)
+    await time_passes(one, 30)
+    await outages.report("livekit", None)
+    await outages.report("mux", AWAY)
+    told = (await around(one)).answering_since
+    assert told["mux"] is None
+    assert told["livekit"] is not None
+    assert timedelta(seconds=29) < await one.database.now() - told["livekit"] < timedelta(seconds=40)
+    await outages.report("livekit", AWAY)
+    assert (await around(one)).answering_since == {"livekit": None, "mux": None}
+    await outages.report("livekit", None)
+    await time_passes(one, 61)
+    await outages.report("livekit", None)
+    again = (await around(one)).answering_since["livekit"]
+    assert again is not None
+    assert await one.database.now() - again < timedelta(seconds=10)
+
+
+async def test_whom_it_concerns_is_woken_when_it_begins_and_when_it_ends_and_not_between(one: Store) -> None:
+    outages = Outages(one.database)
+    await one.add("live")
+    await one.add("resting", target="ENDED", state="ENDED")
+    await one.add("waiting", due_in_s=300, target="ENDED", state="ENDED", lane=0)
+    await one.add("created", target="CREATED", state="CREATED")
+
+    async def woken() -> set[str]:
+        """And asleep again."""
+        rows = await one.all("SELECT id FROM broadcast WHERE due_at <= now()")
+        await one.sql("UPDATE broadcast SET due_at = CASE id WHEN 'waiting' THEN now() + interval '300 s' END")
+        return {row["id"] for row in rows}
+
+    await outages.report("mux", AWAY)
+    assert await woken() == set()
+    await time_passes(one, 10)
+    await outages.report("mux", AWAY)
+    assert await woken() == {"live", "waiting"}
+    for _ in range(3):
+        await time_passes(one, 10)
+        await outages.report("mux", AWAY)
+        assert await woken() == set()
+    await outages.report("mux", None)
+    assert await woken() == {"live", "waiting"}
+    await outages.report("mux", None)
+    assert await woken() == set()
+
+
+async def test_a_record_is_told_with_the_outage_of_its_own_moment(one: Store) -> None:
+    await one.started("first")
+    claim = await claim_of(one, "first")
+    outages = Outages(one.database)
+    for _ in range(2):
+        await outages.report("mux", AWAY)
+        await time_passes(one, 10)
+    loaded = await one.passes.load(claim, LEASE)
+    recorded = await one.passes.record(claim, [room(), stream()])
+    assert recorded.around.outages.keys() == loaded.around.outages.keys() == {"mux"}
+    ingest = next(each for each in recorded.broadcast.status.conditions if each.type == "INGEST_ACTIVE")
+    assert (ingest.met, ingest.reason) == (None, "NOT_OBSERVED")
+    await outages.report("mux", None)
+    assert (await one.passes.record(claim)).around.outages == {}
+
+
+# What the observer sees, of simulators that are away.
+
+
+@dataclass
+class Watch:
+    stack: Stack
+    store: Store
+    observer: Observer
+    providers: Providers
+
+    def asks(self, mux: Mux) -> None:
+        """This one from now on."""
+        one, providers = self.store, replace(self.providers, streams=mux.streams)
+        self.observer = Observer(
+            one.leases, Census(one.database), Outages(one.database), providers, every=timedelta(seconds=10)
+        )
+
+    async def outages(self) -> set[str]:
+        """By two looks, with their time between them."""
+        await self.observer.look()
+        await time_passes(self.store, 10)
+        await self.observer.look()
+        return set((await around(self.store)).outages)
+
+
+@contextlib.asynccontextmanager
+async def watching(database_url: str, *, limits: Limits | None = None) -> AsyncGenerator[Watch]:
+    async with (
+        running_stack(database_url, webhooks=False) as stack,
+        store(database_url) as one,
+        contextlib.AsyncExitStack() as cleanup,
+    ):
+        tag = "bs1:test:"
+        quick = timedelta(seconds=0.4)
+        livekit = LiveKit(
+            url=stack.livekit.base_url,
+            api_key="sandbox",
+            api_secret=Secret(LIVEKIT_SECRET),
+            public_url="",
+            longest_call=quick,
+            room_of=lambda name: room_wanted(name, tag, Timing()),
+        )
+        cleanup.push_async_callback(livekit.close)
+        mux = Mux(
+            base_url=stack.environment["MUX_BASE_URL"],
+            token_id="token",
+            token_secret=Secret(MUX_SECRET),
+            ingest_url="mux://{key}",
+            longest_call=quick,
+        )
+        cleanup.push_async_callback(mux.close)
+        providers = Providers(
+            rooms=livekit.rooms,
+            egresses=livekit.egresses,
+            streams=mux.streams,
+            uploads=mux.uploads,
+            budget=Budget(Budgets(one.database).take, limits or Limits()),
+            tag=tag,
+            files="rec/test/",
+        )
+        observer = Observer(
+            one.leases, Census(one.database), Outages(one.database), providers, every=timedelta(seconds=10)
+        )
+        await one.started("first")
+        claim = await claim_of(one, "first")
+        await one.passes.record(claim, [room(host_publishing=False, host_since=T0)])
+        await one.passes.release(claim, None)
+        await one.sql("UPDATE broadcast SET due_at = NULL, lane = 1")
+        yield Watch(stack, one, observer, providers)
+
+
+@pytest.fixture
+async def watch(database_url: str) -> AsyncIterator[Watch]:
+    async with watching(database_url) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("how", ["refuse", "error", "hang", "reset"])
+async def test_a_provider_that_does_not_answer_is_away_until_it_does(watch: Watch, how: Any) -> None:
+    assert await watch.outages() == set()
+    await watch.stack.mux.door.begin(how)
+    assert await watch.outages() == {"mux"}
+    await watch.stack.mux.door.end()
+    assert await watch.outages() == set()
+    await watch.stack.livekit.door.begin(how)
+    assert await watch.outages() == {"livekit"}
+
+
+async def test_wrong_credentials_are_an_outage_and_being_told_to_slow_down_is_none(
+    watch: Watch, database_url: str
+) -> None:
+    refused = Mux(
+        base_url=watch.stack.environment["MUX_BASE_URL"],
+        token_id="token",
+        token_secret=Secret("of last year"),
+        ingest_url="mux://{key}",
+        longest_call=timedelta(seconds=1),
+    )
+    watch.asks(refused)
+    assert await watch.outages() == {"mux"}
+    await refused.close()
+    async with running_stack(database_url, webhooks=False, mux={"other_rate": 0.001}) as throttled:
+        slow = Mux(
+            base_url=throttled.environment["MUX_BASE_URL"],
+            token_id="token",
+            token_secret=Secret(MUX_SECRET),
+            ingest_url="mux://{key}",
+            longest_call=timedelta(seconds=1),
+        )
+        watch.asks(slow)
+        for _ in range(8):
+            assert await watch.outages() == set()
+        await slow.close()
+
+
+async def test_nobody_who_did_not_ask_says_that_it_is_away(database_url: str) -> None:
+    """A broadcast too few, or a token too few: the row is as it was."""
+    async with watching(database_url) as watch:
+        await watch.stack.mux.door.begin("error")
+        assert await watch.outages() == {"mux"}
+        before = await watch.store.all("SELECT * FROM provider ORDER BY name")
+        while await watch.providers.budget.spare(Bucket.MUX_OTHER, Rank.HEAL):
+            pass
+        await watch.observer.look()
+        after = await watch.store.all("SELECT * FROM provider ORDER BY name")
+        assert [row for row in after if row["name"] == "mux"] == [row for row in before if row["name"] == "mux"]
+        assert after != before, "the other one was asked"
+        await watch.store.sql("UPDATE broadcast SET target = 'ENDED'")
+        assert await watch.observer.look() == set()
+        assert await watch.store.all("SELECT * FROM provider ORDER BY name") == after
+
+
+async def test_a_provider_that_is_away_disagrees_with_nothing(watch: Watch) -> None:
+    await watch.stack.livekit.door.begin("error")
+    assert await watch.observer.look() == set()
+    await watch.stack.livekit.door.end()
+    assert await watch.observer.look() == {"first"}, "its room is not there"
+
+
+# Which broadcasts disagree.
+
+
+def known(kind: str, external_id: str, **fields: Any) -> Known:
+    given: dict[str, Any] = {
+        "phase": "present",
+        "status": "",
+        "host_publishing": None,
+        "recorded": None,
+        "updated_ns": 5,
+        **fields,
+    }
+    return Known(broadcast_id="b", kind=kind, external_id=external_id, **given)
+
+
+def listed(id: str, status: EgressStatus = EgressStatus.ACTIVE, **fields: Any) -> EgressSeen:
+    given: dict[str, Any] = {"updated_ns": 5, **fields}
+    return EgressSeen(id=id, room_name="b", status=status, **given)
+
+
+ROOM = known("room", "b", host_publishing=True)
+ROOM_SEEN = RoomSeen(name="b", sid="RM", publishers=1)
+FILE = known("recording", "f", status="ACTIVE")
+
+
+@pytest.mark.parametrize(
+    ("egresses", "differs"),
+    [
+        ([listed("f", file="rec/test/b/0.mp4")], False),
+        ([], True),
+        ([listed("f", EgressStatus.ENDING, file="rec/test/b/0.mp4")], True),
+        ([listed("f", updated_ns=6, file="rec/test/b/0.mp4")], True),
+        # A start that was written off, and came all the same.
+        ([listed("f"), listed("late", file="rec/test/b/1.mp4")], True),
+        # What others record in our room would wake it every time, and is not ours to stop.
+        ([listed("f"), listed("theirs", file="others/b.mp4")], False),
+        ([listed("f"), listed("stream")], True),
+    ],
+    ids=["as known", "gone", "ending", "newer", "late", "theirs", "stranger"],
+)
+def test_file_egresses_are_compared(egresses: list[EgressSeen], differs: bool) -> None:  # noqa: FBT001
+    found = disagreements([ROOM, FILE], [ROOM_SEEN], egresses, None, files="rec/test/")
+    assert found == ({"b"} if differs else set())
+    assert disagreements([ROOM, FILE], [ROOM_SEEN], None, None, files="rec/test/") == set()
+
+
+def test_an_upload_is_nothing_to_compare() -> None:
+    assert disagreements([known("upload", "A1")], [], [], []) == set()
+
+
+async def test_the_census_knows_file_egresses_and_their_status(one: Store) -> None:
+    await one.started("first")
+    claim = await claim_of(one, "first")
+    file = LocalRecording(
+        ordinal=0,
+        phase=Phase.PRESENT,
+        external_id="EG_file",
+        intended_at=T0,
+        changed_at=T0,
+        file="rec/test/first/0.mp4",
+        status=EgressStatus.ACTIVE,
+        updated_ns=7,
+    )
+    await one.passes.record(claim, [file])
+    [row] = await Census(one.database).known()
+    assert (row.kind, row.external_id, row.status, row.updated_ns) == ("recording", "EG_file", "ACTIVE", 7)
