@@ -84,7 +84,13 @@ async def run(  # noqa: PLR0915 - wiring, top to bottom
                 raise SchemaBehind(f"run `migrate` first: {', '.join(missing)}")
 
         # Its own, so that callers who keep the other one busy do not make a provider wait for its answer.
-        intake_database = await Database.connect(settings.database_url.reveal(), size=_INTAKE_POOL)
+        # A provider sends again what was not stored: better soon than after a long wait for a row that somebody holds.
+        intake_database = await Database.connect(
+            settings.database_url.reveal(),
+            size=_INTAKE_POOL,
+            statement_timeout=timedelta(seconds=2),
+            lock_timeout=timedelta(seconds=0.5),
+        )
         resources.push_async_callback(intake_database.close)
 
         sealer = Sealer(settings.secret_keys)
@@ -159,7 +165,7 @@ async def run(  # noqa: PLR0915 - wiring, top to bottom
             providers,
             every=settings.sweep_every,
             grace=settings.sweep_grace,
-            forget=[lambda: inbox.forget(older_than=WEBHOOKS_KEPT), viewers.forget],
+            forget=[lambda: inbox.forget(older_than=WEBHOOKS_KEPT), viewers.forget, probes.forget],
         )
         moved = Moved()
 

@@ -30,7 +30,7 @@ _QUIET_INTERVALS = 2
 """After so many without news an empty message is due: it comes before the third is over."""
 _PAGE = 200
 """So many healths in a message at most: a few kilobytes each."""
-_AT_ONCE = 25
+_AT_ONCE = 5
 """So many healths are put together before others get their turn."""
 
 

@@ -70,8 +70,6 @@ class Case:
         broadcast, story = self.facts.broadcast, self.facts.story
         since = broadcast.start_time or broadcast.create_time
         for told in story:
-            if told.reason in ("ENDING", "STOP_REQUESTED"):
-                break
             if told.reason in ("STATE_LIVE", "STATE_INTERRUPTED"):
                 since = told.time
         return since

@@ -240,7 +240,7 @@ def ghost(case: Case) -> Finding | None:
 
 
 def _answers_no_stop(egress: Egress) -> bool:
-    if egress.fault == "NOT_STOPPED" or (egress.phase is Phase.DELETING and egress.failures and not egress.acked):
+    if egress.fault == "NOT_STOPPED" or (egress.phase is Phase.DELETING and egress.failures):
         return True
     # Written off after its stop: nobody saw it end.
     return egress.phase is Phase.GONE and not egress.end_seen

@@ -90,8 +90,8 @@ def _arrives(facts: Facts, stream: Stream, part: PartHealth, timing: Timing) -> 
 
 
 def encoder_left(facts: Facts, stream: Stream) -> bool:
-    """Whether Mux said so. Its status goes on through the reconnect window. Where the egress says that it sends, one of the
-    two is out of date, and what viewers get tells which.
+    """Whether Mux said so. Its status goes on through the reconnect window. Where the egress says that it sends, one of
+    the two is out of date, and what viewers get tells which.
     """
     if stream.connected is not False:
         return False

@@ -45,6 +45,8 @@ class Observer:
         self._outages = outages
         self._providers = providers
         self._every = every
+        self._away: set[str] = set()
+        """Looked at until they answer, whoever needs them: an upload may wait for it that belongs to what is over."""
 
     async def run(self) -> None:
         while True:
@@ -61,7 +63,7 @@ class Observer:
     async def look(self) -> set[str]:
         """One round. Answers which broadcasts were woken."""
         known = await self._census.known()
-        if not known:
+        if not known and not self._away:
             return set()
         rooms, egresses, streams = await asyncio.gather(
             self._ask(Bucket.LIVEKIT, self._providers.rooms.list),
@@ -83,8 +85,10 @@ class Observer:
         failures = [look for look in looks if isinstance(look, ProviderError)]
         away = [failure for failure in failures if failure.outcome in _AWAY]
         if any(look is not None and look not in failures for look in looks) or len(away) < len(failures):
+            self._away.discard(provider)
             await self._outages.report(provider, None)
         elif away:
+            self._away.add(provider)
             await self._outages.report(provider, (away[0].code or away[0].outcome, away[0].message))
 
     async def _ask(self, bucket: Bucket, read: Callable[[], Awaitable[_T]]) -> _T | ProviderError | None:

@@ -70,7 +70,12 @@ class Database:
 
     @classmethod
     async def connect(
-        cls, dsn: str, *, size: int = 10, statement_timeout: timedelta = timedelta(seconds=5)
+        cls,
+        dsn: str,
+        *,
+        size: int = 10,
+        statement_timeout: timedelta = timedelta(seconds=5),
+        lock_timeout: timedelta = timedelta(seconds=3),
     ) -> Database:
         pool = await asyncpg.create_pool(
             dsn,
@@ -83,7 +88,7 @@ class Database:
             server_settings={
                 "application_name": _NAME,
                 "statement_timeout": str(int(statement_timeout.total_seconds() * 1000)),
-                "lock_timeout": "3000",
+                "lock_timeout": str(int(lock_timeout.total_seconds() * 1000)),
                 "idle_in_transaction_session_timeout": "10000",
             },
         )

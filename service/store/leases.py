@@ -32,8 +32,12 @@ UPDATE broadcast SET due_at = least(due_at, now()), dirty_at = now()
 WHERE id = ANY({ids}) AND target <> 'CREATED'
   AND (state NOT IN ('ENDED', 'FAILED') OR coalesce(lease_until, due_at) IS NOT NULL)
 """
+# Commits that notify wait for each other, and every one makes all replicas look: not for what was due already, nor for
+# what nobody can claim now.
+NEWS = "lease_until IS NULL AND due_at = now()"
 _WAKE_MANY = f"""
-WITH woken AS ({WAKE.format(ids="$1::text[]")} RETURNING 1) SELECT pg_notify('broadcast_due', '') FROM woken LIMIT 1
+WITH woken AS ({WAKE.format(ids="$1::text[]")} RETURNING {NEWS} AS news)
+SELECT pg_notify('broadcast_due', '') FROM woken WHERE news LIMIT 1
 """  # noqa: S608 - constants
 
 

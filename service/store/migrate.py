@@ -57,8 +57,8 @@ async def _apply(connection: Connection) -> list[str]:
             continue
         async with connection.transaction():
             await connection.execute(sql)
-            await connection.execute("INSERT INTO migration (name, digest) VALUES ($1, $2)", name, digest)
             failpoint("migrate.before_commit")
+            await connection.execute("INSERT INTO migration (name, digest) VALUES ($1, $2)", name, digest)
         failpoint("migrate.after_commit")
         done.append(name)
     return done

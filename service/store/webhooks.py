@@ -22,7 +22,7 @@ from service.domain.errors import StoreUnavailable, WebhookNotFound
 from service.domain.ports import Heard
 from service.failpoints import failpoint
 from service.store.database import RETRYABLE, Database
-from service.store.leases import WAKE, wake
+from service.store.leases import NEWS, WAKE, wake
 from service.store.sealing import CannotOpen, Sealer
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ WITH stored AS (
   RETURNING id, broadcast_id, outcome, delivery_count > 1 AS duplicate),
 woken AS (
   {WAKE.format(ids="ARRAY(SELECT broadcast_id FROM stored WHERE outcome = 'accepted' AND NOT duplicate)")}
-  RETURNING pg_notify('broadcast_due', ''))
+  RETURNING CASE WHEN {NEWS} THEN pg_notify('broadcast_due', '') END)
 SELECT id, outcome, duplicate FROM stored
 """  # noqa: S608 - a constant
 _NOT_ASKED = "'' AS redacted"

@@ -38,9 +38,12 @@ Postgres, against the simulators. At each failpoint (`service/failpoints.py`) it
 Each time the providers hold within {within} s exactly what is wanted, one room, one live stream and one egress that
 publishes, or nothing; the rows agree; every call that was repeated with its request id was carried out once; after
 StopBroadcast, which is never refused, there is nothing, and nothing publishes. At no moment do two publish to one live
-stream. The figure is the time from the crash to the last moment at which it was not yet so, beside it what was seen of
-the recovery. The waits are shortened: a lease of 2.5 s, graces of 1.5 and 2 s. An exception costs a pause of 4 to 8 s,
-a process that stands still within a transaction 10 s, after which Postgres ends its session.
+stream. A fallback is over in the end, and what it recorded is uploaded once. Who watches is told every change, once and
+in order; who migrates finds every migration applied, once.
+
+The figure is the time from the crash to the last moment at which it was not yet so, beside it what was seen of the
+recovery. The waits are shortened: a lease of 2.5 s, graces of 1.5 and 2 s. An exception costs a pause of 4 to 8 s, a
+process that stands still within a transaction 10 s, after which Postgres ends its session.
 
 {names} failpoints, {situations} situations, {cases} cases, of which {passed} passed. Median and longest:
 {figures}.
@@ -58,9 +61,23 @@ a process that stands still within a transaction 10 s, after which Postgres ends
 - *written off*: what no list showed was given up after its grace.
 - *surplus removed*: one too many was found among the resources of the broadcast.
 - *swept*: the sweeper removed what came after the broadcast had given it up.
+- *cut off*: the live stream was disabled and enabled again, because of an egress that nobody saw end.
+- *recorded*, *uploaded*: by the fallback.
 - *zombie stood down*: the process that stood still found its lease lost.
 - *destination added twice*: LiveKit takes the same output twice, and unlike the live stream a further destination has
   no key of ours to fence it with. It takes a process that stands still for a lease between two lines.
+
+## Points of other names
+
+- **Between the commit and the answer** of a call nothing is done, however long the answer waits: `api.*.after_commit`.
+- **Before a lease is renewed**: every load and every intent renews it, so `lease.after_claim` and `*.before_intent`.
+- **After a lease has ended**: every SIGSTOP, which lasts longer than the lease.
+- **Before and after the commit of a record**: `status.before_commit` and `status.after_commit`, whatever is recorded;
+  `*.after_record` for one resource.
+- **The fence**: `key.reset.*`; the look after it, `observe.*+egress`; the stop of what is found, `egress.stop.*`; the
+  connection that outlives its key, `stream.cut.*`.
+- **The take-down**: `stream.disable.*`, `egress.stop.*`, `room.delete.*`, `recordings.settle.*`, `stream.delete.*`.
+- **Places of viewers** are stored one by one as they are asked for. Nothing is gathered that could be lost.
 """
 _WORDS = {Mode.KILL: "kill -9", Mode.RAISE: "exception", Mode.STOP: "SIGSTOP"}
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.stack import Process, Stack
 
 A, B = "a", "b"
-_BOOT_S = 30.0
+_BOOT_S = 60.0
 _ONCE = RetryPolicy(attempts=1)
 # asyncpg of a BEGIN whose answer came after its time, as it does to who stood still; it is rolled back.
 _HARMLESS = "Resetting connection with an active transaction"

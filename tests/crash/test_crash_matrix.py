@@ -23,6 +23,12 @@ SAMPLE = frozenset(
         "egress.stop.after_call-kill9",
         "room.delete.after_call-kill9",
         "stream.delete.after_call-stop",
+        "stream.cut.between-kill9",
+        "recording.start.after_call-kill9",
+        "upload.create.after_call-stop",
+        "webhook.before_apply-kill9",
+        "watch.mid_delta-kill9",
+        "migrate.before_commit+2-kill9",
     }
 )
 

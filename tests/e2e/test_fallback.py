@@ -72,7 +72,10 @@ async def test_three_egresses_that_fail_send_viewers_into_the_room_and_back(data
         assert fallen.status.fallback.reason == "EGRESS_FAILING"
         answer = await show.client.playback.join(show.id, "eve")
         assert answer.WhichOneof("handle") == "webrtc"
-        assert (answer.webrtc.livekit_url, bool(answer.webrtc.token)) == (stack.livekit.base_url.replace("http", "ws"), True)
+        assert (answer.webrtc.livekit_url, bool(answer.webrtc.token)) == (
+            stack.livekit.base_url.replace("http", "ws"),
+            True,
+        )
         # The fourth one holds; and the normal way has to prove itself.
         live = await show.until("LIVE", within=WITHIN_S)
         assert modes(live) == [WEBRTC, RECORDING]
@@ -144,18 +147,6 @@ async def test_with_nothing_left_it_fails_and_says_why(database_url: str, policy
         assert await handle(show) == "ended"
 
 
-async def test_a_mode_that_is_taken_back_is_left_at_once(database_url: str) -> None:
-    async with running_stack(database_url) as stack:
-        show = await begun(stack, BroadcastSpec(fallback_policy=FallbackPolicy(modes=[WEBRTC])))
-        at_livekit(show, "rtmp_refuse", times=-1)
-        await show.ready()
-        await stack.host_joins(show.id)
-        await until_modes(show, WEBRTC)
-        await show.client.update(show.id, spec=BroadcastSpec(fallback_policy=NONE), mask=["spec.fallback_policy"])
-        over = await show.over("FAILED", within=WITHIN_S)
-        assert over.status.state_reason == "EGRESS_FAILED"
-
-
 # Mux.
 
 
@@ -174,7 +165,7 @@ async def test_an_outage_of_mux_is_recorded_and_uploaded_and_moves_nobody(databa
         fallen = await until_modes(show, RECORDING)
         assert fallen.status.fallback.reason == "MUX_UNREACHABLE"
         assert await handle(show) == "hls", "the media flow"
-        await show.until_told("RECORDING_STARTED")
+        await show.until_effect("egress.active", 2)
         await stack.mux.door.end()
         await viewer.sees_moving_pictures()
         await until_modes(show)
@@ -195,7 +186,7 @@ async def test_mux_that_comes_back_after_the_end_gets_the_file_all_the_same(data
         await show.live()
         await stack.mux.door.begin("error")
         await until_modes(show, RECORDING)
-        await show.until_told("RECORDING_STARTED")
+        await show.until_effect("egress.active", 2)
         await show.client.stop(show.id)
         await show.until_told("RECORDING_WRITTEN")
         await stack.mux.door.end()
@@ -208,11 +199,11 @@ async def test_mux_that_comes_back_after_the_end_gets_the_file_all_the_same(data
 
 
 async def test_an_outage_with_nothing_to_see_sends_viewers_into_the_room(database_url: str) -> None:
-    async with running_stack(database_url) as stack:
+    # Webhooks would tell that it is taken.
+    async with running_stack(database_url, webhooks=False) as stack:
         show = await begun(stack)
         await show.ready()
         await stack.mux.door.begin("error")
-        # Nobody can see whether it is taken.
         await stack.host_joins(show.id)
         fallen = await until_modes(show, WEBRTC, RECORDING)
         assert fallen.status.fallback.reason == "MUX_UNREACHABLE"
@@ -225,7 +216,7 @@ async def test_an_outage_with_nothing_to_see_sends_viewers_into_the_room(databas
 
 
 async def test_an_outage_with_no_mode_left_ends_what_nobody_sees(database_url: str) -> None:
-    async with running_stack(database_url) as stack:
+    async with running_stack(database_url, webhooks=False) as stack:
         show = await begun(stack, BroadcastSpec(fallback_policy=NONE), BROADCAST_TIMING_FALLBACK_OUTAGE_S="1")
         await show.ready()
         await stack.mux.door.begin("error")

@@ -408,7 +408,6 @@ async def test_an_egress_that_does_not_do_is_replaced(database_url: str, kind: K
         referee.check()
 
 
-@pytest.mark.xfail(strict=True, reason="a new key keeps out who comes, but who is connected stays")
 async def test_an_egress_that_cannot_be_stopped_is_not_doubled(database_url: str) -> None:
     """Its worker pushes on, and LiveKit does not reach it: it is written off, and what replaces it must be alone."""
     async with running_stack(database_url) as stack:

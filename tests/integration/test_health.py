@@ -245,6 +245,9 @@ async def test_the_latest_report_of_each_host_counts(stage: Stage, written: Writ
         health_pb.CONNECTION_QUALITY_UNKNOWN,
         False,
     )
+    await stage.stub.ReportHostStats(report("show", connection_quality=poor))
+    [publisher] = (await health(stage, "show")).publishers
+    assert publisher.connection_quality == poor
     assert await stage.sql("SELECT count(*) FROM host_stats") == 2
 
 

@@ -60,8 +60,8 @@ async def resource(one: Store, kind: str, external_id: str, broadcast_id: str = 
     )
 
 
-def _put(told: asyncio.Queue[str], *_: object) -> None:
-    told.put_nowait("due")
+def _put(told: asyncio.Queue[str], _connection: object, _pid: object, _channel: object, payload: object) -> None:
+    told.put_nowait(str(payload))
 
 
 async def test_the_first_delivery_is_stored_and_wakes(one: Store, inbox: Inbox, database_url: str) -> None:
@@ -83,6 +83,35 @@ async def test_the_first_delivery_is_stored_and_wakes(one: Store, inbox: Inbox, 
     assert broadcast["due_at"] == broadcast["dirty_at"] == row["receive_time"]
     opened = Sealer(KEYS).open(row["body"], place=f"webhook/mux/{row['event_id']}")
     assert opened.encode("latin-1") == ACTIVE
+
+
+async def test_replicas_are_told_of_what_they_can_claim_and_did_not_know(
+    one: Store, inbox: Inbox, database_url: str
+) -> None:
+    told: asyncio.Queue[str] = asyncio.Queue()
+    listener = await asyncpg.connect(database_url)
+    await listener.add_listener("broadcast_due", partial(_put, told))
+
+    async def notified(event_id: str) -> int:
+        await inbox.store("mux", encoded(mux("video.live_stream.active", event_id=event_id)))
+        await one.leases.wake(["first"])
+        # Notifications come in the order of their commits.
+        await one.sql("SELECT pg_notify('broadcast_due', 'last')")
+        count = 0
+        while await asyncio.wait_for(told.get(), 5) != "last":
+            count += 1
+        return count
+
+    assert await notified("E1") == 1
+    assert await notified("E2") == 0
+    claim = await one.claimed("first")
+    assert await notified("E3") == 0
+    await one.passes.release(claim, await one.database.now() + timedelta(hours=1))
+    # It was woken during the pass, so it is due, and the replica that gave it back knows.
+    assert await notified("E4") == 0
+    await one.sql("UPDATE broadcast SET due_at = now() + interval '1 hour'")
+    assert await notified("E5") == 1
+    await listener.close()
 
 
 async def test_a_further_delivery_is_counted_and_wakes_nobody(one: Store, inbox: Inbox) -> None:

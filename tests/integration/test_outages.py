@@ -184,6 +184,9 @@ class Watch:
             one.leases, Census(one.database), Outages(one.database), providers, every=timedelta(seconds=10)
         )
 
+    async def rows(self) -> dict[str, dict[str, Any]]:
+        return {row["name"]: row for row in await self.store.all("SELECT * FROM provider")}
+
     async def outages(self) -> set[str]:
         """By two looks, with their time between them."""
         await self.observer.look()
@@ -282,21 +285,36 @@ async def test_wrong_credentials_are_an_outage_and_being_told_to_slow_down_is_no
         await slow.close()
 
 
-async def test_nobody_who_did_not_ask_says_that_it_is_away(database_url: str) -> None:
-    """A broadcast too few, or a token too few: the row is as it was."""
-    async with watching(database_url) as watch:
-        await watch.stack.mux.door.begin("error")
-        assert await watch.outages() == {"mux"}
-        before = await watch.store.all("SELECT * FROM provider ORDER BY name")
-        while await watch.providers.budget.spare(Bucket.MUX_OTHER, Rank.HEAL):
-            pass
-        await watch.observer.look()
-        after = await watch.store.all("SELECT * FROM provider ORDER BY name")
-        assert [row for row in after if row["name"] == "mux"] == [row for row in before if row["name"] == "mux"]
-        assert after != before, "the other one was asked"
-        await watch.store.sql("UPDATE broadcast SET target = 'ENDED'")
-        assert await watch.observer.look() == set()
-        assert await watch.store.all("SELECT * FROM provider ORDER BY name") == after
+async def test_nobody_who_did_not_ask_says_that_it_is_away(watch: Watch) -> None:
+    await watch.stack.mux.door.begin("error")
+    assert await watch.outages() == {"mux"}
+    before = await watch.rows()
+    while await watch.providers.budget.spare(Bucket.MUX_OTHER, Rank.HEAL):
+        pass
+    await watch.observer.look()
+    after = await watch.rows()
+    assert after["mux"] == before["mux"]
+    assert after["livekit"] != before["livekit"], "the other one was asked"
+
+
+async def test_an_outage_is_watched_to_its_end_although_nothing_runs_any_more(watch: Watch) -> None:
+    """What was recorded of what is over waits for it."""
+    await watch.store.add("waiting", due_in_s=300, target="ENDED", state="ENDED", lane=0)
+    await watch.stack.mux.door.begin("error")
+    assert await watch.outages() == {"mux"}
+    await watch.store.sql("UPDATE broadcast SET target = 'ENDED' WHERE id = 'first'")
+    await watch.store.sql("UPDATE broadcast SET due_at = now() + interval '300 s' WHERE id = 'waiting'")
+    await watch.observer.look()
+    assert (await watch.rows())["mux"]["unreachable_since"] is not None
+    await watch.stack.mux.door.end()
+    await watch.observer.look()
+    assert (await watch.rows())["mux"]["unreachable_since"] is None
+    [woken] = await watch.store.all("SELECT due_at <= now() AS due FROM broadcast WHERE id = 'waiting'")
+    assert woken["due"]
+    # Then nobody is asked any more.
+    before = await watch.rows()
+    await watch.observer.look()
+    assert await watch.rows() == before
 
 
 async def test_a_provider_that_is_away_disagrees_with_nothing(watch: Watch) -> None:

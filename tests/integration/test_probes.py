@@ -163,6 +163,15 @@ async def test_what_cannot_be_seen_now_stays_as_it_was(stage: Stage) -> None:
     assert after.advanced_at is None
 
 
+async def test_since_when_a_replica_could_take_it_up(stage: Stage) -> None:
+    await stage.broadcast("live", "LIVE")
+    assert (await stage.facts("live")).claimable_since is not None
+    await stage.store.sql("UPDATE broadcast SET lease_until = now() + interval '5 s', due_at = now()")
+    assert (await stage.facts("live")).claimable_since is None
+    await stage.store.sql("UPDATE broadcast SET lease_until = NULL, due_at = now() + interval '5 s'")
+    assert (await stage.facts("live")).claimable_since is None
+
+
 async def test_others_who_need_the_budget_go_first(stage: Stage) -> None:
     await stage.broadcast("live", "LIVE")
     # Three tokens are left to those that rank higher.
@@ -175,36 +184,42 @@ async def test_a_thousand_are_not_asked_at_once(stage: Stage) -> None:
         "INSERT INTO broadcast (id, spec, target, state, status) SELECT 'show-' || n, '{}', 'LIVE', 'LIVE', "
         "jsonb_build_object('playback_id', 'PB' || n) FROM generate_series(1, 60) AS n"
     )
-    looks = Looks()
+    looks = Looks(latency_s=0.2)
     assert await stage.prober(looks=looks).probe() == 120
     assert len(looks.urls) == 60
     assert 1 < looks.most <= 16
 
 
-async def test_one_of_two_replicas_probes(stage: Stage, database_url: str) -> None:
+async def test_one_of_two_replicas_probes(stage: Stage, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     await stage.broadcast("live", "LIVE", "PB1")
-    looks = [Looks(), Looks()]
+    looks, asked = Looks(), 0
+    take_duty = stage.store.leases.take_duty
+
+    async def counted(name: str, ttl: timedelta) -> bool:
+        nonlocal asked
+        asked += 1
+        return await take_duty(name, ttl)
+
+    monkeypatch.setattr(stage.store.leases, "take_duty", counted)
     async with store(database_url, owner="two") as other:
-        probers = [
-            stage.prober(every=0.05, looks=looks[0]),
-            Stage(stage.stack, other, stage.probes, stage.livekit, stage.mux, stage.hls).prober(
-                every=0.05, looks=looks[1]
-            ),
-        ]
-        tasks = [asyncio.create_task(prober.run()) for prober in probers]
-        try:
-            await eventually(lambda: max(len(each.urls) for each in looks) >= 5)
-            assert min(len(each.urls) for each in looks) == 0
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        assert await other.leases.take_duty("prober", timedelta(seconds=60))
+    task = asyncio.create_task(stage.prober(every=0.05, looks=looks).run())
+    try:
+        await eventually(lambda: asked >= 5)
+        assert looks.urls == []
+        # The other one is gone for longer than its duty lasts.
+        await stage.store.sql("UPDATE duty SET lease_until = now()")
+        await eventually(lambda: looks.urls)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 class Looks:
     """Playlists that notes who asks; the playlist is always there."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, latency_s: float = 0) -> None:
+        self._latency_s = latency_s
         self.urls: list[str] = []
         self.most = 0
         self._now = 0
@@ -213,7 +228,7 @@ class Looks:
         self._now += 1
         self.most = max(self.most, self._now)
         self.urls.append(url)
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(self._latency_s)
         self._now -= 1
         return PLAYLIST
 

@@ -1,4 +1,4 @@
-"""What goes wrong, drawn from the seed: whether a site is active in a run (25 %; 50 % where a doubt costs most), and
+"""What goes wrong, drawn from the seed: whether a site is active in a run (25 %; 75 % where a doubt costs most), and
 whether an active one fires (25 %, or less where it would leave nothing standing). Every fault is counted by its kind.
 """
 
@@ -11,7 +11,7 @@ from enum import StrEnum
 from tests.simulation.trace import Trace
 
 ACTIVE = 0.25
-ACTIVE_IN_DOUBT = 0.5
+ACTIVE_IN_DOUBT = 0.75
 FIRES = 0.25
 
 
@@ -59,10 +59,11 @@ class Kind(StrEnum):
 
 
 _READ = (Kind.NOT_SENT, Kind.UNAVAILABLE, Kind.THROTTLED, Kind.SLOW, Kind.NO_EFFECT)
-_WRITE = (*_READ, Kind.LOST_REPLY, Kind.LATE_EFFECT)
+_WRITE = (Kind.LATE_EFFECT, Kind.LOST_REPLY, *_READ)
 _RARE = {Kind.CRASH: 0.02, Kind.PAUSE: 0.02, Kind.REFUSED: 0.01, Kind.STORE_ERROR: 0.1, Kind.AMBIGUOUS_COMMIT: 0.1}
 """These fire less often than one in four: at that rate no pass would come to its end."""
-_IN_DOUBT = frozenset({"livekit.StartEgress", "mux.create_live_stream", "mux.reset_stream_key"})
+_DOUBTS = (Kind.LATE_EFFECT, Kind.LOST_REPLY, Kind.NO_EFFECT)
+_COSTLY = frozenset({"livekit.StartEgress", "mux.create_live_stream", "mux.reset_stream_key"})
 _EVERYWHERE = (Kind.CRASH, Kind.PAUSE)
 
 
@@ -85,9 +86,10 @@ class Faults:
         site = (where, group)
         active = self._sites.get(site)
         if active is None:
-            share = ACTIVE_IN_DOUBT if where in _IN_DOUBT and group == "call" else ACTIVE
             active = self._sites[site] = tuple(
-                (kind, _RARE.get(kind, FIRES)) for kind in kinds if self.rng.random() < share
+                (kind, _RARE.get(kind, FIRES))
+                for kind in kinds
+                if self.rng.random() < (ACTIVE_IN_DOUBT if kind in _DOUBTS and where in _COSTLY else ACTIVE)
             )
         for kind, fires in active:
             if self.rng.random() < fires:

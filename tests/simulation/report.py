@@ -28,7 +28,7 @@ VACUOUS = (
 class Summary:
     seeds: int = 0
     simulated_s: float = 0.0
-    busy_s: float = 0.0
+    cpu_s: float = 0.0
     began: float = field(default_factory=time.monotonic)
     faults: Counter[str] = field(default_factory=Counter[str])
     seen: Counter[str] = field(default_factory=Counter[str])
@@ -38,7 +38,7 @@ class Summary:
     def add(self, outcome: Outcome) -> None:
         self.seeds += 1
         self.simulated_s += outcome.simulated_s
-        self.busy_s += outcome.wall_s
+        self.cpu_s += outcome.cpu_s
         self.faults += outcome.faults
         self.seen += outcome.seen
         self.replaced_in_s += outcome.replaced_in_s
@@ -64,7 +64,7 @@ class Summary:
     def line(self) -> str:
         return (
             f"{self.seeds} seeds, {len(self.failed)} with a violation, {self.simulated_s / 3600:.1f} simulated hours "
-            f"in {self.wall_s:.0f} s ({self.speed:,.0f} times real time), "
+            f"in {self.wall_s:.0f} s ({self.speed:,.0f} times real time; {self.cpu_s:.0f} s of processor time), "
             f"{self.faults_an_hour:.0f} faults a simulated hour"
         )
 

@@ -162,6 +162,10 @@ CASES = (
         dark(ROOM, STREAM, gone(EGRESS, end_seen=True), spec=MANUAL, on_air=True),
     ),
     Case("STOPPED_BY_CALLER", over(EndReason.STOPPED, *at_rest(ROOM)), known(ROOM, IDLE)),
+    # That its host is gone by now has nothing to do with it.
+    Case(
+        "STOPPED_BY_CALLER", over(EndReason.STOPPED, EMPTY, STREAM, status={"state_time": ago(5)}, **WAS_LIVE), live()
+    ),
     Case("MAX_DURATION", over(EndReason.MAX_DURATION, *at_rest(ROOM), **WAS_LIVE), over(EndReason.STOPPED)),
     Case("TEST_LIMIT", over(EndReason.TEST_LIMIT, spec=Spec(test=True)), over(EndReason.STOPPED, spec=Spec(test=True))),
     Case("NO_HOST", over(EndReason.NO_HOST, *at_rest(EMPTY)), over(EndReason.HOST_LEFT)),
@@ -258,6 +262,14 @@ CASES = (
         "EGRESS_FAILED",
         dark(ROOM, STREAM, ended("FAILED"), replace(STARTED, ordinal=1)),
         dark(ROOM, IDLE, ended("FAILED", changed_at=ago(300)), replace(STARTED, ordinal=1)),
+    ),
+    Case(
+        # The room was lost before, and is there again: that one started in it.
+        "EGRESS_FAILED",
+        dark(
+            ROOM, STREAM, ended("FAILED", intended_at=ago(12)), story=(told("ROOM_LOST", 20), told("ROOM_CREATED", 19))
+        ),
+        dark(ROOM, STREAM, ended("", intended_at=ago(12)), story=(told("ROOM_LOST", 20), told("ROOM_CREATED", 19))),
     ),
     Case("EGRESS_FAILED", over(EndReason.EGRESS_FAILED, *at_rest(ROOM, STREAM), ended("FAILED")), live()),
     Case("EGRESS_ABORTED", known(ROOM, IDLE, ended("ABORTED")), known(ROOM, IDLE, ended(""))),
@@ -527,6 +539,10 @@ def test_what_follows_from_a_cause_is_never_its_cause() -> None:
             State.LIVE,
         ),
         (known(ROOM, STREAM, ended("FAILED"), replace(EGRESS, ordinal=1), **WAS_LIVE), State.LIVE),
+        # One too many, which is no loss.
+        (known(ROOM, STREAM, EGRESS, ended("FAILED", ordinal=1, external_id="EG_2"), **WAS_LIVE), State.LIVE),
+        # Nobody looked yet.
+        (known(replace(ROOM, host_publishing=None), IDLE, probe=NOTHING), State.READY),
     ],
 )
 def test_no_cause_where_nothing_is_wrong(facts: Facts, state: State) -> None:

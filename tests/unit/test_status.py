@@ -15,6 +15,8 @@ from service.domain.broadcast import (
     Egress,
     EgressStatus,
     EndReason,
+    Fallback,
+    FallbackMode,
     Output,
     OutputState,
     Phase,
@@ -30,6 +32,7 @@ from service.domain.broadcast import (
 )
 from service.domain.status import same_but_for_time, state_of, status_of
 from service.domain.step import Plan
+from service.domain.surroundings import Outage, Surroundings
 from tests.unit.plan_world import T0
 
 PLAN = Plan(wait_until=T0 + seconds(5))
@@ -262,3 +265,103 @@ def test_the_next_attempt_alone_is_no_change() -> None:
     assert status.next_attempt_time == PLAN.wait_until
     assert same_but_for_time(status, replace(status, next_attempt_time=None))
     assert not same_but_for_time(status, replace(status, egress_id="other"))
+
+
+# While a provider is away.
+
+
+def without(*providers: str) -> Surroundings:
+    return Surroundings(outages={name: Outage(since=T0 - seconds(60), code="503") for name in providers})
+
+
+def told_without(provider: str, *resources: AnyResource, **fields: Any) -> tuple[State, Status]:
+    return status_of(a_broadcast(**fields), resources, PLAN, T0, without(provider))
+
+
+def test_what_nobody_can_confirm_is_live_as_far_as_anybody_knows() -> None:
+    for provider, reason in (("mux", "MUX_UNREACHABLE"), ("livekit", "LIVEKIT_UNREACHABLE")):
+        state, status = told_without(provider, *PLAYING)
+        assert (state, status.state_reason) == (State.LIVE, reason)
+        assert met(status, ConditionType.PLAYABLE) == (None, reason)
+    both = status_of(a_broadcast(), PLAYING, PLAN, T0, without("mux", "livekit"))[1]
+    assert both.state_reason == "LIVEKIT_UNREACHABLE"
+    assert told(*PLAYING).state_reason == ""
+
+
+def test_only_what_depends_on_it_is_unknown() -> None:
+    unknown = {
+        "mux": {ConditionType.INGEST_ACTIVE},
+        "livekit": {ConditionType.HOST_PUBLISHING, ConditionType.EGRESS_RUNNING},
+    }
+    for provider, types in unknown.items():
+        _, status = told_without(provider, *PLAYING)
+        assert {each.type for each in status.conditions if each.met is None} == types | {ConditionType.PLAYABLE}
+        [message] = {each.message for each in status.conditions if each.type in types}
+        assert message == "no answer since 2025-12-31 23:59:00Z 503"
+
+
+@pytest.mark.parametrize(
+    ("provider", "resources", "type_"),
+    [
+        # It may have become active since, or a host may have come.
+        ("mux", (ROOM, replace(STREAM, status=StreamStatus.IDLE), EGRESS), ConditionType.INGEST_ACTIVE),
+        ("livekit", (AWAY, STREAM, EGRESS), ConditionType.HOST_PUBLISHING),
+        ("livekit", (ROOM, STREAM, replace(EGRESS, outputs=())), ConditionType.EGRESS_RUNNING),
+    ],
+)
+def test_what_was_not_so_may_be_so_by_now(
+    provider: str, resources: tuple[AnyResource, ...], type_: ConditionType
+) -> None:
+    state, status = told_without(provider, *resources, **WAS_LIVE)
+    reason = f"{provider.upper()}_UNREACHABLE"
+    assert met(status, type_) == (None, reason)
+    assert met(status, ConditionType.PLAYABLE) == (None, reason)
+    assert (state, status.state_reason) == (State.INTERRUPTED, reason)
+
+
+@pytest.mark.parametrize(
+    ("provider", "resources", "type_", "reason"),
+    [
+        ("mux", (ROOM,), ConditionType.INGEST_ACTIVE, "NO_STREAM"),
+        ("mux", (ROOM, replace(STREAM, disabled=True), EGRESS), ConditionType.INGEST_ACTIVE, "DISABLED"),
+        ("livekit", (gone(ROOM), STREAM), ConditionType.HOST_PUBLISHING, "NO_ROOM"),
+        ("livekit", (ROOM, STREAM), ConditionType.EGRESS_RUNNING, "NOT_RUNNING"),
+    ],
+)
+def test_what_is_ours_to_know_is_known_all_the_same(
+    provider: str, resources: tuple[AnyResource, ...], type_: ConditionType, reason: str
+) -> None:
+    _, status = told_without(provider, *resources)
+    assert met(status, type_) == (False, reason)
+    assert met(status, ConditionType.PLAYABLE)[0] is False
+
+
+def test_an_outage_that_goes_on_is_told_once() -> None:
+    state, first = told_without("mux", *PLAYING)
+    later = replace(a_broadcast(), state=state, status=first)
+    _, second = status_of(later, PLAYING, PLAN, T0 + seconds(60), without("mux"))
+    assert same_but_for_time(first, second)
+
+
+# In a fallback.
+
+IN_THE_ROOM = Fallback(modes=(FallbackMode.DIRECT_WEBRTC,), reason="EGRESS_FAILING", since=T0)
+
+
+def test_viewers_in_the_room_are_interrupted_and_live_when_the_normal_way_is() -> None:
+    broken = (ROOM, STREAM, gone(EGRESS, end_seen=True))
+    for fields in ({}, WAS_LIVE):
+        assert state_of(a_broadcast(fallback=IN_THE_ROOM, **fields), broken) == (State.INTERRUPTED, "DIRECT_WEBRTC")
+    assert state_of(a_broadcast(fallback=IN_THE_ROOM), PLAYING) == (State.LIVE, "")
+    recorded = replace(IN_THE_ROOM, modes=(FallbackMode.LOCAL_RECORDING,))
+    assert state_of(a_broadcast(fallback=recorded, **WAS_LIVE), broken) == (State.INTERRUPTED, "NOT_RUNNING")
+    assert state_of(a_broadcast(fallback=recorded), broken) == (State.READY, "NOT_RUNNING")
+
+
+def test_the_end_is_the_end_of_a_fallback_too() -> None:
+    assert state_of(a_broadcast(fallback=IN_THE_ROOM, **STOPPED), (gone(ROOM), gone(STREAM))) == (
+        State.ENDED,
+        "STOPPED",
+    )
+    hopeless = {**STOPPED, "end_reason": EndReason.EGRESS_FAILED}
+    assert state_of(a_broadcast(**hopeless), (gone(ROOM),)) == (State.FAILED, "EGRESS_FAILED")

@@ -307,7 +307,7 @@ headers = st.text() | st.text("tv1=, .0123456789abcdef") | st.text(st.characters
 @example(f"t={NOW},v1=\udcff", BODY)
 def test_no_header_makes_mux_verification_fail_otherwise(header: str, body: bytes) -> None:
     assert from_mux(header, body, [MUX], now=NOW) is not GOOD
-    assert from_mux(f"t={NOW},v1={header}", body, [MUX], now=NOW) is FORGED or len(header) > 900 or "t=" in header
+    assert from_mux(f"t={NOW},v1={header}", body, [MUX], now=NOW) in (FORGED, MALFORMED)
 
 
 @fuzzed
