@@ -28,7 +28,7 @@ from tests.simulation.silence import errors_told
 from tests.simulation.store import Tables
 from tests.simulation.trace import LINES
 
-SCARCE = Limits(mux_post=Limit(rate=0.5, burst=4), mux_other=Limit(rate=2.5, burst=6), livekit=Limit(rate=50, burst=50))
+SCARCE = Limits(mux_post=Limit(rate=0.5, burst=4), mux_other=Limit(rate=1, burst=5), livekit=Limit(rate=50, burst=50))
 LONGEST_S = 7200.0
 MENDED_S = 260.0
 """From the end of all faults until everything must be as it is wanted: the last late effect (88 s), a live stream that
@@ -168,7 +168,7 @@ class World:
             if life.created and life.stop_answered_at is None:
                 # A pass is on its way while it is stopped.
                 await self.replicas[0].leases.wake([life.id])
-                await asyncio.sleep(rng.uniform(0, 0.3))
+                await asyncio.sleep(rng.uniform(0, 1))
                 await life.stop()
         for _ in range(3):
             await self._pass(SILENT_S + 1)

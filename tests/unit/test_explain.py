@@ -164,7 +164,9 @@ CASES = (
     Case("STOPPED_BY_CALLER", over(EndReason.STOPPED, *at_rest(ROOM)), known(ROOM, IDLE)),
     # That its host is gone by now has nothing to do with it.
     Case(
-        "STOPPED_BY_CALLER", over(EndReason.STOPPED, EMPTY, STREAM, status={"state_time": ago(5)}, **WAS_LIVE), live()
+        "STOPPED_BY_CALLER",
+        over(EndReason.STOPPED, EMPTY, STREAM, probe=NOBODY, status={"state_time": ago(5)}, **WAS_LIVE),
+        live(),
     ),
     Case("MAX_DURATION", over(EndReason.MAX_DURATION, *at_rest(ROOM), **WAS_LIVE), over(EndReason.STOPPED)),
     Case("TEST_LIMIT", over(EndReason.TEST_LIMIT, spec=Spec(test=True)), over(EndReason.STOPPED, spec=Spec(test=True))),

@@ -179,6 +179,12 @@ def test_the_last_to_be_well_counts(unwell: tuple[AnyResource, ...]) -> None:
     assert decided(fallen(), *unwell) == Decision(fallback=fallen().fallback, look_at=due)
 
 
+def test_it_is_kept_for_its_time_whatever_was_well_before() -> None:
+    young = fallen(RECORDING, since_s=10)
+    due = T0 + seconds(TIMING.fallback_return_s - 10)
+    assert decided(young, *PLAYING) == Decision(fallback=young.fallback, look_at=due)
+
+
 @pytest.mark.parametrize(
     "around",
     [away(60), away(60, "livekit"), replace(STORAGE, answering_since={"mux": None, "livekit": LONG_AGO})],

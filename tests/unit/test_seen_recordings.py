@@ -341,6 +341,7 @@ def test_what_is_deleted_waits_for_nothing() -> None:
     for upload in (an_upload(), an_upload(phase=Phase.UNKNOWN, recording=None)):
         current = planned(deleted, WRITTEN, upload, around=Surroundings(storage=True))
         assert (current.done, current.steps, current.wait_until) == (True, (), None)
+    assert looks(replace(deleted, dirty_at=T0 + seconds(1)), LEFT, an_upload(), after_s=999) == set()
 
 
 # Recordings after the end.
