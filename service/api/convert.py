@@ -15,6 +15,7 @@ from service.domain import broadcast as domain
 from service.domain.broadcast import Broadcast, ConditionType, DeliveryPolicy, Spec, State, Target
 from service.domain.errors import InvalidField, Violation
 from service.domain.ports import HostToken
+from service.domain.resources import RecordingStatus
 from service.domain.secret import Secret
 from service.store.broadcasts import Filter
 from service.store.changes import StoryEvent
@@ -61,9 +62,7 @@ _CARRIERS_READ = {number: carrier for carrier, number in _CARRIERS.items()}
 
 _FALLBACKS = {mode: pb.FallbackMode.Value(f"FALLBACK_MODE_{mode}") for mode in domain.FallbackMode}
 _FALLBACKS_READ = {number: mode for mode, number in _FALLBACKS.items()}
-_RECORDING_STATES = {
-    status: pb.RecordingState.Value(f"RECORDING_STATE_{status.name}") for status in domain.RecordingStatus
-}
+_RECORDING_STATES = {status: pb.RecordingState.Value(f"RECORDING_STATE_{status.name}") for status in RecordingStatus}
 
 _DEFAULTS = Spec()
 _NANOS = 1_000_000_000

@@ -6,10 +6,11 @@ from datetime import datetime
 from enum import IntEnum
 from functools import cached_property
 
-from service.domain.broadcast import Egress, Phase, State, Target, seconds
+from service.domain.broadcast import State, Target, seconds
 from service.domain.chain import Evidence
 from service.domain.facts import Facts, Told
 from service.domain.health import Health
+from service.domain.resources import Egress, Phase
 from service.domain.step import Plan
 from service.domain.timing import Timing
 from service.domain.view import View

@@ -1,7 +1,12 @@
 """Rules about the egress and what it sends."""
 
-from service.domain.broadcast import (
-    DestinationState,
+from service.domain.broadcast import DestinationState, seconds
+from service.domain.chain import ChainPart, Evidence, noted
+from service.domain.errors import Outcome
+from service.domain.explain_case import Case, Finding, Rule, Weight
+from service.domain.health_delivery import encoder_left, stalled
+from service.domain.health_egress import egress_evidence
+from service.domain.resources import (
     Egress,
     EgressStatus,
     Output,
@@ -10,13 +15,7 @@ from service.domain.broadcast import (
     RecordingStatus,
     Stream,
     StreamStatus,
-    seconds,
 )
-from service.domain.chain import ChainPart, Evidence, noted
-from service.domain.errors import Outcome
-from service.domain.explain_case import Case, Finding, Rule, Weight
-from service.domain.health_delivery import encoder_left, stalled
-from service.domain.health_egress import egress_evidence
 from service.domain.view import wants_egress
 
 _ENDS = {

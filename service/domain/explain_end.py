@@ -2,9 +2,10 @@
 
 from datetime import datetime
 
-from service.domain.broadcast import AnyResource, EndReason, Kind, Phase, State, Target, seconds
+from service.domain.broadcast import EndReason, State, Target, seconds
 from service.domain.chain import Evidence, noted
 from service.domain.explain_case import Case, Finding, Rule, Weight
+from service.domain.resources import AnyResource, Kind, Phase
 
 BEHIND_S = 10.0
 """A row that is due is taken up within a second or two, unless nobody is there to do it."""

@@ -1,10 +1,11 @@
 """Rules about the host and the room, and about what callers ask for."""
 
-from service.domain.broadcast import DeliveryPolicy, Phase, Room, State
+from service.domain.broadcast import DeliveryPolicy, State
 from service.domain.chain import Evidence, noted
 from service.domain.explain_case import Case, Finding, Rule, Weight
 from service.domain.facts import Quality, ReportedStats
 from service.domain.health_room import people, poor_uplinks, publishes, silence
+from service.domain.resources import Phase, Room
 
 
 def _room(case: Case) -> Room | None:

@@ -3,11 +3,12 @@
 from datetime import datetime
 from functools import partial
 
-from service.domain.broadcast import EndReason, Phase, State, Stream, StreamStatus, seconds
+from service.domain.broadcast import EndReason, State, seconds
 from service.domain.chain import Evidence, noted
 from service.domain.errors import Outcome
 from service.domain.explain_case import Case, Finding, Rule, Weight
 from service.domain.facts import Facts, Told, provider_of
+from service.domain.resources import Phase, Stream, StreamStatus
 
 _NAMES = {"livekit": "LiveKit", "mux": "Mux"}
 _CREDENTIALS = ("unauthenticated", "permission_denied", "401", "403", Outcome.CREDENTIALS)

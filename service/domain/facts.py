@@ -6,9 +6,10 @@ from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
 
-from service.domain.broadcast import AnyResource, Broadcast, Kind, Resource, Target, seconds
+from service.domain.broadcast import Broadcast, Target, seconds
 from service.domain.lifecycle import Event
 from service.domain.ports import PlaylistSeen, RoomPeople
+from service.domain.resources import AnyResource, Kind, Resource
 from service.domain.surroundings import Surroundings
 from service.domain.view import View
 

@@ -9,17 +9,8 @@ either --(no mode is left, and nothing playable for 10 min)---------> the end, w
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from service.domain.broadcast import (
-    NOT_STOPPED,
-    Broadcast,
-    Egress,
-    EndReason,
-    Fallback,
-    FallbackMode,
-    RecordingPolicy,
-    StreamStatus,
-    seconds,
-)
+from service.domain.broadcast import Broadcast, EndReason, Fallback, FallbackMode, RecordingPolicy, seconds
+from service.domain.resources import NOT_STOPPED, Egress, StreamStatus
 from service.domain.surroundings import Surroundings
 from service.domain.timing import Timing
 from service.domain.view import View, on_air

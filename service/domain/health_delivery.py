@@ -2,25 +2,20 @@
 
 from dataclasses import replace
 
-from service.domain.broadcast import (
-    EgressStatus,
-    FallbackMode,
-    LocalRecording,
-    Phase,
-    PlaybackPolicy,
-    Recording,
-    RecordingPolicy,
-    RecordingStatus,
-    State,
-    Stream,
-    StreamStatus,
-    Target,
-    seconds,
-)
+from service.domain.broadcast import FallbackMode, PlaybackPolicy, RecordingPolicy, State, Target, seconds
 from service.domain.chain import ChainPart, HealthState, PartHealth, noted
 from service.domain.facts import PROBED_S, Facts
 from service.domain.health_ground import believed, existence, resting
 from service.domain.ports import PlaylistSeen
+from service.domain.resources import (
+    EgressStatus,
+    LocalRecording,
+    Phase,
+    Recording,
+    RecordingStatus,
+    Stream,
+    StreamStatus,
+)
 from service.domain.timing import Timing
 from service.domain.view import wants_egress
 

@@ -2,20 +2,11 @@
 
 from dataclasses import replace
 
-from service.domain.broadcast import (
-    Carrier,
-    DeliveryPolicy,
-    Destination,
-    DestinationState,
-    DestinationStatus,
-    Egress,
-    EgressStatus,
-    OutputState,
-    seconds,
-)
+from service.domain.broadcast import Carrier, DeliveryPolicy, Destination, DestinationState, DestinationStatus, seconds
 from service.domain.chain import ChainPart, Evidence, HealthState, PartHealth, noted
 from service.domain.facts import Facts
 from service.domain.health_ground import believed, resting
+from service.domain.resources import Egress, EgressStatus, OutputState
 from service.domain.timing import Timing
 from service.domain.view import wants_egress
 

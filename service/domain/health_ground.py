@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from service.domain.broadcast import Phase, Resource, Target
+from service.domain.broadcast import Target
 from service.domain.chain import ChainPart, HealthState, PartHealth, noted
 from service.domain.facts import Facts, provider_of
+from service.domain.resources import Phase, Resource
 
 
 def resting(facts: Facts, part: ChainPart, name: str = "") -> PartHealth | None:

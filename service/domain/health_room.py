@@ -3,11 +3,12 @@
 from dataclasses import replace
 from datetime import datetime
 
-from service.domain.broadcast import Broadcast, FallbackMode, Phase, Room, State
+from service.domain.broadcast import Broadcast, FallbackMode, State
 from service.domain.chain import ChainPart, Evidence, HealthState, PartHealth, noted
 from service.domain.facts import PROBED_S, REPORTED_S, Facts, Quality
 from service.domain.health_ground import believed, existence, resting
 from service.domain.ports import RoomPeople, TrackKind
+from service.domain.resources import Phase, Room
 from service.domain.timing import Timing
 from service.domain.view import host_deadline
 

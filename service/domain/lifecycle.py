@@ -7,15 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 
-from service.domain.broadcast import (
-    Broadcast,
-    Carrier,
-    DeliveryPolicy,
-    EndReason,
-    Spec,
-    State,
-    Target,
-)
+from service.domain.broadcast import Broadcast, Carrier, DeliveryPolicy, EndReason, Spec, State, Target
 from service.domain.errors import EtagMismatch, FieldImmutable, StateForbids
 from service.domain.secret import Secret
 

@@ -10,18 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from service.domain.broadcast import (
-    AnyResource,
-    Egress,
-    LocalRecording,
-    Phase,
-    Recording,
-    Stream,
-    StreamStatus,
-    Upload,
-)
 from service.domain.lifecycle import Event
 from service.domain.ports import Heard
+from service.domain.resources import AnyResource, Egress, LocalRecording, Phase, Recording, Stream, StreamStatus, Upload
 from service.domain.seen import (
     Learned,
     egress_seen,

@@ -4,9 +4,10 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 
-from service.domain.broadcast import AnyResource, EgressStatus, Phase, State, StreamStatus, Target, seconds
+from service.domain.broadcast import State, Target, seconds
 from service.domain.facts import Facts
 from service.domain.plan import plan
+from service.domain.resources import AnyResource, EgressStatus, Phase, StreamStatus
 from service.domain.step import (
     CreateRoom,
     CreateStream,

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from service.domain.broadcast import (
+from service.domain.broadcast import Broadcast, Target, seconds
+from service.domain.resources import (
     AnyResource,
-    Broadcast,
     Egress,
     EgressStatus,
     Kind,
@@ -14,9 +14,7 @@ from service.domain.broadcast import (
     Room,
     Stream,
     StreamStatus,
-    Target,
     Upload,
-    seconds,
 )
 from service.domain.timing import Timing
 from service.domain.view import View, host_deadline, next_recording_look

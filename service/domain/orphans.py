@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from service.domain.broadcast import Kind
+from service.domain.resources import Kind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

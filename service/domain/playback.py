@@ -3,17 +3,8 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from service.domain.broadcast import (
-    Broadcast,
-    Condition,
-    ConditionType,
-    DeliveryPolicy,
-    FallbackMode,
-    Recording,
-    RecordingStatus,
-    State,
-    seconds,
-)
+from service.domain.broadcast import Broadcast, Condition, ConditionType, DeliveryPolicy, FallbackMode, State, seconds
+from service.domain.resources import Recording, RecordingStatus
 
 # StartEgress with its browser takes 5 to 15 s, its connection 1 or 2 s, and the live stream is active 10 to 20 s after
 # that (docs of LiveKit egress and Mux live streams, and their issue trackers).

@@ -9,16 +9,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
 
-from service.domain.broadcast import (
-    EgressStatus,
-    Encoding,
-    LatencyMode,
-    Output,
-    OutputState,
-    PlaybackPolicy,
-    Recording,
-    StreamStatus,
-)
+from service.domain.broadcast import Encoding, LatencyMode, PlaybackPolicy
+from service.domain.resources import EgressStatus, Output, OutputState, Recording, StreamStatus
 from service.domain.secret import Secret
 
 

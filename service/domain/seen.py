@@ -7,7 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from service.domain.broadcast import (
+from service.domain.broadcast import seconds
+from service.domain.lifecycle import Event
+from service.domain.ports import EgressSeen, OutputSeen, RoomSeen, StreamSeen
+from service.domain.resources import (
     AnyResource,
     Egress,
     EgressStatus,
@@ -21,10 +24,7 @@ from service.domain.broadcast import (
     Stream,
     StreamStatus,
     Upload,
-    seconds,
 )
-from service.domain.lifecycle import Event
-from service.domain.ports import EgressSeen, OutputSeen, RoomSeen, StreamSeen
 from service.domain.timing import Timing
 from service.domain.view import next_ordinal
 

@@ -5,25 +5,19 @@ from dataclasses import replace
 from datetime import datetime
 
 from service.domain.broadcast import (
-    AnyResource,
     Broadcast,
     Carrier,
     Condition,
     ConditionType,
     DestinationState,
     DestinationStatus,
-    EgressStatus,
     EndReason,
     FallbackMode,
-    OutputState,
-    Phase,
-    Resource,
     State,
     Status,
-    Stream,
-    StreamStatus,
     Target,
 )
+from service.domain.resources import AnyResource, EgressStatus, OutputState, Phase, Resource, Stream, StreamStatus
 from service.domain.step import Plan
 from service.domain.surroundings import Surroundings
 from service.domain.view import View, output_changes

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from service.domain.broadcast import EndReason, Fallback, Kind
+from service.domain.broadcast import EndReason, Fallback
+from service.domain.resources import Kind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

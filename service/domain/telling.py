@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from service.domain.broadcast import AnyResource, Broadcast, EndReason, Fallback, ProviderTrouble, State, Status, Target
+from service.domain.broadcast import Broadcast, EndReason, Fallback, ProviderTrouble, State, Status, Target
 from service.domain.lifecycle import Event
 from service.domain.ports import Heard
+from service.domain.resources import AnyResource
 from service.domain.status import same_but_for_time
 from service.domain.surroundings import Surroundings
 

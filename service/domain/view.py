@@ -3,20 +3,8 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from service.domain.broadcast import (
-    AnyResource,
-    Broadcast,
-    Carrier,
-    DeliveryPolicy,
-    Egress,
-    LocalRecording,
-    Phase,
-    Room,
-    Stream,
-    StreamStatus,
-    Upload,
-    seconds,
-)
+from service.domain.broadcast import Broadcast, Carrier, DeliveryPolicy, seconds
+from service.domain.resources import AnyResource, Egress, LocalRecording, Phase, Room, Stream, StreamStatus, Upload
 from service.domain.timing import Timing
 
 

@@ -11,8 +11,8 @@ from typing import Any, cast
 from google.protobuf import json_format
 from livekit import api
 
-from service.domain.broadcast import EgressStatus
 from service.domain.ports import EgressSeen, Heard, Unreadable
+from service.domain.resources import EgressStatus
 from service.providers.bodies import identifier, parsed
 from service.providers.livekit_seen import egress_seen
 

@@ -9,7 +9,6 @@ from livekit import api
 from livekit.protocol import models
 
 from service import telemetry
-from service.domain.broadcast import EgressStatus, OutputState
 from service.domain.ports import (
     EgressSeen,
     LayerSeen,
@@ -20,6 +19,7 @@ from service.domain.ports import (
     TrackKind,
     TrackSeen,
 )
+from service.domain.resources import EgressStatus, OutputState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

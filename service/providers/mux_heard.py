@@ -6,8 +6,8 @@ import dataclasses
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from service.domain.broadcast import Recording
 from service.domain.ports import Heard, StreamSeen, Unreadable
+from service.domain.resources import Recording
 from service.domain.secret import NO_SECRET
 from service.providers.bodies import identifier, parsed
 from service.providers.mux_seen import UNREADABLE, Json, asset_seen, stream_seen

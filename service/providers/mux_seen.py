@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from service.domain.broadcast import Output, OutputState, Recording, RecordingStatus, StreamStatus
 from service.domain.ports import StreamSeen
+from service.domain.resources import Output, OutputState, Recording, RecordingStatus, StreamStatus
 from service.domain.secret import Secret
 from service.providers.bodies import redacted_text
 

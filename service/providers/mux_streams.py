@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from service.domain.broadcast import Recording
     from service.domain.ports import StreamSeen, StreamWanted
+    from service.domain.resources import Recording
 
 
 class Streams:

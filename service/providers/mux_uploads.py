@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from service.domain.broadcast import Recording
     from service.domain.ports import UploadWanted
+    from service.domain.resources import Recording
     from service.providers.mux_seen import Asset
 
 

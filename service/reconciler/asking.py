@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from service.domain.broadcast import Broadcast, Carrier, ProviderTrouble, Stream, seconds
+from service.domain.broadcast import Broadcast, Carrier, ProviderTrouble, seconds
 from service.domain.errors import Outcome, ProviderError
 from service.domain.ports import Push, RoomWanted
+from service.domain.resources import Stream
 from service.domain.secret import Secret
 from service.domain.step import (
     CreateRoom,

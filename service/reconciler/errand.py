@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from service.domain.broadcast import AnyResource, Phase, seconds
+from service.domain.broadcast import seconds
 from service.domain.errors import LeaseLost, ProviderError
+from service.domain.resources import AnyResource, Phase, Room, Stream
 from service.failpoints import failpoint
 from service.reconciler.asking import backoff, trouble_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
     from service.domain.telling import Situation
     from service.store.leases import Claim
     from service.store.passes import Passes
@@ -63,3 +66,19 @@ class Errand:
             [replace(resource, failures=failures, retry_at=retry_at)],
             trouble=trouble_of(error, self.now()),
         )
+
+    async def delete(
+        self, resource: Room | Stream, call: Callable[[str], Coroutine[Any, Any, None]], point: str, provider: str
+    ) -> None:
+        leaving = replace(resource, phase=Phase.DELETING, changed_at=self.now(), acked=False)
+        await self.intend(leaving, point)
+        try:
+            await call(resource.external_id or self.broadcast.id)
+        except ProviderError as error:
+            await self.failed(leaving, error)
+            return
+        failpoint(f"{point}.after_call")
+        await self._passes.record(
+            self.claim, [replace(leaving, acked=True, failures=0, retry_at=None)], recovered=provider
+        )
+        failpoint(f"{point}.after_record")

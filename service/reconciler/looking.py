@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from service import telemetry
-from service.domain.broadcast import Egress, Kind, Phase, Recording, Room, Stream, Upload
 from service.domain.errors import ProviderError
 from service.domain.listening import listen
 from service.domain.ports import Push
+from service.domain.resources import Egress, Kind, Phase, Recording, Room, Stream, Upload
 from service.domain.seen import (
     Learned,
     egresses_seen,

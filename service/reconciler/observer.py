@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, TypeVar
 import structlog
 
 from service import telemetry
-from service.domain.broadcast import Kind, Phase, StreamStatus
 from service.domain.errors import Outcome, ProviderError, StoreUnavailable
+from service.domain.resources import Kind, Phase, StreamStatus
 from service.failpoints import failpoint
 from service.providers.budget import Bucket, Rank
 
@@ -89,7 +89,10 @@ class Observer:
             await self._outages.report(provider, None)
         elif away:
             self._away.add(provider)
-            await self._outages.report(provider, (away[0].code or away[0].outcome, away[0].message))
+            first = away[0]
+            # A revoked key must not look like a network: LiveKit gives it no code of its own.
+            code = first.outcome if first.outcome is Outcome.CREDENTIALS else first.code or first.outcome
+            await self._outages.report(provider, (code, first.message))
 
     async def _ask(self, bucket: Bucket, read: Callable[[], Awaitable[_T]]) -> _T | ProviderError | None:
         """None: nobody asked this time, for want of a token."""

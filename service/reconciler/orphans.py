@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import structlog
 
 from service import telemetry
-from service.domain.broadcast import Kind
 from service.domain.errors import ProviderError
 from service.domain.orphans import Found, Orphan, Reaped
+from service.domain.resources import Kind
 from service.failpoints import failpoint
 from service.providers.budget import Bucket, Rank
 

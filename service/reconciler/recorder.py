@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from service.domain.broadcast import EgressStatus, LocalRecording, Phase, Upload
 from service.domain.errors import Outcome, ProviderError
 from service.domain.lifecycle import Event
 from service.domain.ports import RecordingWanted, UploadWanted
+from service.domain.resources import EgressStatus, LocalRecording, Phase, Upload
 from service.domain.seen import uploaded, with_recording
 from service.domain.step import RecordingStep, StartRecording, StopRecording, UploadRecording
 from service.failpoints import failpoint

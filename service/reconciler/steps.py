@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 import structlog
 
 from service import telemetry
-from service.domain.broadcast import Kind, State, Status, Target, seconds
+from service.domain.broadcast import State, Status, Target, seconds
 from service.domain.errors import LeaseLost, StoreUnavailable
 from service.domain.observation import to_observe
 from service.domain.plan import plan
+from service.domain.resources import Kind
 from service.domain.status import same_but_for_time, status_of
 from service.failpoints import failpoint
 from service.providers.budget import Rank

@@ -19,7 +19,7 @@ from service.reconciler.orphans import PER_CALL, Reaper
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from service.domain.broadcast import Kind
+    from service.domain.resources import Kind
     from service.reconciler.asking import Providers
     from service.store.broadcasts import Broadcasts
     from service.store.census import Census

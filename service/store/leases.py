@@ -38,7 +38,7 @@ NEWS = "lease_until IS NULL AND due_at = now()"
 _WAKE_MANY = f"""
 WITH woken AS ({WAKE.format(ids="$1::text[]")} RETURNING {NEWS} AS news)
 SELECT pg_notify('broadcast_due', '') FROM woken WHERE news LIMIT 1
-"""  # noqa: S608 - constants
+"""  # noqa: S608 - a constant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

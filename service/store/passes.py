@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from service.domain.broadcast import AnyResource, Broadcast, EndReason, Fallback, ProviderTrouble, Target
+from service.domain.broadcast import Broadcast, EndReason, Fallback, ProviderTrouble, Target
 from service.domain.errors import LeaseLost, Overtaken
 from service.domain.lifecycle import Event
+from service.domain.resources import AnyResource
 from service.domain.surroundings import Surroundings
 from service.domain.telling import Derive, Situation, tell, with_outcome
 from service.failpoints import failpoint

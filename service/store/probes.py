@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from service.domain.broadcast import AnyResource, FallbackMode, PlaybackPolicy, State
+from service.domain.broadcast import FallbackMode, PlaybackPolicy, State
 from service.domain.errors import BroadcastNotFound, StateForbids
 from service.domain.facts import Facts, HostStats, Probe, ReportedStats, Told
 from service.domain.lifecycle import Event
 from service.domain.ports import PlaylistSeen, RoomPeople
+from service.domain.resources import AnyResource
 from service.domain.surroundings import Surroundings
 from service.store.database import Database
 from service.store.rows import BROADCAST_COLUMNS, OUTAGES, RESOURCE_COLUMNS, Row, Rows, around_of

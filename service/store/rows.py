@@ -8,17 +8,9 @@ from typing import Any, cast
 import asyncpg
 import msgspec
 
-from service.domain.broadcast import (
-    AnyResource,
-    Broadcast,
-    Egress,
-    LocalRecording,
-    Resource,
-    Room,
-    Stream,
-    Upload,
-)
+from service.domain.broadcast import Broadcast
 from service.domain.ports import Heard
+from service.domain.resources import AnyResource, Egress, LocalRecording, Resource, Room, Stream, Upload
 from service.domain.secret import NO_SECRET, Secret
 from service.domain.surroundings import Outage, Surroundings
 from service.store.sealing import Sealer

@@ -6,9 +6,9 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 
-from service.domain.broadcast import EgressStatus, Phase, StreamStatus
 from service.domain.errors import StateForbids
 from service.domain.lifecycle import delete
+from service.domain.resources import EgressStatus, Phase, StreamStatus
 from service.providers.budget import Bucket, Budget, Limit, Limits, Rank
 from service.store.census import Known
 from tests.conformance.stage import LEASE, NOBODYS, Stage

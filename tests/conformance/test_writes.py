@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from service.domain.broadcast import EndReason, Fallback, FallbackMode, Phase, ProviderTrouble, Spec, State, Target
+from service.domain.broadcast import EndReason, Fallback, FallbackMode, ProviderTrouble, Spec, State, Target
 from service.domain.errors import Overtaken
 from service.domain.lifecycle import Event, stop
 from service.domain.ports import Heard
+from service.domain.resources import Phase
 from service.domain.telling import Situation
 from tests.conformance.stage import LEASE, NOBODYS, Stage, in_memory, in_postgres
 from tests.integration.store_stage import T0, egress, room, stream

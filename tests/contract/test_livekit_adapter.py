@@ -20,9 +20,10 @@ import jwt
 import pytest
 from livekit import api
 
-from service.domain.broadcast import PRESETS, EgressStatus, OutputState
+from service.domain.broadcast import PRESETS
 from service.domain.errors import Outcome, ProviderError
 from service.domain.ports import EgressWanted, Push, RoomWanted
+from service.domain.resources import EgressStatus, OutputState
 from service.domain.secret import Secret
 from service.providers.livekit import LiveKit
 from tests.contract.livekit_stage import KEY, SECRET, STREAM_KEY, Stage, staged, until

@@ -13,9 +13,10 @@ import pytest
 from livekit import api
 from yarl import URL
 
-from service.domain.broadcast import PRESETS, EgressStatus
+from service.domain.broadcast import PRESETS
 from service.domain.errors import Outcome
 from service.domain.ports import EgressSeen, RecordingWanted
+from service.domain.resources import EgressStatus
 from service.domain.secret import Secret
 from service.providers.bodies import redacted
 from service.providers.livekit import LiveKit, heard

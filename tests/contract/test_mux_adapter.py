@@ -19,9 +19,10 @@ from typing import Any
 
 import pytest
 
-from service.domain.broadcast import LatencyMode, OutputState, PlaybackPolicy, StreamStatus
+from service.domain.broadcast import LatencyMode, PlaybackPolicy
 from service.domain.errors import Outcome, ProviderError
 from service.domain.ports import Relay, StreamWanted
+from service.domain.resources import OutputState, StreamStatus
 from service.domain.secret import Secret
 from service.providers import mux_calls
 from service.providers.mux import Mux, Streams

@@ -11,9 +11,10 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 from aiohttp import web
 
-from service.domain.broadcast import PlaybackPolicy, Recording, RecordingStatus
+from service.domain.broadcast import PlaybackPolicy
 from service.domain.errors import Outcome
 from service.domain.ports import PlaylistSeen, UploadWanted
+from service.domain.resources import Recording, RecordingStatus
 from service.domain.secret import Secret
 from service.providers.hls import Hls
 from service.providers.mux import Mux, Uploads, heard

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from livekit import api
 
-from service.domain.broadcast import EgressStatus, Output, OutputState, Recording, RecordingStatus, StreamStatus
 from service.domain.ports import Heard, Unreadable
+from service.domain.resources import EgressStatus, Output, OutputState, Recording, RecordingStatus, StreamStatus
 from service.domain.secret import NO_SECRET
 from service.providers import livekit, mux
 from service.providers.bodies import redacted

@@ -10,7 +10,7 @@ import contextlib
 from collections import defaultdict, deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import grpc
 from google.protobuf import any_pb2
@@ -335,6 +335,32 @@ class FakeService(BroadcastServiceServicer):
                 next_page_token=str(begin + size) if begin + size < len(events) else "",
             )
 
+    # What no test of the client asks of it.
+
+    async def GetBroadcastHealth(
+        self, request: rpc.GetBroadcastHealthRequest, context: Context
+    ) -> rpc.GetBroadcastHealthResponse:
+        del request
+        return await _unimplemented(context)
+
+    async def ExplainBroadcast(
+        self, request: rpc.ExplainBroadcastRequest, context: Context
+    ) -> rpc.ExplainBroadcastResponse:
+        del request
+        return await _unimplemented(context)
+
+    async def ReportHostStats(
+        self, request: rpc.ReportHostStatsRequest, context: Context
+    ) -> rpc.ReportHostStatsResponse:
+        del request
+        return await _unimplemented(context)
+
+    async def WatchHealth(
+        self, request: rpc.WatchHealthRequest, context: Context
+    ) -> AsyncIterator[rpc.WatchHealthResponse]:
+        del request
+        yield await _unimplemented(context)
+
     async def WatchBroadcasts(
         self, request: rpc.WatchBroadcastsRequest, context: Context
     ) -> AsyncIterator[rpc.WatchBroadcastsResponse]:
@@ -385,6 +411,11 @@ class FakeService(BroadcastServiceServicer):
                 heartbeat = rpc.Heartbeat()
                 heartbeat.server_time.GetCurrentTime()
                 yield rpc.WatchBroadcastsResponse(heartbeat=heartbeat, resume_token=f"r{cursor}")
+
+
+async def _unimplemented(context: Context) -> NoReturn:
+    await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not here")
+    raise AssertionError
 
 
 class FakeServer:

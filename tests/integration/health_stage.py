@@ -5,9 +5,9 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from service.domain.broadcast import AnyResource, Stream
 from service.domain.lifecycle import Event
 from service.domain.ports import PlaylistSeen
+from service.domain.resources import AnyResource, Stream
 from service.domain.secret import Secret
 from service.domain.timing import Timing
 from service.reconciler.steps import derive

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from service.domain.broadcast import Broadcast, Egress, Phase, Room, Spec, Stream
+from service.domain.broadcast import Broadcast, Spec
 from service.domain.lifecycle import start
-from service.domain.timing import Timing
+from service.domain.resources import Egress, Phase, Room, Stream
 from service.domain.secret import Secret
+from service.domain.timing import Timing
 from service.reconciler.steps import derive
 from service.store.broadcasts import Broadcasts, Request
 from service.store.changes import Changes

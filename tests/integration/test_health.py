@@ -17,9 +17,10 @@ from broadcast.v1 import broadcast_service_pb2 as rpc
 from broadcast.v1 import health_pb2 as health_pb
 from broadcast.v1.broadcast_service_pb2_grpc import BroadcastServiceStub
 from service.api.health_watch import HealthWatches
-from service.domain.broadcast import EgressStatus, EndReason, Phase
+from service.domain.broadcast import EndReason
 from service.domain.facts import HostStats, Quality
 from service.domain.ports import PlaylistSeen
+from service.domain.resources import EgressStatus, Phase
 from service.domain.timing import Timing
 from service.store.broadcasts import Filter
 from service.store.probes import Probes

@@ -12,9 +12,9 @@ from typing import Any
 import asyncpg
 import pytest
 
-from service.domain.broadcast import EgressStatus
 from service.domain.errors import WebhookNotFound
 from service.domain.ports import EgressSeen, Heard
+from service.domain.resources import EgressStatus
 from service.store.sealing import CannotOpen, Sealer
 from service.store.webhooks import Delivered, Inbox, Reading, WebhookFilter, WebhookOutcome
 from service.webhooks.reading import Reader

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from service.domain.broadcast import EgressStatus, LocalRecording, Phase
 from service.domain.ports import EgressSeen, RoomSeen
+from service.domain.resources import EgressStatus, LocalRecording, Phase
 from service.domain.secret import Secret
 from service.domain.surroundings import Surroundings
 from service.domain.timing import Timing

@@ -16,27 +16,29 @@ import pytest
 from service.domain.broadcast import (
     Broadcast,
     Destination,
-    EgressStatus,
     EndReason,
     Fallback,
     FallbackMode,
-    LocalRecording,
-    Output,
-    OutputState,
-    Phase,
     ProviderTrouble,
-    Recording,
-    RecordingStatus,
     Spec,
     State,
-    StreamStatus,
     Target,
-    Upload,
 )
 from service.domain.errors import LeaseLost
 from service.domain.lifecycle import Change, Event, stop
 from service.domain.listening import listen
 from service.domain.ports import Heard, StreamSeen
+from service.domain.resources import (
+    EgressStatus,
+    LocalRecording,
+    Output,
+    OutputState,
+    Phase,
+    Recording,
+    RecordingStatus,
+    StreamStatus,
+    Upload,
+)
 from service.domain.secret import NO_SECRET, Secret
 from service.domain.seen import Learned
 from service.domain.timing import Timing

@@ -21,8 +21,9 @@ from broadcast_client import (
     WebhookNotFound,
 )
 from broadcast_client.ctl import run
-from service.domain.broadcast import Fallback, FallbackMode, Kind, Recording, RecordingStatus, Status
+from service.domain.broadcast import Fallback, FallbackMode, Status
 from service.domain.orphans import Found, Orphan, Reaped
+from service.domain.resources import Kind, Recording, RecordingStatus
 from service.store.sealing import Sealer
 from tests.integration.api_stage import Behind, Beside, Stage, api
 from tests.integration.services_stage import admin_api, inbox_of, playback_api

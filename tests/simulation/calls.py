@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
 
-from service.domain.broadcast import Recording
 from service.domain.errors import Outcome, ProviderError
 from service.domain.ports import (
     EgressSeen,
@@ -24,6 +23,7 @@ from service.domain.ports import (
     StreamWanted,
     UploadWanted,
 )
+from service.domain.resources import Recording
 from service.domain.secret import Secret
 from tests.simulation.faults import Kind
 
@@ -108,7 +108,7 @@ class Provider:
         if operation is _LIST_EGRESS:
             # Of all moments at which a start may land, the one right after somebody looked is the worst.
             for late in self._late.pop(subject, ()):
-                if self.env.rng.random() < 0.5:
+                if self.env.rng.random() < 0.8:
                     self.env.after(0, 0.2, late.land)
         return answer
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from service.domain.broadcast import Recording
 from service.domain.ports import EgressSeen, Heard, StreamSeen
+from service.domain.resources import Recording
 from tests.simulation.effects import Effects
 from tests.simulation.faults import Faults
 from tests.simulation.loop import VirtualLoop

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from service.domain.broadcast import EgressStatus, OutputState
 from service.domain.errors import Outcome, ProviderError
 from service.domain.ports import (
     EgressSeen,
@@ -24,6 +23,7 @@ from service.domain.ports import (
     RoomSeen,
     RoomWanted,
 )
+from service.domain.resources import EgressStatus, OutputState
 from tests.simulation.environment import Environment
 from tests.simulation.faults import Kind
 from tests.simulation.mux import LiveStream, Mux, Session

@@ -12,9 +12,10 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from service.domain import plan, seen
-from service.domain.broadcast import AnyResource, Phase, Target
+from service.domain import plan_live, seen
+from service.domain.broadcast import Target
 from service.domain.errors import LeaseLost, Outcome, ProviderError
+from service.domain.resources import AnyResource, Phase
 from service.domain.secret import Secret
 from service.domain.seen import Learned
 from service.domain.timing import Timing
@@ -23,12 +24,11 @@ from service.reconciler.acting import Actor
 from service.reconciler.errand import Errand
 from service.reconciler.observer import Observer
 from service.reconciler.sweeper import Sweeper
-from service.store.budgets import Turn
 from service.store.leases import Claim
-from tests.simulation import calls, store, store_callers, store_passes, store_shared, world
+from tests.simulation import calls, store, store_callers, store_passes, world
 
 if TYPE_CHECKING:
-    from service.domain.broadcast import Stream
+    from service.domain.resources import Stream
     from service.domain.step import WriteOff
     from service.store.broadcasts import Request
     from tests.simulation.store import Row
@@ -99,7 +99,7 @@ def _without_look_after_reset() -> contextlib.AbstractContextManager[Any]:
     def fenced(_self: object, _stream: Stream) -> bool:
         return True
 
-    return patch.object(plan._Live, "fenced", fenced)
+    return patch.object(plan_live.Live, "fenced", fenced)
 
 
 def _without_stop_check() -> contextlib.AbstractContextManager[Any]:
@@ -143,13 +143,6 @@ def _without_spend_guard() -> contextlib.AbstractContextManager[Any]:
     return patch.object(world, "Timing", lambda: Timing(starts_limit=1000))
 
 
-def _without_budgets() -> contextlib.AbstractContextManager[Any]:
-    async def granted(self: store_shared.Budgets, name: str, **_: object) -> Turn:
-        return Turn(granted=True, come_back=self._tables.now())
-
-    return patch.object(store_shared.Budgets, "take", granted)
-
-
 def _without_wakes_of_the_pass() -> contextlib.AbstractContextManager[Any]:
     def due_alone(_row: Row, due: datetime | None) -> datetime | None:
         return due
@@ -182,7 +175,6 @@ MUSEUM: dict[str, Exhibit] = {
     "observer off": _without_observer,
     "request ids not stored": _without_request_ids,
     "spend guard off": _without_spend_guard,
-    "budgets off": _without_budgets,
     "wakes of a pass lost": _without_wakes_of_the_pass,
     "no answer taken for a failure": _without_ambiguity,
 }

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from service.domain.broadcast import Output, OutputState, Recording, RecordingStatus, StreamStatus
 from service.domain.ports import StreamSeen, StreamWanted, UploadWanted
+from service.domain.resources import Output, OutputState, Recording, RecordingStatus, StreamStatus
 from service.domain.secret import NO_SECRET, Secret
 from tests.simulation.environment import Environment
 

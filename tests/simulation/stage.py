@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from service.domain import lifecycle
-from service.domain.broadcast import Broadcast, Egress, LocalRecording, Phase, Spec, State, Stream
+from service.domain.broadcast import Broadcast, Spec, State
+from service.domain.resources import Egress, LocalRecording, Phase, Stream
 from service.domain.status import state_of
 from tests.simulation.livekit import TrueEgress
 from tests.simulation.lives import Life

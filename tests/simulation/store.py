@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from service.domain.broadcast import AnyResource, Broadcast, State, Target
+from service.domain.broadcast import Broadcast, State, Target
 from service.domain.lifecycle import Event
 from service.domain.ports import Heard
+from service.domain.resources import AnyResource
 from service.domain.surroundings import Outage
 from service.store.broadcasts import lane_of
 from service.store.changes import Before

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from service.domain.broadcast import AnyResource, EndReason, Fallback, ProviderTrouble, Target
+from service.domain.broadcast import EndReason, Fallback, ProviderTrouble, Target
 from service.domain.errors import LeaseLost, Overtaken
 from service.domain.lifecycle import Event
+from service.domain.resources import AnyResource
 from service.domain.surroundings import Surroundings
 from service.domain.telling import Derive, Situation, tell, with_outcome
 from service.store.leases import Claim

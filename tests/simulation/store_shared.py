@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from service.domain.broadcast import Egress, Kind, LocalRecording, Phase, Resource, Room, Stream, Target
+from service.domain.broadcast import Target
 from service.domain.ports import Heard
+from service.domain.resources import Egress, Kind, LocalRecording, Phase, Resource, Room, Stream
 from service.store.budgets import Turn
 from service.store.census import Known
 from tests.simulation.store import Bucket, Line, Looked, Row, Tables, Webhook

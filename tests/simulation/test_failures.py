@@ -13,15 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from service.domain.broadcast import (
-    DestinationState,
-    EgressStatus,
-    EndReason,
-    FallbackMode,
-    RecordingStatus,
-    Spec,
-    State,
-)
+from service.domain.broadcast import DestinationState, EndReason, FallbackMode, Spec, State
+from service.domain.resources import EgressStatus, RecordingStatus
 from tests.simulation.calls import Outage
 from tests.simulation.faults import Kind
 from tests.simulation.stage import HOST, ID, Stage, play

@@ -28,7 +28,7 @@ from tests.simulation.silence import errors_told
 from tests.simulation.store import Tables
 from tests.simulation.trace import LINES
 
-SCARCE = Limits(mux_post=Limit(rate=0.5, burst=4), mux_other=Limit(rate=1, burst=5), livekit=Limit(rate=50, burst=50))
+SCARCE = Limits(mux_post=Limit(rate=0.5, burst=4), mux_other=Limit(rate=2.5, burst=6), livekit=Limit(rate=50, burst=50))
 LONGEST_S = 7200.0
 MENDED_S = 260.0
 """From the end of all faults until everything must be as it is wanted: the last late effect (88 s), a live stream that
@@ -166,9 +166,7 @@ class World:
         await self._replace_one()
         for life in self.lives:
             if life.created and life.stop_answered_at is None:
-                # A pass is on its way while it is stopped.
-                await self.replicas[0].leases.wake([life.id])
-                await asyncio.sleep(rng.uniform(0, 1))
+                await self._in_the_middle_of_a_pass(life.id)
                 await life.stop()
         for _ in range(3):
             await self._pass(SILENT_S + 1)
@@ -182,6 +180,13 @@ class World:
             self.invariants.violate("I-2", f"left at the providers: {', '.join(left)}")
         self.invariants.check_history()
         self.invariants.check_log()
+
+    async def _in_the_middle_of_a_pass(self, broadcast_id: str) -> None:
+        await self.replicas[0].leases.wake([broadcast_id])
+        for _ in range(300):
+            await asyncio.sleep(0.005)
+            if self.tables.rows[broadcast_id].lease_owner is not None:
+                return
 
     async def _mend(self) -> None:
         """Until every broadcast was once as it is wanted."""

@@ -5,25 +5,22 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from service.domain.broadcast import (
+from service.domain.broadcast import Broadcast, Spec, Target, seconds
+from service.domain.facts import Facts, HostStats, Probe, Quality, ReportedStats, Told
+from service.domain.lifecycle import Event
+from service.domain.plan import plan
+from service.domain.ports import LayerSeen, PlaylistSeen, PublisherSeen, RoomPeople, TrackKind, TrackSeen
+from service.domain.resources import (
     AnyResource,
-    Broadcast,
     Egress,
     EgressStatus,
     Output,
     OutputState,
     Phase,
     Room,
-    Spec,
     Stream,
     StreamStatus,
-    Target,
-    seconds,
 )
-from service.domain.facts import Facts, HostStats, Probe, Quality, ReportedStats, Told
-from service.domain.lifecycle import Event
-from service.domain.plan import plan
-from service.domain.ports import LayerSeen, PlaylistSeen, PublisherSeen, RoomPeople, TrackKind, TrackSeen
 from service.domain.status import status_of
 from service.domain.surroundings import Outage, Surroundings
 from service.domain.timing import Timing

@@ -4,14 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from service.domain.broadcast import (
+from service.domain.broadcast import Carrier, EndReason, Fallback, Target, seconds
+from service.domain.resources import (
     NOT_STOPPED,
     AnyResource,
-    Carrier,
     Egress,
     EgressStatus,
-    EndReason,
-    Fallback,
     Kind,
     LocalRecording,
     Phase,
@@ -19,9 +17,7 @@ from service.domain.broadcast import (
     Room,
     Stream,
     StreamStatus,
-    Target,
     Upload,
-    seconds,
 )
 from service.domain.secret import Secret
 from service.domain.step import (

@@ -3,9 +3,10 @@
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from service.domain.broadcast import (
+from service.domain.broadcast import Broadcast, Spec, seconds
+from service.domain.observation import to_observe
+from service.domain.resources import (
     AnyResource,
-    Broadcast,
     Egress,
     EgressStatus,
     Kind,
@@ -16,13 +17,10 @@ from service.domain.broadcast import (
     Recording,
     RecordingStatus,
     Room,
-    Spec,
     Stream,
     StreamStatus,
     Upload,
-    seconds,
 )
-from service.domain.observation import to_observe
 from service.domain.secret import Secret
 from service.domain.surroundings import Outage, Surroundings
 from service.domain.timing import Timing

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum, auto
 
-from service.domain.broadcast import EgressStatus, StreamStatus, seconds
+from service.domain.broadcast import seconds
+from service.domain.resources import EgressStatus, StreamStatus
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 LIST_LAG_S = 1.5

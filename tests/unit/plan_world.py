@@ -7,7 +7,9 @@ import heapq
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from service.domain.broadcast import (
+from service.domain.broadcast import State, Target, seconds
+from service.domain.plan import plan
+from service.domain.resources import (
     AnyResource,
     Egress,
     EgressStatus,
@@ -15,13 +17,9 @@ from service.domain.broadcast import (
     LocalRecording,
     Phase,
     Room,
-    State,
     Stream,
-    Target,
     Upload,
-    seconds,
 )
-from service.domain.plan import plan
 from service.domain.status import state_of, status_of
 from service.domain.step import (
     Plan,

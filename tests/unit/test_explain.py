@@ -14,19 +14,12 @@ from service.domain.broadcast import (
     Destination,
     DestinationState,
     DestinationStatus,
-    EgressStatus,
     EndReason,
     Fallback,
     FallbackMode,
-    Output,
-    OutputState,
-    Phase,
     ProviderTrouble,
-    Recording,
-    RecordingStatus,
     Spec,
     State,
-    StreamStatus,
     Target,
     seconds,
 )
@@ -35,6 +28,7 @@ from service.domain.explain import Explanation, explain
 from service.domain.explain_codes import CODES
 from service.domain.facts import Facts, Probe, Quality
 from service.domain.ports import RoomPeople
+from service.domain.resources import EgressStatus, Output, OutputState, Phase, Recording, RecordingStatus, StreamStatus
 from tests.unit.health_facts import (
     CAMERA,
     EGRESS,

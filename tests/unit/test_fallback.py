@@ -6,22 +6,19 @@ from typing import Any
 import pytest
 
 from service.domain.broadcast import (
-    AnyResource,
     Broadcast,
     DeliveryPolicy,
-    Egress,
     EndReason,
     Fallback,
     FallbackMode,
-    Phase,
     RecordingPolicy,
     Spec,
-    StreamStatus,
     Target,
     seconds,
 )
 from service.domain.fallback import Decision, decide
 from service.domain.plan import plan
+from service.domain.resources import AnyResource, Egress, Phase, StreamStatus
 from service.domain.step import EndBroadcast, SetFallback
 from service.domain.surroundings import Outage, Surroundings
 from service.domain.timing import Timing

@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from service.domain.broadcast import Phase, Room, StreamStatus
 from service.domain.observation import to_observe
 from service.domain.ports import RoomSeen
+from service.domain.resources import Phase, Room, StreamStatus
 from service.domain.seen import room_seen
 from service.domain.step import StopEgress, WriteOff
 from service.domain.timing import Timing

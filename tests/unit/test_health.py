@@ -7,33 +7,35 @@ from typing import Any
 import pytest
 
 from service.domain.broadcast import (
-    AnyResource,
     Carrier,
     DeliveryPolicy,
     Destination,
     DestinationState,
     DestinationStatus,
-    EgressStatus,
     EndReason,
     Fallback,
     FallbackMode,
-    LocalRecording,
-    Output,
-    OutputState,
-    Phase,
     PlaybackPolicy,
-    Recording,
     RecordingPolicy,
-    RecordingStatus,
     Spec,
     State,
-    StreamStatus,
     Target,
     seconds,
 )
 from service.domain.chain import ChainPart, HealthState, PartHealth
 from service.domain.facts import Facts, Probe, Quality
 from service.domain.health import Health, health_of
+from service.domain.resources import (
+    AnyResource,
+    EgressStatus,
+    LocalRecording,
+    Output,
+    OutputState,
+    Phase,
+    Recording,
+    RecordingStatus,
+    StreamStatus,
+)
 from tests.unit.health_facts import (
     CAMERA,
     EGRESS,

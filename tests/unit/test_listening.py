@@ -8,7 +8,12 @@ from typing import Any
 
 import pytest
 
-from service.domain.broadcast import (
+from service.domain.broadcast import seconds
+from service.domain.listening import listen
+from service.domain.observation import to_observe
+from service.domain.plan import plan
+from service.domain.ports import EgressSeen, Heard, OutputSeen, StreamSeen
+from service.domain.resources import (
     AnyResource,
     Egress,
     EgressStatus,
@@ -21,12 +26,7 @@ from service.domain.broadcast import (
     Stream,
     StreamStatus,
     Upload,
-    seconds,
 )
-from service.domain.listening import listen
-from service.domain.observation import to_observe
-from service.domain.plan import plan
-from service.domain.ports import EgressSeen, Heard, OutputSeen, StreamSeen
 from service.domain.secret import NO_SECRET, Secret
 from service.domain.seen import Learned
 from service.domain.step import CutStream, StartEgress

@@ -5,28 +5,21 @@ from typing import Any
 
 import pytest
 
-from service.domain.broadcast import (
+from service.domain.broadcast import Broadcast, DeliveryPolicy, Destination, EndReason, Spec, State, Target, seconds
+from service.domain.observation import to_observe
+from service.domain.plan import plan
+from service.domain.resources import (
     AnyResource,
-    Broadcast,
-    DeliveryPolicy,
-    Destination,
     Egress,
     EgressStatus,
-    EndReason,
     Kind,
     Output,
     OutputState,
     Phase,
     Room,
-    Spec,
-    State,
     Stream,
     StreamStatus,
-    Target,
-    seconds,
 )
-from service.domain.observation import to_observe
-from service.domain.plan import plan
 from service.domain.step import (
     CreateRoom,
     CreateStream,

@@ -7,15 +7,23 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from service.domain.broadcast import (
-    AnyResource,
     Broadcast,
     DeliveryPolicy,
     Destination,
-    Egress,
-    EgressStatus,
     EndReason,
     Fallback,
     FallbackMode,
+    Spec,
+    State,
+    Target,
+    seconds,
+)
+from service.domain.observation import to_observe
+from service.domain.plan import plan
+from service.domain.resources import (
+    AnyResource,
+    Egress,
+    EgressStatus,
     Kind,
     LocalRecording,
     Output,
@@ -24,16 +32,10 @@ from service.domain.broadcast import (
     Recording,
     RecordingStatus,
     Room,
-    Spec,
-    State,
     Stream,
     StreamStatus,
-    Target,
     Upload,
-    seconds,
 )
-from service.domain.observation import to_observe
-from service.domain.plan import plan
 from service.domain.status import status_of
 from service.domain.step import (
     CreateRoom,

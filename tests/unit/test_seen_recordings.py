@@ -5,27 +5,21 @@ from typing import Any
 
 import pytest
 
-from service.domain.broadcast import (
+from service.domain.broadcast import Broadcast, EndReason, Fallback, FallbackMode, State, Target, seconds
+from service.domain.observation import to_observe
+from service.domain.plan import plan
+from service.domain.ports import EgressSeen
+from service.domain.resources import (
     AnyResource,
-    Broadcast,
     EgressStatus,
-    EndReason,
-    Fallback,
-    FallbackMode,
     Kind,
     LocalRecording,
     Phase,
     Recording,
     RecordingStatus,
-    State,
     StreamStatus,
-    Target,
     Upload,
-    seconds,
 )
-from service.domain.observation import to_observe
-from service.domain.plan import plan
-from service.domain.ports import EgressSeen
 from service.domain.seen import (
     Learned,
     local_recording_seen,

@@ -6,29 +6,31 @@ from typing import Any
 import pytest
 
 from service.domain.broadcast import (
-    AnyResource,
     Broadcast,
     Carrier,
     ConditionType,
     Destination,
     DestinationState,
-    Egress,
-    EgressStatus,
     EndReason,
     Fallback,
     FallbackMode,
+    Spec,
+    State,
+    Status,
+    Target,
+    seconds,
+)
+from service.domain.resources import (
+    AnyResource,
+    Egress,
+    EgressStatus,
     Output,
     OutputState,
     Phase,
     Recording,
     Room,
-    Spec,
-    State,
-    Status,
     Stream,
     StreamStatus,
-    Target,
-    seconds,
 )
 from service.domain.status import same_but_for_time, state_of, status_of
 from service.domain.step import Plan

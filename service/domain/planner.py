@@ -1,0 +1,174 @@
+"""What the plan of a running broadcast and that of its end have in common: waits, looks, stops. Pure."""
+
+from datetime import datetime
+
+from service.domain.broadcast import Broadcast, seconds
+from service.domain.resources import (
+    AnyResource,
+    Egress,
+    EgressStatus,
+    Kind,
+    LocalRecording,
+    Phase,
+    Room,
+    Stream,
+    Upload,
+)
+from service.domain.step import (
+    DeleteRoom,
+    DeleteStream,
+    Plan,
+    Step,
+    StopEgress,
+    StopRecording,
+    UploadRecording,
+    WriteOff,
+)
+from service.domain.surroundings import Surroundings
+from service.domain.timing import Timing
+from service.domain.view import (
+    View,
+    next_recording_look,
+)
+
+GHOST = "GHOST"
+
+
+class Planner:
+    def __init__(self, broadcast: Broadcast, view: View, now: datetime, timing: Timing, around: Surroundings) -> None:
+        self.broadcast = broadcast
+        self.view = view
+        self.now = now
+        self.timing = timing
+        self.around = around
+        self.steps: list[Step] = []
+        self.waits: list[datetime] = []
+        self.blocked = ""
+
+    def due(self, resource: AnyResource) -> bool:
+        """Whether its back-off is over; if not, the plan waits for it."""
+        if resource.retry_at is not None and resource.retry_at > self.now:
+            self.waits.append(resource.retry_at)
+            return False
+        return True
+
+    def reached(self, moment: datetime) -> bool:
+        if moment <= self.now:
+            return True
+        self.waits.append(moment)
+        return False
+
+    def look_again(self, resource: AnyResource, every_s: float) -> None:
+        look = (resource.observed_at or resource.changed_at) + seconds(every_s)
+        # A look that is overdue was tried just now and got no answer.
+        self.waits.append(look if look > self.now else self.now + seconds(every_s))
+
+    def in_vain(self, resource: AnyResource, moment: datetime, every_s: float) -> bool:
+        """Whether what is awaited was not seen by a look after its time. An older look proves nothing: the provider may
+        not have answered since.
+        """
+        if resource.observed_at is not None and resource.observed_at >= moment:
+            return True
+        self.reached(moment)
+        self.look_again(resource, every_s)
+        return False
+
+    def finish(self, *, done: bool = False) -> Plan:
+        if not done:
+            self.waits.append(self.now + seconds(self.timing.replan_s))
+        return Plan(
+            steps=tuple(self.steps),
+            wait_until=min(self.waits, default=None),
+            done=done,
+            blocked=self.blocked,
+        )
+
+    def plan_uploads(self) -> None:
+        """Files of fallbacks that are over go to Mux as soon as it answers."""
+        attempts = {upload.ordinal: upload for upload in self.view.uploads}
+        for recording in self.view.recordings:
+            upload = attempts.get(recording.ordinal)
+            if upload is not None and upload.unresolved:
+                self.resolve_upload(upload)
+                continue
+            wanted = upload is None or (upload.phase is Phase.GONE and not upload.refused)
+            if not wanted or recording.phase is not Phase.GONE or not recording.complete:
+                continue
+            if "mux" in self.around.outages:
+                # Nothing else may keep one in the queue that is over.
+                self.waits.append(self.now + seconds(self.timing.replan_s))
+            elif upload is None or self.due(upload):
+                self.steps.append(UploadRecording(ordinal=recording.ordinal))
+
+    def resolve_upload(self, upload: Upload) -> None:
+        """As `resolve`, and rarely: each look reads a list of assets."""
+        moment = upload.intended_at + seconds(self.timing.upload_grace_s)
+        if upload.observed_at is not None and upload.observed_at >= moment:
+            self.write_off(upload)
+        else:
+            self.waits.append(next_recording_look(upload.intended_at, upload.observed_at, self.now))
+
+    def resolve(self, resource: Stream | Egress | LocalRecording, grace_s: float) -> None:
+        """A create without an answer: looks go on until it is found or its grace is over."""
+        if self.in_vain(resource, resource.intended_at + seconds(grace_s), self.timing.lookup_s):
+            self.write_off(resource)
+
+    def write_off(self, resource: Stream | Egress | LocalRecording | Upload) -> None:
+        self.steps.append(
+            WriteOff(kind=resource.kind, ordinal=resource.ordinal, why="no list showed it within its grace")
+        )
+
+    def delete(self, resource: Room | Stream) -> None:
+        """Call the delete, and again while it is not confirmed, or when what it should have removed is still there."""
+        stale = resource.changed_at + seconds(self.timing.delete_retry_s)
+        still_there = resource.observed_at is not None and resource.observed_at >= stale
+        if resource.phase is Phase.DELETING and resource.acked and not still_there:
+            self.look_again(resource, self.timing.lookup_s)
+        elif self.due(resource):
+            self.steps.append((DeleteRoom if isinstance(resource, Room) else DeleteStream)(ordinal=resource.ordinal))
+
+    def stop_recording(self, recording: LocalRecording) -> None:
+        """As with an egress, but what is ending may put its file into the storage for long. One that nobody saw to end
+        makes no file, and does no harm.
+        """
+        match recording.phase:
+            case Phase.PRESENT:
+                self.steps.append(StopRecording(ordinal=recording.ordinal))
+            case Phase.DELETING:
+                writing = recording.status is EgressStatus.ENDING
+                within = self.timing.file_stop_s if writing else self.timing.egress_stop_s
+                gave_up = recording.changed_at + seconds(within)
+                if self.in_vain(recording, gave_up, self.timing.lookup_s) and (recording.acked or recording.failures):
+                    self.steps.append(
+                        WriteOff(kind=Kind.RECORDING, ordinal=recording.ordinal, why="it was not seen to end")
+                    )
+                elif not recording.acked and self.due(recording):
+                    self.steps.append(StopRecording(ordinal=recording.ordinal))
+            case Phase.INTENDED | Phase.UNKNOWN:
+                self.resolve(recording, self.timing.egress_grace_s)
+            case Phase.GONE:
+                pass
+
+    def stop(self, egress: Egress, why: str, fault: str = "") -> None:
+        """Towards the end of one egress, whatever phase it is in."""
+        match egress.phase:
+            case Phase.PRESENT:
+                # At once: what it may have to back off from is a change of its outputs, which matters no more.
+                self.steps.append(StopEgress(ordinal=egress.ordinal, why=why, fault=fault))
+            case Phase.DELETING:
+                # A worker that died leaves a record that stays ACTIVE for ever and answers every stop with 408
+                # (livekit/egress#950): after its time it is written off, and the key fences it.
+                within = self.timing.ghost_stop_s if egress.fault == GHOST else self.timing.egress_stop_s
+                gave_up = egress.changed_at + seconds(within)
+                # Neither: the process died before the call, and nobody told it to stop.
+                answered = egress.acked or egress.failures > 0
+                if self.in_vain(egress, gave_up, self.timing.lookup_s) and answered:
+                    self.steps.append(
+                        WriteOff(kind=Kind.EGRESS, ordinal=egress.ordinal, why="it was not seen to end after its stop")
+                    )
+                elif not egress.acked and self.due(egress):
+                    self.steps.append(StopEgress(ordinal=egress.ordinal, why=why, fault=egress.fault))
+            case Phase.INTENDED | Phase.UNKNOWN:
+                self.resolve(egress, self.timing.egress_grace_s)
+            case Phase.GONE:
+                pass

@@ -1,0 +1,241 @@
+"""What exists at the providers for a broadcast, may exist, or did. Values."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import ClassVar
+
+from service.domain.secret import NO_SECRET, Secret
+
+
+class Kind(StrEnum):
+    ROOM = "room"
+    STREAM = "stream"
+    EGRESS = "egress"
+    RECORDING = "recording"
+    UPLOAD = "upload"
+
+
+class Phase(StrEnum):
+    """Where one provider resource is, as far as we know.
+
+    INTENDED is committed before the call that creates it: a row found INTENDED by a later pass may exist or not, which
+    is the same as UNKNOWN. GONE is written when its absence was seen, never because a delete was answered.
+    """
+
+    INTENDED = "intended"
+    UNKNOWN = "unknown"
+    PRESENT = "present"
+    DELETING = "deleting"
+    GONE = "gone"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resource:
+    kind: ClassVar[Kind]
+
+    ordinal: int
+    """The n-th of its kind in this broadcast."""
+    phase: Phase
+    external_id: str = ""
+    """The provider's id, once known."""
+    intended_at: datetime
+    observed_at: datetime | None = None
+    """When the provider was last asked about it with success."""
+    changed_at: datetime
+    """When `phase` last changed."""
+    failures: int = 0
+    """Calls that failed in a row."""
+    retry_at: datetime | None = None
+    """Not to be tried before."""
+    acked: bool = False
+    """The provider confirmed the delete (phase DELETING)."""
+    refused: bool = False
+    """The provider refused to create it for what it is; trying again is pointless."""
+
+    @property
+    def unresolved(self) -> bool:
+        """Whether it exists is not known."""
+        return self.phase in (Phase.INTENDED, Phase.UNKNOWN)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room(Resource):
+    kind: ClassVar[Kind] = Kind.ROOM
+
+    sid: str = ""
+    host_publishing: bool | None = None
+    """None: nobody looked yet."""
+    host_since: datetime | None = None
+    """Since when `host_publishing` has its value."""
+    recorded: bool | None = None
+    """Whether an egress is in it: one that is listed as active and is not there is a ghost."""
+    recorded_since: datetime | None = None
+    """Since when `recorded` has its value."""
+
+
+class OutputState(StrEnum):
+    CONNECTING = "connecting"
+    ACTIVE = "active"
+    FINISHED = "finished"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """One place that is sent to; `name` is the destination's, or "" for the live stream."""
+
+    name: str
+    state: OutputState
+    message: str = ""
+
+
+class StreamStatus(StrEnum):
+    UNKNOWN = ""
+    IDLE = "idle"
+    ACTIVE = "active"
+    DISABLED = "disabled"
+
+
+class RecordingStatus(StrEnum):
+    PREPARING = "preparing"
+    READY = "ready"
+    ERRORED = "errored"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recording:
+    asset_id: str
+    playback_id: str = ""
+    status: RecordingStatus = RecordingStatus.PREPARING
+    message: str = ""
+    """Why it is ERRORED, without secrets."""
+    duration_s: float | None = None
+    uploaded: bool = False
+    """It is not Mux's recording of the live stream but an upload of ours."""
+
+    @property
+    def settled(self) -> bool:
+        """It is what it will be."""
+        return self.status is not RecordingStatus.PREPARING
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream(Resource):
+    kind: ClassVar[Kind] = Kind.STREAM
+
+    status: StreamStatus = StreamStatus.UNKNOWN
+    status_since: datetime | None = None
+    playback_id: str = ""
+    active_asset_id: str = ""
+    relays: tuple[Output, ...] = ()
+    key: Secret = NO_SECRET
+    key_epoch: int = 0
+    """Counts key resets. An egress of an older epoch holds a dead key: it cannot publish any more."""
+    key_reset_at: datetime | None = None
+    """When the key before it died. Whoever was connected with that one may still be."""
+    key_stale: bool = False
+    """A reset was begun and its answer is not known: `key` may be dead. Reset again before it is used."""
+    disabled: bool = False
+    """We disabled it (the kill switch of the end)."""
+    cutting: bool = False
+    """We are cutting off who is connected: it is disabled and enabled again, and may be found between the two."""
+    cut_epoch: int = 0
+    """Whoever was connected with a key of an older epoch was cut off."""
+    fed_at: datetime | None = None
+    """When it was last seen active."""
+    silent_at: datetime | None = None
+    """When it was last seen without media: nobody was connected then, or had sent for a reconnect window."""
+    recordings: tuple[Recording, ...] = ()
+    recordings_settled: bool = False
+    """The recordings were listed (or deleted, policy DISCARD) after the end."""
+    connected: bool | None = None
+    """Whether an encoder is connected: only webhooks tell. The status stays active through the reconnect window."""
+    heard_at: datetime | None = None
+    """The provider's time of the newest webhook that was believed."""
+
+
+class EgressStatus(StrEnum):
+    UNKNOWN = ""
+    STARTING = "STARTING"
+    ACTIVE = "ACTIVE"
+    ENDING = "ENDING"
+    COMPLETE = "COMPLETE"
+    FAILED = "FAILED"
+    ABORTED = "ABORTED"
+    LIMIT_REACHED = "LIMIT_REACHED"
+
+    @property
+    def terminal(self) -> bool:
+        return self in (EgressStatus.COMPLETE, EgressStatus.FAILED, EgressStatus.ABORTED, EgressStatus.LIMIT_REACHED)
+
+
+NOT_STOPPED = "NOT_STOPPED"
+"""The fault of an egress that was not wanted any more, and was not seen to end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Egress(Resource):
+    kind: ClassVar[Kind] = Kind.EGRESS
+
+    status: EgressStatus = EgressStatus.UNKNOWN
+    status_since: datetime | None = None
+    outputs: tuple[Output, ...] = ()
+    error: str = ""
+    layout: str = ""
+    """The layout it was last given."""
+    destinations: tuple[str, ...] = ()
+    """Names of the destinations it has."""
+    pushes: dict[str, Secret] = field(default_factory=dict[str, Secret])
+    """Everything it was ever given to push to, name to url with key: removing an output needs its whole url."""
+    key_epoch: int = 0
+    """`Stream.key_epoch` of the key it was started with."""
+    end_seen: bool = False
+    """The provider said that it ended. Without this it may still publish, whatever `phase` says."""
+    updated_ns: int = 0
+    """The provider's own version of what was seen: older reports are ignored."""
+    delivering_since: datetime | None = None
+    """Since when its connection to the live stream stands; None: it does not."""
+    fault: str = ""
+    """Why it counts as failed, a stable upper-case word. Empty: it runs, or was stopped because it was not wanted."""
+
+    @property
+    def delivering(self) -> bool:
+        """Its connection to the live stream stands."""
+        return self.status is EgressStatus.ACTIVE and any(
+            output.name == "" and output.state is OutputState.ACTIVE for output in self.outputs
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalRecording(Resource):
+    """A file egress: the room, recorded to our own storage (fallback LOCAL_RECORDING)."""
+
+    kind: ClassVar[Kind] = Kind.RECORDING
+
+    file: str = ""
+    """Object key in the storage."""
+    status: EgressStatus = EgressStatus.UNKNOWN
+    status_since: datetime | None = None
+    error: str = ""
+    end_seen: bool = False
+    updated_ns: int = 0
+    file_bytes: int = 0
+    duration_s: float = 0.0
+
+    @property
+    def complete(self) -> bool:
+        """The file is in the storage."""
+        return self.end_seen and self.status in (EgressStatus.COMPLETE, EgressStatus.LIMIT_REACHED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upload(Resource):
+    """A Mux asset made of a local recording; its ordinal is the local recording's."""
+
+    kind: ClassVar[Kind] = Kind.UPLOAD
+
+    recording: Recording | None = None
+
+
+AnyResource = Room | Stream | Egress | LocalRecording | Upload
