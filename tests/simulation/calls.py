@@ -108,7 +108,7 @@ class Provider:
         if operation is _LIST_EGRESS:
             # Of all moments at which a start may land, the one right after somebody looked is the worst.
             for late in self._late.pop(subject, ()):
-                if self.env.rng.random() < 0.8:
+                if self.env.rng.random() < 0.6:
                     self.env.after(0, 0.2, late.land)
         return answer
 

@@ -143,13 +143,6 @@ def _without_spend_guard() -> contextlib.AbstractContextManager[Any]:
     return patch.object(world, "Timing", lambda: Timing(starts_limit=1000))
 
 
-def _without_wakes_of_the_pass() -> contextlib.AbstractContextManager[Any]:
-    def due_alone(_row: Row, due: datetime | None) -> datetime | None:
-        return due
-
-    return patch.object(store_passes.Passes, "_earlier", staticmethod(due_alone))
-
-
 def _without_ambiguity() -> contextlib.AbstractContextManager[Any]:
     exact = calls.Provider._error
 
@@ -175,7 +168,6 @@ MUSEUM: dict[str, Exhibit] = {
     "observer off": _without_observer,
     "request ids not stored": _without_request_ids,
     "spend guard off": _without_spend_guard,
-    "wakes of a pass lost": _without_wakes_of_the_pass,
     "no answer taken for a failure": _without_ambiguity,
 }
 
