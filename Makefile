@@ -2,6 +2,8 @@
 SHELL := /bin/sh
 BIN := .venv/bin
 IMAGE ?= broadcast-service
+# Tests wait more than they compute. JOBS=0 runs them in one process, for a debugger.
+JOBS ?= 2
 SEEDS ?= 2000
 # Not in .venv, where `uv sync` would uninstall it.
 UV := $(or $(shell command -v uv 2>/dev/null),build/uv/bin/uv)
@@ -16,7 +18,7 @@ run: $(INSTALLED) ## the service with everything it needs, on this machine (ARGS
 	@exec $(BIN)/python -m service sandbox $(ARGS)
 
 test: $(INSTALLED) ## all tests but the long ones (PYTEST_ARGS="-k name", TEST_DATABASE_URL=... for a server of yours)
-	$(BIN)/pytest tests -m "not crash_matrix and not long" $(PYTEST_ARGS)
+	$(BIN)/pytest tests -m "not crash_matrix and not long" -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
 check: $(INSTALLED) ## every check that runs no test: style, types, architecture, contract, image, lock
 	$(BIN)/ruff check

@@ -72,6 +72,10 @@ class World(Deeds):
         self.host = publishes
         self.hint()
 
+    def set_on_air(self, *, on_air: bool) -> None:
+        self.broadcast = replace(self.broadcast, on_air=on_air)
+        self.wake_at = self.now
+
     # Time.
 
     @property

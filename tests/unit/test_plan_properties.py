@@ -257,6 +257,11 @@ def check_world(world: World, current: Plan) -> None:
     check_plan(world.broadcast, world.resources, current, world.now)
     check_looks(world.broadcast, world.resources, world.now)
     assert plan(world.broadcast, world.resources, world.now, world.timing, world.around) == current
+    for step in current.steps:
+        if isinstance(step, SetFallback) and step.fallback.reason == "RETURNED":
+            answering = world.around.answering_since.values()
+            stayed = [each for each in answering if each and world.now - each >= seconds(TIMING.fallback_return_s)]
+            assert len(stayed) == len(answering), "a provider is hardly back"
 
 
 def check_looks(broadcast: Broadcast, resources: list[AnyResource], now: datetime) -> None:
@@ -496,3 +501,34 @@ def test_nothing_that_was_recorded_while_mux_was_away_is_lost(world: World, stor
 def written_off(world: World, ordinal: int) -> bool:
     row = world.rows[Kind.RECORDING, ordinal]
     return isinstance(row, LocalRecording) and not row.end_seen
+
+
+@stories
+@given(
+    st.lists(st.builds(Mishap, fault=faults, delay_s=st.sampled_from([0.5, 3.0, 12.0])), max_size=6),
+    blindness,
+    st.lists(st.sampled_from([4.0, 20.0, 60.0, 150.0]), min_size=2, max_size=6),
+)
+def test_what_answers_no_stop_and_stays_connected_is_cut_off_before_the_next(
+    later: list[Mishap], blind: list[bool], pauses: list[float]
+) -> None:
+    """Off air and on again, with a worker that LiveKit cannot reach."""
+    deaf = [*[Mishap(fault=Fault.NONE)] * 2, Mishap(fault=Fault.DEAF_WORKER)]
+    world = World(spec=Spec(delivery_policy=DeliveryPolicy.MANUAL), mishaps=deaf, check=check_world)
+    world.set_on_air(on_air=True)
+    world.start()
+    world.set_host(publishes=True)
+    assert world.run(60, until=lambda: world.state is State.LIVE)
+    world.mishaps, world.blind = list(later), list(blind)
+    for n, pause_s in enumerate(pauses):
+        world.set_on_air(on_air=n % 2 == 1)
+        world.run(pause_s)
+        assert world.most_publishing <= 1
+    world.mishaps.clear()
+    world.blind.clear()
+    world.set_on_air(on_air=True)
+    playing = world.run(500, until=lambda: world.state is State.LIVE or world.last_plan.blocked == "START_LIMIT")
+    assert playing, f"{world.state}: {world.resources}"
+    assert world.most_publishing <= 1
+    [first, *_] = world.egresses.values()
+    assert first.status.terminal, "it was thrown out"
