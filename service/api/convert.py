@@ -235,7 +235,7 @@ def _status_message(broadcast: Broadcast, playback_base_url: str) -> pb.Broadcas
         end_time=time_message(broadcast.end_time),
         recordings=[recording_message(recording) for recording in status.recordings],
     )
-    if broadcast.fallback.modes:
+    if broadcast.fallback.modes and not broadcast.state.over:
         message.fallback.reason = broadcast.fallback.reason
         message.fallback.modes.extend(_FALLBACKS[mode] for mode in broadcast.fallback.modes)
         message.fallback.since.MergeFrom(time_message(broadcast.fallback.since) or Timestamp())

@@ -13,7 +13,7 @@ from service.domain.broadcast import Broadcast, EndReason, Fallback, FallbackMod
 from service.domain.resources import NOT_STOPPED, Egress, StreamStatus
 from service.domain.surroundings import Surroundings
 from service.domain.timing import Timing
-from service.domain.view import View, on_air
+from service.domain.view import View, never_ran, on_air
 
 EGRESS_FAILING = "EGRESS_FAILING"
 MUX_UNREACHABLE = "MUX_UNREACHABLE"
@@ -82,7 +82,13 @@ class _Decider:
         # What failed before the return was answered by the fallback before it.
         since = began if self.present.since is None else max(began, self.present.since)
         failed = [egress for egress in self.view.egresses if _failed(egress) and egress.changed_at > since]
-        return EGRESS_FAILING if len(failed) >= self.timing.fallback_faults else ""
+        refused = [egress for egress in failed if never_ran(egress)]
+        if len(failed) < self.timing.fallback_faults:
+            return ""
+        if len(failed) - len(refused) >= self.timing.fallback_faults:
+            return EGRESS_FAILING
+        lasts = self.reached(refused[0].changed_at + seconds(self.timing.fallback_refused_s))
+        return EGRESS_FAILING if lasts else ""
 
     def mux_is_away(self) -> bool:
         outage = self.around.outages.get("mux")

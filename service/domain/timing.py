@@ -56,6 +56,8 @@ class Timing:
     """From a live stream that was active and is idle to the egress that should feed it being taken for dead."""
     fallback_faults: int = 3
     """So many egresses that failed within `starts_window_s` are reason enough for a fallback."""
+    fallback_refused_s: float = 30.0
+    """Starts that are refused count among them when they have been refused for so long: less is a throttle."""
     fallback_outage_s: float = 120.0
     """A provider that is away for longer is not waited for."""
     fallback_return_s: float = 120.0

@@ -84,6 +84,11 @@ class View:
         return host and sent and taken
 
 
+def never_ran(egress: Egress) -> bool:
+    """A start that was refused before any worker took it: it cost nothing."""
+    return egress.phase is Phase.GONE and egress.end_seen and not egress.external_id
+
+
 def next_ordinal(resources: Sequence[AnyResource]) -> int:
     return max((resource.ordinal for resource in resources), default=-1) + 1
 

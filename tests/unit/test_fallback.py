@@ -305,3 +305,25 @@ def test_what_was_stopped_falls_back_to_nothing() -> None:
     over = replace(live(), target=Target.ENDED, end_reason=EndReason.STOPPED)
     steps = plan(over, (a_room(), DARK, *THREE), T0, TIMING, away(3600)).steps
     assert not [step for step in steps if isinstance(step, SetFallback | EndBroadcast)]
+
+
+def test_starts_that_are_refused_count_when_it_lasts() -> None:
+    """A throttle of some seconds is nothing to move viewers for; half a minute without a worker is."""
+    refused = [
+        an_egress(
+            ordinal=n,
+            external_id="",
+            phase=Phase.GONE,
+            end_seen=True,
+            fault="THROTTLED",
+            intended_at=T0 - seconds(29 - n),
+            changed_at=T0 - seconds(29 - n),
+        )
+        for n in range(3)
+    ]
+    view = View([a_room(), a_stream(), *refused])
+    soon = decide(live(), view, T0, Timing(), Surroundings())
+    assert not soon.fallback.modes
+    assert soon.look_at == T0 + seconds(1)
+    later = decide(live(), view, T0 + seconds(1), Timing(), Surroundings())
+    assert FallbackMode.DIRECT_WEBRTC in later.fallback.modes

@@ -483,3 +483,12 @@ def test_a_look_that_fails_is_not_repeated_at_once() -> None:
     unknown = a_stream(phase=Phase.UNKNOWN, intended_at=T0 - seconds(20), observed_at=T0 - seconds(10))
     current = planned(live(ready_time=None), a_room(host_publishing=False), unknown)
     assert current.wait_until == T0 + seconds(TIMING.lookup_s)
+
+
+def test_starts_that_were_refused_cost_nothing_and_use_up_no_limit() -> None:
+    refused = [
+        an_egress(ordinal=n, phase=Phase.GONE, end_seen=True, external_id="", intended_at=T0 - seconds(60 - n))
+        for n in range(9)
+    ]
+    current = planned(live(), a_room(), a_stream(), *refused)
+    assert (current.steps, current.blocked) == ((StartEgress(ordinal=9),), "")
