@@ -28,8 +28,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from service.domain.broadcast import DeliveryPolicy, State, Target
-from service.domain.resources import Kind, Phase, Stream
-from service.domain.view import View
+from service.domain.resources import Egress, Kind, Phase, Stream
+from service.domain.view import View, never_ran
+from tests.simulation.calls import LATE_S
 from tests.simulation.replica import SWEEPER, TAG
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 GRACE_S = 28.0
 """What a live stream's create may take and still be found by its own pass (`Timing.stream_grace_s`, less the lag)."""
 STARTS, STARTS_WINDOW_S, STARTS_SLACK_S = 5, 600.0, 15.0
-"""A start is called up to half a lease after it was counted."""
+"""What the window is longer by for who waits: an intent is older than its commit."""
 _POSTS = frozenset({"create_live_stream", "reset_stream_key", "create_asset"})
 # Not `delete_asset`: a step that discards recordings takes one token for all of them.
 _OTHERS = frozenset(
@@ -124,6 +125,8 @@ class Invariants:
                 self._one_publisher(effect.broadcast_id)
                 if effect.kind == "key.reset":
                     self.seen["fenced"] += 1
+                if effect.kind == "egress.started":
+                    self._count_start(effect)
             case "rtmp.refused":
                 self.seen["late effect neutralised"] += 1
             case "stream.deleted" if effect.detail == "sweeper":
@@ -139,6 +142,15 @@ class Invariants:
         if not egress.runs or egress.gave_up or stream.disabled or stream.deleted:
             return False
         return egress.stream is stream or egress.key == stream.key
+
+    def _count_start(self, effect: Effect) -> None:
+        """One that was refused costs nothing, and one that lands late was asked for long before."""
+        starts = self._starts[effect.broadcast_id]
+        starts.append(effect.time)
+        while starts[0] <= effect.time - STARTS_WINDOW_S + LATE_S[1]:
+            starts.popleft()
+        if len(starts) > STARTS:
+            self.violate("I-14", f"{len(starts)} egress starts of {effect.broadcast_id} in {STARTS_WINDOW_S:.0f} s")
 
     def _one_publisher(self, broadcast_id: str) -> None:
         egresses = [e for e in self._shared.livekit.egresses.values() if e.room.name == broadcast_id and e.runs]
@@ -209,14 +221,6 @@ class Invariants:
             row = self._shared.tables.rows.get(self._broadcast_of(subject))
             if row is not None and row.lease_owner != replica.name:
                 self.violate("I-8", f"{replica.name} calls {operation.name} {subject}, leased to {row.lease_owner}")
-        if operation.name == "StartEgress":
-            starts = self._starts[subject]
-            starts.append(now)
-            while starts[0] <= now - STARTS_WINDOW_S - STARTS_SLACK_S:
-                starts.popleft()
-            counted = sum(start > now - STARTS_WINDOW_S + STARTS_SLACK_S for start in starts)
-            if counted > STARTS:
-                self.violate("I-14", f"{counted} egress starts of {subject} in {STARTS_WINDOW_S:.0f} s")
         if operation.name in _POSTS and not self._posts.take(now):
             self.violate("I-14", "more POSTs than Mux takes")
         if operation.name in _OTHERS and not self._others.take(now):
@@ -230,10 +234,11 @@ class Invariants:
         return subject.removeprefix(TAG).partition(":")[0]
 
     def starts_used_up(self, broadcast_id: str) -> bool:
-        """Whether the spend guard holds up the next start: it counts intents, called or not."""
+        """Whether the spend guard holds up the next start."""
         oldest = self._env.now() - timedelta(seconds=STARTS_WINDOW_S + STARTS_SLACK_S)
         resources = self._shared.tables.rows[broadcast_id].resources.values()
-        return sum(each.kind is Kind.EGRESS and each.intended_at > oldest for each in resources) >= STARTS
+        ran = [each for each in resources if isinstance(each, Egress) and not never_ran(each)]
+        return sum(each.intended_at > oldest for each in ran) >= STARTS
 
     # What must come to be.
 

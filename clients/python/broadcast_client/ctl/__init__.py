@@ -1,9 +1,12 @@
 """The broadcastctl command."""
 
 import asyncio
+import contextlib
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 from broadcast_client.client import BroadcastClient
 from broadcast_client.ctl.arguments import ENDED_EARLY, INTERRUPTED, RPC_ERROR, USAGE, WAIT_TIMED_OUT, parse
@@ -19,13 +22,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     # gRPC logs of its own accord what the exception tells anyway.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
-        return asyncio.run(run(argv))
-    except KeyboardInterrupt:
+        return asyncio.run(_until_interrupted(run(argv)))
+    except (asyncio.CancelledError, KeyboardInterrupt):
         return INTERRUPTED
     except BrokenPipeError:
         # Whoever read the output has enough. Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return RPC_ERROR
+
+
+async def _until_interrupted(command: Coroutine[Any, Any, int]) -> int:
+    """A signal may arrive in one of gRPC's threads: the handler of asyncio.run then waits for the loop to wake up by
+    itself, while this one wakes it.
+    """
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - for the type checker
+    # Windows has no such handlers.
+    with contextlib.suppress(NotImplementedError):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, task.cancel)
+    return await command
 
 
 async def run(argv: Sequence[str] | None = None) -> int:
