@@ -26,7 +26,7 @@ from service.domain.resources import (
     Upload,
 )
 from service.domain.timing import Timing
-from service.domain.view import next_ordinal
+from service.domain.view import never_ran, next_ordinal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -303,7 +303,8 @@ def egress_seen(
 def recent_starts(resources: Iterable[AnyResource], now: datetime, timing: Timing) -> int:
     """The back-off from one that ended by itself grows with them."""
     began = now - seconds(timing.starts_window_s)
-    return sum(isinstance(each, Egress) and each.intended_at > began for each in resources)
+    recent = [each for each in resources if isinstance(each, Egress) and each.intended_at > began]
+    return sum(not never_ran(egress) for egress in recent)
 
 
 def recordings_seen(
