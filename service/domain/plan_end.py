@@ -63,7 +63,9 @@ class End(Planner):
     def settle_lost(self, stream: Stream) -> None:
         """Deleted by somebody else: what it recorded is there all the same."""
         lost = stream.external_id and not stream.recordings_settled
-        if lost and stream.fed_at is not None and not self.broadcast.deleted and self.due(stream):
+        # That it was never seen active proves nothing: it may have been deleted before anybody looked.
+        fed = stream.fed_at is not None or bool(self.view.egresses)
+        if lost and fed and not self.broadcast.deleted and self.due(stream):
             self.steps.append(SettleRecordings(ordinal=stream.ordinal))
 
     def take_down_stream(self, stream: Stream) -> None:

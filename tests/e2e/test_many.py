@@ -92,7 +92,7 @@ class Crowd:
         place = {name: number for number, name in enumerate(self.asked)}
         served = [place[name] for name in self.served]
         late = [number for n, number in enumerate(served) if n - number > len(served) // 4 + 50]
-        assert len(late) <= len(served) // 50, f"served a quarter of the queue too late: {late}"
+        assert len(late) <= len(served) // 20, f"served a quarter of the queue too late: {late}"
 
 
 async def crowd(database_url: str, refusals: Refusals, *, count: int, rate: float) -> None:

@@ -123,8 +123,10 @@ async def test_a_watch_lives_through_a_restart(database_url: str, tmp_path: Path
         again = await stack.process(tmp_path / "second.log", GRPC_PORT=str(process.grpc_port))
         again.grpc_port = process.grpc_port
         await serving(again)
-        # The watch goes on by itself; who asks anew would find the connection of the client still waiting.
-        show.client = await stack.client(again.target)
+        # The watch goes on by itself. Who asks anew must not share its connection, as channels of one process to one
+        # address do: it waits before it is tried again.
+        asking = BroadcastClient(again.target, options=[("grpc.use_local_subchannel_pool", 1)])
+        show.client = await stack.cleanup.enter_async_context(asking)
         await stack.host_joins(show.id)
         await show.until("LIVE", within=30)
         await show.ended()

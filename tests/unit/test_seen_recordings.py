@@ -414,6 +414,12 @@ def test_what_a_lost_stream_recorded_is_listed_all_the_same() -> None:
     assert (planned(failed, settled).steps, planned(failed, settled).wait_until) == ((), None)
 
 
+def test_one_that_was_deleted_before_anybody_saw_it_active_may_have_recorded() -> None:
+    failed = replace(ended(), end_reason=EndReason.STREAM_LOST)
+    lost, over = a_stream(phase=Phase.GONE, fed_at=None), an_egress(phase=Phase.GONE, end_seen=True)
+    assert planned(failed, lost, over).steps == (SettleRecordings(ordinal=0),)
+
+
 @pytest.mark.parametrize("never", [{"external_id": "", "fed_at": None}, {"fed_at": None}])
 def test_what_was_never_fed_recorded_nothing(never: dict[str, Any]) -> None:
     assert planned(ended(), a_stream(phase=Phase.GONE, **never)).steps == ()
