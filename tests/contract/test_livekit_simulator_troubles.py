@@ -106,7 +106,7 @@ async def test_a_wedge_is_noticed_after_30_s_and_not_tried_again(stage: Stage) -
     """The liveness monitor of egress 1.14: "no outbound progress for 30s", FAILED."""
     egress_id = await stage.live()
     stage.fault("rtmp_wedge", "publish", match="bc-1")
-    await until(lambda: stage.ingest.messages[-1] == {"media": False})
+    await until(lambda: stage.ingest.messages[-1:] == [{"media": False}])
     wedged = stage.simulator.clock.now()
     ended = await stage.ended(egress_id)
     assert stage.simulator.clock.now() - wedged > 25
@@ -119,7 +119,7 @@ async def test_a_wedge_is_noticed_after_30_s_and_not_tried_again(stage: Stage) -
 async def test_an_older_egress_stays_wedged_for_ever(stage: Stage) -> None:
     stage.fault("rtmp_wedge", "publish", detail={"monitor": False})
     egress_id = await stage.live()
-    await until(lambda: stage.ingest.messages[-1] == {"media": False})
+    await until(lambda: stage.ingest.messages[-1:] == [{"media": False}])
     await later(stage, 300)
     info = await stage.egress(egress_id)
     assert (info.status, info.stream_results[0].status) == (EgressStatus.EGRESS_ACTIVE, StreamInfo.ACTIVE)
