@@ -6,7 +6,7 @@ ended is believed; that anything exists, that a room or a live stream is gone or
 is for a look to say.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -17,11 +17,11 @@ from service.domain.seen import (
     Learned,
     egress_seen,
     local_recording_seen,
-    recent_starts,
     recording_checked,
     with_status,
 )
 from service.domain.timing import Timing
+from service.domain.view import recent_starts
 
 Names = Callable[[Egress], Mapping[str, Sequence[str]]]
 """Redacted address to destinations, for one egress."""
@@ -36,7 +36,7 @@ def listen(
     events: list[Event] = []
     for each in heard:
         for key, row in rows.items():
-            learned = _one(row, each, names, now, timing, starts=recent_starts(rows.values(), now, timing))
+            learned = _one(row, each, names, now, timing, rows=rows.values())
             for new in learned.resources:
                 # What was heard is no look: the next one is due as before.
                 rows[key] = changed[key] = replace(new, observed_at=row.observed_at)
@@ -44,11 +44,14 @@ def listen(
     return Learned(resources=tuple(changed.values()), events=tuple(events))
 
 
-def _one(row: AnyResource, heard: Heard, names: Names, now: datetime, timing: Timing, *, starts: int) -> Learned:
+def _one(
+    row: AnyResource, heard: Heard, names: Names, now: datetime, timing: Timing, *, rows: Iterable[AnyResource]
+) -> Learned:
     match row:
         case Egress() if _is_newer(row, heard):
             assert heard.egress is not None  # noqa: S101 - _is_newer says so
-            return egress_seen(row, heard.egress, names(row), now, timing, starts=starts)
+            starts = recent_starts((each for each in rows if isinstance(each, Egress)), now, timing)
+            return egress_seen(row, heard.egress, names(row), now, timing, starts=len(starts))
         case LocalRecording() if _is_newer(row, heard):
             return local_recording_seen(row, heard.egress, now, timing)
         case Stream() if row.phase is Phase.GONE:

@@ -16,17 +16,11 @@ from datetime import datetime
 from service.domain.broadcast import Broadcast, Target
 from service.domain.plan_end import End
 from service.domain.plan_live import Live
-from service.domain.resources import (
-    AnyResource,
-)
-from service.domain.step import (
-    Plan,
-)
+from service.domain.resources import AnyResource
+from service.domain.step import Plan
 from service.domain.surroundings import Surroundings
 from service.domain.timing import Timing
-from service.domain.view import (
-    View,
-)
+from service.domain.view import View
 
 
 def plan(

@@ -32,9 +32,9 @@ from service.domain.step import (
 )
 from service.domain.view import (
     host_deadline,
-    never_ran,
     next_ordinal,
     output_changes,
+    recent_starts,
     wants_egress,
 )
 
@@ -154,8 +154,7 @@ class Live(Planner):
         stream, room = view.stream, view.room
         if stream is None or stream.phase is not Phase.PRESENT or room is None or room.phase is not Phase.PRESENT:
             return
-        began = self.now - seconds(timing.starts_window_s)
-        recent = [egress for egress in view.egresses if egress.intended_at > began and not never_ran(egress)]
+        recent = recent_starts(view.egresses, self.now, timing)
         if len(recent) >= timing.starts_limit:
             self.blocked = "START_LIMIT"
             self.waits.append(recent[-timing.starts_limit].intended_at + seconds(timing.starts_window_s))

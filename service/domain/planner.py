@@ -7,7 +7,6 @@ from service.domain.resources import (
     AnyResource,
     Egress,
     EgressStatus,
-    Kind,
     LocalRecording,
     Phase,
     Room,
@@ -26,12 +25,10 @@ from service.domain.step import (
 )
 from service.domain.surroundings import Surroundings
 from service.domain.timing import Timing
-from service.domain.view import (
-    View,
-    next_recording_look,
-)
+from service.domain.view import View, next_recording_look
 
 GHOST = "GHOST"
+_NOT_LISTED = "no list showed it within its grace"
 
 
 class Planner:
@@ -104,19 +101,26 @@ class Planner:
         """As `resolve`, and rarely: each look reads a list of assets."""
         moment = upload.intended_at + seconds(self.timing.upload_grace_s)
         if upload.observed_at is not None and upload.observed_at >= moment:
-            self.write_off(upload)
+            self.write_off(upload, _NOT_LISTED)
         else:
             self.waits.append(next_recording_look(upload.intended_at, upload.observed_at, self.now))
 
     def resolve(self, resource: Stream | Egress | LocalRecording, grace_s: float) -> None:
         """A create without an answer: looks go on until it is found or its grace is over."""
         if self.in_vain(resource, resource.intended_at + seconds(grace_s), self.timing.lookup_s):
-            self.write_off(resource)
+            self.write_off(resource, _NOT_LISTED)
 
-    def write_off(self, resource: Stream | Egress | LocalRecording | Upload) -> None:
-        self.steps.append(
-            WriteOff(kind=resource.kind, ordinal=resource.ordinal, why="no list showed it within its grace")
-        )
+    def write_off(self, resource: Stream | Egress | LocalRecording | Upload, why: str) -> None:
+        self.steps.append(WriteOff(kind=resource.kind, ordinal=resource.ordinal, why=why))
+
+    def await_end(self, leaving: Egress | LocalRecording, within_s: float, again: Step, why: str) -> None:
+        """Of one that was told to stop: told again while it is not confirmed, written off after its time."""
+        # Neither: the process died before the call, and nobody told it to stop.
+        answered = leaving.acked or leaving.failures > 0
+        if self.in_vain(leaving, leaving.changed_at + seconds(within_s), self.timing.lookup_s) and answered:
+            self.write_off(leaving, why)
+        elif not leaving.acked and self.due(leaving):
+            self.steps.append(again)
 
     def delete(self, resource: Room | Stream) -> None:
         """Call the delete, and again while it is not confirmed, or when what it should have removed is still there."""
@@ -137,13 +141,8 @@ class Planner:
             case Phase.DELETING:
                 writing = recording.status is EgressStatus.ENDING
                 within = self.timing.file_stop_s if writing else self.timing.egress_stop_s
-                gave_up = recording.changed_at + seconds(within)
-                if self.in_vain(recording, gave_up, self.timing.lookup_s) and (recording.acked or recording.failures):
-                    self.steps.append(
-                        WriteOff(kind=Kind.RECORDING, ordinal=recording.ordinal, why="it was not seen to end")
-                    )
-                elif not recording.acked and self.due(recording):
-                    self.steps.append(StopRecording(ordinal=recording.ordinal))
+                again = StopRecording(ordinal=recording.ordinal)
+                self.await_end(recording, within, again, "it was not seen to end")
             case Phase.INTENDED | Phase.UNKNOWN:
                 self.resolve(recording, self.timing.egress_grace_s)
             case Phase.GONE:
@@ -159,15 +158,8 @@ class Planner:
                 # A worker that died leaves a record that stays ACTIVE for ever and answers every stop with 408
                 # (livekit/egress#950): after its time it is written off, and the key fences it.
                 within = self.timing.ghost_stop_s if egress.fault == GHOST else self.timing.egress_stop_s
-                gave_up = egress.changed_at + seconds(within)
-                # Neither: the process died before the call, and nobody told it to stop.
-                answered = egress.acked or egress.failures > 0
-                if self.in_vain(egress, gave_up, self.timing.lookup_s) and answered:
-                    self.steps.append(
-                        WriteOff(kind=Kind.EGRESS, ordinal=egress.ordinal, why="it was not seen to end after its stop")
-                    )
-                elif not egress.acked and self.due(egress):
-                    self.steps.append(StopEgress(ordinal=egress.ordinal, why=why, fault=egress.fault))
+                again = StopEgress(ordinal=egress.ordinal, why=why, fault=egress.fault)
+                self.await_end(egress, within, again, "it was not seen to end after its stop")
             case Phase.INTENDED | Phase.UNKNOWN:
                 self.resolve(egress, self.timing.egress_grace_s)
             case Phase.GONE:

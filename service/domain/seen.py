@@ -3,7 +3,7 @@
 Adoption lives here: a resource whose creation nobody answered is recognised by our mark and becomes ours again.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -26,7 +26,7 @@ from service.domain.resources import (
     Upload,
 )
 from service.domain.timing import Timing
-from service.domain.view import never_ran, next_ordinal
+from service.domain.view import next_ordinal, recent_starts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,6 +202,7 @@ def egresses_seen(
     resources: list[AnyResource] = []
     events: list[Event] = []
     adopted = 0
+    starts = len(recent_starts(egresses, now, timing))
     known = {egress.external_id for egress in egresses if egress.external_id}
     strangers = sorted(
         (seen for seen in listed if seen.id not in known), key=lambda seen: seen.updated_ns, reverse=True
@@ -219,7 +220,7 @@ def egresses_seen(
                 egress = replace(  # noqa: PLW2901 - from here on it is the one that was found
                     egress, external_id=seen.id, phase=Phase.PRESENT, changed_at=now, failures=0
                 )
-        learned = _one_egress(egress, seen, names, now, timing, starts=recent_starts(egresses, now, timing))
+        learned = egress_seen(egress, seen, names, now, timing, starts=starts)
         resources.extend(learned.resources)
         events.extend(learned.events)
     for n, seen in enumerate(seen for seen in strangers if not seen.status.terminal):
@@ -249,7 +250,7 @@ def _pushes_to(seen: EgressSeen, address: str) -> bool:
     return any(output.address == address for output in seen.outputs)
 
 
-def _one_egress(
+def egress_seen(
     egress: Egress,
     seen: EgressSeen | None,
     names: Mapping[str, Sequence[str]],
@@ -258,6 +259,7 @@ def _one_egress(
     *,
     starts: int,
 ) -> Learned:
+    """*starts*: how many there were lately, `recent_starts`."""
     if seen is None:
         # A list may lag behind a start; records of what has ended vanish after a day.
         young = now < egress.changed_at + seconds(timing.list_lag_s)
@@ -291,20 +293,6 @@ def _one_egress(
     return Learned(
         resources=(ended,), events=(Event(reason=reason, message=f"{updated.status} {updated.error}".strip()),)
     )
-
-
-def egress_seen(
-    egress: Egress, seen: EgressSeen, names: Mapping[str, Sequence[str]], now: datetime, timing: Timing, *, starts: int
-) -> Learned:
-    """One alone, of which a webhook told. *starts*: see `recent_starts`."""
-    return _one_egress(egress, seen, names, now, timing, starts=starts)
-
-
-def recent_starts(resources: Iterable[AnyResource], now: datetime, timing: Timing) -> int:
-    """The back-off from one that ended by itself grows with them."""
-    began = now - seconds(timing.starts_window_s)
-    recent = [each for each in resources if isinstance(each, Egress) and each.intended_at > began]
-    return sum(not never_ran(egress) for egress in recent)
 
 
 def recordings_seen(

@@ -1,6 +1,6 @@
 """The resources of one broadcast, sorted into the questions that are asked of them. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 from service.domain.broadcast import Broadcast, Carrier, DeliveryPolicy, seconds
@@ -87,6 +87,12 @@ class View:
 def never_ran(egress: Egress) -> bool:
     """A start that was refused before any worker took it: it cost nothing."""
     return egress.phase is Phase.GONE and egress.end_seen and not egress.external_id
+
+
+def recent_starts(egresses: Iterable[Egress], now: datetime, timing: Timing) -> list[Egress]:
+    """Those that count against the limit of starts, and that the back-off grows with."""
+    began = now - seconds(timing.starts_window_s)
+    return [egress for egress in egresses if egress.intended_at > began and not never_ran(egress)]
 
 
 def next_ordinal(resources: Sequence[AnyResource]) -> int:

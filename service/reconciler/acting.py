@@ -1,7 +1,7 @@
 """Steps of a plan, carried out. Each: a token of the budget, the intent, the call, the record; any line may be the
 last.
 
-What a call's failure means for its resource is decided here and nowhere else:
+What a call's failure means for its resource is decided here and in `Errand`, and nowhere else:
 - AMBIGUOUS: the resource is UNKNOWN, and the plan looks for it before anything else;
 - anything else: there was no effect; again after a back-off, or never if it was refused for what it asks.
 """

@@ -98,18 +98,15 @@ class EgressSteps:
 
     async def _start_failed(self, egress: Egress, error: ProviderError) -> None:
         failpoint("egress.start.after_failure")
-        ambiguous = error.outcome is Outcome.AMBIGUOUS
         failures = len([e for e in self._view.egresses if e.failures]) + 1
+        failed = self._errand.not_created(egress, failures, error)
+        gone = failed.phase is Phase.GONE
         failed = replace(
-            egress,
-            phase=Phase.UNKNOWN if ambiguous else Phase.GONE,
+            failed,
             # Refused before any worker took it: it cannot publish.
-            end_seen=not ambiguous,
-            refused=error.outcome is Outcome.REFUSED,
-            failures=failures,
-            retry_at=None if ambiguous else self._errand.retry(failures, error),
+            end_seen=gone,
             error=error.message,
-            fault="" if ambiguous else error.outcome.upper(),
+            fault=error.outcome.upper() if gone else "",
         )
         changed: list[Room | Egress] = [failed]
         room = self._view.room
@@ -119,13 +116,7 @@ class EgressSteps:
         await self._passes.record(self._claim, changed, trouble=trouble_of(error, self._errand.now()))
 
     async def _stop(self, egress: Egress, step: StopEgress) -> None:
-        leaving = replace(egress, fault=step.fault or egress.fault)
-        if egress.phase is not Phase.DELETING or not (egress.acked or egress.failures):
-            # A stop that was intended and never answered, by a pass that was cut off, begins anew: its time to be seen
-            # runs from here.
-            leaving = replace(
-                leaving, phase=Phase.DELETING, changed_at=self._errand.now(), acked=False, failures=0, retry_at=None
-            )
+        leaving = self._errand.leaving(replace(egress, fault=step.fault or egress.fault))
         await self._errand.intend(leaving, "egress.stop")
         try:
             await self._providers.egresses.stop(egress.external_id)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from service.domain.broadcast import seconds
-from service.domain.errors import LeaseLost, ProviderError
-from service.domain.resources import AnyResource, Phase, Room, Stream
+from service.domain.errors import LeaseLost, Outcome, ProviderError
+from service.domain.resources import AnyResource, Egress, LocalRecording, Phase, Room, Stream, Upload
 from service.failpoints import failpoint
 from service.reconciler.asking import backoff, trouble_of
 
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from service.domain.telling import Situation
     from service.store.leases import Claim
     from service.store.passes import Passes
+
+
+_Created = TypeVar("_Created", Stream, Egress, LocalRecording, Upload)
+_Stopped = TypeVar("_Stopped", Egress, LocalRecording)
 
 
 class Errand:
@@ -56,6 +60,23 @@ class Errand:
 
     def retry(self, failures: int, error: ProviderError) -> datetime:
         return self.now() + max(backoff(failures), error.retry_after or timedelta())
+
+    def not_created(self, resource: _Created, failures: int, error: ProviderError) -> _Created:
+        """What a create without success leaves: UNKNOWN where it may have been done, nothing otherwise."""
+        ambiguous = error.outcome is Outcome.AMBIGUOUS
+        return replace(
+            resource,
+            phase=Phase.UNKNOWN if ambiguous else Phase.GONE,
+            failures=failures,
+            retry_at=None if ambiguous else self.retry(failures, error),
+            refused=error.outcome is Outcome.REFUSED,
+        )
+
+    def leaving(self, resource: _Stopped) -> _Stopped:
+        """A stop that a cut-off pass intended, and nobody answered, begins anew: its time to be seen runs from here."""
+        if resource.phase is Phase.DELETING and (resource.acked or resource.failures):
+            return resource
+        return replace(resource, phase=Phase.DELETING, changed_at=self.now(), acked=False, failures=0, retry_at=None)
 
     async def failed(self, resource: AnyResource, error: ProviderError, *, not_within: timedelta = timedelta()) -> None:
         """A call that changed nothing, or nobody knows; what it was about is tried again later."""

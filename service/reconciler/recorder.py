@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from service.domain.errors import Outcome, ProviderError
+from service.domain.errors import ProviderError
 from service.domain.lifecycle import Event
 from service.domain.ports import RecordingWanted, UploadWanted
 from service.domain.resources import EgressStatus, LocalRecording, Phase, Upload
@@ -62,17 +62,8 @@ class Recorder:
                 )
             )
         except ProviderError as error:
-            ambiguous = error.outcome is Outcome.AMBIGUOUS
-            failures = recording.failures + 1
-            failed = replace(
-                recording,
-                phase=Phase.UNKNOWN if ambiguous else Phase.GONE,
-                end_seen=not ambiguous,
-                refused=error.outcome is Outcome.REFUSED,
-                failures=failures,
-                retry_at=None if ambiguous else errand.retry(failures, error),
-                error=error.message,
-            )
+            failed = errand.not_created(recording, recording.failures + 1, error)
+            failed = replace(failed, end_seen=failed.phase is Phase.GONE, error=error.message)
             await self._passes.record(errand.claim, [failed], trouble=trouble_of(error, errand.now()))
             return
         failpoint("recording.start.after_call")
@@ -86,11 +77,7 @@ class Recorder:
         failpoint("recording.start.after_record")
 
     async def _stop(self, recording: LocalRecording) -> None:
-        errand, leaving = self._errand, recording
-        if recording.phase is not Phase.DELETING or not (recording.acked or recording.failures):
-            leaving = replace(
-                recording, phase=Phase.DELETING, changed_at=errand.now(), acked=False, failures=0, retry_at=None
-            )
+        errand, leaving = self._errand, self._errand.leaving(recording)
         await errand.intend(leaving, "recording.stop")
         try:
             await self._providers.egresses.stop(recording.external_id)
@@ -131,14 +118,7 @@ class Recorder:
                 )
             )
         except ProviderError as error:
-            ambiguous = error.outcome is Outcome.AMBIGUOUS
-            failed = replace(
-                upload,
-                phase=Phase.UNKNOWN if ambiguous else Phase.GONE,
-                refused=error.outcome is Outcome.REFUSED,
-                failures=failures + 1,
-                retry_at=None if ambiguous else errand.retry(failures + 1, error),
-            )
+            failed = errand.not_created(upload, failures + 1, error)
             await self._passes.record(errand.claim, [failed], trouble=trouble_of(error, errand.now()))
             return
         failpoint("upload.create.after_call")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from service import telemetry
 from service.domain.broadcast import Carrier, RecordingPolicy
-from service.domain.errors import Outcome, ProviderError
+from service.domain.errors import ProviderError
 from service.domain.lifecycle import Event
 from service.domain.ports import Relay, StreamWanted
 from service.domain.resources import Phase, Stream, StreamStatus
@@ -90,14 +90,7 @@ class StreamSteps:
             )
         except ProviderError as error:
             failpoint("stream.create.after_failure")
-            ambiguous = error.outcome is Outcome.AMBIGUOUS
-            failed = replace(
-                stream,
-                phase=Phase.UNKNOWN if ambiguous else Phase.GONE,
-                failures=failures + 1,
-                retry_at=None if ambiguous else self._errand.retry(failures + 1, error),
-                refused=error.outcome is Outcome.REFUSED,
-            )
+            failed = self._errand.not_created(stream, failures + 1, error)
             await self._passes.record(self._claim, [failed], trouble=trouble_of(error, self._errand.now()))
             return
         failpoint("stream.create.after_call")
