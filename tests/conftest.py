@@ -2,10 +2,17 @@ import itertools
 import os
 from collections.abc import AsyncIterator
 
+import hypothesis
 import pytest
 import pytest_asyncio
 
 from service.sandbox.postgres import EmbeddedPostgres, PostgresServer
+
+# A test is red for everybody or for nobody: neither the machine's pace nor the day's luck decides.
+hypothesis.settings.register_profile(
+    "tests", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("tests")
 
 TEMPLATE = "template_broadcast"
 # The process id keeps two runs on one TEST_DATABASE_URL apart.

@@ -11,7 +11,6 @@ import base64
 import contextlib
 import os
 import signal
-import socket
 import sys
 from collections import Counter
 from collections.abc import AsyncGenerator, Mapping
@@ -25,13 +24,14 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from broadcast_client import BroadcastClient
 from service.app import Ports, run
-from service.sandbox.clock import ScaledClock
 from service.sandbox.command import BUCKET, storage_environment
 from service.sandbox.effects import Effect
 from service.sandbox.livekit import LiveKitSimulator, LiveKitSimulatorSettings
 from service.sandbox.mux import MuxSimulator, MuxSimulatorSettings
 from service.sandbox.s3 import S3Simulator, S3SimulatorSettings
 from service.settings import from_environment
+from tests.awake import awake_clock
+from tests.ports import free_port
 from tests.waiting import eventually
 
 LIVEKIT_SECRET = "sandbox-secret-that-is-long-enough-for-hs256"
@@ -62,12 +62,6 @@ WAITS = {
 }
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @dataclass
 class Replica:
     """One running service in this process."""
@@ -82,7 +76,7 @@ class Replica:
 
     async def end(self) -> None:
         self.stop.set()
-        await asyncio.wait_for(self.task, 15)
+        await asyncio.wait_for(self.task, 40)
 
 
 @dataclass
@@ -108,7 +102,7 @@ class Process:
     async def end(self, number: signal.Signals = signal.SIGKILL) -> None:
         self.tell(signal.SIGCONT)
         self.tell(number)
-        await asyncio.wait_for(self.process.wait(), 15)
+        await asyncio.wait_for(self.process.wait(), 40)
 
 
 @dataclass
@@ -205,9 +199,9 @@ async def running_stack(
     mux: Mapping[str, Any] | None = None,
     **overrides: str,
 ) -> AsyncGenerator[Stack]:
-    clock = ScaledClock(scale)
     webhook_port = free_port()
     async with contextlib.AsyncExitStack() as cleanup:
+        clock = await cleanup.enter_async_context(awake_clock(scale))
         base = f"http://127.0.0.1:{webhook_port}/webhooks" if webhooks else None
         mux_simulator = MuxSimulator(
             MuxSimulatorSettings(
@@ -259,7 +253,7 @@ async def running_stack(
         yield Stack(livekit_simulator, mux_simulator, storage, environment, http, cleanup)
 
 
-async def serving(process: Process, within: float = 20) -> None:
+async def serving(process: Process, within: float = 60) -> None:
     """Until the process answers that it serves."""
 
     async def probe() -> bool:
@@ -270,7 +264,7 @@ async def serving(process: Process, within: float = 20) -> None:
             # grpcio-health-checking is not typed.
             stub: Any = health_pb2_grpc.HealthStub(channel)
             try:
-                answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=1)
+                answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=10)
             except grpc.aio.AioRpcError:
                 return False
         return answer.status == health_pb2.HealthCheckResponse.SERVING

@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 async def eventually(
-    check: Callable[[], Awaitable[T | None]] | Callable[[], T | None], *, within: float = 10, every: float = 0.02
+    check: Callable[[], Awaitable[T | None]] | Callable[[], T | None], *, within: float = 30, every: float = 0.02
 ) -> T:
     """Try until the check answers something true and asserts nothing false; then answer that."""
     deadline = time.monotonic() + within

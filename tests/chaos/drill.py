@@ -30,7 +30,8 @@ from tests.chaos.history import History, Kind, Triage
 from tests.chaos.monkey import Harm, How, harm
 from tests.chaos.watchers import Watcher, lags, violations
 from tests.e2e.show import TAG
-from tests.stack import Process, Stack, free_port, running_stack, serving
+from tests.ports import free_port
+from tests.stack import Process, Stack, running_stack, serving
 from tests.waiting import eventually
 
 _ONCE = RetryPolicy(attempts=1)
@@ -55,6 +56,8 @@ class Wanted:
     down_s: tuple[float, float] = (0.0, 2.0)
     calm_s: tuple[float, float] = (2.0, 5.0)
     """From ready to the next."""
+    least: int = 0
+    """So many writes are acknowledged, of every kind, before it ends: however long that takes on this machine."""
     seed: int = 0
 
 
@@ -196,7 +199,7 @@ class _Drill:
         if isinstance(item, ClientChange):
             self._by_client.append(item.revision)
 
-    async def _harm(self) -> None:
+    async def _harm(self) -> bool:
         canary = self._caller("canary")
         ends = time.monotonic() + self._wanted.seconds
         cycles = iter(self._wanted.cycles)
@@ -212,7 +215,7 @@ class _Drill:
             else:
                 how = None
             if how is None:
-                return
+                return await eventually(self._enough, within=60)
             done = await harm(self._server, _DATABASE, how, down_s=self._random.uniform(*self._wanted.down_s))
             await asyncio.gather(*(self._ready(number, canary) for number in range(len(self._processes))))
             done.ready = time.time()
@@ -222,6 +225,14 @@ class _Drill:
     async def _busy(self) -> None:
         """Until there is something to lose."""
         await eventually(lambda: self._stack.mux.effects.of("ingest.connected"), within=30)
+
+    def _enough(self) -> bool:
+        history = self._history
+        return not self._wanted.least or (
+            history.acknowledged >= self._wanted.least
+            and all(history.of(kind, triage=Triage.OK) for kind in Kind)
+            and bool(history.of(Kind.UPDATE, triage=Triage.FAIL))
+        )
 
     async def _ready(self, number: int, canary: Caller) -> None:
         """It says so at /readyz, and takes a write."""
@@ -262,7 +273,7 @@ class _Drill:
             assert self._by_client[-1] == head, f"the client was told of {self._by_client[-1]}, the log is at {head}"
             return True
 
-        await eventually(caught_up, within=15)
+        await eventually(caught_up)
 
     async def _judge(self, seconds: float) -> Report:
         stored = await judge.read(self._database_url)
@@ -324,7 +335,7 @@ class _Drill:
         for process in self._processes:
             process.tell(signal.SIGTERM)
         for process in self._processes:
-            code = await asyncio.wait_for(process.process.wait(), 20)
+            code = await asyncio.wait_for(process.process.wait(), 40)
             assert code == 0, f"{process.output}: it ended with {code}"
 
     def _logged(self) -> list[str]:

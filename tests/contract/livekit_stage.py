@@ -14,9 +14,9 @@ from livekit import api
 from livekit.protocol import models
 from livekit.protocol.webhook import WebhookEvent
 
-from service.sandbox.clock import ScaledClock
 from service.sandbox.faults import Fault, Kind
 from service.sandbox.livekit import LiveKitSimulator, LiveKitSimulatorSettings
+from tests.awake import AwakeClock, awake_clock
 
 _T = TypeVar("_T")
 PSRPC = "twirp error unknown: "
@@ -28,7 +28,7 @@ OTHER = "rtmp://live.example.com/app/abcdefghi"
 OTHER_REDACTED = "rtmp://live.example.com/app/{abc...ghi}"
 
 
-async def until(read: Callable[[], _T], what: str = "the expected state", seconds: float = 5.0) -> _T:
+async def until(read: Callable[[], _T], what: str = "the expected state", seconds: float = 30.0) -> _T:
     """The first truthy value of *read*."""
     deadline = asyncio.get_running_loop().time() + seconds
     while not (value := read()):
@@ -139,7 +139,7 @@ class Stage:
 
     async def reaches(self, egress_id: str, status: int) -> api.EgressInfo:
         """The record, as soon as it has that status."""
-        deadline = asyncio.get_running_loop().time() + 5
+        deadline = asyncio.get_running_loop().time() + 30
         while asyncio.get_running_loop().time() < deadline:
             if (info := await self.egress(egress_id)).status == status:
                 return info
@@ -178,6 +178,12 @@ def composite(room: str, *urls: str, **fields: Any) -> api.RoomCompositeEgressRe
 
 @asynccontextmanager
 async def staged(scale: float = 200.0, **settings: Any) -> AsyncGenerator[Stage, None]:
+    async with awake_clock(scale) as clock, _staged(clock, **settings) as stage:
+        yield stage
+
+
+@asynccontextmanager
+async def _staged(clock: AwakeClock, **settings: Any) -> AsyncGenerator[Stage, None]:
     ingest, receiver = Ingest(), Receiver()
     around = web.Application()
     around.router.add_get("/_ingest/app/{key}", ingest.take)
@@ -194,7 +200,7 @@ async def staged(scale: float = 200.0, **settings: Any) -> AsyncGenerator[Stage,
             ingests={"global-live.mux.com": f"{base}/_ingest"},
             **settings,
         ),
-        clock=ScaledClock(scale),
+        clock=clock,
     )
     url = await simulator.start()
     livekit = api.LiveKitAPI(url=url, api_key=KEY, api_secret=SECRET, failover=False)

@@ -14,8 +14,8 @@ import pytest
 from aiohttp import web
 from urllib3.util import Retry
 
-from service.sandbox.clock import ScaledClock
 from service.sandbox.mux import MuxSimulator, MuxSimulatorSettings
+from tests.awake import AwakeClock, awake_clock
 from tests.waiting import eventually
 
 TOKEN_SECRET = "token-secret"
@@ -68,7 +68,7 @@ class Encoder:
 
     async def cut(self) -> bool:
         """Waits until the server closes the connection."""
-        message = await self.socket.receive(timeout=5)
+        message = await self.socket.receive(timeout=30)
         return message.type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED)
 
     async def leave(self) -> None:
@@ -167,6 +167,12 @@ class Mux:
 
 @contextlib.asynccontextmanager
 async def running(scale: float = 100, **settings: Any) -> AsyncGenerator[Mux]:
+    async with awake_clock(scale) as clock, _running(clock, **settings) as mux:
+        yield mux
+
+
+@contextlib.asynccontextmanager
+async def _running(clock: AwakeClock, **settings: Any) -> AsyncGenerator[Mux]:
     receiver = Receiver()
     app = web.Application()
     app.router.add_post("/hook", receiver.receive)
@@ -177,7 +183,7 @@ async def running(scale: float = 100, **settings: Any) -> AsyncGenerator[Mux]:
     options: dict[str, Any] = {"webhook_url": receiver.url, "post_rate": 0, "other_rate": 0, **settings}
     simulator = MuxSimulator(
         MuxSimulatorSettings(token_id="token", token_secret=TOKEN_SECRET, webhook_secret=SECRET, **options),
-        clock=ScaledClock(scale),
+        clock=clock,
     )
     await simulator.start()
     async with aiohttp.ClientSession() as http:

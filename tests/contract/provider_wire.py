@@ -20,6 +20,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from tests.ports import free_port
+
 
 class Fate(Enum):
     """What becomes of a request instead of an answer."""
@@ -140,9 +142,7 @@ async def wire(*answers: Answer, tls: ssl.SSLContext | None = None) -> AsyncGene
 
 def refused_url(scheme: str = "http") -> str:
     """Where nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"{scheme}://127.0.0.1:{probe.getsockname()[1]}"
+    return f"{scheme}://127.0.0.1:{free_port()}"
 
 
 def self_signed(folder: Path) -> ssl.SSLContext:

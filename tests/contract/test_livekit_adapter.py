@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import time
 import traceback
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -173,10 +172,10 @@ async def test_what_broke_or_cannot_be_read_is_ambiguous_and_sent_once(call: Cal
 
 
 async def test_silence_is_ambiguous_in_time_and_nothing_is_sent_twice() -> None:
-    began = time.monotonic()
     async with answering(Fate.HANG, longest_s=0.2) as (livekit, provider):
-        errors = await asyncio.gather(*(refusal(call(livekit)) for call in CALLS.values()))
-        assert time.monotonic() - began < 2
+        # The SDK's own limit is 60 s.
+        async with asyncio.timeout(20):
+            errors = await asyncio.gather(*(refusal(call(livekit)) for call in CALLS.values()))
         assert [error.outcome for error in errors] == [Outcome.AMBIGUOUS] * len(CALLS)
         assert sorted(sent.path.rsplit("/", 1)[1] for sent in provider.requests) == sorted(
             name.split()[0] for name in CALLS
@@ -249,27 +248,34 @@ async def test_what_livekit_refuses(status: int, code: str, start: Outcome, othe
 
 
 @pytest.mark.parametrize(
-    ("answer", "outcome"),
+    ("answer", "outcome", "code", "message"),
     [
-        (reply(401, "invalid API key: x", "text/plain"), Outcome.CREDENTIALS),
-        (reply(403, "<html>Forbidden</html>", "text/html"), Outcome.CREDENTIALS),
-        (reply(502, "<html>Bad Gateway</html>", "text/html"), Outcome.AMBIGUOUS),
-        (reply(503, b"\xff\xfe", "text/plain"), Outcome.AMBIGUOUS),
-        (reply(500, b"\xff\xfe"), Outcome.AMBIGUOUS),
-        (reply(204), Outcome.AMBIGUOUS),
-        (twirp(502, 502, "a gateway's own number"), Outcome.AMBIGUOUS),
-        (twirp(500, None, None), Outcome.AMBIGUOUS),
-        (twirp(500, {"deep": []}, ["text"]), Outcome.AMBIGUOUS),
-        (reply(502, ["bad gateway"]), Outcome.AMBIGUOUS),
-        (reply(502, "null"), Outcome.AMBIGUOUS),
-        (reply(502, "5"), Outcome.AMBIGUOUS),
-        (reply(502, "[" * 200_000), Outcome.AMBIGUOUS),
+        (reply(401, "invalid API key: x", "text/plain"), Outcome.CREDENTIALS, "401", "401 Unauthorized"),
+        (reply(403, "<html>Forbidden</html>", "text/html"), Outcome.CREDENTIALS, "403", "403 Forbidden"),
+        (reply(502, "<html>Bad Gateway</html>", "text/html"), Outcome.AMBIGUOUS, "502", "502 Bad Gateway"),
+        (reply(503, b"\xff\xfe", "text/plain"), Outcome.AMBIGUOUS, "503", "503 Service Unavailable"),
+        (reply(500, b"\xff\xfe"), Outcome.AMBIGUOUS, "500", "500 Internal Server Error"),
+        (reply(520, "", "text/plain"), Outcome.AMBIGUOUS, "520", "520"),
+        (reply(204), Outcome.AMBIGUOUS, "unreadable", "an answer that is not LiveKit's"),
+        (twirp(502, 502, "a gateway's own number"), Outcome.AMBIGUOUS, "502", "a gateway's own number"),
+        (twirp(502, 502, "<b>one's</b> page &amp; more"), Outcome.AMBIGUOUS, "502", "one's page & more"),
+        (twirp(503, "unavailable", "no " * 1000), Outcome.UNAVAILABLE, "unavailable", f"{'no ' * 66}n…"),
+        (twirp(500, None, None), Outcome.AMBIGUOUS, "None", "None"),
+        (twirp(500, {"deep": []}, ["text"]), Outcome.AMBIGUOUS, "{'deep': []}", "['text']"),
+        (reply(502, ["bad gateway"]), Outcome.AMBIGUOUS, "unreadable", "an answer that is not LiveKit's"),
+        (reply(502, "null"), Outcome.AMBIGUOUS, "unreadable", "an answer that is not LiveKit's"),
+        (reply(502, "5"), Outcome.AMBIGUOUS, "unreadable", "an answer that is not LiveKit's"),
+        (reply(502, "[" * 200_000), Outcome.AMBIGUOUS, "502", "502 Bad Gateway"),
     ],
 )
-async def test_what_stands_in_front_of_livekit_refuses(answer: bytes, outcome: Outcome) -> None:
+async def test_what_stands_in_front_of_livekit_refuses(
+    answer: bytes, outcome: Outcome, code: str, message: str
+) -> None:
     async with answering(answer) as (livekit, provider):
-        for call in CALLS.values():
-            assert (await refusal(call(livekit))).outcome is outcome
+        for name, call in CALLS.items():
+            error = await refusal(call(livekit))
+            assert error.outcome is (Outcome.AMBIGUOUS if "Start" in name and code == "unavailable" else outcome)
+            assert (error.code, error.message) == (code, message)
         assert len(provider.requests) == len(CALLS)
 
 
@@ -380,10 +386,10 @@ async def test_the_life_of_a_room_and_its_egress() -> None:
     ("kind", "happens"), [("lost_reply", True), ("late_effect", True), ("reset", False), ("hang", False)]
 )
 async def test_an_ambiguous_start_is_found_in_its_room_if_it_happened(kind: Any, happens: bool) -> None:  # noqa: FBT001
-    async with staged() as stage, livekit_at(stage.simulator.base_url, longest_s=0.3) as livekit:
+    async with simulated() as (stage, livekit), livekit_at(stage.simulator.base_url, longest_s=0.3) as hasty:
         await livekit.rooms.create(ROOM)
         stage.fault(kind, "StartRoomCompositeEgress", delay_s=0.05)
-        assert (await refusal(START(livekit))).outcome is Outcome.AMBIGUOUS
+        assert (await refusal(START(hasty if kind == "hang" else livekit))).outcome is Outcome.AMBIGUOUS
         if happens:
             await until(lambda: stage.kinds("egress.started"))
         assert len(await livekit.egresses.list_room("first")) == happens
@@ -440,6 +446,7 @@ async def test_a_hosts_token_says_every_grant() -> None:
     async with livekit_at("https://livekit.example", public_url="wss://public.example") as livekit:
         before = datetime.now(UTC)
         issued = livekit.tokens.issue(room_name="first", identity="ann", display_name="Ann", ttl=timedelta(minutes=10))
+        after = datetime.now(UTC)
     claims = jwt.decode(issued.token.reveal(), SECRET, algorithms=["HS256"], issuer=KEY)
     assert claims["video"] == {
         "roomJoin": True,
@@ -458,8 +465,8 @@ async def test_a_hosts_token_says_every_grant() -> None:
     }
     assert (claims["sub"], claims["name"]) == ("ann", "Ann")
     assert set(claims) == {"sub", "name", "video", "iss", "nbf", "exp"}
-    assert abs(claims["exp"] - issued.expire_time.timestamp()) <= 1
-    assert abs((issued.expire_time - before).total_seconds() - 600) < 2
+    assert abs(claims["exp"] - issued.expire_time.timestamp()) <= 1 + (after - before).total_seconds()
+    assert before <= issued.expire_time - timedelta(minutes=10) <= after
     assert issued.livekit_url == "wss://public.example"
     assert issued.token.reveal() not in repr(issued)
     assert base64.urlsafe_b64encode(SECRET.encode()).decode() not in issued.token.reveal()

@@ -94,7 +94,10 @@ async def test_without_a_storage_nothing_is_sent() -> None:
     ],
 )
 async def test_failures_are_those_of_a_start_and_show_no_key(answer: Any, outcome: Outcome) -> None:
-    async with wire(answer) as provider, livekit_at(provider.url, storage=STORAGE, longest_s=0.5) as livekit:
+    async with (
+        wire(answer) as provider,
+        livekit_at(provider.url, storage=STORAGE, longest_s=0.5 if answer is Fate.HANG else 20) as livekit,
+    ):
         error = await refusal(livekit.egresses.record(WANTED))
         assert error.outcome is outcome
         for secret in (ACCESS, STORAGE_SECRET):
@@ -252,6 +255,32 @@ async def test_a_worker_that_dies_leaves_no_file_and_a_record_that_is_active_for
         await set_.livekit.rooms.delete("first")
         assert (await set_.seen(egress.id)).status is EgressStatus.ACTIVE
         assert not set_.storage.objects
+
+
+@pytest.mark.parametrize("dies", ["the egress", "the recording"])
+async def test_of_two_in_a_room_the_list_of_people_tells_which_is_left(dies: str) -> None:
+    """Provider facts, LiveKit 4.9: `active_recording` stays while any of them is there; each is a participant."""
+    async with studio() as set_:
+        await set_.stage.host("first")
+        egress_id = (await set_.stage.start("first")).egress_id
+        file_id = (await set_.record()).id
+        for each in (egress_id, file_id):
+            await set_.reaches(each, EgressStatus.ACTIVE)
+        rooms = set_.livekit.rooms
+        assert await rooms.recorders("first") == {egress_id, file_id}
+        dead, left = (egress_id, file_id) if dies == "the egress" else (file_id, egress_id)
+        status, _ = await set_.stage.post("/_control/egress", egress_id=dead, end="ghost")
+        assert status == 200
+        assert await rooms.recorders("first") == {left}
+        room = await rooms.get("first")
+        assert room is not None
+        assert (room.recorded, room.publishers) == (True, 1)
+        assert [(await set_.seen(each)).status for each in (dead, left)] == [EgressStatus.ACTIVE] * 2
+        status, _ = await set_.stage.post("/_control/egress", egress_id=left, end="ghost")
+        assert await rooms.recorders("first") == frozenset()
+        room = await rooms.get("first")
+        assert room is not None
+        assert not room.recorded
 
 
 async def test_nobody_publishes_and_the_recording_waits() -> None:

@@ -76,6 +76,27 @@ async def test_who_has_left_is_not_there() -> None:
     assert await people_of(gone) == RoomPeople()
 
 
+async def test_egresses_are_told_by_their_ids() -> None:
+    """An egress enters with its id as identity; one that has left may be shown for a moment."""
+    left = person("EG_3", kind=Kind.EGRESS, hidden=True, recorder=True)
+    left.state = models.ParticipantInfo.DISCONNECTED
+    answer = message(
+        api.ListParticipantsResponse(
+            participants=[
+                person("ann", tracks=(track(),)),
+                person("EG_1", kind=Kind.EGRESS, hidden=True, recorder=True),
+                person("EG_2", kind=Kind.EGRESS),
+                left,
+                person("old recorder", recorder=True),
+            ]
+        )
+    )
+    async with wire(answer) as provider, livekit_at(provider.url) as livekit:
+        assert await livekit.rooms.recorders("first") == {"EG_1", "EG_2"}
+        [sent] = provider.requests
+        assert sent.path == "/twirp/livekit.RoomService/ListParticipants"
+
+
 async def test_tracks_with_the_layers_that_were_declared() -> None:
     """layers[].bitrate is what the client declared at publish, in bits a second; nobody measures it."""
     layers = [
@@ -142,7 +163,9 @@ async def test_a_room_that_is_not_there_has_nobody() -> None:
         assert await livekit.rooms.people("nowhere") == RoomPeople()
         stage.fault("error", "ListParticipants", status=404)
         assert await livekit.rooms.people("nowhere") == RoomPeople()
-        assert stage.hits("error") == 1
+        stage.fault("error", "ListParticipants", status=404)
+        assert await livekit.rooms.recorders("nowhere") == frozenset()
+        assert stage.hits("error") == 2
 
 
 async def test_people_of_a_simulated_show() -> None:
@@ -200,10 +223,14 @@ async def test_a_viewer_may_watch_and_nothing_else() -> None:
 
 @pytest.mark.parametrize("kind", ["latency", "lost_reply"])
 async def test_faults_of_the_list(kind: Any) -> None:
-    async with staged() as stage, livekit_at(stage.simulator.base_url, longest_s=0.5) as livekit:
+    async with (
+        staged() as stage,
+        livekit_at(stage.simulator.base_url) as livekit,
+        livekit_at(stage.simulator.base_url, longest_s=0.5) as hasty,
+    ):
         await stage.room("bc-1")
-        stage.fault(kind, "ListParticipants", delay_s=2)
-        assert (await refusal(livekit.rooms.people("bc-1"))).outcome is Outcome.AMBIGUOUS
+        stage.fault(kind, "ListParticipants", delay_s=30)
+        assert (await refusal(hasty.rooms.people("bc-1"))).outcome is Outcome.AMBIGUOUS
         assert await livekit.rooms.people("bc-1") == RoomPeople()
         await until(lambda: stage.hits(kind))
 

@@ -59,7 +59,7 @@ class TestFaultsOfCalls:
         assert stage.kinds() == []
 
     async def test_a_late_effect_comes_when_the_caller_is_gone(self, stage: Stage) -> None:
-        stage.fault("late_effect", "CreateRoom", delay_s=0.2)
+        stage.fault("late_effect", "CreateRoom", delay_s=1)
         with pytest.raises(aiohttp.ClientError):
             await stage.room()
         assert stage.kinds() == []
@@ -80,7 +80,7 @@ class TestFaultsOfCalls:
             stage.fault("hang", "CreateRoom")
             hanging = asyncio.create_task(stage.room())
             await until(lambda: stage.hits("hang"))
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(20):
                 await stage.simulator.stop()
             with pytest.raises(aiohttp.ClientError):
                 await hanging
@@ -90,9 +90,9 @@ class TestFaultsOfCalls:
         stage.fault("latency", "ListRooms", delay_s=0.2)
         began = loop.time()
         await stage.livekit.room.list_rooms(api.ListRoomsRequest())
-        slow = loop.time()
+        assert loop.time() - began >= 0.2
         await stage.livekit.room.list_rooms(api.ListRoomsRequest())
-        assert slow - began >= 0.2 > loop.time() - slow
+        assert stage.hits("latency") == 1, "the fault was for one call"
         await stage.post("/_control", latency_ms=60)
         began = loop.time()
         await stage.livekit.room.list_rooms(api.ListRoomsRequest())
@@ -109,10 +109,9 @@ class TestFaultsOfCalls:
         """Provider facts, LiveKit 4.2."""
         await stage.room()
         stage.fault("worker_loss", "StartRoomCompositeEgress", match="bc-1")
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+        began = stage.simulator.clock.now()
         refused = await refusal(stage.start())
-        took_s = (loop.time() - began) * stage.simulator.clock.scale
+        took_s = stage.simulator.clock.now() - began
         assert refused == (503, "unavailable", PSRPC + "no response from servers")
         assert took_s >= 6
         assert "egress.started" not in stage.kinds()

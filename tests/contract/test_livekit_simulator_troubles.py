@@ -146,7 +146,7 @@ async def test_a_ghosts_stop_is_never_answered_well(stage: Stage) -> None:
     stage.fault("egress_ghost", "egress")
     await until(lambda: stage.simulator.effects.of("egress.ghost"))
     with pytest.raises(api.ServerError) as caught:
-        await asyncio.wait_for(stage.stop(egress_id), 5)
+        await asyncio.wait_for(stage.stop(egress_id), 30)
     assert caught.value.status == 408
     assert (await stage.egress(egress_id)).status == EgressStatus.EGRESS_ACTIVE
     listed = await stage.livekit.room.list_participants(api.ListParticipantsRequest(room="bc-1"))

@@ -131,13 +131,13 @@ async def test_complete_ends_at_once_and_keeps_the_connection_sixty_seconds() ->
         assert done is not None
         stream = await mux.create()
         encoder = await mux.go_live(stream)
-        at = time.monotonic()
+        at = mux.simulator.clock.now()
         assert await mux.raw(mux.streams.signal_live_stream_complete, stream["id"]) == {}
         assert (await mux.get(stream["id"]))["status"] == "idle"
         await eventually(lambda: "asset.live_stream_completed" in mux.receiver.types())
         assert mux.kinds("ingest.disconnected") == []
         assert await encoder.cut()
-        assert 0.5 < time.monotonic() - at < 2
+        assert 50 < mux.simulator.clock.now() - at < 200
         assert (await mux.effect("ingest.disconnected", stream["id"]))["reason"] == "completed"
 
 
@@ -214,9 +214,9 @@ async def test_connected_without_media_is_cut_after_five_minutes_and_never_activ
     async with running(scale=1000) as mux:
         stream = await mux.create(reconnect_window=10)
         encoder = await mux.publish(stream["stream_key"])
-        at = time.monotonic()
+        at = mux.simulator.clock.now()
         assert await encoder.cut()
-        assert time.monotonic() - at > 0.25
+        assert mux.simulator.clock.now() - at > 250
         assert (await mux.effect("ingest.disconnected", stream["id"]))["reason"] == "no media"
         await mux.effect("stream.idle", stream["id"])
         assert mux.kinds("stream.active", "asset.ready", "asset.completed") == []

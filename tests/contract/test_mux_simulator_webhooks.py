@@ -66,7 +66,7 @@ async def test_slow_receiver_counts_as_a_failure() -> None:
     async with running(webhook_timeout_s=0.1) as mux:
         mux.receiver.slow_s = 0.5
         await mux.create()
-        hooks = await eventually(lambda: mux.receiver.hooks if len(mux.receiver.hooks) == 2 else None)
+        hooks = await eventually(lambda: mux.receiver.hooks if len(mux.receiver.hooks) >= 2 else None)
         assert len(hooks[1].json["attempts"]) == 1
         assert mux.simulator.webhooks.deliveries[0].status is None
 

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from service.domain.broadcast import PlaybackPolicy
 from service.domain.errors import Outcome
-from service.domain.ports import PlaylistSeen, UploadWanted
+from service.domain.ports import PlaylistSeen, UploadSeen, UploadWanted
 from service.domain.resources import Recording, RecordingStatus
 from service.domain.secret import Secret
 from service.providers.hls import Hls
@@ -64,6 +64,7 @@ async def test_create_sends_the_address_the_mark_and_nothing_that_the_models_wou
 CALLS: dict[str, Callable[[Uploads], Awaitable[object]]] = {
     "POST create": lambda uploads: uploads.create(WANTED),
     "GET find": lambda uploads: uploads.find(TAG, since=WHEN),
+    "GET tagged": lambda uploads: uploads.list_tagged("bs1:", since=WHEN, page=1),
     "GET one": lambda uploads: uploads.get("AS1"),
 }
 
@@ -84,7 +85,7 @@ CALLS: dict[str, Callable[[Uploads], Awaitable[object]]] = {
     ],
 )
 async def test_failures(call: Callable[[Uploads], Awaitable[object]], answer: Answer, outcome: Outcome) -> None:
-    async with answering(answer, longest_s=0.5) as (mux, provider):
+    async with answering(answer, longest_s=0.5 if answer is Fate.HANG else 20) as (mux, provider):
         error = await refusal(call(mux.uploads))
         assert error.outcome is outcome
         assert "sig-of-the-file" not in f"{error!r} {error.message} {error.args}"
@@ -103,6 +104,25 @@ async def test_find_looks_back_to_the_intent_and_takes_only_what_was_uploaded() 
     assert [each.asset_id for each in found] == ["OLD"] * 100 + ["U1", "U2"]
     queries = [dict(parse_qsl(urlsplit(sent.path).query)) for sent in provider.requests]
     assert queries == [{"limit": "100", "page": "1"}, {"limit": "100", "page": "2"}]
+
+
+async def test_pages_of_what_was_uploaded_end_at_the_time_that_is_asked_for() -> None:
+    """What Mux recorded from a live stream is none, with whatever tag; nor is what another environment uploaded."""
+    ours, live = asset(id="U1"), asset(id="L1", live_stream_id="LS1")
+    foreign = [asset(id=f"F{n}", passthrough="bs1:prod:x:upload-0-0") for n in range(97)]
+    old = asset(id="OLD", created_at=str(int((WHEN - timedelta(hours=1)).timestamp())))
+    new = asset(id="NEW", created_at=str(int((WHEN - timedelta(minutes=1)).timestamp())))
+    pages = ([ours, live, *foreign, new], [ours, live, *foreign, old], [ours])
+    async with answering(*(reply(200, {"data": page}) for page in pages)) as (mux, provider):
+        answers = [await mux.uploads.list_tagged("bs1:test:", since=WHEN, page=page) for page in (1, 2, 3)]
+    assert [([seen.id for seen in found], more) for found, more in answers] == [
+        (["U1", "NEW"], True),
+        (["U1", "OLD"], False),
+        (["U1"], False),
+    ]
+    assert answers[0][0][0] == UploadSeen(id="U1", tag=TAG, created_at=WHEN)
+    queries = [dict(parse_qsl(urlsplit(sent.path).query)) for sent in provider.requests]
+    assert queries == [{"limit": "100", "page": str(page)} for page in (1, 2, 3)]
 
 
 @pytest.mark.parametrize("of", ["uploads", "streams"])
@@ -208,7 +228,7 @@ async def test_a_file_becomes_an_asset_that_plays() -> None:
             ("video.asset.ready", TAG, ""),
         ]
         assert told[-1].recording == ready
-        hls = Hls(longest_call=timedelta(seconds=5))
+        hls = Hls(longest_call=timedelta(seconds=20))
         seen = await hls.look(f"{bench.base}/playback/{ready.playback_id}.m3u8")
         await hls.close()
         assert seen == PlaylistSeen(

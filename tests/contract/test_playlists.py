@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 import traceback
 from collections.abc import AsyncGenerator, Awaitable
 from datetime import timedelta
@@ -180,14 +179,12 @@ async def test_a_connection_that_breaks_is_ambiguous(fate: Fate) -> None:
 @pytest.mark.parametrize("of", ["address", "rendition"])
 async def test_silence_ends_in_time(of: str) -> None:
     answers: list[Answer] = [Fate.HANG] if of == "address" else [playlist(MULTIVARIANT), Fate.HANG]
-    began = time.monotonic()
-    async with answering(*answers, longest_s=0.3) as (hls, _, url):
+    async with answering(*answers, longest_s=0.3) as (hls, _, url), asyncio.timeout(20):
         error = await refusal(hls.look(url))
     assert (error.outcome, error.code) == (Outcome.AMBIGUOUS, "timeout")
-    assert time.monotonic() - began < 2
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.text(max_size=300) | st.lists(st.sampled_from([*MULTIVARIANT.splitlines(), *MEDIA.splitlines()])).map("\n".join)
 )

@@ -330,7 +330,7 @@ def changed(draw: st.DrawFn) -> bytes:
     return json.dumps(event).encode(errors="replace")
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.one_of(changed(), st.binary(max_size=200), ANYTHING.map(lambda value: json.dumps(value).encode())))
 def test_nothing_but_unreadable_comes_of_any_body(body: bytes) -> None:
     for heard in (livekit.heard, mux.heard):

@@ -289,7 +289,7 @@ async def test_a_broadcast_ends_after_its_time_on_air(database_url: str) -> None
 
 
 async def test_a_test_broadcast_is_cut_by_mux(database_url: str) -> None:
-    async with running_stack(database_url, mux={"test_limit_s": 60.0}) as stack:
+    async with running_stack(database_url, mux={"test_limit_s": 120.0}) as stack:
         client = await stack.client((await webhook_replica(stack)).target)
         show = await Show.create(stack, client, BroadcastSpec(test=True))
         await show.live()

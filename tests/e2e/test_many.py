@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 
 from broadcast_client import BroadcastClient
+from service.providers import mux_calls
 from service.sandbox import mux_rest
 from service.sandbox.faults import Fault
 from tests.e2e.show import in_background
@@ -21,7 +22,6 @@ BURST = 10
 STARTS = 24
 PLACES = 16 + STARTS + 16
 """Passes that a replica has under way at most: see the loop."""
-STOPPED_WITHIN_S = 2.5
 
 
 @dataclass
@@ -73,13 +73,13 @@ class Crowd:
         effects = self.stack.mux.effects.of("stream.created")
         return [str(effect.detail["passthrough"]).split(":")[2] for effect in effects]
 
-    async def stops_quickly(self, name: str) -> None:
-        began = time.monotonic()
-        stopped = await self.client.stop(name, wait=30)
-        took = time.monotonic() - began
+    async def stops(self, name: str) -> int:
+        """How many starts were served between the call and its end."""
+        before = len(self.served)
+        stopped = await self.client.stop(name, wait=50)
         assert stopped.status.state_reason == "STOPPED"
         assert stopped.status.HasField("end_time"), "it is not over"
-        assert took < STOPPED_WITHIN_S, f"the stop of {name} took {took:.1f} s"
+        return len(self.served) - before
 
     async def count_passes(self) -> None:
         while True:
@@ -95,17 +95,20 @@ class Crowd:
         assert len(late) <= len(served) // 20, f"served a quarter of the queue too late: {late}"
 
 
-async def crowd(database_url: str, refusals: Refusals, *, count: int, rate: float) -> None:
+async def crowd(database_url: str, refusals: Refusals, *, count: int, rate: float, deadline_s: float) -> None:
     async with running_stack(
         database_url,
         webhooks=False,
-        mux={"post_rate": rate, "post_burst": 2 * BURST, "other_rate": 200, "other_burst": 50},
+        # Those who had their tokens when the machine had no time for them come all at once.
+        mux={"post_rate": rate, "post_burst": BURST + PLACES, "other_rate": 200, "other_burst": 40 + PLACES},
         BROADCAST_LIMIT_MUX_POST=f"{rate:g}/{BURST}",
         BROADCAST_LIMIT_MUX_OTHER="180/40",
         # For a stop to compete with starts for.
         BROADCAST_LIMIT_LIVEKIT=f"{1.2 * rate:g}/{BURST}",
         # Shorter than the queue is long: waiting for a turn is no attempt.
-        BROADCAST_TIMING_START_DEADLINE_S="4",
+        BROADCAST_TIMING_START_DEADLINE_S=f"{deadline_s:g}",
+        # A call that is given up because the machine had no time for it would have to queue again.
+        BROADCAST_LEASE_S="30",
     ) as stack:
         client = await stack.client((await stack.replica()).target)
         everybody = Crowd(stack, client, [f"crowd-{n}" for n in range(count)])
@@ -123,40 +126,48 @@ async def crowd(database_url: str, refusals: Refusals, *, count: int, rate: floa
             await eventually(lambda: len(everybody.served) >= count // 6, within=60)
             # One that has everything already, and one that still waits for its turn.
             waiting = next(name for name in reversed(everybody.asked) if name not in everybody.served)
-            await asyncio.gather(*map(everybody.stops_quickly, (everybody.served[0], waiting)))
+            passed = await asyncio.gather(*map(everybody.stops, (everybody.served[0], waiting)))
+            # A burst, and two and a half seconds of the queue, which stands while the machine has no time for it.
+            assert max(passed) <= BURST + 2.5 * rate, f"so many starts went before the stops: {passed}"
             assert len(everybody.served) < count * 0.9, "the queue was over before the stops: this proves nothing"
-            await eventually(all_ready, within=count / rate + 30, every=0.25)
+            await eventually(all_ready, within=count / rate + 60, every=0.25)
         took = time.monotonic() - began
         await connection.close()
+        assert took > deadline_s, "the queue was shorter than a start may take: this proves nothing"
         assert waiting not in everybody.served, "stopped before its turn, and made all the same"
         assert sorted(everybody.served) == sorted(set(everybody.names) - {waiting}), "one live stream each"
         assert len(stack.livekit.effects.of("room.created")) <= count
-        assert took >= (count - 2 * BURST - 2) / rate * 0.9, "faster than Mux allows: it did not limit"
+        assert took >= (count - BURST - 2) / rate * 0.9, "faster than Mux allows: it did not limit"
         assert refusals.count <= count // 100, f"{refusals.count} calls were refused by Mux"
         assert 0 < everybody.passes <= PLACES
         everybody.check_order()
 
 
+@pytest.mark.timeout(180)
 async def test_a_hundred_and_fifty_start_at_once(database_url: str, refusals: Refusals) -> None:
-    await crowd(database_url, refusals, count=150, rate=25)
+    await crowd(database_url, refusals, count=150, rate=8, deadline_s=15)
 
 
-async def test_a_stop_does_not_wait_for_slow_starts(database_url: str) -> None:
+async def test_a_stop_does_not_wait_for_slow_starts(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """They hold every place that a replica has for starts, and more wait for one."""
-    async with running_stack(database_url, webhooks=False, BROADCAST_LEASE_S="12") as stack:
+    for limit in ("_READ", "_WITHIN"):
+        monkeypatch.setattr(mux_calls, limit, 60)
+    async with running_stack(database_url, webhooks=False, BROADCAST_LEASE_S="80") as stack:
         client = await stack.client((await stack.replica()).target)
         everybody = Crowd(stack, client, [f"crowd-{n}" for n in range(60)])
         await client.create(broadcast_id="early", title="one of few")
         await client.start("early", wait=10)
-        stack.mux.faults.add(Fault(kind="latency", operation="create_live_stream", delay_s=5, times=-1))
+        stack.mux.faults.add(Fault(kind="latency", operation="create_live_stream", delay_s=60, times=-1))
+        calls = stack.mux.faults.hits
         async with in_background(everybody.count_passes):
             await everybody.start()
-            await eventually(lambda: everybody.passes >= STARTS)
-            await everybody.stops_quickly("early")
+            await eventually(lambda: everybody.passes >= STARTS and calls.get("latency") == STARTS)
+            assert await everybody.stops("early") == 0
+            assert calls.get("latency") == STARTS, "a start gave its place up before"
         assert everybody.served == ["early"], "the crowd was served before: this proves nothing"
 
 
 @pytest.mark.long
 @pytest.mark.timeout(240)
 async def test_a_thousand_start_at_once(database_url: str, refusals: Refusals) -> None:
-    await crowd(database_url, refusals, count=1000, rate=50)
+    await crowd(database_url, refusals, count=1000, rate=50, deadline_s=4)

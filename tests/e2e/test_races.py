@@ -80,7 +80,7 @@ class Bell:
             self._rung.set()
 
     async def rung(self) -> None:
-        await asyncio.wait_for(self._rung.wait(), 20)
+        await asyncio.wait_for(self._rung.wait(), 40)
 
 
 @contextlib.asynccontextmanager
@@ -167,7 +167,7 @@ async def test_a_stop_between_the_plan_and_the_call(database_url: str) -> None:
                         "SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query ~ 'budget'"
                     )
 
-                await eventually(held, within=2)
+                await eventually(held)
                 await clients[1].stop(show.id)
         finally:
             await connection.close()
@@ -296,7 +296,7 @@ async def test_callers_who_know_nothing_of_each_other(database_url: str) -> None
             await show.client.stop(show.id)
             await show.until("ENDED")
             # A host who came to a room before, or after, it was ours.
-            await eventually(lambda: show.left() == [], within=15)
+            await eventually(lambda: show.left() == [])
             assert show.count("stream.created") <= 1
             await show.client.delete(show.id)
 
@@ -376,9 +376,9 @@ async def test_a_destination_that_is_removed_and_added_with_another_key(database
 @pytest.mark.parametrize("kind", ["worker_loss", "egress_stuck", "egress_fail", "egress_ghost"])
 async def test_an_egress_that_does_not_do_is_replaced(database_url: str, kind: Kind) -> None:
     waits = {
-        "BROADCAST_TIMING_EGRESS_START_S": "1.5",
-        "BROADCAST_TIMING_INGEST_START_S": "1",
-        "BROADCAST_TIMING_EGRESS_STOP_S": "2",
+        "BROADCAST_TIMING_EGRESS_START_S": "4",
+        "BROADCAST_TIMING_INGEST_START_S": "4",
+        "BROADCAST_TIMING_EGRESS_STOP_S": "3",
     }
     async with running_stack(database_url) as stack:
         [client] = await replicas(stack, 1, **waits)
@@ -521,7 +521,7 @@ async def test_a_host_with_an_old_token_cannot_bring_the_room_back(database_url:
         await show.ended()
         await stack.control("join", token=access.token, publish=["camera"])
         assert show.left() == [f"room {show.id}"]
-        await eventually(lambda: show.left() == [], within=15)
+        await eventually(lambda: show.left() == [])
         assert await show.state() == "ENDED"
         assert [entry["kind"] for entry in logs if entry["event"] == "orphan_swept"] == ["room"]
         assert show.count("egress.started") == 0

@@ -21,6 +21,7 @@ from broadcast.v1 import broadcast_pb2 as pb
 from broadcast.v1 import broadcast_service_pb2 as rpc
 from broadcast.v1.broadcast_service_pb2_grpc import BroadcastServiceServicer, add_BroadcastServiceServicer_to_server
 from broadcast.v1.event_pb2 import BroadcastEvent
+from tests.ports import free_port
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -424,7 +425,7 @@ class FakeServer:
     def __init__(self) -> None:
         self.service = FakeService()
         self._server: grpc.aio.Server | None = None
-        self._port = 0
+        self._port = free_port()
 
     @property
     def target(self) -> str:

@@ -1,7 +1,6 @@
 """Every RPC over a real channel and a real database: what is answered, what is refused and why, and what is stored."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any, cast
@@ -356,7 +355,7 @@ async def test_start_waits_until_ready(stage: Stage) -> None:
     starting = asyncio.ensure_future(stage.stub.StartBroadcast(request))
     await eventually(lambda: stage.woken)
     await stage.becomes("show-1", "READY")
-    answer = await asyncio.wait_for(starting, 5)
+    answer = await asyncio.wait_for(starting, 25)
     assert answer.broadcast.status.state == pb.BROADCAST_STATE_READY
 
 
@@ -366,19 +365,18 @@ async def test_stop_waits_until_over(stage: Stage) -> None:
     stopping = asyncio.ensure_future(stage.stub.StopBroadcast(request))
     await eventually(lambda: len(stage.woken) == 2)
     await stage.becomes("show-1", "ENDED")
-    answer = await asyncio.wait_for(stopping, 5)
+    answer = await asyncio.wait_for(stopping, 25)
     assert answer.broadcast.status.state == pb.BROADCAST_STATE_ENDED
 
 
-async def test_a_wait_that_is_over_is_no_error(stage: Stage) -> None:
+async def test_a_wait_that_is_over_is_no_error(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     await stage.create("show-1")
-    begun = time.monotonic()
     short = rpc.StartBroadcastRequest(broadcast_id="show-1", wait=seconds(0.1))
     assert (await stage.stub.StartBroadcast(short)).broadcast.status.state == pb.BROADCAST_STATE_STARTING
     # The caller's own deadline comes first, and it still gets an answer.
+    monkeypatch.setattr("service.api.waits._DEADLINE_MARGIN_S", 20)
     long = rpc.StartBroadcastRequest(broadcast_id="show-1", wait=seconds(30))
-    assert (await stage.stub.StartBroadcast(long, timeout=1)).broadcast.status.state == pb.BROADCAST_STATE_STARTING
-    assert time.monotonic() - begun < 5
+    assert (await stage.stub.StartBroadcast(long, timeout=21)).broadcast.status.state == pb.BROADCAST_STATE_STARTING
 
 
 async def test_stop_is_never_refused_and_start_after_it_is(stage: Stage) -> None:
@@ -508,7 +506,7 @@ async def test_a_page_token_belongs_to_its_filter(stage: Stage) -> None:
     ]
     for request in bad:
         refusal = await refused(stage.stub.ListBroadcasts(request))
-        assert (refusal.code, refusal.reason) == (INVALID, "PAGE_TOKEN_INVALID")
+        assert (refusal.code, refusal.reason, refusal.fields) == (INVALID, "PAGE_TOKEN_INVALID", ["page_token"])
 
 
 async def test_filters(stage: Stage) -> None:

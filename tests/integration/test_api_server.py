@@ -194,6 +194,6 @@ async def test_drain_answers_those_who_wait(stage: Stage) -> None:
     waiting = asyncio.ensure_future(stage.stub.StartBroadcast(request))
     await eventually(lambda: stage.woken)
     begun = time.monotonic()
-    await stage.server.drain(grace=20)
+    await stage.server.drain(grace=50)
     assert (await waiting).broadcast.status.state == pb.BROADCAST_STATE_STARTING
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 25

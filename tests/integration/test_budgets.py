@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import time
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 
@@ -40,13 +39,13 @@ async def drained(budgets: Budgets, name: str, *, burst: float, floor: float, ra
 
 
 async def test_the_rate_holds_however_many_ask_at_once(one: Store) -> None:
-    budgets, rate, burst = Budgets(one.database), 100.0, 10.0
+    budgets, rate, burst = Budgets(one.database), 20.0, 10.0
     granted, refused = 0, 0
-    began, ends = await clock(one.database), time.monotonic() + 1
+    began = await clock(one.database)
 
     async def ask() -> None:
         nonlocal granted, refused
-        while time.monotonic() < ends:
+        while granted < 30 or not refused:
             if (await budgets.take("fast", rate=rate, burst=burst, floor=0)).granted:
                 granted += 1
             else:
@@ -56,8 +55,6 @@ async def test_the_rate_holds_however_many_ask_at_once(one: Store) -> None:
     elapsed = (await clock(one.database) - began).total_seconds()
     # The grants of 50 who ask all the time are all that the bucket has, and not one more.
     assert granted <= burst + rate * elapsed
-    assert granted >= rate * 0.5
-    assert refused > 0
     left = await one.sql("SELECT tokens FROM budget")
     assert -0.001 <= left < 1
 
@@ -166,7 +163,7 @@ async def pass_time(of: Store, seconds: float) -> timedelta:
 
 
 async def test_who_waits_is_served_before_who_comes_later(one: Store) -> None:
-    budget = Budget(Budgets(one.database).take, Limits(mux_post=Limit(rate=1, burst=5)))
+    budget = Budget(Budgets(one.database).take, Limits(mux_post=Limit(rate=0.01, burst=5)))
 
     async def ask(rank: Rank = Rank.START, turn: datetime | None = None) -> datetime | None:
         return await budget.take(Bucket.MUX_POST, rank, turn=turn)
@@ -176,8 +173,8 @@ async def test_who_waits_is_served_before_who_comes_later(one: Store) -> None:
     second, third = await ask(), await ask()
     assert second is not None
     assert third is not None
-    assert third - second == second - first == timedelta(seconds=1)
-    passed = await pass_time(one, 1.1)
+    assert third - second == second - first == timedelta(seconds=100)
+    passed = await pass_time(one, 110)
     # A token has come, and it is that of the first: nobody else of this rank gets it, called or not.
     assert await ask() is not None
     assert await ask(turn=second - passed) is not None

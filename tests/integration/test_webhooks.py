@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from livekit.protocol.models import Room
 
@@ -27,6 +27,7 @@ from service.sandbox.postgres import EmbeddedPostgres
 from service.sandbox.webhooks import WebhookSender
 from service.store.database import Database
 from service.store.migrate import migrate
+from service.webhooks import delivery as delivery_module
 from service.webhooks import intake as intake_module
 from service.webhooks.delivery import LARGEST
 from service.webhooks.worth import WORTH
@@ -53,7 +54,10 @@ TYPES = {"livekit": "room_started", "mux": "video.live_stream.active"}
 
 
 @pytest.fixture
-async def stage(database_url: str) -> AsyncIterator[Hooks]:
+async def stage(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Hooks]:
+    # Two cores that others use as well take long over what is quick; who is about a limit sets it.
+    monkeypatch.setattr(delivery_module, "_STORED_WITHIN_S", 30)
+    monkeypatch.setattr(intake_module, "_BODY_WITHIN_S", 30)
     async with hooks(database_url) as opened:
         await opened.store.add("first")
         await opened.store.add("second")
@@ -302,8 +306,18 @@ async def test_no_more_than_some_are_taken_at_once(stage: Hooks) -> None:
     assert row["delivery_count"] >= 65
 
 
-async def test_those_of_one_broadcast_do_not_hold_up_those_of_another(stage: Hooks) -> None:
+async def test_those_of_one_broadcast_do_not_hold_up_those_of_another(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A replica that stands still holds the lock of the broadcast it was about to write."""
+    monkeypatch.setattr(delivery_module, "_STORED_WITHIN_S", 5)
+    async with hooks(database_url, statement_timeout_s=4) as stage:
+        for name in ("first", "second"):
+            await stage.store.add(name)
+        await _one_is_locked(stage)
+
+
+async def _one_is_locked(stage: Hooks) -> None:
     async with stage.store.database.transaction() as connection:
         await connection.execute("SELECT 1 FROM broadcast WHERE id = 'first' FOR NO KEY UPDATE")
         stuck = [
@@ -317,9 +331,8 @@ async def test_those_of_one_broadcast_do_not_hold_up_those_of_another(stage: Hoo
             return await stage.store.sql(blocked) == 1
 
         await eventually(waiting)
-        began = time.perf_counter()
         assert await stage.send("livekit", livekit(TYPES["livekit"], "second", "EV_second")) == 200
-        assert time.perf_counter() - began < 1
+        assert not any(each.done() for each in stuck), "it was held up for as long as they were"
         # None of them can be stored in time, and each says so.
         assert set(await asyncio.gather(*stuck)) == {503}
     assert [row["broadcast_id"] for row in await stage.rows()] == ["second"]
@@ -475,7 +488,7 @@ async def test_nothing_that_is_signed_fails(stage: Hooks) -> None:
         row = (await stage.store.all("SELECT outcome FROM webhook ORDER BY id DESC LIMIT 1"))[0]
         seen.add(row["outcome"])
 
-    @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=300)
     @given(signed_bodies())
     def fuzz(signed: tuple[str, bytes]) -> None:
         asyncio.run_coroutine_threadsafe(taken(*signed), loop).result(30)

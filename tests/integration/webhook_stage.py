@@ -71,9 +71,10 @@ class Hooks:
 
 
 @contextlib.asynccontextmanager
-async def hooks(database_url: str, *, size: int = 4) -> AsyncGenerator[Hooks]:
+async def hooks(database_url: str, *, size: int = 4, statement_timeout_s: float = 30) -> AsyncGenerator[Hooks]:
     async with store(database_url) as opened, aiohttp.ClientSession() as http:
-        database = await Database.connect(database_url, size=size, statement_timeout=timedelta(seconds=2))
+        patience = timedelta(seconds=statement_timeout_s)
+        database = await Database.connect(database_url, size=size, statement_timeout=patience)
         reader = Reader(tag=TAG, mux_environment=ENVIRONMENT)
         inbox = Inbox(database, Sealer(KEYS), reader.read)
         deliveries = Deliveries(

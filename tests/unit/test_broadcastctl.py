@@ -21,6 +21,7 @@ from broadcast_client.ctl.arguments import a_duration, parse
 from broadcast_client.ctl.render import as_dict, human, plain
 from broadcast_client.ctl.timeline import Timeline
 from tests.fakes.broadcast_service import HOST_TOKEN, FakeServer, FakeService, Hang
+from tests.ports import free_port
 from tests.waiting import eventually
 
 PARTS = ["room", "live stream", "host", "egress", "ingest", "playable", "ended"]
@@ -504,8 +505,8 @@ async def test_demo_of_manual_delivery_goes_on_air(ctl: Ctl, service: FakeServic
     assert [request.on_air for request in service.requests("SetOnAir")] == [True]
 
 
-async def test_demo_without_simulator_asks_a_person(ctl: Ctl, service: FakeService, unused_tcp_port: int) -> None:
-    control = f"http://127.0.0.1:{unused_tcp_port}"
+async def test_demo_without_simulator_asks_a_person(ctl: Ctl, service: FakeService) -> None:
+    control = f"http://127.0.0.1:{free_port()}"
     running = asyncio.create_task(ctl("demo", "--id", "show", "--livekit-control", control, "--live-for", "0s"))
     # The second watch is that of the wait for LIVE, which begins after the person was asked.
     await eventually(lambda: len(service.requests("WatchBroadcasts")) >= 3)
@@ -527,8 +528,8 @@ async def test_demo_that_fails_stops_its_broadcast(ctl: Ctl, service: FakeServic
     async def nothing(_: str) -> None: ...
 
     service.on_start = nothing
-    result = await ctl("demo", "--livekit-control", simulator.url, "--timeout", "500ms")
-    assert (result.code, result.err) == (3, "broadcastctl: made-2 is CREATED, not LIVE or READY, after 0.5 s\n")
+    result = await ctl("demo", "--livekit-control", simulator.url, "--timeout", "1500ms")
+    assert (result.code, result.err) == (3, "broadcastctl: made-2 is CREATED, not LIVE or READY, after 1.5 s\n")
     assert service.broadcasts["made-2"].status.state == pb.BROADCAST_STATE_ENDED
 
 

@@ -247,9 +247,10 @@ def check(provider: str, body: bytes) -> None:
 def test_no_text_of_a_host_holds_up_everybody(begun: str) -> None:
     """Hosts write the metadata of participants, up to 64 kB; expressions that begin anew at every place took 14 s."""
     body = livekit(participant={"identity": "ann", "metadata": begun * (64_000 // len(begun))})
-    began = time.perf_counter()
+    # Of this thread alone: others use the machine as well.
+    began = time.thread_time()
     assert READER.read("livekit", body).outcome is ACCEPTED
-    assert time.perf_counter() - began < 1.5
+    assert time.thread_time() - began < 1.5
 
 
 def test_the_page_says_what_is_acted_on() -> None:
