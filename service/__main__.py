@@ -9,37 +9,27 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
-from service.settings import ALSO, SettingError, Settings, from_environment
+from service.settings import SettingError, Settings, from_environment
+from service.usage import usage
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
-
-_HELP = f"""\
-environment of `serve`:
-  DATABASE_URL              postgresql://..., migrated with `migrate`
-  LIVEKIT_URL, LIVEKIT_API_KEY, LIVEKIT_API_SECRET
-  LIVEKIT_PUBLIC_URL        what browsers connect to, where it differs
-  MUX_TOKEN_ID, MUX_TOKEN_SECRET
-  MUX_WEBHOOK_SECRETS       comma separated; empty: no Mux webhook is believed
-  MUX_BASE_URL, MUX_INGEST_URL ("mux://{{key}}"), PLAYBACK_BASE_URL
-  BROADCAST_SECRET_KEYS     32 bytes in base64, comma separated; the first encrypts, all decrypt
-  BROADCAST_ENVIRONMENT     part of every mark at the providers (dev)
-  GRPC_HOST, GRPC_PORT (50051), GRPC_REFLECTION (true), HTTP_HOST, HTTP_PORT (8080)
-  LOG_LEVEL (info), DATABASE_POOL (12), DATABASE_LISTEN (true)
-  BROADCAST_LEASE_S (20), BROADCAST_OBSERVE_S (10), BROADCAST_SWEEP_S (60), BROADCAST_SWEEP_GRACE_S (120),
-  BROADCAST_DRAIN_S (10)
-{ALSO}"""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m service",
         description="The control plane of live broadcasts.",
-        epilog=_HELP,
+        epilog=usage(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("serve", help="run the service against what the environment names")
+    commands.add_parser(
+        "serve",
+        help="run the service against what the environment names",
+        epilog=parser.epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands.add_parser("migrate", help="bring the database of DATABASE_URL up to date")
     probe = commands.add_parser("probe", help="exit 0 if the service on this machine is serving")
     probe.add_argument("--target", default=f"127.0.0.1:{os.environ.get('GRPC_PORT', '50051')}")
@@ -48,6 +38,11 @@ def main() -> None:
     )
     sandbox.add_argument("--time-scale", type=float, default=4.0, help="the providers' time runs this much faster (4)")
     sandbox.add_argument("--no-service", action="store_true", help="only what the service stands on")
+    sandbox.add_argument(
+        "--livekit-port", type=int, default=7880, metavar="PORT", help="of the simulated LiveKit (7880)"
+    )
+    sandbox.add_argument("--mux-port", type=int, default=8090, metavar="PORT", help="of the simulated Mux (8090)")
+    sandbox.add_argument("--storage-port", type=int, default=9000, metavar="PORT", help="of the simulated S3 (9000)")
     arguments = parser.parse_args()
     match arguments.command:
         case "serve":
@@ -61,9 +56,12 @@ def main() -> None:
         case "probe":
             code = _run(_probe(arguments.target))
         case _:
-            from service.sandbox.command import run_sandbox  # noqa: PLC0415 - a development dependency
+            from service.sandbox.command import Ports, run_sandbox  # noqa: PLC0415 - a development dependency
 
-            code = _run(run_sandbox(time_scale=arguments.time_scale, with_service=not arguments.no_service))
+            ports = Ports(livekit=arguments.livekit_port, mux=arguments.mux_port, storage=arguments.storage_port)
+            code = _run(
+                run_sandbox(time_scale=arguments.time_scale, with_service=not arguments.no_service, ports=ports)
+            )
     sys.exit(code)
 
 

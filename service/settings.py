@@ -8,18 +8,21 @@ import base64
 import os
 import re
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from urllib.parse import SplitResult, urlsplit
 
+from service.domain.facts import PROBED_S, SEEN_S
 from service.domain.secret import Secret
 from service.domain.timing import Timing
 from service.providers.budget import Limit, Limits
 from service.providers.storage import StorageSettings
 
 _T = TypeVar("_T")
+LONGEST_ROUND = timedelta(seconds=min(SEEN_S, PROBED_S) / 2)
+"""Of the observer and of the prober: one look may be lost before what was seen is not known any more."""
 _LOWEST_RATE, _HIGHEST_RATE = 0.001, 1_000_000.0
 
 
@@ -70,17 +73,19 @@ class Settings:
     timing: Timing = field(default_factory=Timing)
 
 
-ALSO = """\
-BROADCAST_TIMING_<NAME> sets one of the waits in seconds, such as BROADCAST_TIMING_HOST_WAIT_S=600.
-BROADCAST_LIMIT_MUX_POST, _MUX_OTHER and _LIVEKIT set a rate a second and a burst, such as 1/5.
-BROADCAST_S3_BUCKET, _ACCESS_KEY and _SECRET_KEY, all or none: where recordings go while Mux cannot be reached;
-_REGION (us-east-1), _ENDPOINT (Amazon's), _PREFIX (recordings), _FORCE_PATH_STYLE (false).
-OTEL_EXPORTER_OTLP_ENDPOINT and its relatives send traces and metrics."""
-
-
 def from_environment(environ: Mapping[str, str]) -> Settings:
     """Raises SettingError naming the first variable that is missing or wrong."""
-    read = _Reader(environ)
+    return _settings(_Reader(environ))
+
+
+def variables() -> dict[str, str | None]:
+    """All that `from_environment` reads, with their defaults as they are written. None: it must be set."""
+    asked = _Asked()
+    _settings(asked)
+    return asked.defaults
+
+
+def _settings(read: _Reader) -> Settings:
     return Settings(
         database_url=Secret(read.text("DATABASE_URL", check=_postgres)),
         livekit_url=read.text("LIVEKIT_URL", check=_web),
@@ -108,8 +113,8 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         database_pool=read.value("DATABASE_POOL", _pool, 12),
         listen=read.value("DATABASE_LISTEN", _flag, True),
         lease=read.value("BROADCAST_LEASE_S", _lease, timedelta(seconds=20)),
-        observe_every=read.value("BROADCAST_OBSERVE_S", _span, timedelta(seconds=10)),
-        probe_every=read.value("BROADCAST_PROBE_S", _span, timedelta(seconds=10)),
+        observe_every=read.value("BROADCAST_OBSERVE_S", _round, timedelta(seconds=10)),
+        probe_every=read.value("BROADCAST_PROBE_S", _round, timedelta(seconds=10)),
         sweep_every=read.value("BROADCAST_SWEEP_S", _span, timedelta(seconds=60)),
         sweep_grace=read.value("BROADCAST_SWEEP_GRACE_S", _span, timedelta(seconds=120)),
         drain=read.value("BROADCAST_DRAIN_S", _span, timedelta(seconds=10)),
@@ -118,19 +123,18 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
             mux_other=read.value("BROADCAST_LIMIT_MUX_OTHER", _limit, Limits().mux_other),
             livekit=read.value("BROADCAST_LIMIT_LIVEKIT", _limit, Limits().livekit),
         ),
-        timing=Timing(**_timing(read, environ)),
+        timing=_timing(read),
     )
 
 
-def _timing(read: _Reader, environ: Mapping[str, str]) -> dict[str, Any]:
-    """Those that are set."""
-    names = {each.name: f"BROADCAST_TIMING_{each.name.upper()}" for each in fields(Timing)}
-    counts = {each.name for each in fields(Timing) if each.type is int}
-    return {
-        name: read.value(variable, _count if name in counts else _seconds)
-        for name, variable in names.items()
-        if environ.get(variable)
+def _timing(read: _Reader) -> Timing:
+    parsers: dict[object, Callable[[str], float]] = {int: _count, float: _seconds}
+    values: dict[str, Any] = {
+        each.name: read.value(f"BROADCAST_TIMING_{each.name.upper()}", parsers[each.type], each.default)
+        for each in fields(Timing)
+        if each.type in parsers
     }
+    return Timing(**values)
 
 
 class _Reader:
@@ -152,6 +156,42 @@ class _Reader:
             # Only messages of our own parsers: int() would quote the value.
             raise SettingError(f"{name}: {error.args[0] if isinstance(error, _Wrong) else 'not a number'}") from None
 
+    def any_of(self, names: Sequence[str]) -> bool:
+        return any(self.text(name, "") for name in names)
+
+
+class _Asked(_Reader):
+    """Only notes what is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+        self.defaults: dict[str, str | None] = {}
+
+    def value(self, name: str, parse: Callable[[str], _T], default: _T | None = None) -> _T:
+        del parse
+        self.defaults[name] = None if default is None else _written(default)
+        # Of no matter: nothing is made of these settings.
+        return cast("_T", "" if default is None else default)
+
+    def any_of(self, names: Sequence[str]) -> bool:
+        del names
+        return True
+
+
+def _written(default: object) -> str:
+    """As it would stand in the environment."""
+    match default:
+        case bool():
+            return str(default).lower()
+        case timedelta():
+            return f"{default.total_seconds():g}"
+        case float():
+            return f"{default:g}"
+        case Limit():
+            return f"{default.rate:g}/{default.burst:g}"
+        case _:
+            return str(default or "")
+
 
 class _Wrong(ValueError):
     pass
@@ -165,7 +205,7 @@ _STORAGE = tuple(
 
 def _storage(read: _Reader) -> StorageSettings | None:
     """One of them alone is a mistake: recordings would be lost when they are needed."""
-    if not any(read.text(name, "") for name in _STORAGE):
+    if not read.any_of(_STORAGE):
         return None
     return StorageSettings(
         bucket=read.text("BROADCAST_S3_BUCKET", check=_bucket),
@@ -312,6 +352,14 @@ def _seconds(text: str) -> float:
 
 def _span(text: str) -> timedelta:
     return timedelta(seconds=_seconds(text))
+
+
+def _round(text: str) -> timedelta:
+    every = _span(text)
+    if every > LONGEST_ROUND:
+        longest = LONGEST_ROUND.total_seconds()
+        raise _Wrong(f"must be at most {longest:g} seconds: what was seen is known for {2 * longest:g}")
+    return every
 
 
 def _lease(text: str) -> timedelta:

@@ -48,10 +48,8 @@ PROVIDER_DURATION = _meter.create_histogram(
     unit="s",
     description="Duration of provider calls, by provider, operation and outcome.",
 )
-STEPS = _meter.create_counter("broadcast.steps", description="Steps of passes, by kind and outcome.")
-ADOPTED = _meter.create_counter(
-    "broadcast.adopted", description="Resources found after a call without an answer, by kind."
-)
+STEPS = _meter.create_counter("broadcast.steps", description="Steps that passes carried out, by step.")
+ADOPTED = _meter.create_counter("broadcast.adopted", description="Resources found after a call without an answer.")
 FENCED = _meter.create_counter(
     "broadcast.fenced", description="Stream keys reset to shut out an egress that may still start."
 )
@@ -65,11 +63,13 @@ ORPHANS_SWEPT = _meter.create_counter(
 DISAGREEMENTS = _meter.create_counter(
     "broadcast.observer.disagreements", description="Broadcasts that the observer woke because the providers differ."
 )
-BUDGET_WAITS = _meter.create_counter("broadcast.budget.waits", description="Calls put off by a rate limit, by budget.")
+BUDGET_WAITS = _meter.create_counter(
+    "broadcast.budget.waits", description="Calls put off by a rate limit, by budget and rank."
+)
 WEBHOOKS = _meter.create_counter("broadcast.webhooks", description="Webhooks received, by provider and outcome.")
 WEBHOOKS_REFUSED = _meter.create_counter(
     "broadcast.webhooks.refused",
-    description="Webhooks refused, by provider and reason; stale: repeated, or a clock is wrong.",
+    description="Webhooks refused, by provider and reason. Stale: repeated, or a clock is wrong.",
 )
 WEBHOOK_DURATION = _meter.create_histogram(
     "broadcast.webhook.duration", unit="s", description="From the body to the answer, by provider and outcome."

@@ -21,9 +21,6 @@ from service.store.webhooks import Inbox
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
-_DEFAULT_PAGE = 50
-_MAX_PAGE = 500
-
 
 class AdminApi(AdminServiceServicer):
     def __init__(
@@ -53,7 +50,7 @@ class AdminApi(AdminServiceServicer):
     async def ReapOrphans(self, request: rpc.ReapOrphansRequest, context: _Context) -> rpc.ReapOrphansResponse:
         reaped = await self._orphans.reap(frozenset(request.external_ids), dry_run=request.dry_run)
         if reaped.incomplete and not reaped.removed and not reaped.remaining:
-            # The answer has no word for it, and "nothing is left" would be a guess.
+            # Nothing was done and nothing is known: worth another try.
             error = ProviderUnavailable(
                 f"could not be asked in full: {', '.join(reaped.incomplete)}", provider=reaped.incomplete[0]
             )
@@ -62,6 +59,7 @@ class AdminApi(AdminServiceServicer):
         return rpc.ReapOrphansResponse(
             removed=[_orphan_message(orphan) for orphan in reaped.removed],
             remaining=[_orphan_message(orphan) for orphan in reaped.remaining],
+            incomplete=reaped.incomplete,
         )
 
     async def WakeBroadcast(self, request: rpc.WakeBroadcastRequest, context: _Context) -> rpc.WakeBroadcastResponse:
@@ -74,7 +72,7 @@ class AdminApi(AdminServiceServicer):
         filter_ = webhook_filter(request)
         filter_is = tokens.webhook_filter_hash(filter_)
         before_id = tokens.read_inbox_token(request.page_token, filter_is).id if request.page_token else None
-        size = min(request.page_size or _DEFAULT_PAGE, _MAX_PAGE)
+        size = tokens.page_size(request.page_size)
         found = await self._inbox.list(filter_, limit=size + 1, before_id=before_id, bodies=request.include_bodies)
         webhooks = found[:size]
         return rpc.ListWebhooksResponse(

@@ -10,7 +10,7 @@ from google.protobuf import any_pb2
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
-from service.domain.errors import InvalidField, ServiceError
+from service.domain.errors import ServiceError
 
 DOMAIN = "broadcast.v1"
 INTERNAL = "INTERNAL"
@@ -60,7 +60,7 @@ def status_of(error: ServiceError) -> status_pb2.Status:
             metadata={name: _cut(value) for name, value in error.metadata.items()},
         )
     ]
-    if isinstance(error, InvalidField):
+    if error.violations:
         details.append(_bad_request(error))
     match code:
         case grpc.StatusCode.FAILED_PRECONDITION:
@@ -96,7 +96,7 @@ def trailing_metadata(status: status_pb2.Status) -> tuple[tuple[str, bytes], ...
     return (("grpc-status-details-bin", status.SerializeToString()),)
 
 
-def _bad_request(error: InvalidField) -> error_details_pb2.BadRequest:
+def _bad_request(error: ServiceError) -> error_details_pb2.BadRequest:
     bad_request = error_details_pb2.BadRequest()
     for violation in dict.fromkeys(error.violations):
         bad_request.field_violations.add(field=_cut(violation.field), description=_cut(violation.description))

@@ -23,7 +23,7 @@ from service import telemetry
 from service.api import errors
 from service.api.admission import Admission
 from service.api.parsing import METHODS, Method, Requests
-from service.domain.errors import InvalidField, ServiceError
+from service.domain.errors import ServiceError
 
 log = structlog.get_logger(__name__)
 
@@ -189,8 +189,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
                     raise
             except ServiceError as error:
                 told.code, told.reason, told.failure = errors.code_of(error), error.reason, errors.status_of(error)
-                if isinstance(error, InvalidField):
-                    told.violations = ", ".join(violation.field for violation in error.violations)[:_LOGGED_CHARACTERS]
+                told.violations = ", ".join(violation.field for violation in error.violations)[:_LOGGED_CHARACTERS]
             except Exception:
                 _at_fault(told)
                 log.exception("rpc_failed", method=name, trace_id=told.trace_id)

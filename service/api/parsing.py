@@ -40,6 +40,26 @@ METHODS: Final = {
 """By the path of the HTTP request."""
 
 
+PATTERNS: Final = {
+    r"^[A-Za-z0-9._:-]*$": "may only have A-Z, a-z, 0-9, ., _, : and -",
+    r"^([a-z]([a-z0-9-]{0,61}[a-z0-9])?)?$": (
+        "must be 1 to 63 of a-z, 0-9 and -, begin with a letter and not end with -"
+    ),
+    r"^[a-z0-9]([a-z0-9._/-]{0,61}[a-z0-9])?$": (
+        "must be 1 to 63 of a-z, 0-9, ., _, / and -, begin and end with a letter or digit"
+    ),
+    r"^[A-Za-z0-9._:/@-]{0,128}$": "may only have A-Z, a-z, 0-9, ., _, :, /, @ and -, 128 at most",
+    r"^[^\x00-\x1f\x7f]*$": "must not contain control characters",
+    r"^[^\x00-\x1f\x7f]+$": "must not be empty, nor contain control characters",
+    r"^([a-z][a-z0-9-]*)?$": "may only have a-z, 0-9 and -, and must begin with a letter",
+    r"^[A-Za-z0-9._:@-]+$": "must not be empty, and may only have A-Z, a-z, 0-9, ., _, :, @ and -",
+    r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$": (
+        "must be 1 to 63 of a-z, 0-9 and -, begin and end with a letter or digit"
+    ),
+}
+"""What the patterns of the contract mean: who sent a line break should not have to read one."""
+
+
 class _Subscript(Protocol):
     field: str
     value: Any
@@ -83,7 +103,8 @@ def _violation(found: protovalidate.Violation) -> Violation:
         path += f".{element.field_name}" if path else element.field_name
         if element.subscript is not None:
             path += _subscript(element.subscript)
-    return Violation(field=path or "request", description=proto.message or proto.rule_id)
+    words = PATTERNS.get(str(found.rule_value)) if proto.rule_id == "string.pattern" else None
+    return Violation(field=path or "request", description=words or proto.message or proto.rule_id)
 
 
 def _subscript(subscript: _Subscript) -> str:

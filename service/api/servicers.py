@@ -53,8 +53,6 @@ from service.store.changes import Changes
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
-_DEFAULT_PAGE = 50
-_MAX_PAGE = 500
 _DEFAULT_TTL = timedelta(minutes=10)
 _DEFAULT_HEARTBEAT_S = 15.0
 # How an answer is asked for is no part of what is asked: a retry may wait differently.
@@ -110,7 +108,7 @@ class BroadcastApi(BroadcastServiceServicer):
         filter_ = given_filter(request.filter)
         filter_is = tokens.filter_hash(filter_)
         page = tokens.read_page_token(request.page_token, filter_is) if request.page_token else None
-        size = _page_size(request.page_size)
+        size = tokens.page_size(request.page_size)
         found, revision = await self._broadcasts.list(
             filter_, limit=size + 1, before=page.place.key if page is not None else None
         )
@@ -228,7 +226,7 @@ class BroadcastApi(BroadcastServiceServicer):
         broadcast_id = request.broadcast_id
         after = tokens.read_story_token(request.page_token, broadcast_id).revision if request.page_token else 0
         await self._broadcasts.get(broadcast_id)
-        size = _page_size(request.page_size)
+        size = tokens.page_size(request.page_size)
         found = await self._changes.story(broadcast_id, after=after, limit=size + 1)
         events = found[:size]
         return rpc.ListBroadcastEventsResponse(
@@ -322,10 +320,6 @@ def _request(method: str, request_id: str, message: Message) -> Request:
             content.ClearField(name)
     digest = hashlib.sha256(f"{method}\n".encode() + content.SerializeToString(deterministic=True)).digest()
     return Request(id=request_id, method=method, digest=digest)
-
-
-def _page_size(asked: int) -> int:
-    return min(asked or _DEFAULT_PAGE, _MAX_PAGE)
 
 
 def _check_identity(identity: str, field: str) -> None:

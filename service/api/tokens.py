@@ -15,6 +15,8 @@ from service.domain.errors import PageTokenInvalid, ResumeTokenInvalid
 from service.store.broadcasts import Filter
 from service.store.webhooks import WebhookFilter
 
+_DEFAULT_PAGE = 50
+_MAX_PAGE = 500
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _VERSION = 1
 
@@ -85,6 +87,11 @@ def filter_hash(filter: Filter) -> str:
 
 def webhook_filter_hash(filter: WebhookFilter) -> str:
     return _digest((filter.provider, filter.broadcast_id, filter.type, filter.outcome))
+
+
+def page_size(asked: int) -> int:
+    """How many are told where so many are asked for. 0: not said."""
+    return min(asked or _DEFAULT_PAGE, _MAX_PAGE)
 
 
 def page_token(filter_is: str, place: Place, revision: int) -> str:

@@ -32,21 +32,23 @@ from enum import StrEnum
 from typing import ClassVar
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Violation:
+    field: str
+    """Path from the request: `spec.destinations[0].url`."""
+    description: str
+
+
 class ServiceError(Exception):
     reason: ClassVar[str]
+    violations: tuple[Violation, ...] = ()
+    """Fields of the request that are wrong."""
 
     def __init__(self, message: str, **metadata: str) -> None:
         super().__init__(message)
         self.message = message
         self.metadata = metadata
         self.retry_after: timedelta | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Violation:
-    field: str
-    """Path from the request: `spec.destinations[0].url`."""
-    description: str
 
 
 class InvalidField(ServiceError):
@@ -65,9 +67,17 @@ class RequestIdReused(ServiceError):
 class PageTokenInvalid(ServiceError):
     reason = "PAGE_TOKEN_INVALID"
 
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.violations = (Violation(field="page_token", description=message),)
+
 
 class ResumeTokenInvalid(ServiceError):
     reason = "RESUME_TOKEN_INVALID"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.violations = (Violation(field="resume_token", description=message),)
 
 
 class BroadcastNotFound(ServiceError):

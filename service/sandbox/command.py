@@ -13,6 +13,7 @@ import secrets
 import signal
 import sys
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from service.sandbox.clock import ScaledClock
@@ -27,7 +28,15 @@ if TYPE_CHECKING:
 
 LIVEKIT_KEY = "sandbox"
 BUCKET = "recordings"
-LIVEKIT_PORT, MUX_PORT, S3_PORT = 7880, 8090, 9000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """Those of the simulators. The service's own are in its environment."""
+
+    livekit: int
+    mux: int
+    storage: int
 
 
 def environment_of(
@@ -75,7 +84,7 @@ def storage_environment(url: str, secret_key: str) -> dict[str, str]:
     }
 
 
-async def run_sandbox(*, time_scale: float, with_service: bool) -> int:
+async def run_sandbox(*, time_scale: float, with_service: bool, ports: Ports) -> int:
     began = time.monotonic()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -83,7 +92,7 @@ async def run_sandbox(*, time_scale: float, with_service: bool) -> int:
         loop.add_signal_handler(number, stop.set)
     async with contextlib.AsyncExitStack() as running:
         try:
-            environment = await _foundations(running, time_scale)
+            environment = await _foundations(running, time_scale, ports)
         except OSError as error:
             sys.stderr.write(f"sandbox: {error}\n")
             return 1
@@ -108,7 +117,7 @@ async def run_sandbox(*, time_scale: float, with_service: bool) -> int:
         return 1
 
 
-async def _foundations(running: contextlib.AsyncExitStack, time_scale: float) -> dict[str, str]:
+async def _foundations(running: contextlib.AsyncExitStack, time_scale: float, ports: Ports) -> dict[str, str]:
     """Postgres and the simulators. Raises OSError where a port is taken or Postgres does not start."""
     database_url = os.environ.get("DATABASE_URL", "")
     if not database_url:
@@ -119,12 +128,12 @@ async def _foundations(running: contextlib.AsyncExitStack, time_scale: float) ->
     webhooks = f"http://127.0.0.1:{os.environ.get('HTTP_PORT', '8080')}/webhooks"
     environment = environment_of(
         database_url=database_url,
-        livekit_url=f"http://127.0.0.1:{LIVEKIT_PORT}",
+        livekit_url=f"http://127.0.0.1:{ports.livekit}",
         livekit_secret=secrets.token_hex(24),
-        mux_url=f"http://127.0.0.1:{MUX_PORT}",
+        mux_url=f"http://127.0.0.1:{ports.mux}",
         mux_secret=secrets.token_hex(24),
         webhook_secret=secrets.token_hex(16),
-        storage_url=f"http://127.0.0.1:{S3_PORT}",
+        storage_url=f"http://127.0.0.1:{ports.storage}",
         storage_secret=secrets.token_hex(20),
     )
     clock = ScaledClock(time_scale)
@@ -136,7 +145,7 @@ async def _foundations(running: contextlib.AsyncExitStack, time_scale: float) ->
         ),
         clock=clock,
     )
-    await storage.start(port=S3_PORT)
+    await storage.start(port=ports.storage)
     running.push_async_callback(storage.stop)
     mux = MuxSimulator(
         MuxSimulatorSettings(
@@ -147,7 +156,7 @@ async def _foundations(running: contextlib.AsyncExitStack, time_scale: float) ->
         ),
         clock=clock,
     )
-    await mux.start(port=MUX_PORT)
+    await mux.start(port=ports.mux)
     running.push_async_callback(mux.stop)
     livekit = LiveKitSimulator(
         LiveKitSimulatorSettings(
@@ -158,7 +167,7 @@ async def _foundations(running: contextlib.AsyncExitStack, time_scale: float) ->
         ),
         clock=clock,
     )
-    await livekit.start(port=LIVEKIT_PORT)
+    await livekit.start(port=ports.livekit)
     running.push_async_callback(livekit.stop)
     return environment
 
@@ -200,6 +209,10 @@ def _say(text: str) -> None:
 def _banner(environment: Mapping[str, str], time_scale: float, took: float) -> str:
     grpc_port = os.environ.get("GRPC_PORT", "50051")
     api = f"http://127.0.0.1:{grpc_port}/broadcast.v1.BroadcastService"
+    # What broadcastctl takes for granted need not be said.
+    target = "" if grpc_port == "50051" else f"BROADCAST_TARGET=127.0.0.1:{grpc_port} "
+    control = environment["LIVEKIT_URL"]
+    demo = f" --livekit-control {control}" if control != "http://127.0.0.1:7880" else ""
     curl = "buf curl --http2-prior-knowledge --protocol grpc"
     return f"""
 The sandbox is up ({took:.1f} s).
@@ -214,7 +227,7 @@ The sandbox is up ({took:.1f} s).
 
 A whole broadcast, drawn as it happens:
 
-  .venv/bin/broadcastctl demo
+  {target}.venv/bin/broadcastctl demo{demo}
 
 The same by hand:
 

@@ -13,17 +13,19 @@ if TYPE_CHECKING:
     from service.store.database import Connection
 
 # One lane at a time, so that the index gives the due rows in order. SKIP LOCKED: no replica waits for another. NO KEY:
-# a row is not skipped for one that only refers to it, such as a place of a viewer.
+# a row is not skipped for one that only refers to it, such as a place of a viewer. The trace of a call is taken along:
+# the passes after the one that serves it are no part of it.
 CLAIM = """
-UPDATE broadcast SET
-  lease_owner = $1, lease_until = now() + $2::interval, fence = fence + 1, due_at = NULL
-WHERE id IN (
-  SELECT id FROM broadcast
+WITH due AS MATERIALIZED (
+  SELECT id, trace_context FROM broadcast
   WHERE lane = $3 AND coalesce(lease_until, due_at) <= now()
   ORDER BY coalesce(lease_until, due_at)
   LIMIT $4
   FOR NO KEY UPDATE SKIP LOCKED)
-RETURNING id, fence, trace_context, now() AS claimed_at
+UPDATE broadcast SET
+  lease_owner = $1, lease_until = now() + $2::interval, fence = fence + 1, due_at = NULL, trace_context = NULL
+FROM due WHERE broadcast.id = due.id
+RETURNING broadcast.id, fence, due.trace_context, now() AS claimed_at
 """
 
 # What is over may still be queued: its recordings are being waited for.
@@ -48,6 +50,7 @@ class Claim:
     broadcast_id: str
     fence: int
     trace_context: str | None
+    """Of the call that asked for this pass, if one did."""
     claimed_at: datetime
 
 

@@ -15,15 +15,16 @@ from structlog.testing import capture_logs
 
 from broadcast.v1 import admin_service_pb2 as rpc
 from broadcast.v1.admin_service_pb2_grpc import AdminServiceStub
-from service.domain.broadcast import PRESETS, LatencyMode, PlaybackPolicy
-from service.domain.ports import EgressWanted, Push, RoomWanted, StreamWanted
+from service.domain.broadcast import PRESETS, LatencyMode, PlaybackPolicy, seconds
+from service.domain.ports import EgressWanted, Push, RoomWanted, StreamWanted, UploadWanted
 from service.domain.secret import Secret
+from service.domain.timing import Timing
 from service.providers.budget import Budget, Limit, Limits
 from service.providers.livekit import LiveKit
 from service.providers.mux import Mux
 from service.reconciler.asking import Providers
-from service.reconciler.orphans import Reaper
-from service.reconciler.sweeper import Sweeper
+from service.reconciler.orphans import UPLOAD_GRACE, Reaper
+from service.reconciler.sweeper import UPLOADS_EVERY, Sweeper
 from service.sandbox.clock import ScaledClock
 from service.sandbox.faults import Fault
 from service.sandbox.livekit import LiveKitSimulator, LiveKitSimulatorSettings
@@ -72,6 +73,15 @@ class World:
             )
         ).id
 
+    async def upload(self, tag: str) -> str:
+        wanted = UploadWanted(
+            tag=tag, url=Secret("http://127.0.0.1:9/f.mp4"), title="", playback_policy=PlaybackPolicy.PUBLIC
+        )
+        return (await self.mux.uploads.create(wanted)).asset_id
+
+    async def assets(self) -> set[str]:
+        return set(self.mux_simulator.store.assets)
+
     async def room(self, name: str, tag: str | None = None) -> None:
         mark = f"{TAG}{name}" if tag is None else tag
         await self.livekit.rooms.create(
@@ -118,12 +128,17 @@ class Show:
         )
 
     async def owns_stream(self, broadcast_id: str, stream_id: str, phase: str = "present") -> None:
+        await self.owns("stream", broadcast_id, stream_id, phase)
+
+    async def owns(self, kind: str, broadcast_id: str, external_id: str, phase: str, *, age_s: float = 0) -> None:
         await self.stage.sql(
             "INSERT INTO resource (broadcast_id, kind, ordinal, phase, external_id, intended_at, changed_at) "
-            "VALUES ($1, 'stream', 0, $2, $3, now(), now())",
+            "VALUES ($1, $4, 0, $2, $3, now() - make_interval(secs => $5), now())",
             broadcast_id,
             phase,
-            stream_id,
+            external_id,
+            kind,
+            age_s,
         )
 
 
@@ -168,7 +183,9 @@ async def world() -> AsyncIterator[World]:
 
 
 @contextlib.asynccontextmanager
-async def serving(dsn: str, world: World, *, grace: timedelta = NONE, limits: Limits = ROOMY) -> AsyncGenerator[Show]:
+async def serving(
+    dsn: str, world: World, *, grace: timedelta = NONE, upload_grace: timedelta = NONE, limits: Limits = ROOMY
+) -> AsyncGenerator[Show]:
     built: list[tuple[Reaper, Providers]] = []
 
     def admin(behind: Behind) -> Beside:
@@ -180,7 +197,7 @@ async def serving(dsn: str, world: World, *, grace: timedelta = NONE, limits: Li
             budget=Budget(Budgets(behind.database).take, limits),
             tag=TAG,
         )
-        reaper = Reaper(Census(behind.database), providers, grace=grace)
+        reaper = Reaper(Census(behind.database), providers, grace=grace, upload_grace=upload_grace)
         built.append((reaper, providers))
         return Beside(admin=admin_api(behind, reaper))
 
@@ -252,6 +269,61 @@ async def test_reaping_removes_what_is_old_enough_and_counts_it(database_url: st
         assert await show.stage.stored() == (1, 0, 0), "of no broadcast, so of no story"
 
 
+async def test_an_upload_that_no_row_holds_is_an_orphan_and_no_other_asset_is(database_url: str, world: World) -> None:
+    recorded = await world.upload(f"{TAG}live:0")
+    of_live = await world.upload(f"{TAG}over:upload-0-0")
+    # As Mux shows what it recorded from a live stream.
+    world.mux_simulator.store.assets[of_live].live_stream_id = "LS1"
+    foreign = await world.upload("bs1:prod:over:upload-0-0")
+    stranger = await world.upload("a customer's")
+    held, leaving, awaited, finished = [
+        await world.upload(f"{TAG}{name}:upload-0-0") for name in ("live", "again", "searching", "deleted")
+    ]
+    late, given_up = await world.upload(f"{TAG}over:upload-0-0"), await world.upload(f"{TAG}dropped:upload-0-1")
+    async with serving(database_url, world) as show:
+        for name in ("live", "searching"):
+            await show.broadcast(name)
+        for name in ("over", "again", "deleted", "dropped"):
+            await show.broadcast(name, "ENDED", "ENDED")
+        await show.stage.sql("UPDATE broadcast SET deleted = true WHERE id IN ('deleted', 'dropped')")
+        await show.owns("upload", "live", held, "present")
+        await show.owns("upload", "again", leaving, "deleting")
+        await show.owns("upload", "searching", "", "unknown")
+        await show.owns("upload", "deleted", finished, "present")
+        await show.owns("upload", "over", "", "gone")
+        # Nobody goes on with what is deleted.
+        await show.owns("upload", "dropped", given_up, "deleting")
+        answer = await show.list()
+        found = {(each.provider, each.kind, each.external_id, each.broadcast_id) for each in answer.orphans}
+        assert found == {("mux", "upload", late, "over"), ("mux", "upload", given_up, "dropped")}
+        assert {each.external_id for each in (await show.reap()).removed} == {late, given_up}
+        assert await world.assets() == {recorded, of_live, foreign, stranger, held, leaving, awaited, finished}
+
+
+async def test_an_upload_is_given_more_time_than_a_live_stream(database_url: str, world: World) -> None:
+    stream, upload = await world.stream(f"{TAG}over:0"), await world.upload(f"{TAG}over:upload-0-0")
+    async with serving(database_url, world, upload_grace=UPLOAD_GRACE) as show:
+        await show.broadcast("over", "ENDED", "ENDED")
+        await show.owns("upload", "over", "", "gone")
+        answer = await show.reap()
+        assert ([each.external_id for each in answer.removed], [each.external_id for each in answer.remaining]) == (
+            [stream],
+            [upload],
+        )
+    assert seconds(Timing().upload_grace_s) < UPLOAD_GRACE
+
+
+async def test_where_nothing_was_uploaded_lately_no_assets_are_read(database_url: str, world: World) -> None:
+    world.mux_simulator.faults.add(Fault(kind="error", operation="list_assets", times=-1, status=500))
+    async with serving(database_url, world) as show:
+        await show.broadcast("over", "ENDED", "ENDED")
+        await show.owns("upload", "over", "", "gone", age_s=90_000)
+        assert await show.list() == rpc.ListOrphansResponse()
+        assert "error" not in world.mux_simulator.faults.hits
+        await show.stage.sql("UPDATE resource SET intended_at = now()")
+        assert (await show.list()).incomplete == ["mux"]
+
+
 async def test_only_those_that_are_named_are_reaped(database_url: str, world: World) -> None:
     first, second = await world.stream(f"{TAG}gone:0"), await world.stream(f"{TAG}gone:1")
     async with serving(database_url, world) as show:
@@ -291,6 +363,7 @@ async def test_a_provider_that_does_not_answer_is_named(database_url: str, world
         answer = await show.list()
         assert [each.external_id for each in answer.orphans] == [stream]
         assert answer.incomplete == ["livekit"]
+        assert (await show.reap(dry_run=True)).incomplete == ["livekit"]
         assert [each.external_id for each in (await show.reap()).removed] == [stream]
         refusal = await refused(show.reap())
         assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "PROVIDER_UNAVAILABLE")
@@ -363,3 +436,26 @@ async def test_the_sweeper_removes_at_the_second_sight(database_url: str, world:
 
 async def _left(world: World, stream_id: str) -> bool:
     return stream_id not in await world.streams()
+
+
+async def test_the_sweeper_looks_for_uploads_rarely_and_removes_at_the_second_sight(
+    database_url: str, world: World
+) -> None:
+    upload = await world.upload(f"{TAG}over:upload-0-0")
+    async with serving(database_url, world) as show:
+        await show.broadcast("over", "ENDED", "ENDED")
+        await show.owns("upload", "over", "", "gone")
+        database = show.stage.database
+        sweeper = Sweeper(
+            Leases(database, owner="one", ttl=timedelta(seconds=20)),
+            Census(database),
+            show.stage.broadcasts,
+            show.stage.changes,
+            show.providers,
+            every=timedelta(seconds=60),
+            grace=NONE,
+            upload_grace=NONE,
+        )
+        swept = [await sweeper.sweep() for _ in range(UPLOADS_EVERY)]
+        assert (sum(swept), await world.assets()) == (0, {upload})
+        assert (await sweeper.sweep(), await world.assets()) == (1, set())

@@ -97,7 +97,7 @@ async def test_a_row_that_somebody_has_locked_holds_up_no_claim(one: Store, data
     try:
         async with other.transaction():
             await other.execute("SELECT FROM broadcast WHERE id = 'locked' FOR UPDATE")
-            assert await asyncio.wait_for(claimed_ids(one, 2), 1) == {"free"}
+            assert await asyncio.wait_for(claimed_ids(one, 2), 30) == {"free"}
     finally:
         await other.close()
     assert await claimed_ids(one, 2) == {"locked"}
@@ -150,18 +150,6 @@ async def test_a_release_keeps_the_earlier_due(one: Store, due_in_s: int | None,
     row = await one.row("first")
     assert row["due_at"] == min((each for each in (due, wake) if each is not None), default=None)
     assert (row["lease_until"], row["lease_owner"]) == (None, None)
-
-
-@pytest.mark.parametrize(
-    ("target", "ready", "lane"), [("LIVE", False, 1), ("LIVE", True, 2), ("ENDED", False, 0), ("ENDED", True, 0)]
-)
-async def test_a_release_puts_the_row_into_its_lane(one: Store, target: str, ready: bool, lane: int) -> None:  # noqa: FBT001
-    await one.add("first", due_in_s=-1, lane=2, target=target, state="STOPPING")
-    claim = await one.claimed("first", lane=2)
-    if ready:
-        await one.sql("UPDATE broadcast SET ready_time = now()")
-    await one.passes.release(claim, None)
-    assert (await one.row("first"))["lane"] == lane
 
 
 WRITES: dict[str, Callable[[Store, Claim], Awaitable[object]]] = {

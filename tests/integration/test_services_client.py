@@ -160,6 +160,7 @@ async def test_orphans_and_reap(ctl: Ctl, client: BroadcastClient, orphans: Orph
 
     dry = await ctl("reap", "--dry-run", "LS1")
     assert [line.split()[0] for line in dry.out.splitlines()[1:]] == ["would"]
+    assert "livekit could not be asked in full" in dry.err
     assert len(orphans.there) == 3
     [record] = (await ctl("reap", "--json", "LS1")).records
     assert [each["external_id"] for each in record["removed"]] == ["LS1"]

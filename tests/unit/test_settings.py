@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import re
+import subprocess
+import sys
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from service.domain.facts import PROBED_S, SEEN_S
 from service.domain.secret import Secret
 from service.domain.timing import Timing
 from service.providers.budget import Limit, Limits
 from service.providers.storage import StorageSettings
-from service.settings import SettingError, Settings, from_environment
+from service.settings import SettingError, Settings, from_environment, variables
+from service.store.rows import OUTAGES
+from service.usage import NOTES
 
 KEY, OLD_KEY = b"k" * 32, b"o" * 32
 SECRETS = {
@@ -105,6 +111,9 @@ SHORT_KEY = base64.b64encode(b"s" * 16).decode()
         ("BROADCAST_LEASE_S", "inf"),
         ("BROADCAST_OBSERVE_S", "0"),
         ("BROADCAST_OBSERVE_S", "nan"),
+        ("BROADCAST_OBSERVE_S", "120"),
+        ("BROADCAST_OBSERVE_S", "15.1"),
+        ("BROADCAST_PROBE_S", "15.1"),
         ("BROADCAST_SWEEP_S", "-1"),
         ("BROADCAST_SWEEP_S", "1e300"),
         ("BROADCAST_SWEEP_GRACE_S", "infinity"),
@@ -145,47 +154,49 @@ def test_an_address_that_cannot_be_read_is_not_called_a_number(name: str) -> Non
     assert "number" not in refusal(**{name: "https://[::1"})
 
 
+CHANGES = {
+    "LIVEKIT_PUBLIC_URL": "wss://public.example",
+    "MUX_BASE_URL": "http://127.0.0.1:8090",
+    "MUX_INGEST_URL": "rtmps://eu.example/app/{key}",
+    "LIVEKIT_WEBHOOK_SECRETS": "next:its-secret, last:other:secret",
+    "MUX_WEBHOOK_SECRETS": " one , two ,,",
+    "MUX_ENVIRONMENT_ID": "env-1",
+    "BROADCAST_S3_BUCKET": "recordings-of-ours",
+    "BROADCAST_S3_ACCESS_KEY": "AK",
+    "BROADCAST_S3_SECRET_KEY": "SK",
+    "BROADCAST_S3_REGION": "eu-central-1",
+    "BROADCAST_S3_ENDPOINT": "http://127.0.0.1:9000/",
+    "BROADCAST_S3_PREFIX": "live/rec/",
+    "BROADCAST_S3_FORCE_PATH_STYLE": "yes",
+    "PLAYBACK_BASE_URL": "https://play.example/",
+    "BROADCAST_SECRET_KEYS": f"{SECRETS['BROADCAST_SECRET_KEYS']}, {base64.b64encode(OLD_KEY).decode()}",
+    "BROADCAST_ENVIRONMENT": "prod-1",
+    "BROADCAST_REPLICA": "replica-1",
+    "GRPC_HOST": "::1",
+    "GRPC_PORT": "0",
+    "HTTP_HOST": "::",
+    "HTTP_PORT": "65535",
+    "GRPC_REFLECTION": "No",
+    "LOG_LEVEL": "DEBUG",
+    "DATABASE_POOL": "2",
+    "DATABASE_LISTEN": "off",
+    "BROADCAST_LEASE_S": "2",
+    "BROADCAST_OBSERVE_S": "0.5",
+    "BROADCAST_PROBE_S": "4",
+    "BROADCAST_SWEEP_S": "1",
+    "BROADCAST_SWEEP_GRACE_S": "7",
+    "BROADCAST_DRAIN_S": "3",
+    "BROADCAST_LIMIT_MUX_POST": "0.5/3",
+    "BROADCAST_LIMIT_MUX_OTHER": "8",
+    "BROADCAST_LIMIT_LIVEKIT": "50/1.5",
+    "BROADCAST_TIMING_HOST_WAIT_S": "600",
+    "BROADCAST_TIMING_STARTS_LIMIT": "9",
+    "BROADCAST_TIMING_FALLBACK_FAULTS": "4",
+}
+
+
 def test_every_setting_can_be_set() -> None:
-    changes = {
-        "LIVEKIT_PUBLIC_URL": "wss://public.example",
-        "MUX_BASE_URL": "http://127.0.0.1:8090",
-        "MUX_INGEST_URL": "rtmps://eu.example/app/{key}",
-        "LIVEKIT_WEBHOOK_SECRETS": "next:its-secret, last:other:secret",
-        "MUX_WEBHOOK_SECRETS": " one , two ,,",
-        "MUX_ENVIRONMENT_ID": "env-1",
-        "BROADCAST_S3_BUCKET": "recordings-of-ours",
-        "BROADCAST_S3_ACCESS_KEY": "AK",
-        "BROADCAST_S3_SECRET_KEY": "SK",
-        "BROADCAST_S3_REGION": "eu-central-1",
-        "BROADCAST_S3_ENDPOINT": "http://127.0.0.1:9000/",
-        "BROADCAST_S3_PREFIX": "live/rec/",
-        "BROADCAST_S3_FORCE_PATH_STYLE": "yes",
-        "PLAYBACK_BASE_URL": "https://play.example/",
-        "BROADCAST_SECRET_KEYS": f"{SECRETS['BROADCAST_SECRET_KEYS']}, {base64.b64encode(OLD_KEY).decode()}",
-        "BROADCAST_ENVIRONMENT": "prod-1",
-        "BROADCAST_REPLICA": "replica-1",
-        "GRPC_HOST": "::1",
-        "GRPC_PORT": "0",
-        "HTTP_HOST": "::",
-        "HTTP_PORT": "65535",
-        "GRPC_REFLECTION": "No",
-        "LOG_LEVEL": "DEBUG",
-        "DATABASE_POOL": "2",
-        "DATABASE_LISTEN": "off",
-        "BROADCAST_LEASE_S": "2",
-        "BROADCAST_OBSERVE_S": "0.5",
-        "BROADCAST_PROBE_S": "4",
-        "BROADCAST_SWEEP_S": "1",
-        "BROADCAST_SWEEP_GRACE_S": "7",
-        "BROADCAST_DRAIN_S": "3",
-        "BROADCAST_LIMIT_MUX_POST": "0.5/3",
-        "BROADCAST_LIMIT_MUX_OTHER": "8",
-        "BROADCAST_LIMIT_LIVEKIT": "50/1.5",
-        "BROADCAST_TIMING_HOST_WAIT_S": "600",
-        "BROADCAST_TIMING_STARTS_LIMIT": "9",
-        "BROADCAST_TIMING_FALLBACK_FAULTS": "4",
-    }
-    settings = from_environment({**REQUIRED, **changes})
+    settings = from_environment({**REQUIRED, **CHANGES})
     expected = {
         "livekit_public_url": "wss://public.example",
         "mux_base_url": "http://127.0.0.1:8090",
@@ -229,6 +240,30 @@ def test_every_setting_can_be_set() -> None:
     # Nothing was left out above.
     unset = {"database_url", "livekit_url", "livekit_api_key", "livekit_api_secret", "mux_token_id", "mux_token_secret"}
     assert {f.name for f in dataclasses.fields(Settings)} == set(expected) | unset
+
+
+@pytest.mark.parametrize("command", [(), ("serve",)])
+def test_the_help_lists_everything_that_can_be_set(command: tuple[str, ...]) -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "service", *command, "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    waits = {f"BROADCAST_TIMING_{f.name.upper()}" for f in dataclasses.fields(Timing) if f.type in (int, float)}
+    assert {*REQUIRED, *CHANGES, *waits} <= set(re.findall(r"[A-Z0-9_]+", shown))
+    assert "BROADCAST_TIMING_HOST_WAIT_S (1800)" in shown
+    assert max(map(len, shown.splitlines())) <= 120
+
+
+def test_every_note_is_of_a_setting() -> None:
+    assert set(NOTES) <= set(variables())
+
+
+def test_an_outage_is_seen_and_health_is_known_with_the_longest_rounds() -> None:
+    longest = {"BROADCAST_OBSERVE_S": "15", "BROADCAST_PROBE_S": "15"}
+    settings = from_environment({**REQUIRED, **longest})
+    rounds = (settings.observe_every.total_seconds(), settings.probe_every.total_seconds())
+    [lately] = {int(seconds) for seconds in re.findall(r"checked_at > now\(\) - interval '(\d+) s'", OUTAGES)}
+    assert 2 * rounds[0] <= min(SEEN_S, lately)
+    assert 2 * rounds[1] <= PROBED_S
 
 
 @pytest.mark.parametrize("each", [f.name for f in dataclasses.fields(Timing) if f.type is float])

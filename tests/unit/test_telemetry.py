@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import logging
+import re
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -268,3 +271,47 @@ def test_a_trace_goes_over_a_row_and_comes_back(lines: Lines) -> None:
     for broken in ("", "junk", "00-x-y-01", f"00-{'0' * 32}-{'0' * 16}-00"):
         with tracer.start_as_current_span("pass", context=context_of(broken)):
             assert trace_id() != "a" * 32
+
+
+SERVICE = Path(__file__).parents[2] / "service"
+
+
+def measured() -> Iterator[tuple[str, frozenset[str]]]:
+    """Every place that measures: the instrument, and the names of its attributes."""
+    for file in SERVICE.rglob("*.py"):
+        tree = ast.parse(file.read_text())
+        named = {
+            target.id: node.value
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Assign)
+            for target in node.targets
+            if isinstance(target, ast.Name)
+        }
+        for node in ast.walk(tree):
+            match node:
+                case ast.Call(
+                    func=ast.Attribute(
+                        value=ast.Attribute(value=ast.Name(id="telemetry"), attr=instrument), attr="add" | "record"
+                    ),
+                    args=[_, *rest],
+                ):
+                    given = named[rest[0].id] if rest and isinstance(rest[0], ast.Name) else (*rest, None)[0]
+                    keys = given.keys if isinstance(given, ast.Dict) else []
+                    yield instrument, frozenset(str(key.value) for key in keys if isinstance(key, ast.Constant))
+                case _:
+                    pass
+
+
+def test_instruments_say_by_what_they_measure() -> None:
+    said = {
+        name: re.search(r".*\bby ([a-z ,]+)\.", description)
+        for name, description in re.findall(
+            r"^([A-Z_]+) = _meter\.create_\w+\(.*?description=\"(.*?)\"",
+            (SERVICE / "telemetry.py").read_text(),
+            re.DOTALL | re.MULTILINE,
+        )
+    }
+    by = {name: set(re.split(r", | and ", found[1])) if found else set[str]() for name, found in said.items()}
+    places = list(measured())
+    assert {name for name, _ in places} == set(by)
+    assert [(name, set(keys)) for name, keys in places if keys != by[name]] == []

@@ -28,7 +28,7 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n broadcast/v1/admin_service.proto\x12\x0c\x62roadcast.v1\x1a\x1c\x62roadcast/v1/broadcast.proto\x1a\"broadcast/v1/webhook_service.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x97\x01\n\x06Orphan\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x13\n\x0b\x65xternal_id\x18\x03 \x01(\t\x12\x14\n\x0c\x62roadcast_id\x18\x04 \x01(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tremovable\x18\x06 \x01(\x08\"\x14\n\x12ListOrphansRequest\"P\n\x13ListOrphansResponse\x12%\n\x07orphans\x18\x01 \x03(\x0b\x32\x14.broadcast.v1.Orphan\x12\x12\n\nincomplete\x18\x02 \x03(\t\"N\n\x12ReapOrphansRequest\x12\x0f\n\x07\x64ry_run\x18\x01 \x01(\x08\x12\'\n\x0c\x65xternal_ids\x18\x02 \x03(\tB\x11\xbaH\x0e\x92\x01\x0b\x10\x64\"\x07r\x05\x10\x01\x18\x80\x01\"e\n\x13ReapOrphansResponse\x12%\n\x07removed\x18\x01 \x03(\x0b\x32\x14.broadcast.v1.Orphan\x12\'\n\tremaining\x18\x02 \x03(\x0b\x32\x14.broadcast.v1.Orphan\"7\n\x14WakeBroadcastRequest\x12\x1f\n\x0c\x62roadcast_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?\"C\n\x15WakeBroadcastResponse\x12*\n\tbroadcast\x18\x01 \x01(\x0b\x32\x17.broadcast.v1.Broadcast\"\xef\x02\n\x07Webhook\x12\n\n\x02id\x18\x01 \x01(\x03\x12/\n\x08provider\x18\x02 \x01(\x0e\x32\x1d.broadcast.v1.WebhookProvider\x12\x10\n\x08\x65vent_id\x18\x03 \x01(\t\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x14\n\x0c\x62roadcast_id\x18\x05 \x01(\t\x12\x31\n\rprovider_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0creceive_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\napply_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x07outcome\x18\t \x01(\x0e\x32\x1c.broadcast.v1.WebhookOutcome\x12\x16\n\x0e\x64\x65livery_count\x18\n \x01(\x05\x12\x15\n\rredacted_body\x18\x0b \x01(\t\"\x92\x02\n\x13ListWebhooksRequest\x12\x39\n\x08provider\x18\x01 \x01(\x0e\x32\x1d.broadcast.v1.WebhookProviderB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x1d\n\x0c\x62roadcast_id\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18?\x12\x16\n\x04type\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12\x37\n\x07outcome\x18\x04 \x01(\x0e\x32\x1c.broadcast.v1.WebhookOutcomeB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x16\n\x0einclude_bodies\x18\x05 \x01(\x08\x12\x1a\n\tpage_size\x18\x06 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x07 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\"X\n\x14ListWebhooksResponse\x12\'\n\x08webhooks\x18\x01 \x03(\x0b\x32\x15.broadcast.v1.Webhook\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"3\n\x14ReplayWebhookRequest\x12\x1b\n\nwebhook_id\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02 \x00\"?\n\x15ReplayWebhookResponse\x12&\n\x07webhook\x18\x01 \x01(\x0b\x32\x15.broadcast.v1.Webhook2\xc1\x03\n\x0c\x41\x64minService\x12R\n\x0bListOrphans\x12 .broadcast.v1.ListOrphansRequest\x1a!.broadcast.v1.ListOrphansResponse\x12R\n\x0bReapOrphans\x12 .broadcast.v1.ReapOrphansRequest\x1a!.broadcast.v1.ReapOrphansResponse\x12X\n\rWakeBroadcast\x12\".broadcast.v1.WakeBroadcastRequest\x1a#.broadcast.v1.WakeBroadcastResponse\x12U\n\x0cListWebhooks\x12!.broadcast.v1.ListWebhooksRequest\x1a\".broadcast.v1.ListWebhooksResponse\x12X\n\rReplayWebhook\x12\".broadcast.v1.ReplayWebhookRequest\x1a#.broadcast.v1.ReplayWebhookResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n broadcast/v1/admin_service.proto\x12\x0c\x62roadcast.v1\x1a\x1c\x62roadcast/v1/broadcast.proto\x1a\"broadcast/v1/webhook_service.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x97\x01\n\x06Orphan\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x13\n\x0b\x65xternal_id\x18\x03 \x01(\t\x12\x14\n\x0c\x62roadcast_id\x18\x04 \x01(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tremovable\x18\x06 \x01(\x08\"\x14\n\x12ListOrphansRequest\"P\n\x13ListOrphansResponse\x12%\n\x07orphans\x18\x01 \x03(\x0b\x32\x14.broadcast.v1.Orphan\x12\x12\n\nincomplete\x18\x02 \x03(\t\"N\n\x12ReapOrphansRequest\x12\x0f\n\x07\x64ry_run\x18\x01 \x01(\x08\x12\'\n\x0c\x65xternal_ids\x18\x02 \x03(\tB\x11\xbaH\x0e\x92\x01\x0b\x10\x64\"\x07r\x05\x10\x01\x18\x80\x01\"y\n\x13ReapOrphansResponse\x12%\n\x07removed\x18\x01 \x03(\x0b\x32\x14.broadcast.v1.Orphan\x12\'\n\tremaining\x18\x02 \x03(\x0b\x32\x14.broadcast.v1.Orphan\x12\x12\n\nincomplete\x18\x03 \x03(\t\"7\n\x14WakeBroadcastRequest\x12\x1f\n\x0c\x62roadcast_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?\"C\n\x15WakeBroadcastResponse\x12*\n\tbroadcast\x18\x01 \x01(\x0b\x32\x17.broadcast.v1.Broadcast\"\xef\x02\n\x07Webhook\x12\n\n\x02id\x18\x01 \x01(\x03\x12/\n\x08provider\x18\x02 \x01(\x0e\x32\x1d.broadcast.v1.WebhookProvider\x12\x10\n\x08\x65vent_id\x18\x03 \x01(\t\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x14\n\x0c\x62roadcast_id\x18\x05 \x01(\t\x12\x31\n\rprovider_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0creceive_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\napply_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x07outcome\x18\t \x01(\x0e\x32\x1c.broadcast.v1.WebhookOutcome\x12\x16\n\x0e\x64\x65livery_count\x18\n \x01(\x05\x12\x15\n\rredacted_body\x18\x0b \x01(\t\"\x92\x02\n\x13ListWebhooksRequest\x12\x39\n\x08provider\x18\x01 \x01(\x0e\x32\x1d.broadcast.v1.WebhookProviderB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x1d\n\x0c\x62roadcast_id\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18?\x12\x16\n\x04type\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12\x37\n\x07outcome\x18\x04 \x01(\x0e\x32\x1c.broadcast.v1.WebhookOutcomeB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x16\n\x0einclude_bodies\x18\x05 \x01(\x08\x12\x1a\n\tpage_size\x18\x06 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x07 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\"X\n\x14ListWebhooksResponse\x12\'\n\x08webhooks\x18\x01 \x03(\x0b\x32\x15.broadcast.v1.Webhook\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"3\n\x14ReplayWebhookRequest\x12\x1b\n\nwebhook_id\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02 \x00\"?\n\x15ReplayWebhookResponse\x12&\n\x07webhook\x18\x01 \x01(\x0b\x32\x15.broadcast.v1.Webhook2\xc1\x03\n\x0c\x41\x64minService\x12R\n\x0bListOrphans\x12 .broadcast.v1.ListOrphansRequest\x1a!.broadcast.v1.ListOrphansResponse\x12R\n\x0bReapOrphans\x12 .broadcast.v1.ReapOrphansRequest\x1a!.broadcast.v1.ReapOrphansResponse\x12X\n\rWakeBroadcast\x12\".broadcast.v1.WakeBroadcastRequest\x1a#.broadcast.v1.WakeBroadcastResponse\x12U\n\x0cListWebhooks\x12!.broadcast.v1.ListWebhooksRequest\x1a\".broadcast.v1.ListWebhooksResponse\x12X\n\rReplayWebhook\x12\".broadcast.v1.ReplayWebhookRequest\x1a#.broadcast.v1.ReplayWebhookResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -62,21 +62,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REAPORPHANSREQUEST']._serialized_start=436
   _globals['_REAPORPHANSREQUEST']._serialized_end=514
   _globals['_REAPORPHANSRESPONSE']._serialized_start=516
-  _globals['_REAPORPHANSRESPONSE']._serialized_end=617
-  _globals['_WAKEBROADCASTREQUEST']._serialized_start=619
-  _globals['_WAKEBROADCASTREQUEST']._serialized_end=674
-  _globals['_WAKEBROADCASTRESPONSE']._serialized_start=676
-  _globals['_WAKEBROADCASTRESPONSE']._serialized_end=743
-  _globals['_WEBHOOK']._serialized_start=746
-  _globals['_WEBHOOK']._serialized_end=1113
-  _globals['_LISTWEBHOOKSREQUEST']._serialized_start=1116
-  _globals['_LISTWEBHOOKSREQUEST']._serialized_end=1390
-  _globals['_LISTWEBHOOKSRESPONSE']._serialized_start=1392
-  _globals['_LISTWEBHOOKSRESPONSE']._serialized_end=1480
-  _globals['_REPLAYWEBHOOKREQUEST']._serialized_start=1482
-  _globals['_REPLAYWEBHOOKREQUEST']._serialized_end=1533
-  _globals['_REPLAYWEBHOOKRESPONSE']._serialized_start=1535
-  _globals['_REPLAYWEBHOOKRESPONSE']._serialized_end=1598
-  _globals['_ADMINSERVICE']._serialized_start=1601
-  _globals['_ADMINSERVICE']._serialized_end=2050
+  _globals['_REAPORPHANSRESPONSE']._serialized_end=637
+  _globals['_WAKEBROADCASTREQUEST']._serialized_start=639
+  _globals['_WAKEBROADCASTREQUEST']._serialized_end=694
+  _globals['_WAKEBROADCASTRESPONSE']._serialized_start=696
+  _globals['_WAKEBROADCASTRESPONSE']._serialized_end=763
+  _globals['_WEBHOOK']._serialized_start=766
+  _globals['_WEBHOOK']._serialized_end=1133
+  _globals['_LISTWEBHOOKSREQUEST']._serialized_start=1136
+  _globals['_LISTWEBHOOKSREQUEST']._serialized_end=1410
+  _globals['_LISTWEBHOOKSRESPONSE']._serialized_start=1412
+  _globals['_LISTWEBHOOKSRESPONSE']._serialized_end=1500
+  _globals['_REPLAYWEBHOOKREQUEST']._serialized_start=1502
+  _globals['_REPLAYWEBHOOKREQUEST']._serialized_end=1553
+  _globals['_REPLAYWEBHOOKRESPONSE']._serialized_start=1555
+  _globals['_REPLAYWEBHOOKRESPONSE']._serialized_end=1618
+  _globals['_ADMINSERVICE']._serialized_start=1621
+  _globals['_ADMINSERVICE']._serialized_end=2070
 # @@protoc_insertion_point(module_scope)

@@ -148,6 +148,7 @@ class ReapOrphansResponse(_message.Message):
 
     REMOVED_FIELD_NUMBER: _builtins.int
     REMAINING_FIELD_NUMBER: _builtins.int
+    INCOMPLETE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def removed(self) -> _containers.RepeatedCompositeFieldContainer[Global___Orphan]:
         """What was removed (or would be)."""
@@ -156,15 +157,20 @@ class ReapOrphansResponse(_message.Message):
     def remaining(self) -> _containers.RepeatedCompositeFieldContainer[Global___Orphan]:
         """What is still there: too young, beyond the limit of a call, or the provider refused."""
 
+    @_builtins.property
+    def incomplete(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Providers that could not be asked in full, so that there may be more."""
+
     def __init__(
         self,
         *,
         removed: _abc.Iterable[Global___Orphan] | None = ...,
         remaining: _abc.Iterable[Global___Orphan] | None = ...,
+        incomplete: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["remaining", b"remaining", "removed", b"removed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["incomplete", b"incomplete", "remaining", b"remaining", "removed", b"removed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1013,7 +1013,7 @@ class ProviderError(_message.Message):
     """Whether the service tries again by itself."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
-        """When it happened."""
+        """When it happened first: the same error again, without a success or another error between, leaves it as it is."""
 
     def __init__(
         self,

@@ -34,8 +34,7 @@ async def orphans(client: BroadcastClient, arguments: argparse.Namespace, out: O
         out.console.print(_orphans(("", each) for each in found.orphans))
     elif not found.incomplete:
         out.line("there are none")
-    if found.incomplete:
-        out.complain(f"there may be more: {', '.join(found.incomplete)} could not be asked in full")
+    _complain_of_more(found.incomplete, out)
     return OK
 
 
@@ -43,13 +42,14 @@ async def reap(client: BroadcastClient, arguments: argparse.Namespace, out: Outp
     answer = await client.admin.reap(arguments.external_id, dry_run=arguments.dry_run)
     if out.as_json:
         out.message(answer)
-        return OK
-    removed = "would go" if arguments.dry_run else "removed"
-    told = [*((removed, each) for each in answer.removed), *(("remains", each) for each in answer.remaining)]
-    if told:
-        out.console.print(_orphans(told))
     else:
-        out.line("there is nothing to remove")
+        removed = "would go" if arguments.dry_run else "removed"
+        told = [*((removed, each) for each in answer.removed), *(("remains", each) for each in answer.remaining)]
+        if told:
+            out.console.print(_orphans(told))
+        else:
+            out.line("there is nothing to remove")
+    _complain_of_more(answer.incomplete, out)
     return OK
 
 
@@ -118,6 +118,11 @@ def _how(answer: JoinBroadcastResponse) -> str:
             return "over; its recording is being prepared" if answer.ended.recording_pending else "over"
         case _:
             return "a way to watch that is newer than this client"
+
+
+def _complain_of_more(incomplete: Iterable[str], out: Output) -> None:
+    if unasked := ", ".join(incomplete):
+        out.complain(f"there may be more: {unasked} could not be asked in full")
 
 
 def _orphans(told: Iterable[tuple[str, Orphan]]) -> Table:
