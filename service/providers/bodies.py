@@ -1,4 +1,4 @@
-"""Bodies of webhooks: strict JSON of theirs, and the same without its secrets.
+"""Bodies of webhooks: strict JSON of theirs, and the same without its secrets; and what errors say, for people.
 
 The signature was verified, so a body that is wrong is one of the provider's, or of who has its key; either way it must
 not be able to do more than be refused.
@@ -6,9 +6,11 @@ not be able to do more than be refused.
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import re
+from http import HTTPStatus
 from typing import Any, NoReturn, cast
 
 from service import telemetry
@@ -18,6 +20,8 @@ from service.domain.ports import Unreadable
 _LONGEST_NUMBER = 32
 _DEEPEST = 64
 _LONGEST_NAME = 255
+LONGEST_MESSAGE = 200
+"""Of an error, as people are shown it."""
 
 # Names in both spellings, `streamKey` and `stream_key`.
 _SECRET_NAMES = frozenset(
@@ -44,6 +48,18 @@ _SECRET_NAMES = frozenset(
 )
 # By words: looked for from every place on, it would take a minute in a text of nothing but beginnings.
 _WORD = re.compile(r"[^\s\"']+")
+_TAG_ENDS = re.compile(">")
+_WITHIN_WORDS = re.compile(r"</?(a|b|code|em|font|i|kbd|mark|small|span|strong|tt|u|wbr)\b", re.IGNORECASE)
+_UNSHOWN = tuple(
+    (re.compile(begin, re.IGNORECASE), re.compile(end, re.IGNORECASE))
+    for begin, end in (
+        ("<!--", "-->"),
+        (r"<head\b", r"</head\s*>"),
+        (r"<script\b", r"</script\s*>"),
+        (r"<style\b", r"</style\s*>"),
+    )
+)
+"""What of a page nobody sees."""
 
 
 def parsed(body: bytes) -> dict[str, Any]:
@@ -77,6 +93,42 @@ def redacted(body: bytes) -> str:
 def redacted_text(text: str) -> str:
     """Without the queries of addresses too: that is where presigned ones have their signature."""
     return telemetry.redact(_WORD.sub(_without_query, text) if "://" in text else text)
+
+
+def readable(text: str, status: int | None = None) -> str:
+    """What an error says, as one short line without markup and secrets. *status*: of an answer that is not the
+    provider's own, but of what stands in front of it: a page, a word, nothing.
+    """
+    shown = html.unescape(text) if "&" in text else text
+    if shown.lstrip().startswith("<"):
+        shown = _without_markup(shown)
+    shown = " ".join(redacted_text(" ".join(shown.split())).split())
+    if status is not None and not shown.startswith(str(status)):
+        shown = f"{_named(status)}: {shown}" if shown else _named(status)
+    # Cut after, so that no half of a secret is too short to be recognised.
+    return shown if len(shown) <= LONGEST_MESSAGE else f"{shown[: LONGEST_MESSAGE - 1]}…"
+
+
+def _named(status: int) -> str:
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return str(status)
+
+
+def _without_markup(page: str) -> str:
+    """One pass: what is opened and never closed ends it."""
+    texts: list[str] = []
+    at = 0
+    while (opens := page.find("<", at)) >= 0:
+        # A secret that is set in bold must be one word again, or nobody would know it.
+        texts += page[at:opens], "" if _WITHIN_WORDS.match(page, opens) else " "
+        skipped = next((end for begin, end in _UNSHOWN if begin.match(page, opens)), None)
+        closes = _TAG_ENDS.search(page, opens) if skipped is None else skipped.search(page, opens)
+        if closes is None:
+            return "".join(texts)
+        at = closes.end()
+    return "".join([*texts, page[at:]])
 
 
 def _shown(value: Any) -> Any:

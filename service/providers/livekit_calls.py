@@ -14,8 +14,8 @@ import aiohttp
 from google.protobuf.message import DecodeError
 from livekit import api
 
-from service import telemetry
 from service.domain.errors import Outcome, ProviderError
+from service.providers.bodies import readable
 from service.providers.calls import observed
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Calls:
         for secret in self._hidden:
             code, message = (text.replace(secret.reveal(), "***") for text in (code, message))
         return ProviderError(
-            telemetry.redact(message), provider="livekit", operation=operation, outcome=outcome, code=code
+            readable(message), provider="livekit", operation=operation, outcome=outcome, code=readable(code)
         )
 
 
@@ -81,6 +81,9 @@ def _told(operation: str, raised: Exception) -> tuple[Outcome, str, str] | None:
         case api.ServerError():
             # Whatever stands in front of LiveKit has JSON of its own, such as {"code": 502}.
             code, message = str(raised.code), str(raised.message)
+            if not message:
+                # The SDK shows nothing of a page, such as a load balancer's.
+                code, message = str(raised.status) if code == "unknown" else code, readable("", raised.status)
             outcome = _OUTCOMES.get(code, Outcome.AMBIGUOUS)
             if raised.status in (401, 403):
                 # A wrong API key is answered in plain text, which the SDK calls "unknown".
@@ -94,8 +97,10 @@ def _told(operation: str, raised: Exception) -> tuple[Outcome, str, str] | None:
             outcome, message = Outcome.NOT_SENT, "cannot connect"
         case TimeoutError():
             code, outcome, message = "timeout", Outcome.AMBIGUOUS, "no answer in time"
-        case aiohttp.ClientError() | DecodeError() | OSError() | AttributeError():
-            # AttributeError: the SDK takes an error's body for an object when it is a list, a number or null.
+        case DecodeError() | AttributeError():
+            # AttributeError: the SDK takes an error's body for an object when it is a list, a number, null or nothing.
+            code, outcome, message = "unreadable", Outcome.AMBIGUOUS, "an answer that is not LiveKit's"
+        case aiohttp.ClientError() | OSError():
             outcome = Outcome.AMBIGUOUS
         case _:
             return None

@@ -23,9 +23,9 @@ from urllib3.exceptions import (
 )
 
 from service.domain.errors import Outcome, ProviderError
-from service.providers.bodies import redacted_text
+from service.providers.bodies import readable
 from service.providers.calls import observed
-from service.providers.mux_seen import LONGEST_MESSAGE, UNREADABLE
+from service.providers.mux_seen import UNREADABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,7 +102,7 @@ def _failure(operation: str, raised: Exception) -> ProviderError | None:
     match raised:
         case ApiException():
             refusal: Any = raised
-            code, message = str(refusal.status), _message(refusal.body)
+            code, message = str(refusal.status), _message(refusal.body, int(refusal.status))
             outcome = _outcome(int(refusal.status))
         case MaxRetryError() if isinstance(
             raised.reason, NewConnectionError | NameResolutionError | ConnectTimeoutError
@@ -119,8 +119,6 @@ def _failure(operation: str, raised: Exception) -> ProviderError | None:
             outcome, message = Outcome.AMBIGUOUS, "an answer that is not Mux's"
         case _:
             return None
-    # Cut after, so that no half of a secret is too short to be recognised.
-    message = redacted_text(message)[:LONGEST_MESSAGE]
     return ProviderError(message, provider="mux", operation=operation, outcome=outcome, code=code)
 
 
@@ -138,13 +136,12 @@ def _outcome(status: int) -> Outcome:
             return Outcome.AMBIGUOUS
 
 
-def _message(body: object) -> str:
+def _message(body: object, status: int) -> str:
     """Both shapes of error: {"error": {"type", "messages": []}} and, for 429, {"errors": []}."""
     text = body.decode(errors="replace") if isinstance(body, bytes) else str(body or "")
     try:
         parsed = json.loads(text)
         messages = parsed["errors"] if "errors" in parsed else parsed["error"]["messages"]
-        text = messages if isinstance(messages, str) else "; ".join(str(message) for message in messages)
+        return readable(messages if isinstance(messages, str) else "; ".join(str(message) for message in messages))
     except UNREADABLE:
-        pass
-    return text
+        return readable(text, status)

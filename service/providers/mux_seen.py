@@ -10,11 +10,10 @@ from typing import Any, cast
 from service.domain.ports import StreamSeen
 from service.domain.resources import Output, OutputState, Recording, RecordingStatus, StreamStatus
 from service.domain.secret import Secret
-from service.providers.bodies import redacted_text
+from service.providers.bodies import readable
 
 # What reading an answer of another shape raises; RecursionError is json's for one of 200,000 brackets.
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, OverflowError, OSError, RecursionError)
-LONGEST_MESSAGE = 500
 
 Json = dict[str, Any]
 
@@ -91,8 +90,7 @@ def _errors(errors: Any) -> str:
     if errors is None:
         return ""
     messages = errors.get("messages") or [_text(errors, "type")]
-    # Cut after, so that no half of a secret is too short to be recognised.
-    return redacted_text("; ".join(str(message) for message in messages))[:LONGEST_MESSAGE]
+    return readable("; ".join(str(message) for message in messages))
 
 
 def _duration(value: Any) -> float | None:

@@ -30,7 +30,7 @@ class Loop:
         self._leases = leases
         self._reconciler = reconciler
         self._woken = asyncio.Event()
-        self._running: dict[int, set[asyncio.Task[None]]] = {lane: set() for lane in _PLACES}
+        self._running: dict[int, set[asyncio.Task[bool]]] = {lane: set() for lane in _PLACES}
         self._stopping = False
         self._claiming = asyncio.Lock()
 
@@ -75,10 +75,10 @@ class Loop:
             self._running[lane].add(task)
             task.add_done_callback(lambda done, lane=lane: self._ended(lane, done))
 
-    def _ended(self, lane: int, task: asyncio.Task[None]) -> None:
+    def _ended(self, lane: int, task: asyncio.Task[bool]) -> None:
         full = len(self._running[lane]) == _PLACES[lane]
         self._running[lane].discard(task)
-        if full:
+        if full or (not task.cancelled() and task.result()):
             self._woken.set()
 
     async def _wait(self) -> float:

@@ -79,8 +79,9 @@ class Reconciler:
         self._looker = Looker(passes, providers, timing)
         self._derive = derive(timing)
 
-    async def run(self, claim: Claim) -> None:
-        """Never raises but for cancellation: whatever happens, the row comes due again."""
+    async def run(self, claim: Claim) -> bool:
+        """Whether the row is due again now. Never raises but for cancellation: whatever happens, it comes due."""
+        due_now = False
         began = time.perf_counter()
         tally = _Tally()
         with telemetry.tracer.start_as_current_span(
@@ -92,7 +93,7 @@ class Reconciler:
                 failpoint("lease.after_claim")
                 due, turn = await self._rounds(claim, tally)
                 failpoint("lease.before_release")
-                await self._passes.release(claim, due, turn=turn)
+                due_now = await self._passes.release(claim, due, turn=turn)
             except LeaseLost:
                 tally.outcome = "lease_lost"
                 telemetry.LEASES_LOST.add(1)
@@ -118,6 +119,7 @@ class Reconciler:
                 outcome=tally.outcome,
                 duration_ms=round(duration * 1000, 1),
             )
+        return due_now
 
     async def _rounds(self, claim: Claim, tally: _Tally) -> tuple[datetime | None, datetime | None]:
         """When the row is to come due by itself (None: not before somebody wakes it), and the turn it waits for."""

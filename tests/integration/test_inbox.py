@@ -70,7 +70,7 @@ async def test_the_first_delivery_is_stored_and_wakes(one: Store, inbox: Inbox, 
     await listener.add_listener("broadcast_due", partial(_put, told))
     before = await one.database.now()
     delivered = await inbox.store("mux", ACTIVE)
-    await asyncio.wait_for(told.get(), 5)
+    await asyncio.wait_for(told.get(), 30)
     await listener.close()
     [row] = await webhooks(one)
     assert delivered == Delivered(webhook_id=row["id"], outcome=ACCEPTED, duplicate=False)
@@ -98,7 +98,7 @@ async def test_replicas_are_told_of_what_they_can_claim_and_did_not_know(
         # Notifications come in the order of their commits.
         await one.sql("SELECT pg_notify('broadcast_due', 'last')")
         count = 0
-        while await asyncio.wait_for(told.get(), 5) != "last":
+        while await asyncio.wait_for(told.get(), 30) != "last":
             count += 1
         return count
 
@@ -425,7 +425,8 @@ _FILL = (
     ),
     (
         "INSERT INTO webhook (provider, event_id, type, broadcast_id, outcome, body, receive_time) "
-        "SELECT 'mux', 'e' || n, 'x', 'b' || n % 1000, 'accepted', '', now() - make_interval(mins => n) "
+        "SELECT 'mux', 'e' || n, CASE WHEN n % 10000 = 7 THEN 'rare' ELSE 'x' || n % 20 END, 'b' || n % 1000, "
+        "CASE WHEN n % 5000 = 9 THEN 'foreign' ELSE 'accepted' END, '', now() - make_interval(mins => n) "
         "FROM generate_series(1, 30000) AS n"
     ),
     "ANALYZE",
@@ -442,6 +443,22 @@ async def test_nothing_is_read_from_end_to_end(database_url: str) -> None:
         one.database.asked = []
         await inbox.store("mux", encoded(mux("video.live_stream.simulcast_target.idle", "b7")))
         await inbox.list(WebhookFilter(broadcast_id="b7"), limit=50)
+        found = [
+            await inbox.list(WebhookFilter(**given), limit=50)
+            for given in (
+                {"type": "rare"},
+                {"type": "nothing"},
+                {"outcome": "foreign"},
+                {"outcome": "quarantined"},
+                {"provider": "livekit", "outcome": "foreign"},
+                {"type": "rare", "outcome": "accepted"},
+            )
+        ]
+        # One that is foreign was delivered just now.
+        assert [len(each) for each in found] == [3, 0, 6 + 1, 0, 0, 3]
+        # Where they are many, by id and to no end.
+        assert len(await inbox.list(WebhookFilter(type="x1"), limit=50)) == 50
+        assert len(await inbox.list(WebhookFilter(outcome="accepted"), limit=50)) == 50
         [newest] = await inbox.list(ANY, limit=1, before_id=500)
         await inbox.replay(newest.id)
         deleting = len(one.database.asked)
@@ -455,4 +472,12 @@ async def test_nothing_is_read_from_end_to_end(database_url: str) -> None:
                 # Whom a clean-up of thousands deletes may well be found by reading on.
                 read_whole = [node for node in plan if node["Node Type"] == "Seq Scan" and n < deleting]
                 assert not read_whole, (each.query, read_whole)
-        assert used >= {"broadcast_pkey", "resource_external", "webhook_pkey", "webhook_about", "webhook_age"}
+        assert used >= {
+            "broadcast_pkey",
+            "resource_external",
+            "webhook_pkey",
+            "webhook_about",
+            "webhook_age",
+            "webhook_apart",
+            "webhook_type",
+        }

@@ -14,6 +14,7 @@ import pytest
 from service.sandbox.postgres import PostgresServer
 from service.store import migrate as module
 from service.store.migrate import MigrationChanged, MigrationFailed, migrate, pending
+from tests.ports import free_port
 from tests.waiting import eventually
 
 _numbers = itertools.count(1)
@@ -118,16 +119,14 @@ async def test_who_died_in_the_middle_holds_up_nobody(empty_url: str, files: lis
     await eventually(waits)
     assert not waiting.done()
     holder.terminate()
-    assert await asyncio.wait_for(waiting, 5) == [name for name, _ in files]
+    assert await asyncio.wait_for(waiting, 30) == [name for name, _ in files]
 
 
 @pytest.mark.parametrize("where", ["nobody listens", "no such database", "wrong user"])
-async def test_a_database_that_cannot_be_reached_is_named_without_its_password(
-    empty_url: str, where: str, unused_tcp_port: int
-) -> None:
+async def test_a_database_that_cannot_be_reached_is_named_without_its_password(empty_url: str, where: str) -> None:
     address = urlsplit(empty_url)
     dsn = {
-        "nobody listens": f"postgresql://u:hunter2@127.0.0.1:{unused_tcp_port}/x",
+        "nobody listens": f"postgresql://u:hunter2@127.0.0.1:{free_port()}/x",
         "no such database": f"{empty_url}_not",
         "wrong user": f"postgresql://nobody_of_that_name:hunter2@{address.hostname}:{address.port}/x",
     }[where]

@@ -142,7 +142,7 @@ def _reads_all(node: dict[str, Any]) -> bool:
 
 async def test_the_rows_of_a_lane_come_from_the_index_in_order(filled: Store) -> None:
     """The inner select of CLAIM stops at its limit: it sorts nothing, and reads no row that is at rest."""
-    found = re.search(r"IN \((.*)\)\s*RETURNING", CLAIM, re.DOTALL)
+    found = re.search(r"MATERIALIZED \((.*)\)\s*UPDATE", CLAIM, re.DOTALL)
     assert found is not None
     inner = found[1].replace("$3", "$1").replace("$4", "$2")
     [plan, *_] = await plans(filled, Asked(inner, (1, 16)))
