@@ -34,10 +34,6 @@ class End(Planner):
         for stream in self.view.streams:
             if stream.phase is Phase.GONE and any(not recording.settled for recording in stream.recordings):
                 self.waits.append(next_recording_look(stream.changed_at, stream.observed_at, self.now))
-        for upload in self.view.uploads:
-            recording = upload.recording
-            if upload.phase is Phase.PRESENT and recording is not None and not recording.settled:
-                self.waits.append(next_recording_look(upload.changed_at, upload.observed_at, self.now))
 
     @property
     def pushing(self) -> list[Egress]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import mux_python
 
+from service.domain.ports import UploadSeen
 from service.providers.mux_calls import PAGE, SEARCH_PAGES, SKEW, Calls
 from service.providers.mux_seen import asset_seen, assets_seen
 
@@ -37,6 +38,15 @@ class Uploads:
             if len(assets) < PAGE or assets[-1].created_at < since - SKEW:
                 break
         return [asset.recording for asset in sorted(found, key=lambda asset: asset.created_at)]
+
+    async def list_tagged(self, prefix: str, *, since: datetime, page: int) -> tuple[Sequence[UploadSeen], bool]:
+        assets = await self._calls.read("list_assets", assets_seen, self._assets.list_assets, limit=PAGE, page=page)
+        tagged = [
+            UploadSeen(id=asset.recording.asset_id, tag=asset.tag, created_at=asset.created_at)
+            for asset in assets
+            if asset.tag.startswith(prefix) and not asset.live_stream_id
+        ]
+        return tagged, len(assets) == PAGE and assets[-1].created_at >= since - SKEW
 
     async def get(self, asset_id: str) -> Recording | None:
         asset = await self._calls.found("get_asset", asset_seen, self._assets.get_asset, asset_id)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from service.domain.broadcast import Broadcast, Carrier, ProviderTrouble, seconds
 from service.domain.errors import Outcome, ProviderError
 from service.domain.ports import Push, RoomWanted
-from service.domain.resources import Stream
+from service.domain.resources import Stream, Upload
 from service.domain.secret import Secret
 from service.domain.step import (
     CreateRoom,
@@ -18,6 +18,7 @@ from service.domain.step import (
     CutStream,
     DeleteRoom,
     DeleteStream,
+    DeleteUpload,
     DisableStream,
     EndBroadcast,
     ResetKey,
@@ -93,7 +94,7 @@ def bucket_of(step: Step) -> Bucket | None:
     match step:
         case CreateStream() | ResetKey() | UploadRecording():
             return Bucket.MUX_POST
-        case CutStream() | DisableStream() | DeleteStream() | SettleRecordings():
+        case CutStream() | DisableStream() | DeleteStream() | SettleRecordings() | DeleteUpload():
             return Bucket.MUX_OTHER
         case CreateRoom() | DeleteRoom() | StartEgress() | StopEgress() | SetLayout() | SetDestinations():
             return Bucket.LIVEKIT
@@ -107,9 +108,13 @@ def stream_tag(prefix: str, broadcast_id: str, ordinal: int) -> str:
     return f"{prefix}{broadcast_id}:{ordinal}"
 
 
-def upload_tag(prefix: str, broadcast_id: str, ordinal: int) -> str:
+def upload_tag(prefix: str, broadcast_id: str, upload: Upload) -> str:
     """Not the live stream's: the recordings that Mux makes of it carry that one."""
-    return f"{prefix}{broadcast_id}:upload-{ordinal}"
+    return f"{prefix}{broadcast_id}:upload-{upload.ordinal}-{upload.attempt}"
+
+
+def is_upload_tag(tag: str) -> bool:
+    return tag.rpartition(":")[2].startswith("upload-")
 
 
 def file_of(prefix: str, broadcast_id: str, ordinal: int) -> str:

@@ -89,7 +89,11 @@ class Errand:
         )
 
     async def delete(
-        self, resource: Room | Stream, call: Callable[[str], Coroutine[Any, Any, None]], point: str, provider: str
+        self,
+        resource: Room | Stream | Upload,
+        call: Callable[[str], Coroutine[Any, Any, None]],
+        point: str,
+        provider: str,
     ) -> None:
         leaving = replace(resource, phase=Phase.DELETING, changed_at=self.now(), acked=False)
         await self.intend(leaving, point)

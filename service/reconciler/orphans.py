@@ -6,7 +6,8 @@ so what a create under way makes in between has its intent by then.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from datetime import timedelta
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
@@ -16,12 +17,13 @@ from service.domain.orphans import Found, Orphan, Reaped
 from service.domain.resources import Kind
 from service.failpoints import failpoint
 from service.providers.budget import Bucket, Rank
+from service.reconciler.asking import is_upload_tag
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection
-    from datetime import datetime, timedelta
+    from collections.abc import Awaitable, Callable, Collection, Sequence
+    from datetime import datetime
 
-    from service.domain.ports import StreamSeen
+    from service.domain.ports import StreamSeen, UploadSeen
     from service.reconciler.asking import Providers
     from service.store.census import Census
 
@@ -29,8 +31,15 @@ log = structlog.get_logger(__name__)
 
 PER_CALL = 20
 """Removals at a time: a mistake of ours must not empty an account."""
+UPLOAD_GRACE = timedelta(minutes=15)
+"""On top of the common one: an upload is looked for during ten minutes before it is given up
+(`Timing.upload_grace_s`)."""
+_UPLOADS_BACK = timedelta(days=1)
+"""How far the assets of the environment are read: every broadcast leaves one, so there may be very many."""
 _PAGES = 50
 _LIVEKIT, _MUX = "livekit", "mux"
+
+_Seen = TypeVar("_Seen", "StreamSeen", "UploadSeen")
 
 
 class Incomplete(Exception):
@@ -38,19 +47,27 @@ class Incomplete(Exception):
 
 
 class Reaper:
-    def __init__(self, census: Census, providers: Providers, *, grace: timedelta) -> None:
+    def __init__(
+        self, census: Census, providers: Providers, *, grace: timedelta, upload_grace: timedelta = UPLOAD_GRACE
+    ) -> None:
         """*grace*: the age below which something may be about to be adopted."""
         self._census = census
         self._providers = providers
         self._grace = grace
+        self._upload_grace = upload_grace
 
-    async def find(self) -> Found:
-        """Raises StoreUnavailable."""
+    async def find(self, *, uploads: bool = True) -> Found:
+        """*uploads*: whether they are looked for, which takes a request for each hundred assets of a day. Raises
+        StoreUnavailable.
+        """
         failpoint("sweep.before_list")
         before = await self._census.now() - self._grace
         orphans: list[Orphan] = []
         incomplete: list[str] = []
-        for provider, look in ((_LIVEKIT, self._egresses), (_LIVEKIT, self._rooms), (_MUX, self._streams)):
+        looks = [(_LIVEKIT, self._egresses), (_LIVEKIT, self._rooms), (_MUX, self._streams)]
+        if uploads:
+            looks.append((_MUX, self._uploads))
+        for provider, look in looks:
             try:
                 await look(before, orphans.append)
             except ProviderError as error:
@@ -98,6 +115,8 @@ class Reaper:
                 return Bucket.LIVEKIT, self._providers.rooms.delete
             case Kind.STREAM:
                 return Bucket.MUX_OTHER, self._providers.streams.delete
+            case Kind.UPLOAD:
+                return Bucket.MUX_OTHER, self._providers.streams.delete_recording
             case _:
                 return Bucket.LIVEKIT, self._providers.egresses.stop
 
@@ -143,42 +162,62 @@ class Reaper:
                 )
 
     async def _streams(self, before: datetime, add: Callable[[Orphan], None]) -> None:
-        tagged: dict[str, StreamSeen] = {}
-        broken_off: Exception | None = None
-        try:
-            await self._read_streams(tagged)
-        except (ProviderError, Incomplete) as error:
-            # What was read is judged all the same.
-            broken_off = error
-        owned = await self._census.owned_streams(list(tagged))
-        searching = await self._census.searching(sorted({self._owner(stream) for stream in tagged.values()}))
-        for stream in tagged.values():
-            if stream.id not in owned and self._owner(stream) not in searching:
-                add(
-                    Orphan(
-                        provider=_MUX,
-                        kind=Kind.STREAM,
-                        external_id=stream.id,
-                        broadcast_id=self._owner(stream),
-                        created_at=stream.created_at,
-                        removable=_is_before(stream.created_at, before),
-                    )
-                )
+        streams = self._providers.streams
+        tagged, broken_off = await self._read(lambda page: streams.list_tagged(self._providers.tag, page=page))
+        await self._judge(Kind.STREAM, tagged, before, add)
         if broken_off is not None:
             raise broken_off
 
-    async def _read_streams(self, tagged: dict[str, StreamSeen]) -> None:
-        for page in range(1, _PAGES + 1):
-            await self._may_ask(Bucket.MUX_OTHER)
-            streams, more = await self._providers.streams.list_tagged(self._providers.tag, page=page)
-            # One that is made meanwhile moves the last of a page to the next, where it is met again.
-            tagged.update((stream.id, stream) for stream in streams)
-            if not more:
-                return
-        raise Incomplete
+    async def _uploads(self, before: datetime, add: Callable[[Orphan], None]) -> None:
+        since = before - _UPLOADS_BACK
+        if not await self._census.uploaded_since(since):
+            return
+        uploads = self._providers.uploads
+        listed, broken_off = await self._read(
+            lambda page: uploads.list_tagged(self._providers.tag, since=since, page=page)
+        )
+        tagged = [upload for upload in listed if is_upload_tag(upload.tag)]
+        await self._judge(Kind.UPLOAD, tagged, before - self._upload_grace, add)
+        if broken_off is not None:
+            raise broken_off
 
-    def _owner(self, stream: StreamSeen) -> str:
-        return stream.tag.removeprefix(self._providers.tag).rpartition(":")[0]
+    async def _judge(
+        self, kind: Kind, tagged: Collection[_Seen], before: datetime, add: Callable[[Orphan], None]
+    ) -> None:
+        owned = await self._census.owned(kind, [seen.id for seen in tagged])
+        searching = await self._census.searching(kind, sorted({self._owner(seen) for seen in tagged}))
+        for seen in tagged:
+            if seen.id not in owned and self._owner(seen) not in searching:
+                add(
+                    Orphan(
+                        provider=_MUX,
+                        kind=kind,
+                        external_id=seen.id,
+                        broadcast_id=self._owner(seen),
+                        created_at=seen.created_at,
+                        removable=_is_before(seen.created_at, before),
+                    )
+                )
+
+    async def _read(
+        self, page_of: Callable[[int], Awaitable[tuple[Sequence[_Seen], bool]]]
+    ) -> tuple[list[_Seen], Exception | None]:
+        """What was read, and why it is not all: it is judged all the same."""
+        tagged: dict[str, _Seen] = {}
+        try:
+            for page in range(1, _PAGES + 1):
+                await self._may_ask(Bucket.MUX_OTHER)
+                found, more = await page_of(page)
+                # One that is made meanwhile moves the last of a page to the next, where it is met again.
+                tagged.update((seen.id, seen) for seen in found)
+                if not more:
+                    return list(tagged.values()), None
+        except (ProviderError, Incomplete) as error:
+            return list(tagged.values()), error
+        return list(tagged.values()), Incomplete()
+
+    def _owner(self, seen: StreamSeen | UploadSeen) -> str:
+        return seen.tag.removeprefix(self._providers.tag).rpartition(":")[0]
 
 
 def _is_before(created_at: datetime | None, moment: datetime) -> bool:

@@ -10,7 +10,7 @@ from service.domain.lifecycle import Event
 from service.domain.ports import RecordingWanted, UploadWanted
 from service.domain.resources import EgressStatus, LocalRecording, Phase, Upload
 from service.domain.seen import uploaded, with_recording
-from service.domain.step import RecordingStep, StartRecording, StopRecording, UploadRecording
+from service.domain.step import DeleteUpload, RecordingStep, StartRecording, StopRecording, UploadRecording
 from service.failpoints import failpoint
 from service.reconciler.asking import file_of, trouble_of, upload_tag
 
@@ -33,9 +33,12 @@ class Recorder:
             case StartRecording():
                 await self._start(step.ordinal)
             case StopRecording():
-                await self._stop(self._recording(step.ordinal))
+                await self._stop(self._recording(step.ordinal), step.fault)
             case UploadRecording():
                 await self._upload(self._recording(step.ordinal))
+            case DeleteUpload():
+                upload = next(each for each in self._view.uploads if each.ordinal == step.ordinal)
+                await self._errand.delete(upload, self._providers.streams.delete_recording, "upload.delete", "mux")
 
     def _recording(self, ordinal: int) -> LocalRecording:
         return next(each for each in self._view.recordings if each.ordinal == ordinal)
@@ -76,8 +79,9 @@ class Recorder:
         )
         failpoint("recording.start.after_record")
 
-    async def _stop(self, recording: LocalRecording) -> None:
-        errand, leaving = self._errand, self._errand.leaving(recording)
+    async def _stop(self, recording: LocalRecording, fault: str) -> None:
+        errand = self._errand
+        leaving = errand.leaving(replace(recording, fault=fault or recording.fault))
         await errand.intend(leaving, "recording.stop")
         try:
             await self._providers.egresses.stop(recording.external_id)
@@ -99,6 +103,8 @@ class Recorder:
             intended_at=errand.now(),
             changed_at=errand.now(),
             failures=failures,
+            attempt=earlier.attempt + 1 if earlier is not None else 0,
+            errored=earlier.errored if earlier is not None else 0,
         )
         if storage is None:
             # The storage was there when it was recorded, and was taken out of the settings since.
@@ -111,7 +117,7 @@ class Recorder:
         try:
             asset = await self._providers.uploads.create(
                 UploadWanted(
-                    tag=upload_tag(self._providers.tag, broadcast.id, upload.ordinal),
+                    tag=upload_tag(self._providers.tag, broadcast.id, upload),
                     url=storage.url_of(recording.file),
                     title=broadcast.spec.title,
                     playback_policy=broadcast.spec.playback_policy,

@@ -119,25 +119,37 @@ class StreamSteps:
         failpoint("stream.disable.after_record")
 
     async def _settle(self, stream: Stream) -> None:
-        discard = self._broadcast.spec.recording_policy is RecordingPolicy.DISCARD
+        """One call at a time: what is to be discarded is listed first, and what is left of it is kept in the row."""
+        if stream.discarding:
+            await self._discard(stream, *stream.discarding)
+            return
         try:
             recordings = await self._providers.streams.list_recordings(stream.external_id)
-            for recording in recordings if discard else ():
-                await self._providers.streams.delete_recording(recording.asset_id)
         except ProviderError as error:
             await self._errand.failed(stream, error)
             return
         failpoint("recordings.settle.after_call")
-        word = "RECORDINGS_DISCARDED" if discard else "RECORDINGS_KEPT"
-        settled = replace(
-            stream,
-            recordings=() if discard else tuple(recordings),
-            recordings_settled=True,
-            failures=0,
-            retry_at=None,
-        )
-        await self._passes.record(self._claim, [settled], events=[Event(reason=word, message=str(len(recordings)))])
+        listed, events = replace(stream, failures=0, retry_at=None), list[Event]()
+        if self._broadcast.spec.recording_policy is not RecordingPolicy.DISCARD:
+            listed = replace(listed, recordings=tuple(recordings), recordings_settled=True)
+            events.append(Event(reason="RECORDINGS_KEPT", message=str(len(recordings))))
+        else:
+            ids = tuple(recording.asset_id for recording in recordings)
+            listed = replace(listed, recordings=(), discarding=ids, recordings_settled=not ids)
+        await self._passes.record(self._claim, [listed], events=events, recovered="mux")
         failpoint("recordings.settle.after_record")
+
+    async def _discard(self, stream: Stream, asset_id: str, *left: str) -> None:
+        try:
+            await self._providers.streams.delete_recording(asset_id)
+        except ProviderError as error:
+            await self._errand.failed(stream, error)
+            return
+        failpoint("recordings.discard.after_call")
+        discarded = replace(stream, discarding=left, recordings_settled=not left, failures=0, retry_at=None)
+        event = Event(reason="RECORDINGS_DISCARDED", message=asset_id)
+        await self._passes.record(self._claim, [discarded], events=[event], recovered="mux")
+        failpoint("recordings.discard.after_record")
 
     async def _reset_key(self, stream: Stream) -> None:
         # Whether an answer comes or not: from here on the key we hold may be dead.
@@ -164,17 +176,23 @@ class StreamSteps:
         failpoint("key.reset.after_record")
 
     async def _cut(self, stream: Stream) -> None:
+        """Half of it at a time, each of one call: disabled it throws out who is connected."""
         cutting = replace(stream, cutting=True)
         await self._errand.intend(cutting, "stream.cut", creates=True)
+        disabled = stream.cutting and stream.status is StreamStatus.DISABLED
+        turn = self._providers.streams.enable if disabled else self._providers.streams.disable
         try:
-            await self._providers.streams.disable(stream.external_id)
-            failpoint("stream.cut.between")
-            await self._providers.streams.enable(stream.external_id)
+            await turn(stream.external_id)
         except ProviderError as error:
             await self._errand.failed(cutting, error)
             return
-        failpoint("stream.cut.after_call")
         now = self._errand.now()
+        if not disabled:
+            failpoint("stream.cut.between")
+            half = replace(cutting, status=StreamStatus.DISABLED, status_since=now, failures=0, retry_at=None)
+            await self._passes.record(self._claim, [half], recovered="mux")
+            return
+        failpoint("stream.cut.after_call")
         cut = replace(
             stream,
             cutting=False,

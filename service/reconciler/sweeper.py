@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 import structlog
 
 from service.domain.errors import StoreUnavailable
-from service.reconciler.orphans import PER_CALL, Reaper
+from service.domain.resources import Kind
+from service.reconciler.orphans import PER_CALL, UPLOAD_GRACE, Reaper
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from service.domain.resources import Kind
     from service.reconciler.asking import Providers
     from service.store.broadcasts import Broadcasts
     from service.store.census import Census
@@ -30,6 +30,8 @@ log = structlog.get_logger(__name__)
 
 REQUESTS_KEPT = timedelta(days=7)
 EVENTS_KEPT = timedelta(days=30)
+UPLOADS_EVERY = 10
+"""Rounds from one look for uploads to the next: it reads the assets of a day."""
 
 
 class Sweeper:
@@ -43,6 +45,7 @@ class Sweeper:
         *,
         every: timedelta,
         grace: timedelta,
+        upload_grace: timedelta = UPLOAD_GRACE,
         forget: Sequence[Callable[[], Awaitable[object]]] = (),
     ) -> None:
         """*forget*: what else is done at every round, to what is old."""
@@ -50,9 +53,10 @@ class Sweeper:
         self._broadcasts = broadcasts
         self._changes = changes
         self._every = every
-        self._reaper = Reaper(census, providers, grace=grace)
+        self._reaper = Reaper(census, providers, grace=grace, upload_grace=upload_grace)
         self._forget = forget
         self._suspects: set[tuple[Kind, str]] = set()
+        self._rounds = 0
 
     async def run(self) -> None:
         while True:
@@ -72,8 +76,11 @@ class Sweeper:
 
     async def sweep(self) -> int:
         """One round. Answers how many were removed."""
-        found = await self._reaper.find()
+        uploads = self._rounds % UPLOADS_EVERY == 0
+        self._rounds += 1
+        found = await self._reaper.find(uploads=uploads)
         orphans = [orphan for orphan in found.orphans if orphan.removable]
         due = [orphan for orphan in orphans if (orphan.kind, orphan.external_id) in self._suspects]
-        self._suspects = {(orphan.kind, orphan.external_id) for orphan in orphans}
+        kept = {suspect for suspect in self._suspects if suspect[0] is Kind.UPLOAD and not uploads}
+        self._suspects = kept | {(orphan.kind, orphan.external_id) for orphan in orphans}
         return len(await self._reaper.remove(due[:PER_CALL]))

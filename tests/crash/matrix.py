@@ -62,7 +62,7 @@ process that stands still within a transaction 10 s, after which Postgres ends i
 - *surplus removed*: one too many was found among the resources of the broadcast.
 - *swept*: the sweeper removed what came after the broadcast had given it up.
 - *cut off*: the live stream was disabled and enabled again, because of an egress that nobody saw end.
-- *recorded*, *uploaded*: by the fallback.
+- *recorded*, *uploaded*: by the fallback; *uploaded again*: Mux could make no asset of the file at first.
 - *zombie stood down*: the process that stood still found its lease lost.
 - *destination added twice*: LiveKit takes the same output twice, and unlike the live stream a further destination has
   no key of ours to fence it with. It takes a process that stands still for a lease between two lines.
@@ -76,7 +76,7 @@ process that stands still within a transaction 10 s, after which Postgres ends i
   `*.after_record` for one resource.
 - **The fence**: `key.reset.*`; the look after it, `observe.*+egress`; the stop of what is found, `egress.stop.*`; the
   connection that outlives its key, `stream.cut.*`.
-- **The take-down**: `stream.disable.*`, `egress.stop.*`, `room.delete.*`, `recordings.settle.*`, `stream.delete.*`.
+- **The take-down**: `stream.disable.*`, `egress.stop.*`, `room.delete.*`, `recordings.*`, `stream.delete.*`.
 - **Places of viewers** are stored one by one as they are asked for. Nothing is gathered that could be lost.
 """
 _WORDS = {Mode.KILL: "kill -9", Mode.RAISE: "exception", Mode.STOP: "SIGSTOP"}

@@ -27,6 +27,7 @@ class Path(StrEnum):
     FAILED_EGRESS = "the egress fails on air"
     GHOST = "the worker of the egress dies on air, and its record does not"
     FALLBACK = "the egress fails on air, and the show is recorded meanwhile"
+    UPLOAD_ERRORED = "the same, and Mux can make nothing of the file at first"
     NO_HOST = "nobody comes"
     MANUAL = "the host is taken on air by hand"
     CHANGED = "layout and destinations are changed on air"
@@ -238,6 +239,10 @@ POINTS: tuple[Point, ...] = (
     _up("upload.create.before_call", "the upload, behind the last look at the lease", Path.FALLBACK),
     _up("upload.create.after_call", "the upload, begun and not recorded", Path.FALLBACK),
     _up("upload.create.after_record", "the upload, recorded", Path.FALLBACK),
+    _up("upload.delete.after_intent", "the deletion of an asset that is errored, intended", Path.UPLOAD_ERRORED),
+    _up("upload.delete.before_call", "the same deletion, behind the last look at the lease", Path.UPLOAD_ERRORED),
+    _up("upload.delete.after_call", "an asset that is errored, deleted and not recorded", Path.UPLOAD_ERRORED),
+    _up("upload.delete.after_record", "an asset that is errored, deleted, not yet seen absent", Path.UPLOAD_ERRORED),
     _up("watch.before_snapshot", "a watch, opened and told nothing", Path.WATCHED),
     Point(name="watch.mid_delta", what="a watch, between two changes", path=Path.WATCHED, passing=3),
     _up("migrate.before_commit", "a migration, before its transaction commits", Path.MIGRATED),
@@ -264,8 +269,10 @@ POINTS: tuple[Point, ...] = (
     _down("room.delete.before_call", "the deletion of the room, behind the last look at the lease"),
     _down("room.delete.after_call", "the room, deleted and not recorded"),
     _down("room.delete.after_record", "the room, deleted, its absence not yet seen"),
-    _down("recordings.settle.after_call", "the recordings, deleted and not recorded"),
-    _down("recordings.settle.after_record", "the recordings, settled"),
+    _down("recordings.settle.after_call", "the recordings, listed and not recorded"),
+    _down("recordings.settle.after_record", "the recordings, listed and not yet deleted"),
+    _down("recordings.discard.after_call", "a recording, deleted and not recorded"),
+    _down("recordings.discard.after_record", "a recording, deleted"),
     _down("stream.delete.after_intent", "the deletion of the live stream, intended"),
     _down("stream.delete.before_call", "the deletion of the live stream, behind the last look at the lease"),
     _down("stream.delete.after_call", "the live stream, deleted and not recorded"),

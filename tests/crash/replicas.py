@@ -60,7 +60,7 @@ class Replicas:
         before, self.client = self._a, None
         self._gone.append(before)
         before.tell(signal.SIGTERM)
-        assert await asyncio.wait_for(before.process.wait(), 15) == 0
+        assert await asyncio.wait_for(before.process.wait(), 40) == 0
         await self.begin(armed=True)
 
     async def watch(self) -> None:
@@ -91,7 +91,7 @@ class Replicas:
         zombie.tell(signal.SIGCONT)
         # It has read its clock and what lay in its sockets once it answers.
         client = await self._client_of(zombie)
-        await eventually(lambda: _answers(client), within=20)
+        await eventually(lambda: _answers(client), within=40)
 
     async def _noticed(self, happened: Callable[[Process], bool]) -> Process:
         while True:
@@ -183,7 +183,7 @@ def _unexpected(line: str) -> bool:
 
 async def _answers(client: BroadcastClient) -> bool:
     try:
-        await client.list(page_size=1, timeout=2)
+        await client.list(page_size=1, timeout=10)
     except BroadcastError:
         return False
     return True

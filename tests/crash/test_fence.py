@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 async def stack(request: pytest.FixtureRequest, database_url: str) -> AsyncIterator[Stack]:
     # An encoder that drains for long: who starts another one beside it is seen.
     async with running_stack(
-        database_url, livekit={"egress_stop_s": 20.0}, BROADCAST_TIMING_LOOKUP_S=getattr(request, "param", "0.2")
+        database_url,
+        livekit={"egress_stop_s": 20.0},
+        BROADCAST_TIMING_LOOKUP_S=getattr(request, "param", "0.2"),
+        # A call may take as long as the reset does here.
+        BROADCAST_LEASE_S="12",
     ) as stack:
         yield stack
 
@@ -71,7 +75,7 @@ async def holds(stack: Stack, seconds: float) -> None:
 async def test_a_start_that_lands_between_the_look_and_the_reset(stack: Stack) -> None:
     client, broadcast = await started(stack)
     stack.livekit.add_fault(Fault(kind="reset", operation="StartRoomCompositeEgress"))
-    stack.mux.faults.add(Fault(kind="latency", operation="reset_stream_key", delay_s=1.0))
+    stack.mux.faults.add(Fault(kind="latency", operation="reset_stream_key", delay_s=4.0))
     await stack.host_joins(broadcast.id)
     await eventually(lambda: stack.mux.faults.hits.get("latency"))
     # The look is over and showed nothing, the reset is on its way, and now LiveKit gets to the start.

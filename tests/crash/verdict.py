@@ -68,10 +68,15 @@ class Verdict:
             "SELECT jsonb_array_length(coalesce(fallback -> 'modes', '[]')) FROM broadcast"
         )
         assert modes == 0, "it is still on its fallback"
-        uploads = Counter(str(each.detail["passthrough"]) for each in self.stack.mux.effects.of("upload.created"))
+        effects = self.stack.mux.effects
+        uploads = Counter(str(each.detail["passthrough"]) for each in effects.of("upload.created"))
         twice = [tag for tag, times in uploads.items() if times > 1]
         assert not twice, f"uploaded twice: {twice}"
-        assert len(uploads) == len(self.storage.objects), f"{uploads} of {[*self.storage.objects]}"
+        left = {each.id for each in effects.of("upload.created")} - {
+            str(each.detail["asset"]) for each in effects.of("asset.deleted")
+        }
+        assert left == {each.id for each in effects.of("upload.ready")}, f"{left} cannot be played"
+        assert len(left) == len(self.storage.objects), f"{left} of {[*self.storage.objects]}"
 
     async def once(self) -> None:
         """What has to be true of the whole story."""

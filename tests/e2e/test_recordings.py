@@ -58,7 +58,7 @@ async def rests(show: Show) -> None:
         assert not broadcast.status.HasField("next_attempt_time"), broadcast.status
         return True
 
-    await eventually(at_rest, within=10)
+    await eventually(at_rest)
 
 
 @pytest.mark.parametrize("webhooks", [True, False])
@@ -142,15 +142,47 @@ async def test_a_file_is_uploaded_once_whatever_becomes_of_the_answer(database_u
         assert (upload.state, bool(upload.playback_id)) == (RECORDING_STATE_READY, True)
         assert stack.mux.faults.hits[fault] == 1
         assert [each.detail["passthrough"] for each in stack.mux.effects.of("upload.created")] == [
-            f"{TAG}{show.id}:upload-0"
+            # What was refused for now made nothing, and the next has a mark of its own all the same.
+            f"{TAG}{show.id}:upload-0-{int(fault == 'error')}"
         ]
+        await rests(show)
+
+
+async def assets_there(stack: Stack) -> list[bool]:
+    """Of every upload, in their order: whether it is still at Mux."""
+    made = [each.id for each in stack.mux.effects.of("upload.created")]
+    return [await at_mux(stack, "GET", f"assets/{asset_id}") == 200 for asset_id in made]
+
+
+@pytest.mark.parametrize("webhooks", [True, False])
+async def test_a_file_that_mux_could_not_fetch_is_handed_over_again(database_url: str, webhooks: bool) -> None:  # noqa: FBT001
+    async with running_stack(database_url, webhooks=webhooks) as stack:
+        show = await begun(stack, BROADCAST_TIMING_UPLOAD_RETRY_S="0.2")
+        stack.storage.add_fault(Fault(kind="error", operation="GetObject", status=503, times=2))
+        await recorded_locally(show, stack)
+        await show.client.stop(show.id)
+        await show.until_told("RECORDING_WRITTEN")
+        await stack.mux.door.end()
+        await show.over(within=WITHIN_S)
+        broadcast = await show.until_so(
+            lambda broadcast: bool(uploads(list(broadcast.status.recordings))) and settled(broadcast),
+            "an upload that is settled",
+            within=WITHIN_S,
+        )
+        [upload] = uploads(list(broadcast.status.recordings))
+        assert (upload.state, bool(upload.playback_id)) == (RECORDING_STATE_READY, True)
+        assert (await show.reasons()).count("UPLOAD_ERRORED") == 2
+        assert [each.detail["passthrough"] for each in stack.mux.effects.of("upload.created")] == [
+            f"{TAG}{show.id}:upload-0-{attempt}" for attempt in range(3)
+        ]
+        assert await assets_there(stack) == [False, False, True]
         await rests(show)
 
 
 async def test_a_file_that_mux_cannot_use_is_told_and_stays_in_the_storage(database_url: str) -> None:
     async with running_stack(database_url) as stack:
-        show = await begun(stack)
-        stack.mux.add_fault(Fault(kind="upload_fail", operation="upload"))
+        show = await begun(stack, BROADCAST_TIMING_UPLOAD_RETRY_S="0.2")
+        stack.mux.add_fault(Fault(kind="upload_fail", operation="upload", times=-1))
         await recorded_locally(show, stack)
         await show.client.stop(show.id)
         await show.until_told("RECORDING_WRITTEN")
@@ -163,6 +195,8 @@ async def test_a_file_that_mux_cannot_use_is_told_and_stays_in_the_storage(datab
         )
         [upload] = uploads(list(broadcast.status.recordings))
         assert (upload.state, upload.message) == (RECORDING_STATE_ERRORED, "The input could not be processed")
+        assert await assets_there(stack) == [False, False, True]
+        assert (await show.reasons()).count("RECORDING_ERRORED") == 1
         assert list(stack.storage.objects) == [f"recordings/test/{show.id}/0.mp4"]
         assert state_name(broadcast.status.state) == "ENDED"
         await rests(show)

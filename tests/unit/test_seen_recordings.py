@@ -26,11 +26,13 @@ from service.domain.seen import (
     recording_checked,
     recordings_seen,
     stream_seen,
+    upload_checked,
     upload_found,
     uploaded,
 )
 from service.domain.status import status_of
 from service.domain.step import (
+    DeleteUpload,
     Plan,
     SettleRecordings,
     StartRecording,
@@ -103,7 +105,7 @@ def reasons(learned: Learned) -> list[str]:
 
 
 def of_recordings(current: Plan) -> tuple[object, ...]:
-    steps = (StartRecording, StopRecording, UploadRecording, WriteOff, SettleRecordings)
+    steps = (StartRecording, StopRecording, UploadRecording, DeleteUpload, WriteOff, SettleRecordings)
     return tuple(step for step in current.steps if isinstance(step, steps))
 
 
@@ -180,8 +182,8 @@ def test_one_that_is_listed_no_more_is_lost_but_not_before_a_list_must_show_it()
 
 def test_an_upload_without_an_answer_is_found_by_its_mark_the_oldest_first() -> None:
     unknown = an_upload(phase=Phase.UNKNOWN, external_id="", recording=None, failures=1, retry_at=T0)
-    assert upload_found(unknown, [], T0).resources == (replace(unknown, observed_at=T0),)
-    learned = upload_found(unknown, [Recording(asset_id="A1"), Recording(asset_id="A2")], T0)
+    assert upload_found(unknown, [], T0, TIMING).resources == (replace(unknown, observed_at=T0),)
+    learned = upload_found(unknown, [Recording(asset_id="A1"), Recording(asset_id="A2")], T0, TIMING)
     [found] = learned.resources
     assert found == uploaded(unknown, Recording(asset_id="A1"), T0)
     assert isinstance(found, Upload)
@@ -288,6 +290,77 @@ def test_a_file_is_uploaded_once_when_it_is_complete_and_mux_answers() -> None:
             assert not [step for step in current.steps if isinstance(step, UploadRecording)], upload
         again = an_upload(phase=Phase.GONE, retry_at=T0, recording=None)
         assert UploadRecording(ordinal=0) in planned(broadcast, WRITTEN, *PLAYING, again, around=well).steps
+
+
+def errored(asset_id: str = "A1", message: str = "no download") -> Recording:
+    return Recording(asset_id=asset_id, status=RecordingStatus.ERRORED, message=message)
+
+
+@pytest.mark.parametrize("broadcast", [live(), ended()], ids=["live", "ended"])
+def test_what_mux_cannot_make_is_deleted_and_made_again_a_few_times(broadcast: Broadcast) -> None:
+    """The row holds one asset at a time: the next is not made before the last was seen absent."""
+    around = Surroundings(storage=True)
+
+    def plan_of(upload: Upload, at: float = 0) -> tuple[object, ...]:
+        steps = planned(broadcast, WRITTEN, *PLAYING, upload, around=around, after_s=at).steps
+        return tuple(step for step in steps if isinstance(step, UploadRecording | DeleteUpload))
+
+    upload = an_upload()
+    for attempt, wait in ((1, 60), (2, 300)):
+        learned = upload_checked(upload, errored(), T0, TIMING)
+        [left] = learned.resources
+        assert isinstance(left, Upload)
+        assert [event.reason for event in learned.events] == ["UPLOAD_ERRORED"]
+        assert learned.events[0].message == f"attempt {attempt} of 3: no download"
+        assert (left.phase, left.external_id, left.recording, left.errored) == (Phase.DELETING, "A1", None, attempt)
+        assert plan_of(left) == (DeleteUpload(ordinal=0),)
+        told = replace(left, acked=True, changed_at=T0 + seconds(1))
+        assert plan_of(told, at=1) == ()
+        assert looks(broadcast, told, after_s=1) == {(Kind.UPLOAD, 0)}
+        [still] = upload_checked(told, errored(), T0, TIMING).resources
+        assert still.phase is Phase.DELETING
+        assert plan_of(replace(told, observed_at=T0 + seconds(60)), at=60) == (DeleteUpload(ordinal=0),)
+        [gone] = upload_checked(told, None, T0, TIMING).resources
+        assert isinstance(gone, Upload)
+        assert (gone.phase, gone.external_id, gone.retry_at) == (Phase.GONE, "", T0 + seconds(wait))
+        assert (plan_of(gone), plan_of(gone, at=wait)) == ((), (UploadRecording(ordinal=0),))
+        upload = an_upload(errored=attempt)
+    last = upload_checked(upload, errored(message="no video"), T0, TIMING)
+    [kept] = last.resources
+    assert isinstance(kept, Upload)
+    assert kept.recording == replace(errored(message="no video"), uploaded=True)
+    assert (kept.phase, [(event.reason, event.message) for event in last.events]) == (
+        Phase.PRESENT,
+        [("RECORDING_ERRORED", "no video")],
+    )
+    assert plan_of(kept) == ()
+
+
+def test_an_upload_that_somebody_deleted_is_not_made_again() -> None:
+    [lost] = upload_checked(an_upload(), None, T0, TIMING).resources
+    assert isinstance(lost, Upload)
+    assert lost.recording is not None
+    assert (lost.phase, lost.recording.status) == (Phase.PRESENT, RecordingStatus.ERRORED)
+    assert upload_checked(lost, errored(), T0 + seconds(9), TIMING).events == ()
+
+
+def test_one_that_is_found_and_is_errored_already_is_made_again_too() -> None:
+    unknown = an_upload(phase=Phase.UNKNOWN, external_id="", recording=None)
+    learned = upload_found(unknown, [errored()], T0, TIMING)
+    [found] = learned.resources
+    assert (found.phase, found.external_id, reasons(learned)) == (
+        Phase.DELETING,
+        "A1",
+        ["UPLOAD_ADOPTED", "UPLOAD_ERRORED"],
+    )
+    ready = upload_found(unknown, [replace(errored(), status=RecordingStatus.READY)], T0, TIMING)
+    assert reasons(ready) == ["UPLOAD_ADOPTED", "RECORDING_READY"]
+
+
+def test_callers_are_told_of_no_upload_while_it_is_made_again() -> None:
+    """It is not at Mux then, and ERRORED would be the last word."""
+    [left] = upload_checked(an_upload(), errored(), T0, TIMING).resources
+    assert status_of(ended(), (WRITTEN, left), Plan(done=True), T0)[1].recordings == ()
 
 
 @pytest.mark.parametrize(
