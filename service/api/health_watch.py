@@ -1,14 +1,14 @@
 """WatchHealth: a level, not a log. Who reads slowly gets the latest, and is told how much was left out.
 
-One reader for all who watch in this process: it reads what runs, and what changed, at most once a second, and each
-health is put together and serialised once. A watcher is a slot: whether there is news for it, and since when it was not
-taken. What the news is, is decided when it is taken.
+One reader for all who watch in this process: at most once a second it reads what runs, and what changed. A health is
+put together and serialised once, when something that it is made of was written. A watcher is a slot: whether there is
+news for it, and since when it was not taken. What the news is, is decided when it is taken.
 """
 
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import structlog
 
@@ -21,7 +21,7 @@ from service.domain.facts import Facts
 from service.domain.health import health_of
 from service.domain.timing import Timing
 from service.store.broadcasts import Broadcasts, Filter
-from service.store.probes import Probes
+from service.store.probes import Probes, Read
 
 log = structlog.get_logger(__name__)
 
@@ -30,6 +30,8 @@ _QUIET_INTERVALS = 2
 """After so many without news an empty message is due: it comes before the third is over."""
 _PAGE = 200
 """So many healths in a message at most: a few kilobytes each."""
+_HELD = timedelta(seconds=5)
+"""A health that is older is put together again, whatever was written: time alone changes what it says."""
 _AT_ONCE = 5
 """So many healths are put together before others get their turn."""
 
@@ -37,10 +39,11 @@ _AT_ONCE = 5
 class Entry:
     """The health of one broadcast as it was last read."""
 
-    __slots__ = ("broadcast", "fingerprint", "framed", "time")
+    __slots__ = ("broadcast", "fingerprint", "framed", "stamp", "time")
 
-    def __init__(self, facts: Facts, timing: Timing) -> None:
+    def __init__(self, facts: Facts, stamp: str, timing: Timing) -> None:
         self.broadcast: Broadcast = facts.broadcast
+        self.stamp = stamp
         self.time: datetime = facts.now
         message = health_message(health_of(facts, timing))
         told = message.SerializeToString()
@@ -140,7 +143,7 @@ class HealthWatches:
         self.board: dict[str, Entry] = {}
         self._revision: int | None = None
         """Changes up to here are on the board, or were told."""
-        self._time = datetime.min.replace(tzinfo=UTC)
+        self._time = datetime.fromtimestamp(0, UTC)
         self._reading: asyncio.Task[None] | None = None
 
     @property
@@ -195,7 +198,7 @@ class HealthWatches:
         while True:
             found, _ = await self._broadcasts.list(filter_, limit=_PAGE, before=place)
             read = await self._probes.read([broadcast.id for broadcast in found])
-            entries = await self._entries(read.facts)
+            entries = await self._entries(read)
             matching = [entry for entry in entries if entry.matches(filter_)]
             if matching or place is None:
                 yield matching, read.time
@@ -208,7 +211,7 @@ class HealthWatches:
         while True:
             began = loop.time()
             try:
-                await self._read()
+                await self.read()
             except StoreUnavailable as error:
                 self._fail(error)
             except Exception:
@@ -222,7 +225,8 @@ class HealthWatches:
             often = min((slot.interval_s for slot in self.slots), default=_SHORTEST_S) / 2
             await asyncio.sleep(max(_SHORTEST_S, often, 2 * spent) - spent)
 
-    async def _read(self) -> None:
+    async def read(self) -> None:
+        """Bring the board up to date. Raises StoreUnavailable."""
         slots = list(self.slots)
         everything = any(not slot.filter.ids for slot in slots)
         named = {broadcast_id for slot in slots for broadcast_id in slot.filter.ids}
@@ -231,8 +235,9 @@ class HealthWatches:
             sorted(moving | named if everything else named),
             after=self._revision if everything else None,
             running=everything,
+            known={id_: entry.stamp for id_, entry in self.board.items() if entry.time > self._time - _HELD},
         )
-        for entry in await self._entries(read.facts):
+        for entry in await self._entries(read):
             self.board[entry.broadcast.id] = entry
         if everything or all(slot.filter.ids for slot in self.slots):
             # Who came meanwhile and watches everything must not miss what changed since.
@@ -240,10 +245,10 @@ class HealthWatches:
         self._time = read.time
         self._forget(named)
 
-    async def _entries(self, facts: Sequence[Facts]) -> list[Entry]:
+    async def _entries(self, read: Read) -> list[Entry]:
         entries: list[Entry] = []
-        for n, each in enumerate(facts, 1):
-            entries.append(Entry(each, self._timing))
+        for n, each in enumerate(read.facts, 1):
+            entries.append(Entry(each, read.stamps[each.broadcast.id], self._timing))
             if n % _AT_ONCE == 0:
                 await asyncio.sleep(0)
         return entries

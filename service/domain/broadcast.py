@@ -181,6 +181,7 @@ class ProviderTrouble:
     message: str
     retryable: bool
     time: datetime
+    """Of the first of those that were the same, one after another."""
     outcome: str = ""
     """What it meant, a value of Outcome: throttled, credentials, refused..."""
 

@@ -17,7 +17,6 @@ from service.domain.explain_overrides import Override, overrides
 from service.domain.facts import Facts
 from service.domain.health import health_of
 from service.domain.next_action import NextAction
-from service.domain.plan import plan
 from service.domain.timing import Timing
 
 
@@ -56,8 +55,7 @@ _FINE = {
 
 def explain(facts: Facts, timing: Timing) -> Explanation:
     broadcast = facts.broadcast
-    decided = plan(broadcast, facts.resources, facts.now, timing, facts.around)
-    case = Case(facts=facts, health=health_of(facts, timing), plan=decided, timing=timing)
+    case = Case(facts=facts, health=health_of(facts, timing), timing=timing)
     found = ranked([finding for rule in _rules(case) if (finding := rule(case)) is not None])
     causes = tuple(
         Cause(

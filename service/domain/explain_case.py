@@ -49,12 +49,15 @@ Rule = Callable[["Case"], Finding | None]
 class Case:
     facts: Facts
     health: Health
-    plan: Plan
     timing: Timing
 
     @property
     def view(self) -> View:
         return self.facts.view
+
+    @property
+    def plan(self) -> Plan:
+        return self.health.plan
 
     @property
     def live(self) -> bool:
@@ -67,12 +70,15 @@ class Case:
 
     @cached_property
     def dark_since(self) -> datetime:
-        """Since when viewers see nothing, or since the start; of what was ended, what led to it."""
-        broadcast, story = self.facts.broadcast, self.facts.story
+        """Since when viewers see nothing, or since the start; of what was ended, what led to it. A fallback that is
+        entered meanwhile is an answer to the trouble and no new one.
+        """
+        broadcast = self.facts.broadcast
         since = broadcast.start_time or broadcast.create_time
-        for told in story:
-            if told.reason in ("STATE_LIVE", "STATE_INTERRUPTED"):
-                since = told.time
+        playing = broadcast.live_time is not None
+        for told in self.facts.story:
+            if told.reason == "STATE_LIVE" or (told.reason == "STATE_INTERRUPTED" and playing):
+                since, playing = told.time, told.reason == "STATE_LIVE"
         return since
 
     def recent(self, *reasons: str, before_s: float = _BEFORE_S) -> Told | None:

@@ -17,12 +17,13 @@ _SENDING = frozenset(
         "EGRESS_LOST",
         "EGRESS_GHOST",
         "RTMP_REFUSED",
+        "RTMP_NOT_CONNECTED",
         "RTMP_LOST",
     }
 )
 _STARTING = frozenset({"EGRESS_START_STUCK", "EGRESS_START_LOST", "EGRESS_NO_WORKER"})
 _AFTER_EGRESS = _PICTURE | _GIVEN_UP | {"DESTINATION_FAILED"}
-_NO_ANSWER = frozenset({"TAKE_DOWN_BLOCKED", "START_TIMEOUT", "FALLBACK_ACTIVE", "WAITING_FOR_BUDGET"})
+_NO_ANSWER = frozenset({"START_TIMEOUT", "FALLBACK_ACTIVE", "WAITING_FOR_BUDGET"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +95,12 @@ CODES: dict[str, Code] = {
     "EGRESS_GHOST": Code(
         "livekit",
         "Look for the worker that died. The key is reset and the egress replaced by itself.",
-        _AFTER_EGRESS | {"TAKE_DOWN_BLOCKED", "EGRESS_FAILED", "INGEST_STALLED"},
+        _AFTER_EGRESS | {"EGRESS_FAILED", "INGEST_STALLED"},
     ),
     "RTMP_REFUSED": Code(
         "mux", "Look at the live stream at Mux: it takes no encoder.", _AFTER_EGRESS | {"EGRESS_FAILED"}
     ),
+    "RTMP_NOT_CONNECTED": Code("mux", "Look at the way between LiveKit and Mux: no connection is made.", _AFTER_EGRESS),
     "RTMP_LOST": Code("mux", "Look at the way between LiveKit and Mux.", _AFTER_EGRESS | {"EGRESS_FAILED"}),
     "NO_MEDIA": Code(
         "livekit", "Look at what the egress sends: Mux sees no media in it.", _GIVEN_UP | {"PLAYLIST_STALLED"}
@@ -114,6 +116,12 @@ CODES: dict[str, Code] = {
     ),
     "DESTINATION_FAILED": Code("caller", "Look at the destination; remove it and add it again under another name."),
     "FALLBACK_ACTIVE": Code("service", "Nothing: it is left when the normal way was healthy for two minutes."),
+    "LOCAL_RECORDING_LOST": Code(
+        "livekit", "Look for the worker that died. The recording goes on by itself, with a gap.", {"FALLBACK_ACTIVE"}
+    ),
+    "LOCAL_RECORDING_FAILED": Code(
+        "storage", "Look at our own storage, and at the egress in LiveKit; it is tried again.", {"FALLBACK_ACTIVE"}
+    ),
     "RECORDING_ERRORED": Code("mux", "Look at the asset at Mux."),
     # The providers.
     "LIVEKIT_UNREACHABLE": Code("livekit", "Look at LiveKit, and the way to it.", _NO_ANSWER | _STARTING | _PICTURE),
@@ -137,6 +145,8 @@ CODES: dict[str, Code] = {
     "WAITING_FOR_BUDGET": Code("service", "Wait, or have the provider's rate limit raised."),
     "TAKE_DOWN_BLOCKED": Code("service", "Look at what is left; it is tried until it is gone."),
     "SERVICE_BEHIND": Code(
-        "service", "Look at the replicas: nobody takes this broadcast up.", _NO_ANSWER | {"EGRESS_START_LOST"}
+        "service",
+        "Look at the replicas: nobody takes this broadcast up.",
+        _NO_ANSWER | {"EGRESS_START_LOST", "TAKE_DOWN_BLOCKED"},
     ),
 }

@@ -1,12 +1,13 @@
 """Rules about the egress and what it sends."""
 
-from service.domain.broadcast import DestinationState, seconds
+from service.domain.broadcast import DestinationState, FallbackMode, seconds
 from service.domain.chain import ChainPart, Evidence, noted
 from service.domain.errors import Outcome
 from service.domain.explain_case import Case, Finding, Rule, Weight
-from service.domain.health_delivery import encoder_left, stalled
-from service.domain.health_egress import egress_evidence
+from service.domain.health_delivery import encoder_left, failed_recording, recording_evidence
+from service.domain.health_egress import NOT_CONNECTED, egress_evidence, unconnected_since
 from service.domain.resources import (
+    GHOST,
     Egress,
     EgressStatus,
     Output,
@@ -16,7 +17,7 @@ from service.domain.resources import (
     Stream,
     StreamStatus,
 )
-from service.domain.view import wants_egress
+from service.domain.view import recent_starts, wants_egress
 
 _ENDS = {
     "FAILED": ("EGRESS_FAILED", "The egress failed"),
@@ -26,6 +27,10 @@ _ENDS = {
     "LIMIT_REACHED": ("EGRESS_LIMIT_REACHED", "The egress ran into LiveKit's limit of a session"),
     "LOST": ("EGRESS_LOST", "LiveKit does not know the egress any more"),
     "END_TIMEOUT": ("EGRESS_GHOST", "The egress began to end and never did"),
+}
+_SERVED = {
+    FallbackMode.DIRECT_WEBRTC: "Viewers watch in the room.",
+    FallbackMode.LOCAL_RECORDING: "The room is to be recorded to our own storage.",
 }
 _NO_SERVERS = "no response from servers"
 _NO_PROGRESS = "no outbound progress"
@@ -154,7 +159,7 @@ def push_failed(case: Case) -> Finding | None:
     """RTMP_REFUSED and RTMP_LOST."""
     egress = case.failed_egress or (None if case.live else case.view.egress)
     push = _push(egress) if egress is not None else None
-    if egress is None or push is None or _NO_PROGRESS in push.message:
+    if egress is None or push is None or _NO_PROGRESS in push.message or egress.fault == NOT_CONNECTED:
         return None
     stood = case.delivered(egress)
     return Finding(
@@ -164,6 +169,20 @@ def push_failed(case: Case) -> Finding | None:
             "The connection from the egress to the live stream broke" if stood else "The live stream takes no encoder",
             push.message,
         ),
+        evidence=_evidence(case, egress),
+    )
+
+
+def not_connected(case: Case) -> Finding | None:
+    egress = case.failed_egress
+    if egress is None or egress.fault != NOT_CONNECTED:
+        egress = case.view.egress
+        if case.live or egress is None or unconnected_since(case.facts, egress, case.timing) is None:
+            return None
+    return Finding(
+        code="RTMP_NOT_CONNECTED",
+        weight=Weight.SEEN,
+        message="The egress runs and never got its connection to the live stream.",
         evidence=_evidence(case, egress),
     )
 
@@ -222,18 +241,19 @@ def ingest_stalled(case: Case) -> Finding | None:
 
 
 def ghost(case: Case) -> Finding | None:
-    """A worker that died: its record stays as it was, and no stop is answered."""
+    """A worker that died: its record stays as it was, nobody is in the room, and no stop is answered."""
     deaf = [
         egress
         for egress in case.view.egresses
-        if egress.external_id and case.counts(egress.changed_at) and _answers_no_stop(egress)
+        if egress.external_id and case.counts(egress.changed_at) and (egress.fault == GHOST or _answers_no_stop(egress))
     ]
     if case.live or not deaf:
         return None
+    how = "is not in its room" if deaf[-1].fault == GHOST else "answers no stop"
     return Finding(
         code="EGRESS_GHOST",
         weight=Weight.SEEN + 5,
-        message="The egress is listed and answers no stop: its worker is gone.",
+        message=f"The egress is listed and {how}: its worker is gone.",
         evidence=(*egress_evidence(deaf[-1]), *noted(("stops_failed", deaf[-1].failures or None, deaf[-1].changed_at))),
     )
 
@@ -246,8 +266,10 @@ def _answers_no_stop(egress: Egress) -> bool:
 
 
 def playlist_stalled(case: Case) -> Finding | None:
-    part = case.health.part(ChainPart.PLAYBACK)
-    if not stalled(case.facts) or part.reason != "STALLED":
+    part, stream, failed = case.health.part(ChainPart.PLAYBACK), case.view.stream, case.failed_egress
+    held = stream is not None and stream.stalled_since is not None
+    answered = failed is not None and failed.fault == "STALLED"
+    if not (held or answered or part.reason == "STALLED"):
         return None
     return Finding(
         code="PLAYLIST_STALLED",
@@ -261,11 +283,7 @@ def start_limit(case: Case) -> Finding | None:
     if case.plan.blocked != "START_LIMIT":
         return None
     window = case.timing.starts_window_s / 60
-    recent = [
-        egress
-        for egress in case.view.egresses
-        if egress.intended_at > case.facts.now - seconds(case.timing.starts_window_s)
-    ]
+    recent = recent_starts(case.view.egresses, case.facts.now, case.timing)
     return Finding(
         code="START_LIMIT",
         weight=Weight.LIKELY,
@@ -296,8 +314,42 @@ def fallback_active(case: Case) -> Finding | None:
     return Finding(
         code="FALLBACK_ACTIVE",
         weight=Weight.HINT + 10,
-        message=f"Viewers are served by {' and '.join(fallback.modes)}: {fallback.reason}.",
+        message=f"{' '.join(_SERVED[mode] for mode in fallback.modes)} The reason is {fallback.reason}.",
         evidence=noted(("fallback", ", ".join(fallback.modes), fallback.since)),
+    )
+
+
+def local_recording_lost(case: Case) -> Finding | None:
+    """The same of a file egress. Told as long as the fallback lasts that it is part of: the gap in the file stays."""
+    fallback = case.facts.broadcast.fallback
+    since = fallback.since
+    if FallbackMode.LOCAL_RECORDING not in fallback.modes or since is None:
+        return None
+    dead = [
+        each for each in case.view.recordings if each.fault == GHOST and not each.complete and each.intended_at >= since
+    ]
+    if not dead:
+        return None
+    return Finding(
+        code="LOCAL_RECORDING_LOST",
+        weight=Weight.SEEN,
+        message="The worker that recorded the room is gone, and what it had written with it.",
+        evidence=noted(
+            ("livekit_egress_id", dead[-1].external_id, dead[-1].intended_at),
+            ("file", dead[-1].file, dead[-1].changed_at),
+        ),
+    )
+
+
+def local_recording_failed(case: Case) -> Finding | None:
+    failed = failed_recording(case.facts)
+    if failed is None or failed.fault == GHOST:
+        return None
+    return Finding(
+        code="LOCAL_RECORDING_FAILED",
+        weight=Weight.SEEN,
+        message=_with("The room is not recorded to our own storage, as the fallback asks", failed.error),
+        evidence=recording_evidence(failed),
     )
 
 
@@ -307,7 +359,8 @@ def recording_errored(case: Case) -> Finding | None:
         return None
     return Finding(
         code="RECORDING_ERRORED",
-        weight=Weight.SEEN + 5,
+        # Whatever else is so led to it, or is worse.
+        weight=Weight.HINT - 5,
         message=_with("Mux could not make the recording", errored[0].message),
         evidence=noted(*(("mux_asset_id", each.asset_id, None) for each in errored)),
     )
@@ -320,12 +373,15 @@ RULES: tuple[Rule, ...] = (
     start_stuck,
     ended,
     push_failed,
+    not_connected,
     no_media,
     ingest_stalled,
     ghost,
     playlist_stalled,
     start_limit,
     destination_failed,
+    local_recording_lost,
+    local_recording_failed,
     fallback_active,
 )
 """Of a broadcast that is wanted live."""

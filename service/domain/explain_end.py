@@ -75,19 +75,32 @@ def take_down_blocked(case: Case) -> Finding | None:
     broadcast = case.facts.broadcast
     if broadcast.state is not State.STOPPING:
         return None
-    left = [resource for resource in case.facts.resources if resource.phase is not Phase.GONE]
-    failing = [resource for resource in left if resource.failures]
+    left = [
+        resource
+        for resource in case.facts.resources
+        if resource.phase is not Phase.GONE and resource.kind is not Kind.UPLOAD
+    ]
+    failing = [resource for resource in left if case.facts.does_not_go(resource)]
     since = broadcast.status.state_time
     late = since is not None and case.facts.now - since > seconds(TAKE_DOWN_S)
     if not left or not (failing or late):
         return None
-    what = ", ".join(f"{each.kind} {each.external_id}".strip() for each in left)
+    what = "; ".join(_still(case, each) for each in failing or left)
     return Finding(
         code="TAKE_DOWN_BLOCKED",
-        weight=Weight.SEEN + 5,
+        weight=Weight.CERTAIN + 7,
         message=f"Not everything is gone yet: {what}.",
-        evidence=noted(*(_left(each) for each in left)),
+        evidence=noted(*(_left(each) for each in left), *(_failing(case, each) for each in failing)),
     )
+
+
+def _still(case: Case, resource: AnyResource) -> str:
+    what = f"{resource.kind} {resource.external_id}".strip()
+    if not case.facts.does_not_go(resource):
+        return what
+    trouble = case.facts.trouble_with(resource)
+    last = f", the last: {trouble.operation} {trouble.code} {trouble.message}".rstrip() if trouble is not None else ""
+    return f"{what} does not go, {resource.failures} calls failed{last}"
 
 
 def _left(resource: AnyResource) -> tuple[str, str, datetime]:
@@ -95,6 +108,13 @@ def _left(resource: AnyResource) -> tuple[str, str, datetime]:
     if resource.failures:
         text += f", {resource.failures} calls failed"
     return f"{resource.kind}_left", text, resource.changed_at
+
+
+def _failing(case: Case, resource: AnyResource) -> tuple[str, str, datetime | None]:
+    trouble = case.facts.trouble_with(resource)
+    if trouble is None:
+        return "", "", None
+    return "last_error", f"{trouble.provider} {trouble.operation}: {trouble.code} {trouble.message}", trouble.time
 
 
 def service_behind(case: Case) -> Finding | None:

@@ -31,7 +31,8 @@ def _absent(case: Case) -> tuple[Evidence, ...] | None:
 
 def waiting_for_host(case: Case) -> Finding | None:
     evidence = _absent(case)
-    if evidence is None or case.facts.broadcast.live_time is not None:
+    broadcast = case.facts.broadcast
+    if evidence is None or broadcast.ready_time is None or broadcast.live_time is not None:
         return None
     return Finding(
         code="WAITING_FOR_HOST",

@@ -1,20 +1,17 @@
 """Rules about the providers: whether they answer, and what somebody else did to what is ours."""
 
-from datetime import datetime
 from functools import partial
 
-from service.domain.broadcast import EndReason, State, seconds
+from service.domain.broadcast import EndReason, State
 from service.domain.chain import Evidence, noted
 from service.domain.errors import Outcome
 from service.domain.explain_case import Case, Finding, Rule, Weight
-from service.domain.facts import Facts, Told, provider_of
+from service.domain.facts import Told, provider_of
 from service.domain.resources import Phase, Stream, StreamStatus
 
 _NAMES = {"livekit": "LiveKit", "mux": "Mux"}
 _CREDENTIALS = ("unauthenticated", "permission_denied", "401", "403", Outcome.CREDENTIALS)
 _THROTTLED = ("resource_exhausted", "429", Outcome.THROTTLED)
-_SAME_RESET_S = 15.0
-"""Our own reset and its event are committed together; the call before them takes no longer."""
 _FAILED_BY_PROVIDER = (EndReason.START_TIMEOUT, EndReason.PROVIDER_REFUSED, EndReason.MUX_UNREACHABLE)
 
 
@@ -98,7 +95,7 @@ def stream_disabled(case: Case) -> Finding | None:
     now = stream is not None and stream.status is StreamStatus.DISABLED and not (stream.disabled or stream.cutting)
     if broadcast.end_reason is not EndReason.STREAM_DISABLED and not (now and case.wanted):
         return None
-    told = case.facts.last("STREAM_DISABLED")
+    told = case.facts.last("STREAM_DISABLED_OUTSIDE")
     return Finding(
         code="STREAM_DISABLED_OUTSIDE",
         weight=Weight.CERTAIN + 5,
@@ -125,26 +122,15 @@ def key_reset(case: Case) -> Finding | None:
     stream = _last_stream(case)
     if stream is None or case.live or not case.wanted or stream.phase is not Phase.PRESENT:
         return None
-    when = _reset_outside(case.facts, stream)
-    if when is None or not case.counts(when, 60.0):
+    told = case.recent("KEY_RESET_OUTSIDE", before_s=60.0)
+    if told is None:
         return None
     return Finding(
         code="KEY_RESET_OUTSIDE",
         weight=Weight.SEEN + 10,
         message="The stream key was reset at Mux, and not by us: what sends with the old one is refused.",
-        evidence=noted(("mux_live_stream_id", stream.external_id, None), ("key_reset", "not by us", when)),
+        evidence=noted(("mux_live_stream_id", stream.external_id, None), ("event", told.reason, told.time)),
     )
-
-
-def _reset_outside(facts: Facts, stream: Stream) -> datetime | None:
-    """When it was seen that somebody else had reset it: a new key without a reset of ours in the story."""
-    if (told := facts.last("KEY_RESET_OUTSIDE")) is not None:
-        return told.time
-    when = stream.key_reset_at
-    if when is None or not facts.story or facts.story[0].time > when:
-        return None
-    ours = [told.time for told in facts.story if told.reason == "KEY_RESET"]
-    return None if any(abs(time - when) <= seconds(_SAME_RESET_S) for time in ours) else when
 
 
 def _last_stream(case: Case) -> Stream | None:

@@ -6,10 +6,10 @@ from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
 
-from service.domain.broadcast import Broadcast, Target, seconds
+from service.domain.broadcast import Broadcast, ProviderTrouble, Target, seconds
 from service.domain.lifecycle import Event
 from service.domain.ports import PlaylistSeen, RoomPeople
-from service.domain.resources import AnyResource, Kind, Resource
+from service.domain.resources import AnyResource, Kind, Phase, Resource
 from service.domain.surroundings import Surroundings
 from service.domain.view import View
 
@@ -17,8 +17,19 @@ SEEN_S = 30.0
 """What was not looked at for so long is not known any more: three rounds of the observer."""
 PROBED_S = 30.0
 """The same of what the prober sees: three of its rounds."""
+MOVES_WITHIN = 3
+"""Target durations of a playlist: one that stood still for longer is stalled (RFC 8216, 6.2: a new segment is there
+within one and a half)."""
 REPORTED_S = 30.0
 """The same of what the hosts' browsers report."""
+
+
+_ENDED_BY = {
+    Kind.ROOM: ("DeleteRoom",),
+    Kind.STREAM: ("disable_live_stream", "delete_live_stream", "list_assets", "get_asset", "delete_asset"),
+    Kind.EGRESS: ("StopEgress",),
+    Kind.RECORDING: ("StopEgress",),
+}
 
 
 class Quality(StrEnum):
@@ -60,7 +71,18 @@ class Probe:
     advanced_at: datetime | None = None
     """When the playlist was last seen to have moved on since the look before. None: never."""
     standing_since: datetime | None = None
-    """When its newest segment was first seen."""
+    """When its newest segment was first seen, or that there is no playlist."""
+
+    @property
+    def stalled(self) -> bool:
+        """Whether a player got nothing new for too long when it was last looked at."""
+        return self.stands(self.standing_since)
+
+    def stands(self, since: datetime | None) -> bool:
+        """The same, of what happened from *since* on."""
+        if self.playlist is None or self.playlist_at is None or since is None:
+            return False
+        return self.playlist_at - since > seconds(MOVES_WITHIN * (self.playlist.target_duration_s or 1.0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +153,20 @@ class Facts:
 
     def known(self, resource: Resource) -> bool:
         """Whether what is stored of it may be told as what is."""
-        return self.fresh(self.seen_at(resource), SEEN_S)
+        return provider_of(resource) not in self.around.outages and self.fresh(self.seen_at(resource), SEEN_S)
+
+    def does_not_go(self, resource: Resource) -> bool:
+        """Whether the calls that are to end it fail: it runs, as far as anybody knows. A live stream is disabled
+        before it is deleted.
+        """
+        ends = self.broadcast.target is Target.ENDED and resource.kind is Kind.STREAM
+        leaving = resource.phase is Phase.DELETING or (ends and resource.phase is Phase.PRESENT)
+        return leaving and resource.failures > 0
+
+    def trouble_with(self, resource: Resource) -> ProviderTrouble | None:
+        """The last error, if it is about the end of this."""
+        trouble = self.broadcast.status.last_error
+        return trouble if trouble is not None and trouble.operation in _ENDED_BY.get(resource.kind, ()) else None
 
 
 def provider_of(resource: Resource) -> str:

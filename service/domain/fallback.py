@@ -1,16 +1,18 @@
 """How viewers are served while the normal way fails: desired state, decided here. Pure.
 
 normal --(three egresses failed in 10 min, nothing playable)--------> DIRECT_WEBRTC, LOCAL_RECORDING
+normal --(nothing playable for 15 min, whatever fails)--------------> DIRECT_WEBRTC, LOCAL_RECORDING
 normal --(Mux unreachable for 2 min)--> LOCAL_RECORDING; DIRECT_WEBRTC too where nothing is playable
 either --(the normal way was healthy for 2 min)---------------------> normal
-either --(no mode is left, and nothing playable for 10 min)---------> the end, with the reason
+either --(no mode is left, and nothing playable for 15 min)---------> the end, with the reason
 """
 
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from service.domain.broadcast import Broadcast, EndReason, Fallback, FallbackMode, RecordingPolicy, seconds
-from service.domain.resources import NOT_STOPPED, Egress, StreamStatus
+from service.domain.resources import NOT_STOPPED, Egress, Phase, StreamStatus
+from service.domain.step import Wait
 from service.domain.surroundings import Surroundings
 from service.domain.timing import Timing
 from service.domain.view import View, never_ran, on_air
@@ -27,8 +29,8 @@ class Decision:
     """What is wanted; the same as before where nothing changes."""
     end: EndReason | None = None
     """Nothing is left to try."""
-    look_at: datetime | None = None
-    """When to decide again, where nothing happens before."""
+    waits: tuple[Wait, ...] = ()
+    """What comes next, where nothing happens before."""
 
 
 def decide(broadcast: Broadcast, view: View, now: datetime, timing: Timing, around: Surroundings) -> Decision:
@@ -43,7 +45,7 @@ class _Decider:
         self.now = now
         self.timing = timing
         self.around = around
-        self.moments: list[datetime] = []
+        self.waits: list[Wait] = []
 
     def decide(self) -> Decision:
         if self.present.modes:
@@ -59,15 +61,15 @@ class _Decider:
         return self.give_up(reason)
 
     def stay(self) -> Decision:
-        return Decision(fallback=self.present, look_at=min(self.moments, default=None))
+        return Decision(fallback=self.present, waits=tuple(self.waits))
 
     def returned(self) -> Decision:
         return Decision(fallback=Fallback(reason=RETURNED, since=self.now))
 
-    def reached(self, moment: datetime) -> bool:
+    def reached(self, moment: datetime, message: str, action: str = "SET_FALLBACK") -> bool:
         if moment <= self.now:
             return True
-        self.moments.append(moment)
+        self.waits.append(Wait(action=action, message=message, until=moment))
         return False
 
     def trouble(self) -> str:
@@ -81,18 +83,45 @@ class _Decider:
         began = self.now - seconds(self.timing.starts_window_s)
         # What failed before the return was answered by the fallback before it.
         since = began if self.present.since is None else max(began, self.present.since)
-        failed = [egress for egress in self.view.egresses if _failed(egress) and egress.changed_at > since]
+        failed = [egress for egress in self.view.egresses if self.failed(egress) and egress.changed_at > since]
         refused = [egress for egress in failed if never_ran(egress)]
         if len(failed) < self.timing.fallback_faults:
-            return ""
+            return EGRESS_FAILING if self.tried_in_vain() else ""
         if len(failed) - len(refused) >= self.timing.fallback_faults:
             return EGRESS_FAILING
-        lasts = self.reached(refused[0].changed_at + seconds(self.timing.fallback_refused_s))
+        lasts = self.reached(
+            refused[0].changed_at + seconds(self.timing.fallback_refused_s), "if starts are refused until then"
+        )
         return EGRESS_FAILING if lasts else ""
+
+    def tried_in_vain(self) -> bool:
+        """Whether nobody saw anything for so long, whatever it is that fails: without a new key, for one, there is no
+        next start that could.
+        """
+        dark, began = self.dark_since(EGRESS_FAILING), None
+        for egress in reversed(self.view.egresses):
+            unwanted = egress.phase in (Phase.DELETING, Phase.GONE) and egress.fault in ("", NOT_STOPPED)
+            if unwanted or egress.delivering:
+                break
+            began = egress.intended_at
+        if dark is None or began is None:
+            return False
+        return self.reached(max(dark, began) + seconds(self.timing.hopeless_s), "if nothing is playable until then")
+
+    def failed(self, egress: Egress) -> bool:
+        """Not a stranger's, and not one that was in nobody's way but did not stop when it was not wanted any more. A
+        start without an answer has failed when its key is dead: nothing can come of it any more.
+        """
+        if egress.unresolved:
+            stream = self.view.stream
+            return stream is not None and 0 <= egress.key_epoch < stream.key_epoch
+        return bool(egress.fault) and egress.fault != NOT_STOPPED and egress.key_epoch >= 0
 
     def mux_is_away(self) -> bool:
         outage = self.around.outages.get("mux")
-        return outage is not None and self.reached(outage.since + seconds(self.timing.fallback_outage_s))
+        return outage is not None and self.reached(
+            outage.since + seconds(self.timing.fallback_outage_s), "if Mux does not answer until then"
+        )
 
     def modes(self, reason: str) -> tuple[FallbackMode, ...]:
         """An outage of Mux's API does not stop the media that flows: viewers are moved only when they see nothing."""
@@ -115,11 +144,14 @@ class _Decider:
             self.present.since,
             room.host_since,
             stream.status_since,
+            stream.resumed_at,
             egress.delivering_since,
             *answering,
         )
         healthy = max(moment for moment in began if moment is not None)
-        return self.reached(healthy + seconds(self.timing.fallback_return_s))
+        return self.reached(
+            healthy + seconds(self.timing.fallback_return_s), "viewers are sent back, if all is well until then"
+        )
 
     def widen(self) -> Decision:
         """What began with the media still flowing may need the other mode too, and what the caller took back ends."""
@@ -132,7 +164,9 @@ class _Decider:
 
     def give_up(self, reason: str) -> Decision:
         dark = self.dark_since(reason)
-        if dark is None or not self.reached(dark + seconds(self.timing.hopeless_s)):
+        if dark is None or not self.reached(
+            dark + seconds(self.timing.hopeless_s), "if nothing is playable until then", "END_BROADCAST"
+        ):
             return self.stay()
         end = EndReason.MUX_UNREACHABLE if reason == MUX_UNREACHABLE else EndReason.EGRESS_FAILED
         return Decision(fallback=self.present, end=end)
@@ -145,10 +179,5 @@ class _Decider:
         if reason == MUX_UNREACHABLE:
             return max(room.host_since, self.around.outages["mux"].since)
         if stream.status is StreamStatus.ACTIVE:
-            return None
+            return stream.stalled_since
         return max(room.host_since, stream.status_since or stream.changed_at)
-
-
-def _failed(egress: Egress) -> bool:
-    """Not a stranger's, and not one that was in nobody's way but did not stop when it was not wanted any more."""
-    return bool(egress.fault) and egress.fault != NOT_STOPPED and egress.key_epoch >= 0

@@ -8,12 +8,14 @@ from datetime import datetime
 
 from service.domain.broadcast import PlaybackPolicy, State
 from service.domain.chain import ChainPart, HealthState, PartHealth
-from service.domain.facts import PROBED_S, REPORTED_S, Facts, Quality, ReportedStats
+from service.domain.facts import REPORTED_S, Facts, Quality, ReportedStats
 from service.domain.health_delivery import ingest, playback, recording
 from service.domain.health_egress import destinations, egress
-from service.domain.health_room import host, room, viewers
+from service.domain.health_room import host, people, room, viewers
 from service.domain.next_action import NextAction, next_action
+from service.domain.plan import plan
 from service.domain.ports import PublisherSeen
+from service.domain.step import Plan
 from service.domain.timing import Timing
 
 _WORST_FIRST = (HealthState.DOWN, HealthState.UNKNOWN, HealthState.DEGRADED, HealthState.PENDING, HealthState.OK)
@@ -35,6 +37,8 @@ class Health:
     overall: HealthState
     parts: tuple[PartHealth, ...]
     publishers: tuple[PublisherHealth, ...]
+    plan: Plan
+    """What the service would do now."""
     next_action: NextAction
     time: datetime
 
@@ -44,6 +48,7 @@ class Health:
 
 def health_of(facts: Facts, timing: Timing) -> Health:
     broadcast = facts.broadcast
+    decided = plan(broadcast, facts.resources, facts.now, timing, facts.around)
     parts = (
         room(facts),
         host(facts, timing),
@@ -61,15 +66,18 @@ def health_of(facts: Facts, timing: Timing) -> Health:
         overall=_overall(facts, parts),
         parts=parts,
         publishers=_publishers(facts),
-        next_action=next_action(facts, timing),
+        plan=decided,
+        next_action=next_action(facts, decided),
         time=facts.now,
     )
 
 
 def _overall(facts: Facts, parts: tuple[PartHealth, ...]) -> HealthState:
     """The worst of the parts that should work now. What nobody can know of this broadcast does not count, and a
-    destination or recording that is lost is a show that goes on.
+    destination or recording that is lost is a show that goes on. Of what is over, nothing should work.
     """
+    if facts.broadcast.state.over:
+        return HealthState.IDLE
     counted: set[HealthState] = set()
     for part in parts:
         if part.part is ChainPart.VIEWERS or (
@@ -82,10 +90,8 @@ def _overall(facts: Facts, parts: tuple[PartHealth, ...]) -> HealthState:
 
 
 def _publishers(facts: Facts) -> tuple[PublisherHealth, ...]:
-    people = facts.probe.people
-    if people is None or not facts.fresh(facts.probe.people_at, PROBED_S):
-        return ()
-    return tuple(_publisher(facts, seen) for seen in people.publishers)
+    there = people(facts)
+    return () if there is None else tuple(_publisher(facts, seen) for seen in there.publishers)
 
 
 def _publisher(facts: Facts, seen: PublisherSeen) -> PublisherHealth:

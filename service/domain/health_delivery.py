@@ -3,9 +3,10 @@
 from dataclasses import replace
 
 from service.domain.broadcast import FallbackMode, PlaybackPolicy, RecordingPolicy, State, Target, seconds
-from service.domain.chain import ChainPart, HealthState, PartHealth, noted
-from service.domain.facts import PROBED_S, Facts
-from service.domain.health_ground import believed, existence, resting
+from service.domain.chain import ChainPart, Evidence, HealthState, PartHealth, noted
+from service.domain.facts import PROBED_S, SEEN_S, Facts
+from service.domain.health_egress import NOT_CONNECTED, unconnected_since
+from service.domain.health_ground import believed, existence, resting, still_there
 from service.domain.ports import PlaylistSeen
 from service.domain.resources import (
     EgressStatus,
@@ -19,8 +20,6 @@ from service.domain.resources import (
 from service.domain.timing import Timing
 from service.domain.view import wants_egress
 
-MOVES_WITHIN = 3
-"""Target durations of the playlist: one that stood still for longer is stalled."""
 _OK, _NOT_THERE, _NOT_ON_AIR = 200, 404, 412
 
 
@@ -44,7 +43,7 @@ def ingest(facts: Facts, timing: Timing) -> PartHealth:
             ("mux_live_stream_id", current.external_id, None),
             ("mux_status", current.status, current.status_since),
             ("mux_asset_id", current.active_asset_id, None),
-            ("encoder_connected", current.connected, current.heard_at),
+            ("encoder_connected", encoder_connected(facts, current), current.connected_at),
         ),
     )
     return believed(facts, current, _arrives(facts, current, part, timing))
@@ -60,8 +59,8 @@ def _arrives(facts: Facts, stream: Stream, part: PartHealth, timing: Timing) -> 
         case StreamStatus.UNKNOWN:
             return replace(part, state=HealthState.UNKNOWN, reason="NOT_OBSERVED", message="nobody looked yet")
         case StreamStatus.ACTIVE if encoder_left(facts, stream):
-            message = "the encoder left; Mux waits for it within the reconnect window"
-            return replace(part, state=HealthState.DOWN, reason="DISCONNECTED", message=message, since=stream.heard_at)
+            message, since = "the encoder left; Mux waits for it within the reconnect window", stream.connected_at
+            return replace(part, state=HealthState.DOWN, reason="DISCONNECTED", message=message, since=since)
         case StreamStatus.ACTIVE:
             return replace(part, state=HealthState.OK, reason="ACTIVE", message="")
         case StreamStatus.IDLE:
@@ -73,6 +72,9 @@ def _arrives(facts: Facts, stream: Stream, part: PartHealth, timing: Timing) -> 
         )
     if egress.status is not EgressStatus.ACTIVE:
         return replace(part, state=HealthState.PENDING, reason="WAITING_FOR_EGRESS", message="")
+    if (since := unconnected_since(facts, egress, timing)) is not None:
+        message = "the egress runs and has no connection to it"
+        return replace(part, state=HealthState.DOWN, reason=NOT_CONNECTED, message=message, since=since)
     since = max(egress.status_since or egress.changed_at, stream.status_since or egress.changed_at)
     late = facts.now >= since + seconds(timing.ingest_start_s / 2)
     return replace(
@@ -84,16 +86,36 @@ def _arrives(facts: Facts, stream: Stream, part: PartHealth, timing: Timing) -> 
     )
 
 
+def encoder_connected(facts: Facts, stream: Stream) -> bool | None:
+    """What webhooks said of it, until a look shows that it cannot be so any more: the word of the change may be lost.
+
+    One that is gone is followed by silence when the reconnect window is over; media after a silence have a new one.
+    """
+    said, at = stream.connected, stream.connected_at
+    if said is None or at is None:
+        return None
+    fed, silent = stream.fed_at, stream.silent_at
+    if said:
+        return None if fed is not None and silent is not None and at < fed < silent else True
+    compared = facts.seen_at(stream)
+    if stream.status is StreamStatus.ACTIVE and fed is not None and compared is not None:
+        fed = max(fed, compared)
+    if fed is None:
+        return False
+    over = at + seconds(facts.broadcast.spec.reconnect_window_s + SEEN_S)
+    return None if fed > over or (silent is not None and at < silent < fed) else False
+
+
 def encoder_left(facts: Facts, stream: Stream) -> bool:
     """Whether Mux said so. Its status goes on through the reconnect window. Where the egress says that it sends, one of
     the two is out of date, and what viewers get tells which.
     """
-    if stream.connected is not False:
+    if encoder_connected(facts, stream) is not False or stream.connected_at is None:
         return False
     egress = facts.view.egress
     if egress is None or not egress.delivering or egress.delivering_since is None:
         return True
-    return stream.heard_at is not None and stream.heard_at > egress.delivering_since and stalled(facts)
+    return stream.connected_at > egress.delivering_since and facts.probe.stalled
 
 
 def playback(facts: Facts) -> PartHealth:
@@ -145,22 +167,13 @@ def _plays(facts: Facts, seen: PlaylistSeen, part: PartHealth) -> PartHealth:
     if seen.ended:
         return replace(part, state=HealthState.DOWN, reason="ENDED", message="the playlist says it is over", since=None)
     since = facts.probe.standing_since
-    if since is not None and stalled(facts):
+    if since is not None and facts.probe.stalled:
         message = f"the playlist did not move on since {since:%H:%M:%S} UTC"
         return replace(part, state=HealthState.DOWN, reason="STALLED", message=message, since=since)
     if facts.probe.advanced_at is None:
         message = "the playlist is there; whether it moves on is seen at the next look"
         return replace(part, state=HealthState.PENDING, reason="SEEN_ONCE", message=message, since=live_since)
     return replace(part, state=HealthState.OK, reason="ADVANCING", message="", since=live_since)
-
-
-def stalled(facts: Facts) -> bool:
-    """Whether the playlist stood still for too long when it was last looked at."""
-    probe = facts.probe
-    if probe.playlist is None or probe.playlist_at is None or probe.standing_since is None:
-        return False
-    limit = MOVES_WITHIN * (probe.playlist.target_duration_s or 1.0)
-    return probe.playlist_at - probe.standing_since > seconds(limit)
 
 
 def recording(facts: Facts) -> PartHealth:  # noqa: PLR0911 - one a case
@@ -177,8 +190,22 @@ def recording(facts: Facts) -> PartHealth:  # noqa: PLR0911 - one a case
     if errored := [each for each in made if each.status is RecordingStatus.ERRORED]:
         return replace(part, state=HealthState.DOWN, reason="ERRORED", message=_told(errored[0]))
     local = [each for each in facts.resources if isinstance(each, LocalRecording) and each.phase is not Phase.GONE]
+    if broadcast.target is Target.ENDED and not broadcast.state.over:
+        stuck = still_there(facts, ChainPart.RECORDING)
+        if stuck is not None:
+            return stuck
     if local and broadcast.target is Target.LIVE:
         return _local(facts, local[-1], part)
+    if (failed := failed_recording(facts)) is not None:
+        return replace(
+            part,
+            state=HealthState.DOWN,
+            reason=failed.fault or "LOCAL_FAILED",
+            message=failed.error or "the room is to be recorded to our own storage, and the last try failed",
+            since=failed.changed_at,
+            observed_at=failed.observed_at,
+            evidence=recording_evidence(failed),
+        )
     if broadcast.target is not Target.LIVE:
         if any(each.status is RecordingStatus.PREPARING for each in made):
             return replace(part, state=HealthState.PENDING, reason="PREPARING", message="Mux is still at work on it")
@@ -205,18 +232,47 @@ def _local(facts: Facts, local: LocalRecording, part: PartHealth) -> PartHealth:
         reason="LOCAL_STARTING",
         message="the room is recorded to our own storage",
         since=local.status_since or local.changed_at,
-        evidence=noted(
-            ("livekit_egress_id", local.external_id, local.intended_at),
-            ("file", local.file, None),
-            ("egress_status", local.status, local.status_since),
-            ("egress_error", local.error, local.observed_at),
-        ),
+        evidence=recording_evidence(local),
     )
     if local.status is EgressStatus.ACTIVE:
         running = replace(running, state=HealthState.OK, reason="LOCAL_RECORDING")
+    if (since := facts.view.missing_since(local)) is not None:
+        message = "LiveKit lists it as active, and it is not in its room"
+        running = replace(running, state=HealthState.DEGRADED, reason="NOT_IN_ROOM", message=message, since=since)
+    if local.fault:
+        message = "its worker is gone, and what it had written with it"
+        running = replace(running, state=HealthState.DOWN, reason=local.fault, message=message)
     if local.status in (EgressStatus.FAILED, EgressStatus.ABORTED):
         running = replace(running, state=HealthState.DOWN, reason="LOCAL_FAILED", message=local.error)
     return believed(facts, local, running)
+
+
+def failed_recording(facts: Facts) -> LocalRecording | None:
+    """The last one that a fallback asked for and that made no file, while it asks and none runs."""
+    broadcast = facts.broadcast
+    since = broadcast.fallback.since
+    if FallbackMode.LOCAL_RECORDING not in broadcast.fallback.modes or since is None:
+        return None
+    if broadcast.target is not Target.LIVE:
+        return None
+    for each in reversed(facts.view.recordings):
+        runs = each.phase is Phase.PRESENT and each.status is EgressStatus.ACTIVE
+        if each.intended_at < since or runs or each.complete:
+            return None
+        if each.phase is Phase.GONE:
+            return each
+    return None
+
+
+def recording_evidence(local: LocalRecording) -> tuple[Evidence, ...]:
+    return noted(
+        ("livekit_egress_id", local.external_id, local.intended_at),
+        ("file", local.file, None),
+        ("egress_status", local.status, local.status_since),
+        ("egress_fault", local.fault, local.changed_at),
+        ("egress_error", local.error, local.observed_at),
+        ("recordings_failed", local.failures or None, local.changed_at),
+    )
 
 
 def _told(recording: Recording) -> str:

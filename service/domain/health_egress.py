@@ -1,14 +1,31 @@
 """Health of the egress, and of the destinations it sends to."""
 
 from dataclasses import replace
+from datetime import datetime
 
 from service.domain.broadcast import Carrier, DeliveryPolicy, Destination, DestinationState, DestinationStatus, seconds
 from service.domain.chain import ChainPart, Evidence, HealthState, PartHealth, noted
 from service.domain.facts import Facts
-from service.domain.health_ground import believed, resting
-from service.domain.resources import Egress, EgressStatus, OutputState
+from service.domain.health_ground import believed, resting, still_there
+from service.domain.resources import GHOST, NOT_STOPPED, Egress, EgressStatus, OutputState
 from service.domain.timing import Timing
 from service.domain.view import wants_egress
+
+NOT_CONNECTED = "NOT_CONNECTED"
+"""The fault of an egress that runs and never got its connection to the live stream."""
+_FAULTS = {
+    GHOST: "it was listed as active and was not in its room: its worker is gone",
+    NOT_STOPPED: "it was told to stop and was not seen to end",
+    NOT_CONNECTED: "it never got its connection to the live stream",
+    "START_TIMEOUT": "it did not start in time",
+    "START_LOST": "its start was not answered, and nobody saw it",
+    "END_TIMEOUT": "it began to end and never did",
+    "DISCONNECTED": "its connection to the live stream failed",
+    "NO_MEDIA": "the live stream got no media of it",
+    "INGEST_LOST": "it said that it sends, and nothing arrived any more",
+    "STALLED": "it sent, and the playlist did not move on",
+    "LOST": "LiveKit does not know it any more",
+}
 
 
 def egress(facts: Facts, timing: Timing) -> PartHealth:
@@ -18,6 +35,9 @@ def egress(facts: Facts, timing: Timing) -> PartHealth:
     current = view.egress
     last = view.egresses[-1] if view.egresses else None
     wanted = wants_egress(broadcast, view)
+    stuck = still_there(facts, ChainPart.EGRESS) if current is None else None
+    if stuck is not None and (not wanted or (last is not None and not last.fault)):
+        return stuck
     if current is None and wanted:
         return _missing(facts, last)
     if current is None or not wanted:
@@ -43,17 +63,31 @@ def egress(facts: Facts, timing: Timing) -> PartHealth:
 
 
 def _running(facts: Facts, egress: Egress, part: PartHealth, timing: Timing) -> PartHealth:
+    if (since := facts.view.missing_since(egress)) is not None:
+        message = "LiveKit lists it as active, and it is not in its room"
+        return replace(part, state=HealthState.DEGRADED, reason="NOT_IN_ROOM", message=message, since=since)
     if egress.delivering:
         return replace(part, state=HealthState.OK, reason="DELIVERING", message="")
     if egress.status is EgressStatus.ACTIVE:
         output = next((output for output in egress.outputs if output.name == ""), None)
         if output is not None and output.state in (OutputState.FAILED, OutputState.FINISHED):
             return replace(part, state=HealthState.DOWN, reason="DISCONNECTED", message=output.message)
+        if (since := unconnected_since(facts, egress, timing)) is not None:
+            message = "it runs and has no connection to the live stream"
+            return replace(part, state=HealthState.DOWN, reason=NOT_CONNECTED, message=message, since=since)
         return replace(part, reason="CONNECTING", message="it connects to the live stream")
     if egress.status is EgressStatus.ENDING:
         return replace(part, state=HealthState.DOWN, reason="ENDING", message=egress.error)
     late = facts.now >= egress.intended_at + seconds(timing.egress_start_s / 2)
     return replace(part, state=HealthState.DEGRADED, reason="STARTING_SLOWLY") if late else part
+
+
+def unconnected_since(facts: Facts, egress: Egress, timing: Timing) -> datetime | None:
+    """Since when it runs and tries to connect to the live stream. None: it does not, or not for long."""
+    push = next((output.state for output in egress.outputs if output.name == ""), None)
+    since = egress.status_since or egress.changed_at
+    late = facts.now > since + seconds(timing.connect_s / 4)
+    return since if egress.status is EgressStatus.ACTIVE and push is OutputState.CONNECTING and late else None
 
 
 def _missing(facts: Facts, last: Egress | None) -> PartHealth:
@@ -71,11 +105,16 @@ def _missing(facts: Facts, last: Egress | None) -> PartHealth:
         part=ChainPart.EGRESS,
         state=HealthState.DOWN if failed else HealthState.PENDING,
         reason=(last.fault or "ENDED") if failed else "STARTING",
-        message=last.error or ("the last one ended" if failed else "it is about to be started"),
+        message=_ended_how(last) if failed else "it is about to be started",
         since=last.changed_at,
         observed_at=last.observed_at,
         evidence=egress_evidence(last),
     )
+
+
+def _ended_how(egress: Egress) -> str:
+    """What it failed of, in our words and in LiveKit's."""
+    return ": ".join(filter(None, (_FAULTS.get(egress.fault), egress.error))) or "the last one ended"
 
 
 def egress_evidence(egress: Egress) -> tuple[Evidence, ...]:

@@ -21,11 +21,40 @@ def resting(facts: Facts, part: ChainPart, name: str = "") -> PartHealth | None:
         case Target.ENDED if broadcast.state.over:
             return PartHealth(part=part, name=name, state=HealthState.IDLE, reason="OVER", since=since)
         case Target.ENDED:
-            return PartHealth(
+            return still_there(facts, part) or PartHealth(
                 part=part, name=name, state=HealthState.IDLE, reason="STOPPING", message="being taken down", since=since
             )
         case Target.LIVE:
             return None
+
+
+def still_there(facts: Facts, part: ChainPart) -> PartHealth | None:
+    """What is to end and does not. None: nothing of this part."""
+    view = facts.view
+    resources: dict[ChainPart, Sequence[Resource]] = {
+        ChainPart.ROOM: view.rooms,
+        ChainPart.EGRESS: view.egresses,
+        ChainPart.INGEST: view.streams,
+        ChainPart.RECORDING: view.recordings,
+    }
+    stuck = next((each for each in resources.get(part, ()) if facts.does_not_go(each)), None)
+    if stuck is None:
+        return None
+    trouble = facts.trouble_with(stuck)
+    told = f"{trouble.operation}: {trouble.code} {trouble.message}".rstrip() if trouble is not None else ""
+    return PartHealth(
+        part=part,
+        state=HealthState.DOWN,
+        reason="STOP_FAILED",
+        message=f"it does not go: {told}" if told else "it does not go",
+        since=stuck.changed_at,
+        observed_at=stuck.observed_at,
+        evidence=noted(
+            ("external_id", stuck.external_id, stuck.intended_at),
+            ("stops_failed", stuck.failures, stuck.changed_at),
+            ("last_error", told, trouble.time if trouble is not None else None),
+        ),
+    )
 
 
 def believed(facts: Facts, resource: Resource, part: PartHealth) -> PartHealth:

@@ -69,7 +69,8 @@ def host(facts: Facts, timing: Timing) -> PartHealth:
 
 def people(facts: Facts) -> RoomPeople | None:
     """Who was seen in the room, as far as that still counts."""
-    return facts.probe.people if facts.fresh(facts.probe.people_at, PROBED_S) else None
+    counts = "livekit" not in facts.around.outages and facts.fresh(facts.probe.people_at, PROBED_S)
+    return facts.probe.people if counts else None
 
 
 def publishes(facts: Facts, room: Room) -> tuple[bool | None, datetime | None]:

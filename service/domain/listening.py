@@ -6,7 +6,7 @@ ended is believed; that anything exists, that a room or a live stream is gone or
 is for a look to say.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -18,10 +18,11 @@ from service.domain.seen import (
     egress_seen,
     local_recording_seen,
     recording_checked,
+    status_told,
+    upload_checked,
     with_status,
 )
 from service.domain.timing import Timing
-from service.domain.view import recent_starts
 
 Names = Callable[[Egress], Mapping[str, Sequence[str]]]
 """Redacted address to destinations, for one egress."""
@@ -36,7 +37,7 @@ def listen(
     events: list[Event] = []
     for each in heard:
         for key, row in rows.items():
-            learned = _one(row, each, names, now, timing, rows=rows.values())
+            learned = _one(row, each, names, now, timing)
             for new in learned.resources:
                 # What was heard is no look: the next one is due as before.
                 rows[key] = changed[key] = replace(new, observed_at=row.observed_at)
@@ -44,14 +45,11 @@ def listen(
     return Learned(resources=tuple(changed.values()), events=tuple(events))
 
 
-def _one(
-    row: AnyResource, heard: Heard, names: Names, now: datetime, timing: Timing, *, rows: Iterable[AnyResource]
-) -> Learned:
+def _one(row: AnyResource, heard: Heard, names: Names, now: datetime, timing: Timing) -> Learned:
     match row:
         case Egress() if _is_newer(row, heard):
             assert heard.egress is not None  # noqa: S101 - _is_newer says so
-            starts = recent_starts((each for each in rows if isinstance(each, Egress)), now, timing)
-            return egress_seen(row, heard.egress, names(row), now, timing, starts=len(starts))
+            return egress_seen(row, heard.egress, names(row), now, timing)
         case LocalRecording() if _is_newer(row, heard):
             return local_recording_seen(row, heard.egress, now, timing)
         case Stream() if row.phase is Phase.GONE:
@@ -76,13 +74,14 @@ def _stream(row: Stream, heard: Heard, now: datetime) -> Learned:
         return Learned()
     if any(moment is not None and time <= moment for moment in (row.heard_at, row.observed_at)):
         return Learned()
-    new = replace(row, heard_at=time, connected=row.connected if heard.connected is None else heard.connected)
+    new = replace(row, heard_at=time)
+    if heard.connected is not None:
+        new = replace(new, connected=heard.connected, connected_at=time)
     events: tuple[Event, ...] = ()
     if heard.stream is not None and heard.stream.status is not StreamStatus.DISABLED:
-        # What it was when it was sent fences nobody: see `View.may_be_connected`.
+        # What it was when it was sent it need not be now.
         new = replace(with_status(new, heard.stream, now), fed_at=row.fed_at, silent_at=row.silent_at)
-        if new.status is not row.status:
-            events = (Event(reason=f"STREAM_{new.status.upper() or 'UNKNOWN'}"),)
+        events = status_told(row, new.status)
     return Learned(resources=(new,), events=events)
 
 
@@ -106,5 +105,6 @@ def _upload(row: Upload, recording: Recording, heard: Heard, now: datetime, timi
     said = heard.recording
     if said is None or said.asset_id != recording.asset_id:
         return Learned()
-    checked, events = recording_checked(recording, said, since=row.changed_at, now=now, timing=timing)
-    return Learned(resources=(replace(row, recording=checked),) if checked != recording else (), events=events)
+    learned = upload_checked(row, said, now, timing)
+    [checked] = learned.resources
+    return learned if replace(checked, observed_at=row.observed_at) != row else Learned()

@@ -111,8 +111,6 @@ class _Look:
                 return False
             case Stream():
                 egress = self.view.egress
-                if any(self.view.may_be_connected(each, resource) for each in self.view.egresses):
-                    return self.older(resource, self.timing.lookup_s)
                 return (
                     egress is not None
                     and egress.status is EgressStatus.ACTIVE
@@ -122,12 +120,9 @@ class _Look:
             case Room():
                 return self.host_awaited(resource)
 
-    def ghost_suspected(self, room: Room) -> bool:
-        egress = self.view.egress
-        return room.recorded is False and egress is not None and egress.status is EgressStatus.ACTIVE
-
     def host_awaited(self, room: Room) -> bool:
-        if self.ghost_suspected(room) and self.older(room, self.timing.watch_s):
+        every = self.view.roll_call_s(self.timing)
+        if every is not None and self.older(room, every):
             return True
         if room.host_publishing is None:
             return self.older(room, self.timing.lookup_s)

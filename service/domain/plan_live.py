@@ -5,8 +5,10 @@ from datetime import datetime
 
 from service.domain import fallback
 from service.domain.broadcast import EndReason, FallbackMode, seconds
-from service.domain.planner import GHOST, Planner
+from service.domain.facts import PROBED_S
+from service.domain.planner import Planner
 from service.domain.resources import (
+    GHOST,
     AnyResource,
     Egress,
     EgressStatus,
@@ -29,14 +31,21 @@ from service.domain.step import (
     SetLayout,
     StartEgress,
     StartRecording,
+    Wait,
 )
 from service.domain.view import (
+    backoff_s,
     host_deadline,
+    never_ran,
     next_ordinal,
+    on_air,
     output_changes,
     recent_starts,
     wants_egress,
 )
+
+_CERTAIN = "an egress is started when it is certain that no earlier one is connected"
+_OR_REPLACED = "or the egress is replaced then"
 
 
 class Live(Planner):
@@ -49,8 +58,8 @@ class Live(Planner):
         if decision.end is not None:
             self.steps.append(EndBroadcast(reason=decision.end))
             return self.finish()
-        if decision.look_at is not None:
-            self.waits.append(decision.look_at)
+        for wait in decision.waits:
+            self.reached(wait.until or self.now, wait.action, wait.message)
         if decision.fallback != self.broadcast.fallback:
             self.steps.append(SetFallback(fallback=decision.fallback))
         self.plan_room()
@@ -84,10 +93,12 @@ class Live(Planner):
     def time_end(self) -> EndReason | None:
         broadcast, room = self.broadcast, self.view.room
         live = broadcast.live_time
-        if live is not None and self.reached(live + seconds(broadcast.spec.max_duration_s)):
+        if live is not None and self.reached(
+            live + seconds(broadcast.spec.max_duration_s), "END_BROADCAST", "when its maximum duration is over"
+        ):
             return EndReason.MAX_DURATION
         deadline = host_deadline(broadcast, self.view, self.timing)
-        if deadline is None or not self.reached(deadline):
+        if deadline is None or not self.reached(deadline, "WAIT_FOR_HOST", "or the broadcast is ended then"):
             return None
         if room is not None and room.phase is Phase.PRESENT and not self.in_vain(room, deadline, self.timing.lookup_s):
             return None
@@ -96,7 +107,8 @@ class Live(Planner):
     def start_overdue(self, resources: Sequence[Room] | Sequence[Stream]) -> bool:
         if not resources or any(resource.phase is Phase.PRESENT for resource in resources):
             return False
-        return self.reached(resources[0].intended_at + seconds(self.timing.start_deadline_s))
+        overdue_at = resources[0].intended_at + seconds(self.timing.start_deadline_s)
+        return self.reached(overdue_at, "END_BROADCAST", f"if no {resources[0].kind} could be made by then")
 
     def plan_room(self) -> None:
         room = self.view.room
@@ -107,6 +119,8 @@ class Live(Planner):
             self.steps.append(CreateRoom(ordinal=room.ordinal))
         elif room.phase is Phase.PRESENT and room.host_publishing is None:
             self.look_again(room, self.timing.lookup_s)
+        elif (every := self.view.roll_call_s(self.timing)) is not None:
+            self.look_again(room, every)
 
     def plan_stream(self) -> None:
         view = self.view
@@ -127,6 +141,9 @@ class Live(Planner):
             if egress is not current:
                 self.stop(egress, "it is not the one in use")
         if not wants_egress(self.broadcast, view):
+            if not on_air(self.broadcast):
+                message = "an egress is started when SetOnAir is called"
+                self.awaited.append(Wait(action="WAIT_FOR_ON_AIR", message=message))
             if current is not None:
                 self.stop(current, "it is not wanted now")
             return
@@ -156,12 +173,11 @@ class Live(Planner):
             return
         recent = recent_starts(view.egresses, self.now, timing)
         if len(recent) >= timing.starts_limit:
+            allowed_at = recent[-timing.starts_limit].intended_at + seconds(timing.starts_window_s)
+            self.reached(allowed_at, "START_EGRESS", "an egress is started again when the limit of starts allows it")
             self.blocked = "START_LIMIT"
-            self.waits.append(recent[-timing.starts_limit].intended_at + seconds(timing.starts_window_s))
             return
-        # Of one that never started, or ended by itself. Stops that failed must not hold up the next start.
-        over = [egress for egress in view.egresses if egress.end_seen or not egress.external_id]
-        if over and not self.due(over[-1]):
+        if self.backs_off(recent):
             self.blocked = "BACK_OFF"
             return
         able = [egress for egress in view.egresses if view.can_publish(egress)]
@@ -172,10 +188,6 @@ class Live(Planner):
         elif leaving:
             # stop() looks at it until it has ended or is written off; a written-off one is fenced by the others.
             self.blocked = "PREVIOUS_ENDING"
-        elif connected and stream.status is not StreamStatus.ACTIVE and not stream.cutting:
-            # Idle already, as it seems: a look that is newer than the write-off spares the recording the cut.
-            self.blocked = "FENCING"
-            self.look_again(stream, timing.lookup_s)
         elif connected or stream.cutting:
             self.blocked = "CUTTING_OFF"
             if self.due(stream):
@@ -185,6 +197,16 @@ class Live(Planner):
         else:
             self.steps.append(StartEgress(ordinal=next_ordinal(view.egresses)))
 
+    def backs_off(self, recent: Sequence[Egress]) -> bool:
+        """After one that was refused, and after those that failed lately."""
+        refused = [egress for egress in self.view.egresses if never_ran(egress)]
+        if refused and not self.due(refused[-1]):
+            return True
+        if not recent or not (recent[-1].fault or recent[-1].unresolved):
+            return False
+        again_at = recent[-1].changed_at + seconds(backoff_s(len(recent), self.timing))
+        return not self.reached(again_at, "RETRY", "an egress is started again")
+
     def fenced(self, stream: Stream) -> bool:
         """Whether starts without an answer were looked for again after the key was reset: one that came between the
         look before and the reset may be connected, and a reset cuts nobody off.
@@ -193,49 +215,78 @@ class Live(Planner):
             return True
         shown = stream.key_reset_at + seconds(self.timing.list_lag_s)
         return all(
-            self.in_vain(egress, shown, self.timing.lookup_s) for egress in self.view.egresses if egress.unresolved
+            self.in_vain(egress, shown, self.timing.lookup_s, "RETRY", _CERTAIN)
+            for egress in self.view.egresses
+            if egress.unresolved
         )
 
     def keep_egress(self, egress: Egress) -> None:
         timing, stream = self.timing, self.view.stream
         since = egress.status_since or egress.changed_at
         if egress.status in (EgressStatus.UNKNOWN, EgressStatus.STARTING):
-            if self.in_vain(egress, egress.intended_at + seconds(timing.egress_start_s), timing.watch_s):
+            late = egress.intended_at + seconds(timing.egress_start_s)
+            if self.in_vain(egress, late, timing.watch_s, "WAIT_FOR_EGRESS", _OR_REPLACED):
                 self.stop(egress, f"it did not start within {timing.egress_start_s:g} s", "START_TIMEOUT")
             return
         if egress.status is EgressStatus.ENDING:
-            if self.in_vain(egress, since + seconds(timing.egress_stop_s), timing.watch_s):
+            late = since + seconds(timing.egress_stop_s)
+            if self.in_vain(egress, late, timing.watch_s, "WAIT_FOR_END", _OR_REPLACED):
                 self.stop(egress, f"it did not end within {timing.egress_stop_s:g} s", "END_TIMEOUT")
             return
-        # It stays ACTIVE for its other destinations and never tries this one again.
-        if any(o.name == "" and o.state in (OutputState.FAILED, OutputState.FINISHED) for o in egress.outputs):
+        push = next((output.state for output in egress.outputs if output.name == ""), None)
+        if push in (OutputState.FAILED, OutputState.FINISHED):
+            # It stays ACTIVE for its other destinations and never tries this one again.
             self.stop(egress, "its connection to the live stream failed", "DISCONNECTED")
             return
-        if self.is_ghost(egress, since):
+        if self.is_ghost(egress):
             self.stop(egress, "it is not in its room", GHOST)
             return
-        if stream is not None and stream.status is not StreamStatus.ACTIVE:
-            began = max(since, stream.status_since or since)
-            # What it fed once and does not any more needs no time to begin: so looks a worker that died, for ever.
-            settled = (egress.delivering_since or since) + seconds(timing.reconnect_s)
-            fed = stream.fed_at is not None and stream.status_since is not None and stream.status_since >= settled
-            within = timing.ingest_lost_s if fed else timing.ingest_start_s
-            if self.in_vain(stream, began + seconds(within), timing.ingest_watch_s):
-                fault = "INGEST_LOST" if fed else "NO_MEDIA"
-                self.stop(egress, f"the live stream got no media within {within:g} s", fault)
-                return
+        if push is OutputState.CONNECTING and self.in_vain(
+            egress, since + seconds(timing.connect_s), timing.watch_s, "WAIT_FOR_CONNECTION", _OR_REPLACED
+        ):
+            self.stop(egress, f"it did not connect within {timing.connect_s:g} s", "NOT_CONNECTED")
+            return
+        if stream is not None and (self.lost(egress, stream, since) or self.stalls(egress, stream, since)):
+            return
         if not egress.delivering:
             self.look_again(egress, timing.watch_s)
         self.keep_outputs(egress)
 
-    def is_ghost(self, egress: Egress, since: datetime) -> bool:
-        """Listed as active, and not in the room by two looks. A file egress that is there hides it."""
-        room, timing = self.view.room, self.timing
-        if room is None or room.recorded is not False or room.recorded_since is None:
+    def lost(self, egress: Egress, stream: Stream, since: datetime) -> bool:
+        """Whether nothing of what it sends arrives."""
+        timing = self.timing
+        if stream.status is StreamStatus.ACTIVE:
             return False
-        if egress.status is not EgressStatus.ACTIVE:
+        began = max(since, stream.status_since or since)
+        # What it fed once and does not any more needs no time to begin: so looks a worker that died, for ever.
+        settled = (egress.delivering_since or since) + seconds(timing.reconnect_s)
+        fed = stream.fed_at is not None and stream.status_since is not None and stream.status_since >= settled
+        within = timing.ingest_lost_s if fed else timing.ingest_start_s
+        lost_at = began + seconds(within)
+        if not self.in_vain(stream, lost_at, timing.ingest_watch_s, "WAIT_FOR_MEDIA", _OR_REPLACED):
             return False
-        return self.in_vain(room, max(since, room.recorded_since) + seconds(timing.ghost_s), timing.watch_s)
+        self.stop(egress, f"the live stream got no media within {within:g} s", "INGEST_LOST" if fed else "NO_MEDIA")
+        return True
+
+    def stalls(self, egress: Egress, stream: Stream, since: datetime) -> bool:
+        """Whether viewers get nothing new of what it sends."""
+        if stream.stalled_since is None:
+            return False
+        # Planned again when what is known of it is too old.
+        self.waits.append(self.now + seconds(PROBED_S))
+        fed_since = max(stream.stalled_since, egress.delivering_since or since)
+        if not self.reached(fed_since + seconds(self.timing.stalled_s), "WAIT_FOR_MEDIA", _OR_REPLACED):
+            return False
+        self.stop(egress, "it sends, and the playlist does not move on", "STALLED")
+        return True
+
+    def is_ghost(self, egress: Egress | LocalRecording) -> bool:
+        """Listed as active, and not in the room by two looks."""
+        room, since, timing = self.view.room, self.view.missing_since(egress), self.timing
+        if room is None or since is None:
+            return False
+        message = f"the {egress.kind} is stopped, for it is not in its room"
+        return self.in_vain(room, since + seconds(timing.ghost_s), timing.watch_s, "STOP_GHOST", message)
 
     def plan_recording(self) -> None:
         """A file egress runs while the fallback asks for it and there is something to record."""
@@ -262,7 +313,9 @@ class Live(Planner):
             overdue = since + seconds(timing.file_stop_s)
         elif not starting:
             overdue = None
-        if not asked or (overdue is not None and self.in_vain(recording, overdue, timing.watch_s)):
+        if self.is_ghost(recording):
+            self.stop_recording(recording, GHOST)
+        elif not asked or (overdue is not None and self.in_vain(recording, overdue, timing.watch_s)):
             self.stop_recording(recording)
 
     def start_recording(self) -> None:

@@ -22,8 +22,8 @@ class RoomSeen:
     """Our mark: environment and broadcast. Empty: not ours."""
     publishers: int = 0
     """People who publish; an egress is none."""
-    recorded: bool | None = None
-    """Whether an egress is in it, as LiveKit's `active_recording` says. None: it does not say."""
+    recorded: bool = False
+    """Whether an egress is in it, as LiveKit's `active_recording` says."""
     created_at: datetime | None = None
 
 
@@ -133,6 +133,13 @@ class UploadWanted:
     playback_policy: PlaybackPolicy
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadSeen:
+    id: str
+    tag: str
+    created_at: datetime
+
+
 class TrackKind(StrEnum):
     AUDIO = "audio"
     VIDEO = "video"
@@ -235,6 +242,10 @@ class Rooms(Protocol):
         """Nobody is in a room that is not there."""
         ...
 
+    async def recorders(self, name: str) -> frozenset[str]:
+        """Ids of the egresses that are in it."""
+        ...
+
 
 class Egresses(Protocol):
     async def start(self, wanted: EgressWanted) -> EgressSeen:
@@ -301,7 +312,7 @@ class Streams(Protocol):
 
 
 class Uploads(Protocol):
-    """Assets that Mux makes of a file of ours."""
+    """Assets that Mux makes of a file of ours. What it recorded from a live stream is none."""
 
     async def create(self, wanted: UploadWanted) -> Recording:
         """Not safe to repeat: each call makes one more. That it answers says nothing of the file: see `get`."""
@@ -309,6 +320,12 @@ class Uploads(Protocol):
 
     async def find(self, tag: str, *, since: datetime) -> Sequence[Recording]:
         """Those with exactly this tag that were created after *since*, oldest first."""
+        ...
+
+    async def list_tagged(self, prefix: str, *, since: datetime, page: int) -> tuple[Sequence[UploadSeen], bool]:
+        """One page, newest first, of those whose tag begins with *prefix*; and whether there are more pages with what
+        was created after *since*.
+        """
         ...
 
     async def get(self, asset_id: str) -> Recording | None: ...

@@ -1,5 +1,6 @@
 """What exists at the providers for a broadcast, may exist, or did. Values."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -69,9 +70,9 @@ class Room(Resource):
     host_since: datetime | None = None
     """Since when `host_publishing` has its value."""
     recorded: bool | None = None
-    """Whether an egress is in it: one that is listed as active and is not there is a ghost."""
-    recorded_since: datetime | None = None
-    """Since when `recorded` has its value."""
+    """Whether any egress is in it."""
+    missing: Mapping[str, datetime] = field(default_factory=dict[str, datetime])
+    """Egresses of ours that are not in it, by id, and since when: one that is listed as active is a ghost."""
 
 
 class OutputState(StrEnum):
@@ -145,12 +146,22 @@ class Stream(Resource):
     fed_at: datetime | None = None
     """When it was last seen active."""
     silent_at: datetime | None = None
-    """When it was last seen without media: nobody was connected then, or had sent for a reconnect window."""
+    """When it was last seen without media: whoever was connected then had sent nothing for a reconnect window."""
+    stalled_since: datetime | None = None
+    """Since when its playlist stands still although everything says that it is sent to; None: it moves, or nobody
+    knows. Only who plays it can tell: the prober.
+    """
+    resumed_at: datetime | None = None
+    """When the last stall was seen to be over."""
     recordings: tuple[Recording, ...] = ()
     recordings_settled: bool = False
     """The recordings were listed (or deleted, policy DISCARD) after the end."""
+    discarding: tuple[str, ...] | None = None
+    """What is still to be deleted of them (policy DISCARD); None: they were not listed yet."""
     connected: bool | None = None
     """Whether an encoder is connected: only webhooks tell. The status stays active through the reconnect window."""
+    connected_at: datetime | None = None
+    """The provider's time of the newest webhook that said so."""
     heard_at: datetime | None = None
     """The provider's time of the newest webhook that was believed."""
 
@@ -170,6 +181,10 @@ class EgressStatus(StrEnum):
         return self in (EgressStatus.COMPLETE, EgressStatus.FAILED, EgressStatus.ABORTED, EgressStatus.LIMIT_REACHED)
 
 
+GHOST = "GHOST"
+"""The fault of an egress that is listed as active and is not in its room: its worker is gone. Its record stays as it is
+for ever.
+"""
 NOT_STOPPED = "NOT_STOPPED"
 """The fault of an egress that was not wanted any more, and was not seen to end."""
 
@@ -215,6 +230,8 @@ class LocalRecording(Resource):
 
     file: str = ""
     """Object key in the storage."""
+    fault: str = ""
+    """Why it counts as dead, a stable upper-case word."""
     status: EgressStatus = EgressStatus.UNKNOWN
     status_since: datetime | None = None
     error: str = ""
@@ -235,6 +252,10 @@ class Upload(Resource):
 
     kind: ClassVar[Kind] = Kind.UPLOAD
 
+    attempt: int = 0
+    """Counts the creates. Each has a mark of its own: what lands late is not taken for the next."""
+    errored: int = 0
+    """Assets that Mux could not make of the file, and that were given up for another."""
     recording: Recording | None = None
 
 

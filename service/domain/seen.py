@@ -26,7 +26,7 @@ from service.domain.resources import (
     Upload,
 )
 from service.domain.timing import Timing
-from service.domain.view import next_ordinal, recent_starts
+from service.domain.view import next_ordinal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,10 @@ class Learned:
     adopted: int = 0
 
 
-def room_seen(room: Room, seen: RoomSeen | None, now: datetime) -> Learned:
+def room_seen(
+    room: Room, seen: RoomSeen | None, now: datetime, *, missing: Mapping[str, datetime] | None = None
+) -> Learned:
+    """*missing*: see `View.missing`."""
     if seen is None:
         gone = replace(room, phase=Phase.GONE, observed_at=now, changed_at=now, host_publishing=False, host_since=now)
         reason = "ROOM_DELETED" if room.phase is Phase.DELETING else "ROOM_LOST"
@@ -44,7 +47,6 @@ def room_seen(room: Room, seen: RoomSeen | None, now: datetime) -> Learned:
     if room.phase is Phase.DELETING:
         return Learned(resources=(replace(room, observed_at=now),))
     publishing = seen.publishers > 0
-    same = seen.recorded is room.recorded and room.recorded_since is not None
     changed = publishing is not room.host_publishing
     events: tuple[Event, ...] = ()
     if changed and (publishing or room.host_publishing):
@@ -61,7 +63,7 @@ def room_seen(room: Room, seen: RoomSeen | None, now: datetime) -> Learned:
                 host_publishing=publishing,
                 host_since=now if changed or room.host_since is None else room.host_since,
                 recorded=seen.recorded,
-                recorded_since=room.recorded_since if same else now,
+                missing=missing or {},
             ),
         ),
         events=events,
@@ -107,13 +109,25 @@ def stream_seen(stream: Stream, seen: StreamSeen | None, now: datetime) -> Learn
     if stream.phase is Phase.DELETING:
         return Learned(resources=(replace(stream, observed_at=now),))
     now_seen = with_status(stream, seen, now)
+    events = status_told(stream, seen.status)
     if not stream.key_stale and seen.key and seen.key != stream.key:
         # Reset by somebody else. What runs with the old key cannot come back with it.
         now_seen = replace(now_seen, key=seen.key, key_epoch=stream.key_epoch + 1, key_reset_at=now)
-    events = ()
-    if seen.status is not stream.status:
-        events = (Event(reason=f"STREAM_{seen.status.upper() or 'UNKNOWN'}"),)
+        events = (*events, Event(reason="KEY_RESET_OUTSIDE", message=stream.external_id))
     return Learned(resources=(now_seen,), events=events)
+
+
+def status_told(stream: Stream, status: StreamStatus) -> tuple[Event, ...]:
+    """What the story says of a status that is another than the one before."""
+    if status is stream.status:
+        return ()
+    word = f"STREAM_{status.upper() or 'UNKNOWN'}"
+    if stream.cutting or StreamStatus.DISABLED not in (status, stream.status):
+        return (Event(reason=word),)
+    if status is not StreamStatus.DISABLED:
+        return (Event(reason="STREAM_ENABLED_OUTSIDE", message=stream.external_id),)
+    # That we disabled it was told when we did.
+    return () if stream.disabled else (Event(reason="STREAM_DISABLED_OUTSIDE", message=stream.external_id),)
 
 
 def streams_found(stream: Stream, found: Sequence[StreamSeen], streams: Sequence[Stream], now: datetime) -> Learned:
@@ -202,7 +216,6 @@ def egresses_seen(
     resources: list[AnyResource] = []
     events: list[Event] = []
     adopted = 0
-    starts = len(recent_starts(egresses, now, timing))
     known = {egress.external_id for egress in egresses if egress.external_id}
     strangers = sorted(
         (seen for seen in listed if seen.id not in known), key=lambda seen: seen.updated_ns, reverse=True
@@ -220,7 +233,7 @@ def egresses_seen(
                 egress = replace(  # noqa: PLW2901 - from here on it is the one that was found
                     egress, external_id=seen.id, phase=Phase.PRESENT, changed_at=now, failures=0
                 )
-        learned = egress_seen(egress, seen, names, now, timing, starts=starts)
+        learned = egress_seen(egress, seen, names, now, timing)
         resources.extend(learned.resources)
         events.extend(learned.events)
     for n, seen in enumerate(seen for seen in strangers if not seen.status.terminal):
@@ -256,10 +269,7 @@ def egress_seen(
     names: Mapping[str, Sequence[str]],
     now: datetime,
     timing: Timing,
-    *,
-    starts: int,
 ) -> Learned:
-    """*starts*: how many there were lately, `recent_starts`."""
     if seen is None:
         # A list may lag behind a start; records of what has ended vanish after a day.
         young = now < egress.changed_at + seconds(timing.list_lag_s)
@@ -280,12 +290,11 @@ def egress_seen(
             ),
         )
     asked = egress.phase is Phase.DELETING
-    wait = 0.0 if asked or starts <= 1 else min(2.0 * 2 ** (starts - 2), 60.0)
     ended = replace(
         updated,
         phase=Phase.GONE,
         changed_at=now,
-        retry_at=now + seconds(wait) if wait else None,
+        retry_at=None,
         fault=egress.fault if asked else updated.status,
     )
     # COMPLETE does not mean as intended: a lost room, a shed worker and a killed process all end so.
@@ -306,7 +315,7 @@ def recordings_seen(
     learned: list[Learned] = []
     for recording in recordings:
         seen = by_id.get(recording.external_id) or by_file.get(recording.file)
-        if recording.phase is Phase.GONE and (seen is None or recording.end_seen):
+        if recording.phase is Phase.GONE and (seen is None or recording.end_seen or _stays(recording, seen)):
             continue
         learned.append(local_recording_seen(recording, seen, now, timing))
     return Learned(
@@ -314,6 +323,11 @@ def recordings_seen(
         events=tuple(event for each in learned for event in each.events),
         adopted=sum(each.adopted for each in learned),
     )
+
+
+def _stays(recording: LocalRecording, seen: EgressSeen) -> bool:
+    """What was told to stop and written off may be listed as it was for ever; another status is of one that lives."""
+    return bool(recording.fault) and seen.status is EgressStatus.ACTIVE
 
 
 def with_recording(recording: LocalRecording, seen: EgressSeen, now: datetime) -> LocalRecording:
@@ -361,14 +375,14 @@ def local_recording_seen(recording: LocalRecording, seen: EgressSeen | None, now
     return Learned(resources=(updated,), events=tuple(events), adopted=adopted)
 
 
-def upload_found(upload: Upload, found: Sequence[Recording], now: datetime) -> Learned:
+def upload_found(upload: Upload, found: Sequence[Recording], now: datetime, timing: Timing) -> Learned:
     """*found*: assets with the mark of *upload*, oldest first."""
     if not found:
         return Learned(resources=(replace(upload, observed_at=now),))
     adopted = uploaded(upload, found[0], now)
-    return Learned(
-        resources=(adopted,), events=(Event(reason="UPLOAD_ADOPTED", message=adopted.external_id),), adopted=1
-    )
+    checked = upload_checked(adopted, found[0], now, timing)
+    event = Event(reason="UPLOAD_ADOPTED", message=adopted.external_id)
+    return Learned(resources=checked.resources, events=(event, *checked.events), adopted=1)
 
 
 def uploaded(upload: Upload, recording: Recording, now: datetime) -> Upload:
@@ -380,8 +394,32 @@ def uploaded(upload: Upload, recording: Recording, now: datetime) -> Upload:
         changed_at=now,
         failures=0,
         retry_at=None,
-        recording=replace(recording, uploaded=True),
+        # What became of it by now is learned, and told, as of any other.
+        recording=replace(recording, uploaded=True, status=RecordingStatus.PREPARING),
     )
+
+
+def upload_checked(upload: Upload, seen: Recording | None, now: datetime, timing: Timing) -> Learned:
+    """What Mux says of an upload by now; None: it has none such any more.
+
+    What Mux could not make is deleted and made again, a few times: its errors are not documented, so none of them tells
+    that another attempt is in vain.
+    """
+    looked_at = replace(upload, observed_at=now)
+    if upload.phase is Phase.DELETING and seen is None:
+        wait = timing.upload_retry_s * 5 ** (upload.errored - 1)
+        gone = replace(looked_at, phase=Phase.GONE, external_id="", changed_at=now, retry_at=now + seconds(wait))
+        return Learned(resources=(gone,))
+    if upload.recording is None:
+        return Learned(resources=(looked_at,))
+    errored = seen is not None and seen.status is RecordingStatus.ERRORED and not upload.recording.settled
+    attempts = upload.errored + 1
+    if seen is not None and errored and attempts < timing.upload_attempts:
+        left = replace(looked_at, phase=Phase.DELETING, recording=None, changed_at=now, acked=False, errored=attempts)
+        told = f"attempt {attempts} of {timing.upload_attempts}: {seen.message or seen.asset_id}"
+        return Learned(resources=(left,), events=(Event(reason="UPLOAD_ERRORED", message=told),))
+    recording, events = recording_checked(upload.recording, seen, since=upload.changed_at, now=now, timing=timing)
+    return Learned(resources=(replace(looked_at, recording=recording),), events=events)
 
 
 def recording_checked(

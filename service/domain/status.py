@@ -17,7 +17,16 @@ from service.domain.broadcast import (
     Status,
     Target,
 )
-from service.domain.resources import AnyResource, EgressStatus, OutputState, Phase, Resource, Stream, StreamStatus
+from service.domain.resources import (
+    AnyResource,
+    Egress,
+    EgressStatus,
+    OutputState,
+    Phase,
+    Resource,
+    Stream,
+    StreamStatus,
+)
 from service.domain.step import Plan
 from service.domain.surroundings import Surroundings
 from service.domain.view import View, output_changes
@@ -82,7 +91,7 @@ def status_of(
         playback_id=stream.playback_id if stream is not None and not at_rest else "",
         destinations=tuple(_destination(broadcast, view)),
         room_sid=room.sid if room is not None else "",
-        egress_id=egress.external_id if egress is not None else "",
+        egress_id=next((each.external_id for each in (egress, _told_to_stop(view)) if each is not None), ""),
         stream_id=stream.external_id if stream is not None else "",
         asset_id=stream.active_asset_id if stream is not None else "",
         recordings=recordings,
@@ -119,7 +128,9 @@ def _conditions(
         ConditionType.ROOM_READY: _existence(view.room),
         ConditionType.STREAM_READY: _existence(view.stream),
         ConditionType.HOST_PUBLISHING: _confirmed(view.room, _host(view), around),
-        ConditionType.EGRESS_RUNNING: _confirmed(view.egress, _egress(view, blocked), around),
+        ConditionType.EGRESS_RUNNING: _confirmed(
+            view.egress, _leaving(view, blocked) or _egress(view, blocked), around
+        ),
         ConditionType.INGEST_ACTIVE: _confirmed(view.stream, _ingest(view.stream), around),
         ConditionType.PLAYABLE: _playable(view, around),
     }
@@ -186,6 +197,21 @@ def _egress(view: View, blocked: str) -> _Fact:
     return False, egress.status or "STARTING", egress.error
 
 
+def _told_to_stop(view: View) -> Egress | None:
+    """The last one that was, and was not seen to end."""
+    return next((egress for egress in reversed(view.egresses) if egress.phase is Phase.DELETING), None)
+
+
+def _leaving(view: View, blocked: str) -> _Fact | None:
+    """Of an egress that is told to stop, where none is to deliver."""
+    leaving = _told_to_stop(view)
+    if view.egress is not None or leaving is None:
+        return None
+    if leaving.failures:
+        return None, "STOP_FAILED", f"told to stop {leaving.failures} times in vain: it may still run"
+    return False, blocked or "STOPPING", leaving.error
+
+
 def _ingest(stream: Stream | None) -> _Fact:
     if stream is None:
         return False, "NO_STREAM", ""
@@ -203,11 +229,18 @@ def _ingest(stream: Stream | None) -> _Fact:
             return None, "NOT_OBSERVED", ""
 
 
+def _movement(stream: Stream | None) -> _Fact:
+    if stream is None or stream.stalled_since is None:
+        return True, "", ""
+    return False, "PLAYLIST_STALLED", f"the playlist does not move on since {stream.stalled_since:%H:%M:%S}Z"
+
+
 def _playable(view: View, around: Surroundings) -> _Fact:
     facts = (
         _confirmed(view.room, _host(view), around),
         _confirmed(view.egress, _egress(view, ""), around),
         _confirmed(view.stream, _ingest(view.stream), around),
+        _movement(view.stream),
     )
     for met, reason, message in sorted(facts, key=lambda fact: fact[0] is None):
         if not met:

@@ -84,10 +84,19 @@ class StartRecording:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopRecording:
     ordinal: int
+    fault: str = ""
+    """As of `StopEgress`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UploadRecording:
+    ordinal: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteUpload:
+    """Of an asset that Mux could not make, before it is to make another."""
+
     ordinal: int
 
 
@@ -115,27 +124,19 @@ class EndBroadcast:
 RoomStep = CreateRoom | DeleteRoom
 StreamStep = CreateStream | DisableStream | SettleRecordings | DeleteStream | ResetKey | CutStream
 EgressStep = StartEgress | StopEgress | SetLayout | SetDestinations
-RecordingStep = StartRecording | StopRecording | UploadRecording
+RecordingStep = StartRecording | StopRecording | UploadRecording | DeleteUpload
 Step = RoomStep | StreamStep | EgressStep | RecordingStep | SetFallback | WriteOff | EndBroadcast
 
 
-def target_of(step: Step) -> tuple[Kind, int] | None:  # noqa: PLR0911 - one answer a kind
-    """The resource a step acts on; None for the broadcast itself."""
-    match step:
-        case CreateRoom() | DeleteRoom():
-            return Kind.ROOM, step.ordinal
-        case CreateStream() | DisableStream() | SettleRecordings() | DeleteStream() | ResetKey() | CutStream():
-            return Kind.STREAM, step.ordinal
-        case StartEgress() | StopEgress() | SetLayout() | SetDestinations():
-            return Kind.EGRESS, step.ordinal
-        case StartRecording() | StopRecording():
-            return Kind.RECORDING, step.ordinal
-        case UploadRecording():
-            return Kind.UPLOAD, step.ordinal
-        case WriteOff():
-            return step.kind, step.ordinal
-        case SetFallback() | EndBroadcast():
-            return None
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """What comes next by itself where nothing happens before."""
+
+    action: str
+    """A stable upper-case word."""
+    message: str
+    until: datetime | None = None
+    """None: nothing comes by itself, somebody has to do something."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,3 +148,5 @@ class Plan:
     """Target ENDED and nothing runs any more. It may still wait for recordings."""
     blocked: str = ""
     """Why no egress is started although one is wanted: a stable upper-case word."""
+    waits: tuple[Wait, ...] = ()
+    """What is waited for, where it is more than the next look."""

@@ -1,10 +1,20 @@
 """What a record tells callers: the state, the status, the times and the events that follow from a situation."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 
-from service.domain.broadcast import Broadcast, EndReason, Fallback, ProviderTrouble, State, Status, Target
+from service.domain.broadcast import (
+    Broadcast,
+    DestinationState,
+    EndReason,
+    Fallback,
+    ProviderTrouble,
+    State,
+    Status,
+    Target,
+)
+from service.domain.facts import Probe
 from service.domain.lifecycle import Event
 from service.domain.ports import Heard
 from service.domain.resources import AnyResource
@@ -22,10 +32,13 @@ class Situation:
     around: Surroundings = field(default_factory=Surroundings)
     read: float = 0.0
     """Our own clock, the event loop's, just before it was read."""
+    probe: Probe = field(default_factory=Probe)
+    """What the prober saw of its playlist."""
     heard: tuple[tuple[int, Heard], ...] = ()
     """Webhooks about it that no pass has taken into account yet, by their number in the inbox."""
 
 
+_TOLD = (DestinationState.ACTIVE, DestinationState.FAILED)
 Derive = Callable[[Situation], tuple[State, Status]]
 
 
@@ -40,10 +53,12 @@ def with_outcome(
     """*trouble* becomes `last_error`; *recovered* is the provider whose trouble is over. *end* sets the target."""
     broadcast = stored
     last = stored.status.last_error
+    # What a broadcast failed of is not overcome by taking it down.
+    failed = stored.end_reason is not None and stored.end_reason.failed
     if trouble is not None:
-        broadcast = replace(broadcast, status=replace(broadcast.status, last_error=trouble))
-    elif last is not None and last.provider == recovered and not (stored.end_reason and stored.end_reason.failed):
-        # What a broadcast failed of is not overcome by taking it down.
+        same = last is not None and replace(last, time=trouble.time) == trouble
+        broadcast = replace(broadcast, status=replace(broadcast.status, last_error=last if same else trouble))
+    elif last is not None and last.provider == recovered and not failed:
         broadcast = replace(broadcast, status=replace(broadcast.status, last_error=None))
     if end is not None and stored.target is not Target.ENDED:
         broadcast = replace(broadcast, target=Target.ENDED, end_reason=end)
@@ -58,7 +73,7 @@ def tell(
     """The broadcast as it is to be stored, and the events to append. No events: nothing is to be written."""
     broadcast, now = situation.broadcast, situation.now
     state, status = derive(situation)
-    told = [*events]
+    told = [*events, *_news(stored.status, status)]
     if state is not stored.state:
         told.append(Event(reason=f"STATE_{state}", message=status.state_reason))
     if not told and same_but_for_time(status, stored.status) and broadcast.target is stored.target:
@@ -77,18 +92,32 @@ def tell(
     return broadcast, tuple(told)
 
 
+def _news(before: Status, after: Status) -> list[Event]:
+    """What has a name of its own in the story. A call that fails as it did before is no news."""
+    news: list[Event] = []
+    error = after.last_error
+    if error is not None and error != before.last_error:
+        message = f"{error.provider} {error.operation}: {error.code} {error.message}".rstrip()
+        news.append(Event(reason="CALL_FAILED", message=message))
+    earlier = {destination.name: destination.state for destination in before.destinations}
+    for each in after.destinations:
+        if each.state is not earlier.get(each.name) and each.state in _TOLD:
+            message = f"{each.name}: {each.message}" if each.message else each.name
+            news.append(Event(reason=f"DESTINATION_{each.state.upper()}", message=message))
+    return news
+
+
 def _differences(before: Status, after: Status) -> str:
-    earlier = {condition.type: condition for condition in before.conditions}
+    earlier = {each.type: (each.reason, each.message) for each in before.conditions}
     changed = [
-        f"{condition.type} {condition.reason}"
-        for condition in after.conditions
-        if condition.type not in earlier or earlier[condition.type].reason != condition.reason
+        f"{each.type} {each.reason}"
+        for each in after.conditions
+        if (each.reason, each.message) != earlier.get(each.type)
     ]
-    if before.last_error != after.last_error and after.last_error is not None:
-        changed.append(f"{after.last_error.provider}: {after.last_error.message}")
     others = [
-        name
-        for name in ("playback_id", "destinations", "room_sid", "egress_id", "stream_id", "asset_id", "recordings")
-        if getattr(before, name) != getattr(after, name)
+        field.name
+        for field in fields(Status)
+        if field.name not in ("conditions", "next_attempt_time")
+        and getattr(before, field.name) != getattr(after, field.name)
     ]
     return ", ".join(changed + others)

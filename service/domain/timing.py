@@ -16,6 +16,9 @@ class Timing:
     egress_start_s: float = 60.0
     """From the start of an egress to ACTIVE. Room composite waits for its page without a limit of its own
     (livekit/egress pkg/pipeline/controller.go), so this is the only one."""
+    connect_s: float = 40.0
+    """From an ACTIVE egress to its connection to the live stream. LiveKit gives up after 30 s without one, but not
+    where nothing answers (livekit/egress#744)."""
     ingest_start_s: float = 75.0
     """From an ACTIVE egress to an active live stream."""
     egress_stop_s: float = 45.0
@@ -23,6 +26,9 @@ class Timing:
     ghost_s: float = 15.0
     """An active egress that is not in its room for so long is a ghost: its worker is gone, and nobody will say so
     (livekit/egress#950)."""
+    roll_call_s: float = 20.0
+    """Between two looks at who is in a room where several egresses may be: the list of rooms, which the observer reads,
+    says only whether any is."""
     ghost_stop_s: float = 15.0
     """From the stop of a ghost, which it will not answer, to its being written off."""
     file_stop_s: float = 900.0
@@ -50,10 +56,15 @@ class Timing:
     starts_window_s: float = 600.0
     starts_limit: int = 5
     """Egress starts of one broadcast in a window: a loop of failing starts costs money."""
+    starts_backoff_s: float = 10.0
+    """From the second egress of a window that failed to the next start, and four times as long with each: trouble of a
+    minute must not use up the limit. The first is replaced at once."""
     reconnect_s: float = 30.0
     """A live stream that falls silent later than this after an egress connected was fed by it until then."""
     ingest_lost_s: float = 10.0
     """From a live stream that was active and is idle to the egress that should feed it being taken for dead."""
+    stalled_s: float = 30.0
+    """From a playlist that is known to stand still to the egress that feeds it being replaced."""
     fallback_faults: int = 3
     """So many egresses that failed within `starts_window_s` are reason enough for a fallback."""
     fallback_refused_s: float = 30.0
@@ -62,9 +73,14 @@ class Timing:
     """A provider that is away for longer is not waited for."""
     fallback_return_s: float = 120.0
     """The normal way must have been healthy for so long before viewers are sent back to it."""
-    hopeless_s: float = 600.0
-    """With no fallback left, nothing playable for so long is the end."""
+    hopeless_s: float = 900.0
+    """With no fallback left, nothing playable for so long is the end. Longer than `starts_window_s` and one start: who
+    used up the limit is given one more."""
     upload_grace_s: float = 600.0
     """An upload without an answer is looked for so long before it is tried again."""
+    upload_attempts: int = 3
+    """So many assets are made of one file before it is believed that Mux cannot make one."""
+    upload_retry_s: float = 60.0
+    """From an asset that Mux could not make to the next; five times as long with each."""
     recording_wait_s: float = 86_400.0
     """How long a recording is waited for after the end."""

@@ -1,11 +1,23 @@
 """The resources of one broadcast, sorted into the questions that are asked of them. Pure."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from service.domain.broadcast import Broadcast, Carrier, DeliveryPolicy, seconds
-from service.domain.resources import AnyResource, Egress, LocalRecording, Phase, Room, Stream, StreamStatus, Upload
+from service.domain.resources import (
+    AnyResource,
+    Egress,
+    EgressStatus,
+    LocalRecording,
+    Phase,
+    Room,
+    Stream,
+    StreamStatus,
+    Upload,
+)
 from service.domain.timing import Timing
+
+_NOBODY: Mapping[str, datetime] = {}
 
 
 class View:
@@ -38,16 +50,12 @@ class View:
 
     def may_be_connected(self, egress: Egress, stream: Stream) -> bool:
         """A new key keeps out who comes; who is connected already stays connected. One that was written off, and never
-        seen to end, may be, until the live stream was cut off or seen without media since.
+        seen to end, may be, until the live stream was cut off. That it is idle proves nothing: who is connected and
+        silent may send again.
         """
         if egress.phase is not Phase.GONE or egress.end_seen or not egress.external_id:
             return False
-        since = egress.changed_at
-        if stream.key_reset_at is not None and egress.key_epoch < stream.key_epoch:
-            # It may have come back until its key died.
-            since = max(since, stream.key_reset_at)
-        silent = stream.silent_at is not None and stream.silent_at >= since
-        return egress.key_epoch >= 0 and egress.key_epoch >= stream.cut_epoch and not silent
+        return egress.key_epoch >= 0 and egress.key_epoch >= stream.cut_epoch
 
     @property
     def egress(self) -> Egress | None:
@@ -68,20 +76,70 @@ class View:
         return next((each for each in reversed(self.recordings) if each.phase in alive), None)
 
     @property
+    def recorders(self) -> list[Egress | LocalRecording]:
+        return [*self.egresses, *self.recordings]
+
+    @property
+    def may_be_inside(self) -> list[Egress | LocalRecording]:
+        """Egresses whose worker may be in the room. One that was told to stop and is gone does not come back."""
+        return [
+            each
+            for each in self.recorders
+            if each.unresolved
+            or each.phase is Phase.PRESENT
+            or (_may_run(each) and each.external_id not in self._missing)
+        ]
+
+    def missing(self, inside: frozenset[str] | None, now: datetime) -> dict[str, datetime]:
+        """Which egresses are not in the room, by id, and since when. *inside*: those that are; None: somebody is, and
+        there is one who may.
+        """
+        away = {each.external_id for each in self.recorders if _may_run(each)}
+        away -= {each.external_id for each in self.may_be_inside} if inside is None else inside
+        return {id_: self._missing.get(id_, now) for id_ in sorted(away)}
+
+    def missing_since(self, egress: Egress | LocalRecording) -> datetime | None:
+        """Since when one that is listed as active is not in its room. None: it is, or nobody knows."""
+        missing = self._missing.get(egress.external_id)
+        if missing is None or egress.status is not EgressStatus.ACTIVE:
+            return None
+        return max(missing, egress.status_since or egress.changed_at)
+
+    @property
+    def _missing(self) -> Mapping[str, datetime]:
+        return self.room.missing if self.room is not None else _NOBODY
+
+    def roll_call_s(self, timing: Timing) -> float | None:
+        """How often to look who is in the room. None: the observer sees it when somebody is missing."""
+        room = self.room
+        active = [each for each in self.recorders if each.phase is Phase.PRESENT and each.status is EgressStatus.ACTIVE]
+        if room is None or room.phase is not Phase.PRESENT or not active:
+            return None
+        if room.recorded is False or any(map(self.missing_since, active)):
+            return timing.watch_s
+        return timing.roll_call_s if len(self.may_be_inside) > 1 else None
+
+    @property
     def running(self) -> list[AnyResource]:
         """Everything that must be gone at the end. What was uploaded stays, as a recording."""
         return [*self.rooms, *self.streams, *self.egresses, *self.recordings]
 
     @property
     def playable(self) -> bool:
-        """Moving pictures need all three: the live stream has media, the egress is connected now, somebody publishes.
-        The live stream alone stays active through its reconnect window while viewers see a slate.
+        """Moving pictures need all of it: the live stream has media and its playlist moves on, the egress is connected
+        now, somebody publishes. The live stream alone stays active through its reconnect window while viewers see a
+        slate.
         """
         room, stream, egress = self.room, self.stream, self.egress
         host = room is not None and room.phase is Phase.PRESENT and bool(room.host_publishing)
         sent = egress is not None and egress.delivering
         taken = stream is not None and not stream.disabled and stream.status is StreamStatus.ACTIVE
-        return host and sent and taken
+        moves = stream is not None and stream.stalled_since is None
+        return host and sent and taken and moves
+
+
+def _may_run(egress: Egress | LocalRecording) -> bool:
+    return bool(egress.external_id) and not egress.end_seen
 
 
 def never_ran(egress: Egress) -> bool:
@@ -93,6 +151,11 @@ def recent_starts(egresses: Iterable[Egress], now: datetime, timing: Timing) -> 
     """Those that count against the limit of starts, and that the back-off grows with."""
     began = now - seconds(timing.starts_window_s)
     return [egress for egress in egresses if egress.intended_at > began and not never_ran(egress)]
+
+
+def backoff_s(starts: int, timing: Timing) -> float:
+    """From an egress that failed to the next start, by how many there were in the window."""
+    return 0.0 if starts <= 1 else min(timing.starts_backoff_s * 4.0 ** (starts - 2), timing.starts_window_s)
 
 
 def next_ordinal(resources: Sequence[AnyResource]) -> int:

@@ -8,10 +8,12 @@ from livekit import api
 
 from service.domain.errors import Outcome, ProviderError
 from service.providers.livekit_calls import CREATE, READ, STOP, Calls, not_empty
-from service.providers.livekit_seen import people_seen, room_seen
+from service.providers.livekit_seen import people_seen, recorders_seen, room_seen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from livekit.protocol import models
 
     from service.domain.ports import RoomPeople, RoomSeen, RoomWanted
 
@@ -54,6 +56,12 @@ class Rooms:
                 raise
 
     async def people(self, name: str) -> RoomPeople:
+        return people_seen(await self._participants(name))
+
+    async def recorders(self, name: str) -> frozenset[str]:
+        return recorders_seen(await self._participants(name))
+
+    async def _participants(self, name: str) -> Sequence[models.ParticipantInfo]:
         """What the server's store last heard of them: it is written when a participant changes, and a room that it
         does not know is an empty list (livekit/livekit pkg/service/redisstore.go).
         """
@@ -63,6 +71,6 @@ class Rooms:
             )
         except ProviderError as error:
             if error.outcome is Outcome.MISSING:
-                return people_seen(())
+                return ()
             raise
-        return people_seen(found.participants)
+        return found.participants

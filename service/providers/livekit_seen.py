@@ -101,6 +101,15 @@ def people_seen(participants: Iterable[models.ParticipantInfo]) -> RoomPeople:
     return RoomPeople(publishers=tuple(publishers), viewers=len(people) - len(publishers))
 
 
+def recorders_seen(participants: Iterable[models.ParticipantInfo]) -> frozenset[str]:
+    """An egress enters with its id as identity (livekit/protocol egress/token.go)."""
+    return frozenset(
+        person.identity
+        for person in participants
+        if person.kind == models.ParticipantInfo.EGRESS and person.state != models.ParticipantInfo.DISCONNECTED
+    )
+
+
 def _publisher(person: models.ParticipantInfo) -> PublisherSeen:
     return PublisherSeen(
         identity=person.identity,

@@ -17,13 +17,14 @@ from service import telemetry
 from service.domain.broadcast import Target
 from service.domain.errors import Outcome, Overtaken, ProviderError
 from service.domain.lifecycle import Event
-from service.domain.resources import NOT_STOPPED, Egress, Phase, Room, Stream
+from service.domain.resources import NOT_STOPPED, Egress, LocalRecording, Phase, Room, Stream
 from service.domain.step import (
     CreateRoom,
     CreateStream,
     CutStream,
     DeleteRoom,
     DeleteStream,
+    DeleteUpload,
     DisableStream,
     EndBroadcast,
     ResetKey,
@@ -105,7 +106,7 @@ class Actor:
                 await self._streams.carry_out(step)
             case StartEgress() | StopEgress() | SetLayout() | SetDestinations():
                 await self._egresses.carry_out(step)
-            case StartRecording() | StopRecording() | UploadRecording():
+            case StartRecording() | StopRecording() | UploadRecording() | DeleteUpload():
                 await self._recorder.carry_out(step)
             case WriteOff():
                 await self._write_off(step)
@@ -182,9 +183,12 @@ class Actor:
         if isinstance(written_off, Egress) and not written_off.fault and self._broadcast.target is Target.LIVE:
             fault = NOT_STOPPED if resource.phase is Phase.DELETING else "START_LOST"
             written_off = replace(written_off, fault=fault)
+        if isinstance(written_off, LocalRecording) and not written_off.fault and resource.phase is Phase.DELETING:
+            # Its record may stay as it is for ever, and is not to be taken for one that came late.
+            written_off = replace(written_off, fault=NOT_STOPPED)
+        fault = written_off.fault if isinstance(written_off, Egress | LocalRecording) else ""
+        message = f"{' '.join(filter(None, (written_off.external_id, fault)))}: {step.why}".removeprefix(": ")
         await self._passes.record(
-            self._claim,
-            [written_off],
-            events=[Event(reason=f"{step.kind.upper()}_WRITTEN_OFF", message=step.why)],
+            self._claim, [written_off], events=[Event(reason=f"{step.kind.upper()}_WRITTEN_OFF", message=message)]
         )
         failpoint("write_off.after_record")

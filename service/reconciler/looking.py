@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 from service import telemetry
 from service.domain.errors import ProviderError
+from service.domain.facts import provider_of
+from service.domain.lifecycle import Event
 from service.domain.listening import listen
 from service.domain.ports import Push
-from service.domain.resources import Egress, Kind, Phase, Recording, Room, Stream, Upload
+from service.domain.resources import Egress, Kind, Phase, Room, Stream, Upload
 from service.domain.seen import (
     Learned,
     egresses_seen,
@@ -19,8 +21,10 @@ from service.domain.seen import (
     room_seen,
     stream_seen,
     streams_found,
+    upload_checked,
     upload_found,
 )
+from service.domain.stall import probed
 from service.domain.view import View
 from service.failpoints import failpoint
 from service.providers.budget import Bucket
@@ -30,7 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
     from datetime import datetime
 
-    from service.domain.lifecycle import Event
     from service.domain.timing import Timing
     from service.providers.budget import Rank
     from service.reconciler.asking import Providers
@@ -74,16 +77,27 @@ class Looker:
             for each in learned:
                 if each.adopted:
                     telemetry.ADOPTED.add(each.adopted)
+            # Found: what its creation failed of is overcome.
+            found = [resource for each in learned if each.adopted for resource in each.resources]
             situation = await self._passes.record(
-                claim, resources, events=[event for each in learned for event in each.events]
+                claim,
+                resources,
+                events=[event for each in learned for event in each.events],
+                recovered=provider_of(found[0]) if found else "",
             )
             failpoint("observe.after_record")
         return situation, frozenset(missed)
 
     async def listen(self, claim: Claim, situation: Situation) -> Situation:
-        """The situation with what webhooks told since the last pass."""
-        if not situation.heard:
+        """The situation with what webhooks and the prober told since the last pass."""
+        if situation.heard:
+            situation = replace(await self._webhooks(claim, situation), probe=situation.probe)
+        learned = probed(situation.resources, situation.probe, situation.now)
+        if not learned.resources:
             return situation
+        return await self._passes.record(claim, learned.resources, events=learned.events, actor="prober")
+
+    async def _webhooks(self, claim: Claim, situation: Situation) -> Situation:
         broadcast, providers = situation.broadcast, self._providers
         learned = listen(
             situation.resources,
@@ -109,12 +123,11 @@ class Looker:
         try:
             match resource:
                 case Room():
-                    seen = await self._providers.rooms.get(situation.broadcast.id)
-                    return room_seen(resource, seen, situation.now)
+                    return await self._room(situation, view, resource, rank)
                 case Upload():
                     return await self._upload(situation.broadcast.id, resource, situation.now)
                 case Stream() if resource.phase is Phase.GONE:
-                    return await self._recordings(resource, situation.now)
+                    return await self._recordings(resource, situation.now, rank)
                 case Stream():
                     return await self._stream(situation.broadcast.id, resource, view, situation.now)
                 case None:
@@ -123,6 +136,19 @@ class Looker:
             # Counted and traced by the adapter. Not knowing is no news for the caller: a step that fails is.
             return None
 
+    async def _room(self, situation: Situation, view: View, room: Room, rank: Rank) -> Learned | None:
+        """With who is in it, where the first answer does not say: a second call, and rarely."""
+        name, rooms = situation.broadcast.id, self._providers.rooms
+        seen = await rooms.get(name)
+        if seen is None:
+            return room_seen(room, None, situation.now)
+        inside = None if seen.recorded else frozenset[str]()
+        if seen.recorded and len(view.may_be_inside) > 1:
+            if not await self._providers.budget.spare(Bucket.LIVEKIT, rank):
+                return None
+            inside = await rooms.recorders(name)
+        return room_seen(room, seen, situation.now, missing=view.missing(inside, situation.now))
+
     async def _stream(self, broadcast_id: str, stream: Stream, view: View, now: datetime) -> Learned:
         streams = self._providers.streams
         if not stream.external_id:
@@ -130,29 +156,27 @@ class Looker:
             return streams_found(stream, await streams.find(tag, since=stream.intended_at), view.streams, now)
         return stream_seen(stream, await streams.get(stream.external_id), now)
 
-    async def _recordings(self, stream: Stream, now: datetime) -> Learned:
+    async def _recordings(self, stream: Stream, now: datetime, rank: Rank) -> Learned:
         """Of a live stream that is over: what became of what Mux recorded of it."""
-        checked = [await self._recording(each, stream.changed_at, now) for each in stream.recordings]
-        recordings = tuple(recording for recording, _ in checked)
-        return Learned(
-            resources=(replace(stream, recordings=recordings, observed_at=now),),
-            events=tuple(event for _, events in checked for event in events),
-        )
+        recordings, told = list(stream.recordings), list[Event]()
+        pending = [n for n, recording in enumerate(recordings) if not recording.settled]
+        for asked, n in enumerate(pending):
+            # The token that was taken is for one call.
+            if asked and not await self._providers.budget.spare(Bucket.MUX_OTHER, rank):
+                break
+            seen = await self._providers.streams.recording(recordings[n].asset_id)
+            recordings[n], events = recording_checked(
+                recordings[n], seen, since=stream.changed_at, now=now, timing=self._timing
+            )
+            told += events
+        return Learned(resources=(replace(stream, recordings=tuple(recordings), observed_at=now),), events=tuple(told))
 
     async def _upload(self, broadcast_id: str, upload: Upload, now: datetime) -> Learned:
-        if upload.recording is None:
-            tag = upload_tag(self._providers.tag, broadcast_id, upload.ordinal)
-            return upload_found(upload, await self._providers.uploads.find(tag, since=upload.intended_at), now)
-        recording, events = await self._recording(upload.recording, upload.changed_at, now)
-        return Learned(resources=(replace(upload, recording=recording, observed_at=now),), events=events)
-
-    async def _recording(
-        self, recording: Recording, since: datetime, now: datetime
-    ) -> tuple[Recording, tuple[Event, ...]]:
-        if recording.settled:
-            return recording, ()
-        seen = await self._providers.streams.recording(recording.asset_id)
-        return recording_checked(recording, seen, since=since, now=now, timing=self._timing)
+        uploads = self._providers.uploads
+        if upload.unresolved:
+            tag = upload_tag(self._providers.tag, broadcast_id, upload)
+            return upload_found(upload, await uploads.find(tag, since=upload.intended_at), now, self._timing)
+        return upload_checked(upload, await uploads.get(upload.external_id), now, self._timing)
 
     async def _egresses(self, situation: Situation, view: View) -> Learned:
         listed = await self._providers.egresses.list_room(situation.broadcast.id)

@@ -1,12 +1,13 @@
 """Looks at the two ends of the chain of every running broadcast: who publishes in the room, and what a player gets.
 
-One replica at a time. Nothing is decided by what it sees; it is what health tells. What cannot be looked at now is left
-as it was, and grows old.
+One replica at a time. It is what health tells, and a playlist that stands still is what the plan acts on. What cannot
+be looked at now is left as it was, and grows old.
 """
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -102,15 +103,21 @@ class Prober:
         except ProviderError as error:
             log.info("playlist_not_seen", broadcast_id=probed.broadcast_id, code=error.code)
             return
-        looked.playlists[probed.broadcast_id] = (seen, moved_on(probed.playlist, seen))
+        moved = moved_on(probed.seen.playlist, seen)
+        looked.playlists[probed.broadcast_id] = (seen, moved)
+        stands = moved is False and replace(probed.seen, playlist=seen).stalled
+        if stands is not probed.stalled and (probed.stalled or probed.state is State.LIVE):
+            looked.wake.add(probed.broadcast_id)
 
 
 def moved_on(before: PlaylistSeen | None, seen: PlaylistSeen) -> bool | None:
-    """Whether there are segments that were not there before. An older copy out of some cache has none. None: one of the
-    two is no playlist.
+    """Whether there are segments that were not there before. An older copy out of some cache has none, and what is no
+    playlist either. None: there was none before.
     """
     last, first = _end(seen), _end(before) if before is not None else None
-    return None if last is None or first is None else last > first
+    if last is None:
+        return None if before is None else False
+    return None if first is None else last > first
 
 
 def _end(playlist: PlaylistSeen) -> int | None:

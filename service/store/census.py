@@ -8,12 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from service.domain.resources import Kind
 from service.store.database import Database
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """One resource of a broadcast that is not at rest."""
+    """One resource of a broadcast that is to be live. An egress that failed is kept: what was written off may be listed
+    for ever.
+    """
 
     broadcast_id: str
     kind: str
@@ -40,7 +43,7 @@ class Census:
                 "(r.detail ->> 'recorded')::boolean AS recorded, "
                 "coalesce((r.detail ->> 'updated_ns')::bigint, 0) AS updated_ns "
                 "FROM resource r JOIN broadcast b ON b.id = r.broadcast_id "
-                "WHERE b.target = 'LIVE' AND r.phase <> 'gone'"
+                "WHERE b.target = 'LIVE' AND (r.phase <> 'gone' OR r.detail ->> 'fault' <> '')"
             )
         return [Known(**dict(row)) for row in rows]
 
@@ -54,21 +57,35 @@ class Census:
             )
         return {row["id"] for row in rows}, {row["id"] for row in rows if row["over"]}
 
-    async def owned_streams(self, stream_ids: Sequence[str]) -> set[str]:
-        """Of these ids: which belong to a resource that is not gone."""
+    async def owned(self, kind: Kind, external_ids: Sequence[str]) -> set[str]:
+        """Of these ids: which belong to a resource that is not gone. A deleted broadcast keeps what is finished, and
+        goes after nothing else.
+        """
         async with self._database.connection() as connection:
             rows = await connection.fetch(
-                "SELECT external_id FROM resource WHERE kind = 'stream' AND external_id = ANY($1) AND phase <> 'gone'",
-                list(stream_ids),
+                "SELECT r.external_id FROM resource r JOIN broadcast b ON b.id = r.broadcast_id "
+                "WHERE r.kind = $1 AND r.external_id = ANY($2) AND r.external_id <> '' AND r.kind <> 'room' "
+                "AND r.phase <> 'gone' AND (r.phase = 'present' OR NOT b.deleted)",
+                kind.value,
+                list(external_ids),
             )
         return {row["external_id"] for row in rows}
 
-    async def searching(self, broadcast_ids: Sequence[str]) -> set[str]:
-        """Of these: which look for a stream of theirs, which may be any with their mark."""
+    async def searching(self, kind: Kind, broadcast_ids: Sequence[str]) -> set[str]:
+        """Of these: which look for one of theirs, which may be any with their mark."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(
-                "SELECT DISTINCT broadcast_id FROM resource WHERE kind = 'stream' AND broadcast_id = ANY($1) "
-                "AND phase IN ('intended', 'unknown')",
+                "SELECT DISTINCT r.broadcast_id FROM resource r JOIN broadcast b ON b.id = r.broadcast_id "
+                "WHERE r.kind = $1 AND r.broadcast_id = ANY($2) AND r.phase IN ('intended', 'unknown') "
+                "AND NOT b.deleted",
+                kind.value,
                 list(broadcast_ids),
             )
         return {row["broadcast_id"] for row in rows}
+
+    async def uploaded_since(self, moment: datetime) -> bool:
+        """Whether any upload was begun since: what it left behind was made since."""
+        async with self._database.connection() as connection:
+            return await connection.fetchval(
+                "SELECT EXISTS (SELECT FROM resource WHERE kind = 'upload' AND intended_at >= $1)", moment
+            )

@@ -23,14 +23,25 @@ from service.store.broadcasts import lane_of
 from service.store.changes import append
 from service.store.database import Database
 from service.store.leases import Claim
-from service.store.rows import BROADCAST_COLUMNS, HEARD, OUTAGES, RESOURCE_COLUMNS, Row, Rows, around_of, heard_of
+from service.store.rows import (
+    BROADCAST_COLUMNS,
+    HEARD,
+    OUTAGES,
+    PLAYED,
+    RESOURCE_COLUMNS,
+    Row,
+    Rows,
+    around_of,
+    heard_of,
+    played_of,
+)
 
 if TYPE_CHECKING:
     from service.store.database import Connection
 
 _RENEW = f"""
 UPDATE broadcast SET lease_until = now() + $3::interval WHERE id = $1 AND fence = $2
-RETURNING {BROADCAST_COLUMNS}, secrets, now() AS read_at, {OUTAGES}, {HEARD}
+RETURNING {BROADCAST_COLUMNS}, secrets, now() AS read_at, {OUTAGES}, {HEARD}, {PLAYED}
 """  # noqa: S608 - a constant
 _LOCK = f"""
 SELECT {BROADCAST_COLUMNS}, secrets, now() AS read_at, {OUTAGES} FROM broadcast
@@ -72,6 +83,7 @@ class Passes:
                 now=row["read_at"],
                 around=self._around(row),
                 read=read,
+                probe=played_of(row),
                 heard=heard_of(row),
             )
 
@@ -136,23 +148,26 @@ class Passes:
         failpoint("status.after_commit")
         return situation
 
-    async def release(self, claim: Claim, due: datetime | None, *, turn: datetime | None = None) -> None:
+    async def release(self, claim: Claim, due: datetime | None, *, turn: datetime | None = None) -> bool:
         """Give the lease back. A wake that came meanwhile is in due_at already, and the earlier of the two holds.
 
-        *turn*: given by a budget, to be shown when it is asked again.
+        *turn*: given by a budget, to be shown when it is asked again; the next pass goes on with the same call. Answers
+        whether it is due again now: nobody was told of a wake that came while nobody could claim.
         """
         async with self._database.connection() as connection:
-            released = await connection.fetchval(
+            due_now = await connection.fetchval(
                 "UPDATE broadcast SET lease_until = NULL, lease_owner = NULL, due_at = least(due_at, $3), "
-                "turn_at = $4, lane = CASE WHEN target = 'ENDED' THEN 0 WHEN ready_time IS NULL THEN 1 ELSE 2 END "
-                "WHERE id = $1 AND fence = $2 RETURNING true",
+                "turn_at = $4, trace_context = coalesce(trace_context, $5) "
+                "WHERE id = $1 AND fence = $2 RETURNING coalesce(due_at <= now(), false)",
                 claim.broadcast_id,
                 claim.fence,
                 due,
                 turn,
+                None if turn is None else claim.trace_context,
             )
-        if released is None:
+        if due_now is None:
             raise LeaseLost(claim.broadcast_id)
+        return due_now
 
     async def give_up(self, claim: Claim, after: timedelta) -> None:
         """A pass that failed for a reason of our own: the next may try after *after*. Said while another failure is

@@ -5,7 +5,7 @@ the prober and the hosts' browsers add to it.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from operator import itemgetter
@@ -21,7 +21,8 @@ from service.domain.ports import PlaylistSeen, RoomPeople
 from service.domain.resources import AnyResource
 from service.domain.surroundings import Surroundings
 from service.store.database import Database
-from service.store.rows import BROADCAST_COLUMNS, OUTAGES, RESOURCE_COLUMNS, Row, Rows, around_of
+from service.store.leases import wake
+from service.store.rows import BROADCAST_COLUMNS, OUTAGES, RESOURCE_COLUMNS, Row, Rows, around_of, played_of
 
 if TYPE_CHECKING:
     from service.store.database import Connection
@@ -42,6 +43,16 @@ _RESOURCES = f"""
 SELECT broadcast_id, {RESOURCE_COLUMNS.removesuffix(", secret")}, NULL::bytea AS secret FROM resource
 WHERE broadcast_id = ANY($1) ORDER BY kind, ordinal
 """  # noqa: S608 - a constant
+# The transaction that wrote each row last: the same where nothing of all that health is made of was written since.
+_STAMPS = """
+SELECT id, format('%s %s %s %s %s %s', broadcast.xmin, probe.xmin,
+  (SELECT string_agg(r.xmin::text, ',' ORDER BY kind, ordinal) FROM resource r WHERE r.broadcast_id = broadcast.id),
+  (SELECT string_agg(h.xmin::text, ',' ORDER BY identity) FROM host_stats h WHERE h.broadcast_id = broadcast.id),
+  (SELECT count(*) FROM viewer v WHERE v.broadcast_id = broadcast.id AND expire_time > now()),
+  (SELECT string_agg(xmin::text, ',' ORDER BY name) FROM provider)) AS stamp
+FROM broadcast LEFT JOIN probe ON probe.broadcast_id = broadcast.id
+WHERE id = ANY($1)
+"""
 _PROVIDERS = f"""
 SELECT {OUTAGES}, (SELECT jsonb_object_agg(name, checked_at) FROM provider) AS looked_at
 """  # noqa: S608 - a constant
@@ -52,7 +63,9 @@ SELECT time, reason, message, actor FROM (
 """
 _RUNNING = """
 SELECT id, state, status ->> 'playback_id' AS playback_id, spec ->> 'playback_policy' AS playback_policy,
-  playlist, playlist_at
+  playlist, now() AS playlist_at, EXISTS (
+    SELECT FROM resource r WHERE r.broadcast_id = id AND kind = 'stream' AND detail ->> 'stalled_since' IS NOT NULL
+  ) AS stalled
 FROM broadcast LEFT JOIN probe ON probe.broadcast_id = broadcast.id
 WHERE target = 'LIVE' AND state IN ('READY', 'LIVE', 'INTERRUPTED')
 """
@@ -76,7 +89,18 @@ _REPORT = """
 INSERT INTO host_stats (broadcast_id, identity, stats) SELECT id, $2, $3 FROM broadcast
 WHERE id = $1 AND target = 'LIVE' AND NOT deleted
 ON CONFLICT (broadcast_id, identity) DO UPDATE SET stats = excluded.stats, report_time = now()
-RETURNING true
+RETURNING xmax = 0
+"""
+# One for one. It waits for nobody, so that reports at the same time cannot wait for each other.
+_CROWD_OUT = """
+DELETE FROM host_stats WHERE broadcast_id = $1 AND identity IN (
+  SELECT identity FROM host_stats
+  WHERE broadcast_id = $1 AND identity <> $2 AND (SELECT count(*) FROM host_stats WHERE broadcast_id = $1) > $3
+  ORDER BY report_time LIMIT 1 FOR UPDATE SKIP LOCKED)
+"""
+REPORTERS = 100
+"""Identities of a broadcast whose latest report is kept. Anybody may be about to join under any, so none is refused:
+the one that reported longest ago makes room.
 """
 
 
@@ -89,7 +113,9 @@ class Probed:
     playback_id: str
     public: bool
     """Whether anybody may play it, we too."""
-    playlist: PlaylistSeen | None = None
+    stalled: bool
+    """Whether it is known that its playlist stands still."""
+    seen: Probe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +127,8 @@ class Looked:
         default_factory=dict[str, tuple[PlaylistSeen, bool | None]]
     )
     """And whether it moved on since the look before. None: they cannot be compared."""
+    wake: set[str] = field(default_factory=set[str])
+    """Those of which a pass holds something else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +137,8 @@ class Read:
 
     facts: tuple[Facts, ...]
     """Deleted ones too."""
+    stamps: Mapping[str, str]
+    """By broadcast: what it was read as, to be shown with the next reading."""
     revision: int
     """Of the change log at that moment."""
     time: datetime
@@ -142,9 +172,16 @@ class Probes:
         async with self._database.connection() as connection:
             return await connection.fetchval("SELECT revision FROM head")
 
-    async def read(self, broadcast_ids: Sequence[str], *, after: int | None = None, running: bool = False) -> Read:
+    async def read(
+        self,
+        broadcast_ids: Sequence[str],
+        *,
+        after: int | None = None,
+        running: bool = False,
+        known: Mapping[str, str] | None = None,
+    ) -> Read:
         """These, without their stories; those that changed *after* a revision; and all that are wanted live, if asked
-        for. Raises StoreUnavailable.
+        for. Of those with a stamp in *known* only what was written since. Raises StoreUnavailable.
         """
         async with (
             self._database.connection() as connection,
@@ -160,8 +197,10 @@ class Probes:
             if running:
                 live = await connection.fetch("SELECT id FROM broadcast WHERE target = 'LIVE'")
                 wanted |= {row["id"] for row in live}
-            found = await self._read(connection, "id = ANY($1)", sorted(wanted)) if wanted else []
-        return Read(facts=tuple(found), revision=revision, time=head["read_at"])
+            stamps = {row["id"]: row["stamp"] for row in await connection.fetch(_STAMPS, sorted(wanted))}
+            fresh = sorted(id_ for id_, stamp in stamps.items() if (known or {}).get(id_) != stamp)
+            found = await self._read(connection, "id = ANY($1)", fresh) if fresh else []
+        return Read(facts=tuple(found), stamps=stamps, revision=revision, time=head["read_at"])
 
     async def running(self) -> list[Probed]:
         """What is to be probed."""
@@ -173,7 +212,8 @@ class Probes:
                 state=State(row["state"]),
                 playback_id=row["playback_id"] or "",
                 public=row["playback_policy"] != PlaybackPolicy.SIGNED,
-                playlist=None if row["playlist"] is None else msgspec.convert(row["playlist"], PlaylistSeen),
+                stalled=row["stalled"],
+                seen=played_of(row),
             )
             for row in rows
         ]
@@ -188,11 +228,16 @@ class Probes:
             # In one order: whoever does the same at the same time waits, and not for each other.
             await connection.executemany(_SAW_PEOPLE, sorted(people, key=itemgetter(0)))
             await connection.executemany(_SAW_PLAYLIST, sorted(playlists, key=itemgetter(0)))
+            if looked.wake:
+                await wake(connection, sorted(looked.wake))
 
     async def report(self, broadcast_id: str, identity: str, stats: HostStats) -> None:
         """Of a broadcast that is wanted live. Raises BroadcastNotFound, StateForbids, StoreUnavailable."""
         async with self._database.connection() as connection:
-            if await connection.fetchval(_REPORT, broadcast_id, identity, msgspec.to_builtins(stats)):
+            new = await connection.fetchval(_REPORT, broadcast_id, identity, msgspec.to_builtins(stats))
+            if new:
+                await connection.execute(_CROWD_OUT, broadcast_id, identity, REPORTERS)
+            if new is not None:
                 return
             row = await connection.fetchrow(
                 "SELECT state, target FROM broadcast WHERE id = $1 AND NOT deleted", broadcast_id
@@ -243,28 +288,12 @@ class Probes:
             now=row["read_at"],
             around=around,
             looked_at=looked_at,
-            probe=_probe(row),
+            probe=replace(
+                played_of(row),
+                people=None if row["people"] is None else msgspec.convert(row["people"], RoomPeople),
+                people_at=row["people_at"],
+            ),
             stats=msgspec.convert(row["reported"] or {}, dict[str, ReportedStats]),
             viewers=row["viewers"] if in_the_room else None,
             claimable_since=due if due is not None and due <= row["read_at"] else None,
         )
-
-
-class _Movement(msgspec.Struct):
-    """What is stored beside a playlist."""
-
-    advanced_at: datetime | None = None
-    standing_since: datetime | None = None
-
-
-def _probe(row: Row) -> Probe:
-    people, playlist = row["people"], row["playlist"]
-    movement = msgspec.convert(playlist or {}, _Movement)
-    return Probe(
-        people=None if people is None else msgspec.convert(people, RoomPeople),
-        people_at=row["people_at"],
-        playlist=None if playlist is None else msgspec.convert(playlist, PlaylistSeen),
-        playlist_at=row["playlist_at"],
-        advanced_at=movement.advanced_at,
-        standing_since=movement.standing_since,
-    )

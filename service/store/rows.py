@@ -9,7 +9,8 @@ import asyncpg
 import msgspec
 
 from service.domain.broadcast import Broadcast
-from service.domain.ports import Heard
+from service.domain.facts import Probe
+from service.domain.ports import Heard, PlaylistSeen
 from service.domain.resources import AnyResource, Egress, LocalRecording, Resource, Room, Stream, Upload
 from service.domain.secret import NO_SECRET, Secret
 from service.domain.surroundings import Outage, Surroundings
@@ -47,6 +48,19 @@ HEARD = (
     "ORDER BY w.id LIMIT 50) AS unapplied) AS heard"
 )
 
+# What the prober saw of the playlist.
+PLAYED = (
+    "(SELECT playlist FROM probe WHERE probe.broadcast_id = broadcast.id) AS playlist, "
+    "(SELECT playlist_at FROM probe WHERE probe.broadcast_id = broadcast.id) AS playlist_at"
+)
+
+
+class _Movement(msgspec.Struct):
+    """What is stored beside a playlist."""
+
+    advanced_at: datetime | None = None
+    standing_since: datetime | None = None
+
 
 def outages_of(row: Row) -> dict[str, Outage]:
     return msgspec.convert(row["outages"] or {}, dict[str, Outage])
@@ -59,6 +73,18 @@ def around_of(row: Row, *, storage: bool) -> Surroundings:
 
 def heard_of(row: Row) -> tuple[tuple[int, Heard], ...]:
     return tuple((number, _heard(value)) for number, value in row["heard"] or ())
+
+
+def played_of(row: Row) -> Probe:
+    """Of the playlist alone."""
+    playlist = row["playlist"]
+    movement = msgspec.convert(playlist or {}, _Movement)
+    return Probe(
+        playlist=None if playlist is None else msgspec.convert(playlist, PlaylistSeen),
+        playlist_at=row["playlist_at"],
+        advanced_at=movement.advanced_at,
+        standing_since=movement.standing_since,
+    )
 
 
 def _heard(value: object) -> Heard:

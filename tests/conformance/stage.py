@@ -21,10 +21,11 @@ from service.store.database import Database
 from service.store.leases import Claim, Leases
 from service.store.outages import Outages
 from service.store.passes import Derive, Passes
+from service.store.probes import Probes
 from service.store.rows import Rows
 from service.store.sealing import Sealer
 from service.store.webhooks import Inbox, Reading, WebhookOutcome
-from tests.simulation import store, store_callers, store_passes, store_shared
+from tests.simulation import store, store_callers, store_passes, store_probes, store_shared
 
 LEASE = timedelta(seconds=20)
 NOBODYS = Request(id="", method="Test", digest=b"")
@@ -75,6 +76,7 @@ class Stage:
     budgets: Budgets
     census: Census
     outages: Outages
+    probes: Probes
     ground: Ground
 
     async def started(self, broadcast_id: str, spec: Spec | None = None) -> Broadcast:
@@ -162,6 +164,7 @@ async def in_postgres(dsn: str, told: Derive | None = None) -> AsyncGenerator[St
             budgets=Budgets(database),
             census=Census(database),
             outages=Outages(database),
+            probes=Probes(database, rows),
             ground=_Postgres(database, sealer),
         )
     finally:
@@ -186,5 +189,6 @@ def in_memory(told: Derive | None = None) -> Stage:
         budgets=cast("Budgets", store_shared.Budgets(tables, line)),
         census=cast("Census", store_shared.Census(tables, line)),
         outages=cast("Outages", store_shared.Outages(tables, line)),
+        probes=cast("Probes", store_probes.Probes(tables, line)),
         ground=ground,
     )

@@ -9,7 +9,7 @@ import pytest
 
 from service.domain.broadcast import EndReason, Spec, State
 from service.domain.errors import LeaseLost
-from service.domain.lifecycle import Event, stop
+from service.domain.lifecycle import Event, start, stop
 from service.store.leases import Claim
 from tests.conformance.stage import LEASE, NOBODYS, Replica, Stage
 from tests.integration.store_stage import T0, room, stream
@@ -84,8 +84,9 @@ async def test_a_release_keeps_the_earlier_due(stage: Stage, due_in_s: int | Non
     now = await stage.ground.now()
     if woken:
         await stage.two.leases.wake(["first"])
-    await stage.one.passes.release(claim, None if due_in_s is None else now + timedelta(seconds=due_in_s))
+    told = await stage.one.passes.release(claim, None if due_in_s is None else now + timedelta(seconds=due_in_s))
     due_now = woken or due_in_s == -60
+    assert told is due_now
     wait = await stage.one.leases.next_due()
     assert (wait is None) is (due_in_s is None and not woken)
     assert (wait is not None and wait <= timedelta(seconds=1)) is due_now
@@ -99,6 +100,39 @@ async def test_a_turn_is_kept_for_the_next_pass(stage: Stage) -> None:
     await stage.one.passes.release(claim, now, turn=now)
     situation = await stage.two.passes.load(await stage.two.claimed("first"), LEASE)
     assert situation.broadcast.turn_at == now
+
+
+TRACE, LATER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "00-another"
+
+
+async def asked(stage: Stage, trace: str) -> None:
+    await stage.broadcasts.create("first", Spec(), {}, {}, NOBODYS)
+    await stage.broadcasts.change("first", start, NOBODYS, trace_context=trace)
+
+
+async def test_only_the_pass_that_serves_a_call_has_its_trace(stage: Stage) -> None:
+    await asked(stage, TRACE)
+    claim = await stage.one.claimed("first")
+    assert claim.trace_context == TRACE
+    now = await stage.ground.now()
+    await stage.one.passes.release(claim, now, turn=now)
+    put_off = await stage.two.claimed("first")
+    assert put_off.trace_context == TRACE, "it did not get its turn yet"
+    await stage.two.passes.release(put_off, now)
+    later = await stage.one.claimed("first")
+    assert later.trace_context is None
+    await stage.one.passes.release(later, now, turn=now)
+    assert (await stage.one.claimed("first")).trace_context is None
+
+
+@pytest.mark.parametrize("put_off", [False, True])
+async def test_a_call_during_a_pass_has_the_trace_of_the_next(stage: Stage, put_off: bool) -> None:  # noqa: FBT001
+    await asked(stage, TRACE)
+    claim = await stage.one.claimed("first")
+    now = await stage.ground.now()
+    await stage.broadcasts.change("first", lambda stored, at: stop(stored, at, ""), NOBODYS, trace_context=LATER)
+    await stage.one.passes.release(claim, now, turn=now if put_off else None)
+    assert (await stage.two.claimed("first", lane=0)).trace_context == LATER
 
 
 WRITES: dict[str, Callable[[Replica, Claim], Awaitable[object]]] = {

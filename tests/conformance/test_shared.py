@@ -6,9 +6,10 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 
+from service.domain.broadcast import EndReason
 from service.domain.errors import StateForbids
 from service.domain.lifecycle import delete
-from service.domain.resources import EgressStatus, Phase, StreamStatus
+from service.domain.resources import EgressStatus, Kind, Phase, StreamStatus, Upload
 from service.providers.budget import Bucket, Budget, Limit, Limits, Rank
 from service.store.census import Known
 from tests.conformance.stage import LEASE, NOBODYS, Stage
@@ -46,7 +47,7 @@ async def test_who_waits_is_given_turns_one_token_apart(stage: Stage) -> None:
 
 
 async def test_who_waits_is_served_before_who_comes_later(stage: Stage) -> None:
-    budget = Budget(stage.budgets.take, Limits(mux_post=Limit(rate=1, burst=5)))
+    budget = Budget(stage.budgets.take, Limits(mux_post=Limit(rate=0.01, burst=5)))
 
     async def ask(rank: Rank = Rank.START, turn: datetime | None = None) -> datetime | None:
         return await budget.take(Bucket.MUX_POST, rank, turn=turn)
@@ -55,11 +56,11 @@ async def test_who_waits_is_served_before_who_comes_later(stage: Stage) -> None:
         continue
     second = await ask()
     assert second is not None
-    assert second - first == timedelta(seconds=1)
+    assert second - first == timedelta(seconds=100)
     began = await stage.ground.now()
-    await stage.ground.time_passes(1.1)
+    await stage.ground.time_passes(110)
     # In a database that was set back, a turn is as much earlier as everything else.
-    passed = timedelta() if await stage.ground.now() - began > timedelta(seconds=1) else timedelta(seconds=1.1)
+    passed = timedelta() if await stage.ground.now() - began > timedelta(seconds=100) else timedelta(seconds=110)
     assert await ask() is not None
     assert await ask(turn=second - passed) is not None
     assert await ask(turn=first - passed) is None
@@ -75,7 +76,7 @@ async def test_who_would_rather_go_without_takes_no_turn(stage: Stage) -> None:
 
 
 async def known(stage: Stage) -> list[Known]:
-    return sorted(await stage.census.known(), key=lambda each: (each.broadcast_id, each.kind))
+    return sorted(await stage.census.known(), key=lambda each: (each.broadcast_id, each.kind, each.external_id))
 
 
 async def test_the_census_knows_what_is_held_of_all_that_run(stage: Stage) -> None:
@@ -87,6 +88,7 @@ async def test_the_census_knows_what_is_held_of_all_that_run(stage: Stage) -> No
         stream(status=StreamStatus.ACTIVE),
         egress(external_id="EG_1", phase=Phase.PRESENT, status=EgressStatus.ACTIVE, updated_ns=7),
         egress(external_id="EG_0", ordinal=1, phase=Phase.GONE),
+        egress(external_id="EG_2", ordinal=2, phase=Phase.GONE, fault="GHOST", status=EgressStatus.ACTIVE),
     ]
     await stage.one.passes.record(claims["first"], held)
     unknown = stream(external_id="", phase=Phase.UNKNOWN)
@@ -107,12 +109,15 @@ async def test_the_census_knows_what_is_held_of_all_that_run(stage: Stage) -> No
 
     assert await known(stage) == [
         one("egress", "EG_1", status="ACTIVE", updated_ns=7),
+        one("egress", "EG_2", phase="gone", status="ACTIVE"),
         one("room", "first", host_publishing=True, recorded=False),
         one("stream", "LS1", status="active"),
         one("stream", "", broadcast_id="second", phase="unknown"),
     ]
-    assert await stage.census.owned_streams(["LS1", "LS2"]) == {"LS1"}
-    assert await stage.census.searching(["first", "second", "nobody"]) == {"second"}
+    assert await stage.census.owned(Kind.STREAM, ["LS1", "LS2", ""]) == {"LS1"}
+    assert await stage.census.owned(Kind.UPLOAD, ["LS1"]) == set()
+    assert await stage.census.searching(Kind.STREAM, ["first", "second", "nobody"]) == {"second"}
+    assert await stage.census.searching(Kind.UPLOAD, ["first", "second"]) == set()
     assert await stage.census.over(["first", "second", "nobody"]) == ({"first", "second"}, set())
 
 
@@ -127,8 +132,32 @@ async def test_what_is_over_holds_nothing(stage: Stage) -> None:
     except StateForbids:
         await stage.one.passes.record(claim, [stream(phase=Phase.GONE)])
     assert await stage.census.known() == []
-    assert await stage.census.owned_streams(["LS1"]) == set()
+    assert await stage.census.owned(Kind.STREAM, ["LS1"]) == set()
     assert await stage.census.over(["first", "second"]) == ({"first", "second"}, {"second"})
+
+
+async def test_a_deleted_broadcast_keeps_what_was_uploaded_and_looks_for_nothing(stage: Stage) -> None:
+    """Its passes are over: nobody goes on with an upload that is under way."""
+    began = await stage.census.now()
+    await stage.started("first")
+    assert not await stage.census.uploaded_since(began)
+    claim = await stage.one.claimed("first")
+    long_ago = began - timedelta(days=9)
+    present = Upload(
+        ordinal=0, external_id="A1", phase=Phase.PRESENT, intended_at=long_ago, changed_at=long_ago, attempt=2
+    )
+    leaving = replace(present, ordinal=1, external_id="A2", phase=Phase.DELETING)
+    unknown = replace(present, ordinal=2, external_id="", phase=Phase.UNKNOWN, intended_at=began)
+    await stage.one.passes.record(claim, [present, leaving, unknown, stream(phase=Phase.GONE)])
+    assert await stage.census.owned(Kind.UPLOAD, ["A1", "A2", "A3"]) == {"A1", "A2"}
+    assert await stage.census.searching(Kind.UPLOAD, ["first"]) == {"first"}
+    assert await stage.census.uploaded_since(began)
+    assert not await stage.census.uploaded_since(await stage.census.now() + timedelta(seconds=1))
+    await stage.one.passes.record(claim, end=EndReason.STOPPED)
+    await stage.one.passes.release(claim, None)
+    await stage.broadcasts.change("first", lambda stored, now: delete(stored, now, etag=""), NOBODYS)
+    assert await stage.census.owned(Kind.UPLOAD, ["A1", "A2"]) == {"A1"}
+    assert await stage.census.searching(Kind.UPLOAD, ["first"]) == set()
 
 
 async def test_two_failures_in_a_row_are_an_outage_and_one_answer_ends_it(stage: Stage) -> None:

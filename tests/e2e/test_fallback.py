@@ -30,6 +30,7 @@ WAITS = {
     "BROADCAST_TIMING_HOPELESS_S": "3",
     "BROADCAST_TIMING_REPLAN_S": "2",
     "BROADCAST_TIMING_STARTS_LIMIT": "20",
+    "BROADCAST_TIMING_STARTS_BACKOFF_S": "0.5",
 }
 WEBRTC, RECORDING = FALLBACK_MODE_DIRECT_WEBRTC, FALLBACK_MODE_LOCAL_RECORDING
 NONE = FallbackPolicy(modes=[])
@@ -194,7 +195,7 @@ async def test_mux_that_comes_back_after_the_end_gets_the_file_all_the_same(data
         done = await show.until_so(ready_upload, "an upload that can be played", within=WITHIN_S)
         assert state_name(done.status.state) == "ENDED"
         [created] = stack.mux.effects.of("upload.created")
-        assert created.detail["passthrough"] == f"{TAG}{show.id}:upload-0"
+        assert created.detail["passthrough"] == f"{TAG}{show.id}:upload-0-0"
         assert await handle(show) == "recording"
 
 

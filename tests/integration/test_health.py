@@ -16,14 +16,14 @@ from broadcast.v1 import broadcast_pb2 as pb
 from broadcast.v1 import broadcast_service_pb2 as rpc
 from broadcast.v1 import health_pb2 as health_pb
 from broadcast.v1.broadcast_service_pb2_grpc import BroadcastServiceStub
-from service.api.health_watch import HealthWatches
+from service.api.health_watch import HealthWatches, Slot
 from service.domain.broadcast import EndReason
 from service.domain.facts import HostStats, Quality
 from service.domain.ports import PlaylistSeen
 from service.domain.resources import EgressStatus, Phase
 from service.domain.timing import Timing
 from service.store.broadcasts import Filter
-from service.store.probes import Probes
+from service.store.probes import REPORTERS, Probes
 from tests.integration.api_stage import KEY, Refusal, Stage, api, refused, seconds
 from tests.integration.health_stage import SECRET_KEY, Written
 from tests.unit.health_facts import EGRESS, EMPTY, ROOM, STREAM
@@ -252,6 +252,25 @@ async def test_the_latest_report_of_each_host_counts(stage: Stage, written: Writ
     assert await stage.sql("SELECT count(*) FROM host_stats") == 2
 
 
+async def test_a_report_is_never_refused_and_the_oldest_makes_room(stage: Stage, written: Written) -> None:
+    await written.live("show")
+    await written.live("other")
+    await stage.sql(
+        "INSERT INTO host_stats (broadcast_id, identity, stats, report_time) "
+        "SELECT b, 'guest-' || n, '{}', now() - make_interval(secs => n) "
+        "FROM generate_series(1, $1) AS n, unnest(ARRAY['show', 'other']) AS b",
+        REPORTERS,
+    )
+    many = [f"late-{number}" for number in range(9)]
+    await asyncio.gather(*(written.probes.report("show", identity, HostStats()) for identity in many))
+    kept = await stage.sql("SELECT array_agg(identity) FROM host_stats WHERE broadcast_id = 'show'")
+    assert set(kept) == {*many, *(f"guest-{number}" for number in range(1, REPORTERS - 8))}
+    # Who is known already drives nobody out.
+    await stage.stub.ReportHostStats(report("show", "guest-1"))
+    assert await stage.sql("SELECT count(*) FROM host_stats WHERE broadcast_id = 'show'") == REPORTERS
+    assert await stage.sql("SELECT count(*) FROM host_stats WHERE broadcast_id = 'other'") == REPORTERS
+
+
 async def test_only_who_may_be_live_is_reported_of(stage: Stage) -> None:
     await stage.create("show")
     refusal = await refused(stage.stub.ReportHostStats(report("show")))
@@ -293,7 +312,7 @@ def watch(stage: Stage, interval: float = 1, **filter_: Any) -> Watch:
     return stage.stub.WatchHealth(request)
 
 
-async def read(call: Watch, within: float = 10) -> rpc.WatchHealthResponse:
+async def read(call: Watch, within: float = 30) -> rpc.WatchHealthResponse:
     message = await asyncio.wait_for(call.read(), within)
     assert isinstance(message, rpc.WatchHealthResponse), "the stream ended"
     return message
@@ -361,11 +380,15 @@ async def test_without_news_an_empty_message_comes_within_three_intervals(stage:
     call = watch(stage)
     assert ids(await read(call)) == ["show"]
     loop = asyncio.get_running_loop()
-    began = loop.time()
-    empty = await read(call)
-    assert (list(empty.healths), list(empty.removed_broadcast_ids), empty.skipped_count) == ([], [], 0)
-    assert loop.time() - began <= 3.5
-    assert empty.HasField("time")
+    silences: list[float] = []
+    # Two cores are shared with others: what comes too late does so every time.
+    while not silences or (silences[-1] > 3.5 and len(silences) < 5):
+        began = loop.time()
+        empty = await read(call)
+        silences.append(loop.time() - began)
+        assert (list(empty.healths), list(empty.removed_broadcast_ids), empty.skipped_count) == ([], [], 0)
+        assert empty.HasField("time")
+    assert silences[-1] <= 3.5, silences
     call.cancel()
 
 
@@ -404,16 +427,60 @@ async def test_one_reader_serves_all_who_watch(stage: Stage, written: Written, m
     for call in calls:
         assert ids(await read(call)) == ["show"]
     reads.clear()
+    began = loop.time()
     await written.moves("show")
     for call in calls:
         assert ids(await news(call)) == ["show"]
-    assert 1 <= len(reads) <= 4
+    # One a second, however many watch.
+    assert 1 <= len(reads) <= 2 + (loop.time() - began) / 0.9
     assert all(later - earlier > 0.9 for earlier, later in pairwise(reads))
     for call in calls:
         call.cancel()
     # Nobody watches: nobody reads.
     watches = stage.health.watches
     await eventually(lambda: not watches.reads)
+
+
+WRITES = {
+    "the row": "UPDATE broadcast SET turn_at = now() WHERE id = 'show'",
+    "a look": "UPDATE resource SET observed_at = now() WHERE broadcast_id = 'show' AND kind = 'stream'",
+    "one resource less": "DELETE FROM resource WHERE broadcast_id = 'show' AND kind = 'egress'",
+    "a probe": "UPDATE probe SET people_at = now() WHERE broadcast_id = 'show'",
+    "no probe": "DELETE FROM probe WHERE broadcast_id = 'show'",
+    "a report": "UPDATE host_stats SET report_time = now() WHERE broadcast_id = 'show'",
+    "a viewer": "INSERT INTO viewer SELECT 'show', 'v', now() + interval '1 h'",
+    "a viewer less": "UPDATE viewer SET expire_time = now() - interval '1 s'",
+    "a round of the observer": "UPDATE provider SET checked_at = now() WHERE name = 'mux'",
+}
+
+
+async def test_a_health_is_put_together_anew_when_something_of_it_was_written_or_it_is_old(
+    stage: Stage, written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.api.health_watch._HELD", timedelta(hours=1))
+    for broadcast_id in ("show", "other"):
+        await written.live(broadcast_id)
+        await written.plays(broadcast_id)
+        await written.probes.report(broadcast_id, "ann", HostStats(quality=Quality.GOOD))
+    await stage.sql(
+        "INSERT INTO provider (name, answering_since, checked_at) "
+        "SELECT name, now(), now() FROM unnest(ARRAY['livekit', 'mux']) AS name"
+    )
+    watches = HealthWatches(stage.broadcasts, written.probes, Timing())
+    watches.slots.add(Slot(Filter(), 1.0))
+    await watches.read()
+    for what, statement in WRITES.items():
+        before = dict(watches.board)
+        await watches.read()
+        assert watches.board == before, f"before {what}"
+        await stage.sql(statement)
+        await watches.read()
+        assert watches.board["show"] is not before["show"], what
+        assert (watches.board["other"] is before["other"]) is (what != "a round of the observer"), what
+    before = dict(watches.board)
+    monkeypatch.setattr("service.api.health_watch._HELD", timedelta(0))
+    await watches.read()
+    assert all(watches.board[id_] is not before[id_] for id_ in before)
 
 
 async def test_what_was_not_taken_is_replaced_by_the_latest_and_counted(
@@ -425,7 +492,7 @@ async def test_what_was_not_taken_is_replaced_by_the_latest_and_counted(
     messages = watches.follow(Filter(), 0.2)
 
     async def take() -> rpc.WatchHealthResponse:
-        return rpc.WatchHealthResponse.FromString(await asyncio.wait_for(anext(messages), 10))
+        return rpc.WatchHealthResponse.FromString(await asyncio.wait_for(anext(messages), 30))
 
     async with contextlib.aclosing(cast("Any", messages)):
         assert ids(await take()) == ["show"]
@@ -438,9 +505,9 @@ async def test_what_was_not_taken_is_replaced_by_the_latest_and_counted(
             await written.moves("show")
             return slot.skipped >= 2
 
-        await eventually(left_out, within=15, every=0.05)
+        await eventually(left_out, every=0.05)
         await written.saw_playlist("show", PlaylistSeen(status=412))
-        await eventually(lambda: _reason(watches, "show") == "NOT_ON_AIR", within=10)
+        await eventually(lambda: _reason(watches, "show") == "NOT_ON_AIR")
         late = await take()
         assert late.skipped_count >= 2
         playback = next(part for part in late.healths[0].parts if part.part == health_pb.CHAIN_PART_PLAYBACK)

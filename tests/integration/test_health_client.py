@@ -182,7 +182,7 @@ async def test_ctl_follows_the_health(
 
     await eventually(lambda: shown(r"READY +○●○○○  show"))
     await written.record("show", ROOM)
-    await eventually(lambda: shown(r"READY +●●◌○○  show  egress STARTING"), within=8)
+    await eventually(lambda: shown(r"READY +●●◌○○  show  egress STARTING"))
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 

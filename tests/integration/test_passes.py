@@ -206,10 +206,24 @@ async def test_trouble_is_told_until_its_own_provider_is_well_again(one: Store) 
     assert situation.broadcast.status.last_error == trouble
     situation = await one.passes.record(claim, recovered="mux")
     assert situation.broadcast.status.last_error is None
-    told = [each["message"] for each in await events(one) if each["reason"] == "STATUS_CHANGED"]
-    assert len(told) == 2
-    assert "mux: away" in told[0]
+    story = [(each["reason"], each["message"]) for each in await events(one)]
+    assert story[-2:] == [("CALL_FAILED", "mux create: 502 away"), ("STATUS_CHANGED", "last_error")]
     assert (await one.row("first"))["status"]["last_error"] is None
+
+
+async def test_a_call_that_fails_as_before_is_no_news(one: Store) -> None:
+    """A minute of retries must not push the beginning out of the story."""
+    await one.started("first")
+    claim = await one.claimed("first")
+    trouble = ProviderTrouble(provider="mux", operation="create", code="502", message="away", retryable=True, time=T0)
+    await one.passes.record(claim, [room()], trouble=trouble)
+    told = len(await events(one))
+    later = replace(trouble, time=T0 + timedelta(seconds=9))
+    situation = await one.passes.record(claim, [replace(room(), failures=1)], trouble=later)
+    assert situation.broadcast.status.last_error == trouble
+    assert len(await events(one)) == told
+    await one.passes.record(claim, trouble=replace(later, code="503"))
+    assert [each["reason"] for each in await events(one)][told:] == ["CALL_FAILED"]
 
 
 async def test_an_intent_is_committed_and_covers_its_call(one: Store) -> None:

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 
+from broadcast.v1.broadcast_pb2 import Broadcast
 from service.domain.broadcast import PlaybackPolicy, Spec, State
 from service.domain.facts import Facts, Probe
 from service.domain.ports import PlaylistSeen, RoomPeople
@@ -20,7 +21,7 @@ from service.reconciler.asking import Providers
 from service.reconciler.prober import Prober, moved_on
 from service.sandbox.faults import Fault
 from service.store.budgets import Budgets
-from service.store.probes import Looked, Probed, Probes
+from service.store.probes import Looked, Probes
 from service.store.rows import Rows
 from service.store.sealing import Sealer
 from tests.e2e.show import Show
@@ -78,7 +79,7 @@ async def stage(database_url: str) -> AsyncIterator[Stage]:
     async with contextlib.AsyncExitStack() as cleanup:
         stack = await cleanup.enter_async_context(running_stack(database_url, webhooks=False))
         stored = await cleanup.enter_async_context(store(database_url))
-        within = timedelta(seconds=5)
+        within = timedelta(seconds=20)
         livekit = LiveKit(
             url=stack.livekit.base_url,
             api_key="sandbox",
@@ -113,7 +114,7 @@ async def test_both_ends_of_a_show_are_seen(stage: Stage) -> None:
         await prober.probe()
         return (await stage.facts(show.id)).probe.advanced_at is not None
 
-    await eventually(moves, within=5)
+    await eventually(moves)
     moved = (await stage.facts(show.id)).probe
     assert moved.advanced_at == moved.playlist_at
     stage.stack.mux.add_fault(Fault(kind="hls_stall", operation="playback", times=-1))
@@ -160,7 +161,31 @@ async def test_what_cannot_be_seen_now_stays_as_it_was(stage: Stage) -> None:
     assert after.people == RoomPeople()
     assert after.playlist is not None
     assert after.playlist.status in (404, 412)
-    assert after.advanced_at is None
+    assert (after.advanced_at, after.standing_since) == (before.advanced_at, before.standing_since)
+
+
+async def test_who_plays_a_playlist_that_stands_still_is_believed(stage: Stage) -> None:
+    """LiveKit and Mux say that all is well through all of it."""
+    replica = await stage.stack.replica()
+    show = await Show.create(stage.stack, await stage.stack.client(replica.target))
+    await show.live()
+    prober = stage.prober()
+
+    async def until(state: str) -> Broadcast:
+        async def there() -> Broadcast | None:
+            await prober.probe()
+            return await show.get() if await show.state() == state else None
+
+        return await eventually(there, within=60)
+
+    stage.stack.mux.add_fault(Fault(kind="hls_stall", operation="playback", times=-1))
+    stalled = await until("INTERRUPTED")
+    assert stalled.status.state_reason == "PLAYLIST_STALLED"
+    assert stalled.status.provider_ids.livekit_egress_id
+    stage.stack.mux.faults.clear()
+    await until("LIVE")
+    story = await show.reasons()
+    assert story.index("PLAYBACK_STALLED") < story.index("PLAYBACK_RESUMED")
 
 
 async def test_since_when_a_replica_could_take_it_up(stage: Stage) -> None:
@@ -244,7 +269,9 @@ class Looks:
         # An older copy.
         (PLAYLIST, PlaylistSeen(status=200, media_sequence=119, segments=6, last_segment="125.ts"), False),
         (PlaylistSeen(status=412), PLAYLIST, None),
-        (PLAYLIST, PlaylistSeen(status=412), None),
+        (PLAYLIST, PlaylistSeen(status=412), False),
+        (PlaylistSeen(status=412), PlaylistSeen(status=412), False),
+        (None, PlaylistSeen(status=412), None),
     ],
 )
 def test_a_playlist_moves_on_when_segments_are_added(
@@ -262,7 +289,10 @@ async def test_the_first_sight_of_a_playlist_is_no_move_and_a_stall_keeps_its_ti
     first = await saw(PLAYLIST, advanced=None)
     assert (first.advanced_at, first.standing_since) == (None, first.playlist_at)
     [probed] = await stage.probes.running()
-    assert probed == Probed(broadcast_id="live", state=State.LIVE, playback_id="PB1", public=True, playlist=PLAYLIST)
+    assert (probed.broadcast_id, probed.state, probed.playback_id) == ("live", State.LIVE, "PB1")
+    assert probed.public
+    assert not probed.stalled
+    assert (probed.seen.playlist, probed.seen.standing_since) == (PLAYLIST, first.playlist_at)
     # One that stands still from the first sight on is seen to do so.
     still = await saw(PLAYLIST, advanced=False)
     assert (still.advanced_at, still.standing_since) == (None, first.playlist_at)

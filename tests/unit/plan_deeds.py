@@ -26,6 +26,7 @@ from service.domain.step import (
     CutStream,
     DeleteRoom,
     DeleteStream,
+    DeleteUpload,
     DisableStream,
     EndBroadcast,
     ResetKey,
@@ -40,13 +41,31 @@ from service.domain.step import (
     StopRecording,
     UploadRecording,
     WriteOff,
-    target_of,
 )
 from service.domain.view import View
 from tests.unit.plan_looks import Key, Looks
 from tests.unit.plan_providers import Crash, Fault, Mishap, NotDone, TrueStream
 
 CREATES = (CreateRoom, CreateStream, StartEgress, StartRecording, UploadRecording)
+
+
+def target_of(step: Step) -> tuple[Kind, int] | None:  # noqa: PLR0911 - one answer a kind
+    """The resource a step acts on; None for the broadcast itself."""
+    match step:
+        case CreateRoom() | DeleteRoom():
+            return Kind.ROOM, step.ordinal
+        case CreateStream() | DisableStream() | SettleRecordings() | DeleteStream() | ResetKey() | CutStream():
+            return Kind.STREAM, step.ordinal
+        case StartEgress() | StopEgress() | SetLayout() | SetDestinations():
+            return Kind.EGRESS, step.ordinal
+        case StartRecording() | StopRecording():
+            return Kind.RECORDING, step.ordinal
+        case UploadRecording() | DeleteUpload():
+            return Kind.UPLOAD, step.ordinal
+        case WriteOff():
+            return step.kind, step.ordinal
+        case SetFallback() | EndBroadcast():
+            return None
 
 
 @dataclass
@@ -75,6 +94,8 @@ class Deeds(Looks):
                 row = self.rows[step.kind, step.ordinal]
                 if isinstance(row, Egress) and not row.fault:
                     row = replace(row, fault=NOT_STOPPED if row.phase is Phase.DELETING else "START_LOST")
+                if isinstance(row, LocalRecording) and not row.fault and row.phase is Phase.DELETING:
+                    row = replace(row, fault=NOT_STOPPED)
                 self.put(replace(row, phase=Phase.GONE, changed_at=self.now))
                 return
             case _:
@@ -101,8 +122,10 @@ class Deeds(Looks):
             self.put(LocalRecording(ordinal=n, phase=Phase.INTENDED, intended_at=now, changed_at=now, file="f"))
             return
         assert row is None or row.phase is Phase.GONE
-        failures = row.failures if row is not None else 0
-        self.put(Upload(ordinal=n, phase=Phase.INTENDED, intended_at=now, changed_at=now, failures=failures))
+        upload = Upload(ordinal=n, phase=Phase.INTENDED, intended_at=now, changed_at=now)
+        if isinstance(row, Upload):
+            upload = replace(upload, failures=row.failures, attempt=row.attempt + 1, errored=row.errored)
+        self.put(upload)
 
     def _after_file(self, row: AnyResource, answer: str) -> None:
         if row.phase is Phase.DELETING:
@@ -142,12 +165,12 @@ class Deeds(Looks):
                         destinations=tuple(d.name for d in self.broadcast.spec.carried_by(Carrier.EGRESS)),
                     )
                 )
-            case DeleteRoom() | DeleteStream():
+            case DeleteRoom() | DeleteStream() | DeleteUpload():
                 assert row is not None
                 self.put(replace(row, phase=Phase.DELETING, changed_at=now))
             case StopEgress() | StopRecording():
                 assert row is not None
-                if isinstance(step, StopEgress) and isinstance(row, Egress):
+                if isinstance(row, Egress | LocalRecording):
                     row = replace(row, fault=step.fault or row.fault)
                     self.put(row)
                 if row.phase is not Phase.DELETING:
@@ -200,7 +223,7 @@ class Deeds(Looks):
                 self.put(
                     replace(row, phase=Phase.PRESENT, changed_at=now, external_id=answer, status=EgressStatus.STARTING)
                 )
-            case ((DeleteRoom() | DeleteStream() | StopEgress()), _):
+            case ((DeleteRoom() | DeleteStream() | DeleteUpload() | StopEgress()), _):
                 self.put(replace(row, acked=True))
             case ResetKey(), Stream():
                 self.put(
@@ -208,6 +231,8 @@ class Deeds(Looks):
                 )
             case DisableStream(), Stream():
                 self.put(replace(row, disabled=True))
+            case CutStream(), Stream() if answer:
+                self.put(replace(row, status=StreamStatus.DISABLED, status_since=now))
             case CutStream(), Stream():
                 self.put(
                     replace(
@@ -297,7 +322,10 @@ class Deeds(Looks):
                 case StopRecording():
                     return self.end_file(row.external_id)
                 case UploadRecording():
-                    return self.upload(f"a{number}", step.ordinal)
+                    assert isinstance(row, Upload)
+                    return self.upload(f"a{number}", step.ordinal, row.attempt)
+                case DeleteUpload():
+                    self.assets.pop(row.external_id, None)
                 case SettleRecordings():
                     return " ".join(self.recorded(row.external_id))
                 case ResetKey():
@@ -311,7 +339,8 @@ class Deeds(Looks):
                         raise NotDone
                     self.streams[row.external_id].disabled = True
                 case CutStream():
-                    self.cut(row.external_id)
+                    assert isinstance(row, Stream)
+                    return self.cut(row.external_id, disable=row.status is not StreamStatus.DISABLED)
                 case DeleteStream():
                     self.streams.pop(row.external_id, None)
                 case _:

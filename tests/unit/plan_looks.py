@@ -22,8 +22,10 @@ from service.domain.resources import (
     Upload,
 )
 from service.domain.secret import Secret
+from service.domain.seen import upload_checked
 from service.domain.surroundings import Outage, Surroundings
 from service.domain.timing import Timing
+from service.domain.view import View
 from tests.unit.plan_providers import (
     T0,
     Mishap,
@@ -109,7 +111,9 @@ class Looks(Providers):
         asset = self.assets.get(recording.asset_id)
         if asset is None:
             return replace(recording, status=RecordingStatus.ERRORED)
-        return replace(recording, status=RecordingStatus.READY) if asset.ready_at <= self.now else recording
+        if asset.ready_at > self.now:
+            return recording
+        return replace(recording, status=RecordingStatus.ERRORED if asset.bad else RecordingStatus.READY)
 
     def _see_recording(self, row: LocalRecording) -> None:
         if row.unresolved:
@@ -134,7 +138,8 @@ class Looks(Providers):
         for row in list(self.rows.values()):
             if isinstance(row, LocalRecording) and row.phase is Phase.GONE and not row.end_seen:
                 file = next((file for file in self.files.values() if file.ordinal == row.ordinal), None)
-                if file is not None and self.listed(file.landed_at):
+                stays = bool(row.fault) and file is not None and file.status is EgressStatus.ACTIVE
+                if file is not None and self.listed(file.landed_at) and not stays:
                     back = replace(
                         row, phase=Phase.PRESENT, changed_at=self.now, failures=0, retry_at=None, acked=False
                     )
@@ -143,7 +148,8 @@ class Looks(Providers):
 
     def _see_upload(self, row: Upload) -> None:
         if row.unresolved:
-            made = [a for a in self.assets.values() if a.ordinal == row.ordinal and self.listed(a.landed_at)]
+            mark = (row.ordinal, row.attempt)
+            made = [a for a in self.assets.values() if (a.ordinal, a.attempt) == mark and self.listed(a.landed_at)]
             if not made:
                 self.put(replace(row, observed_at=self.now))
                 return
@@ -154,8 +160,9 @@ class Looks(Providers):
                 changed_at=self.now,
                 recording=Recording(asset_id=made[0].id, uploaded=True),
             )
-        assert row.recording is not None
-        self.put(replace(row, recording=self._checked(row.recording), observed_at=self.now))
+        there = row.external_id in self.assets
+        seen = self._checked(Recording(asset_id=row.external_id)) if there else None
+        self.put(*upload_checked(row, seen, self.now, self.timing).resources)
 
     def _gone(self, row: AnyResource) -> None:
         gone = replace(row, phase=Phase.GONE, changed_at=self.now, observed_at=self.now)
@@ -167,10 +174,14 @@ class Looks(Providers):
     def _see_room(self, row: Room) -> None:
         if not self.room:
             self._gone(row)
-        elif row.phase is Phase.PRESENT and row.host_publishing is not self.host:
-            self.put(replace(row, observed_at=self.now, host_publishing=self.host, host_since=self.now))
-        else:
-            self.put(replace(row, observed_at=self.now))
+            return
+        view = View(self.resources)
+        inside = frozenset(each.id for each in (*self.egresses.values(), *self.files.values()) if each.running)
+        asked = len(view.may_be_inside) > 1 or not inside
+        row = replace(row, recorded=bool(inside), missing=view.missing(inside if asked else None, self.now))
+        if row.phase is Phase.PRESENT and row.host_publishing is not self.host:
+            row = replace(row, host_publishing=self.host, host_since=self.now)
+        self.put(replace(row, observed_at=self.now))
 
     def _see_stream(self, row: Stream) -> None:
         if row.unresolved:

@@ -110,6 +110,9 @@ class TrueAsset:
     id: str
     ordinal: int
     """Of the file it was made of; -1: of a live stream."""
+    attempt: int = 0
+    bad: bool = False
+    """Mux cannot make it."""
     landed_at: datetime
     ready_at: datetime
 
@@ -130,6 +133,8 @@ class Providers:
         self.egresses: dict[str, TrueEgress] = {}
         self.files: dict[str, TrueFile] = {}
         self.assets: dict[str, TrueAsset] = {}
+        self.cannot_make = 0
+        """So many uploads yet come to nothing at Mux."""
         self.away: set[str] = set()
         """Providers that do not answer. What runs there goes on."""
         self.host = False
@@ -269,10 +274,16 @@ class Providers:
         self.at(FILE_TAKES_S, finish)
         return ""
 
-    def upload(self, id_: str, ordinal: int) -> str:
+    def upload(self, id_: str, ordinal: int, attempt: int) -> str:
         self.assets[id_] = TrueAsset(
-            id=id_, ordinal=ordinal, landed_at=self.now, ready_at=self.now + seconds(READY_AFTER_S)
+            id=id_,
+            ordinal=ordinal,
+            attempt=attempt,
+            landed_at=self.now,
+            ready_at=self.now + seconds(READY_AFTER_S),
+            bad=self.cannot_make > 0,
         )
+        self.cannot_make = max(self.cannot_make - 1, 0)
         return id_
 
     def recorded(self, stream_id: str) -> list[str]:
@@ -285,14 +296,14 @@ class Providers:
         self.assets.setdefault(id_, asset)
         return [id_]
 
-    def cut(self, stream_id: str) -> None:
-        """Disabled, which throws out whoever is connected, and enabled again."""
+    def cut(self, stream_id: str, *, disable: bool) -> str:
+        """Disabled, which throws out whoever is connected, or enabled again."""
         stream = self.streams.get(stream_id)
         if stream is None:
             raise NotDone
-        stream.disabled = True
+        stream.disabled = disable
         self.settle()
-        stream.disabled = False
+        return "disabled" if disable else ""
 
     def lose_room(self) -> None:
         self.room = False

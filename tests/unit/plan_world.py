@@ -221,7 +221,7 @@ class World(Deeds):
                         id=id_, ordinal=row.ordinal, landed_at=T0 - seconds(60), status=EgressStatus.ACTIVE
                     )
                 case Upload():
-                    self.upload(id_, row.ordinal)
+                    self.upload(id_, row.ordinal, row.attempt)
 
     def left(self) -> list[str]:
         """What exists, except what landed later than it was waited for, and workers that nothing stops."""

@@ -28,7 +28,16 @@ from service.domain.explain import Explanation, explain
 from service.domain.explain_codes import CODES
 from service.domain.facts import Facts, Probe, Quality
 from service.domain.ports import RoomPeople
-from service.domain.resources import EgressStatus, Output, OutputState, Phase, Recording, RecordingStatus, StreamStatus
+from service.domain.resources import (
+    EgressStatus,
+    LocalRecording,
+    Output,
+    OutputState,
+    Phase,
+    Recording,
+    RecordingStatus,
+    StreamStatus,
+)
 from tests.unit.health_facts import (
     CAMERA,
     EGRESS,
@@ -36,6 +45,7 @@ from tests.unit.health_facts import (
     IDLE,
     MICROPHONE,
     NOW,
+    PLAYING,
     PROBE,
     ROOM,
     STREAM,
@@ -108,6 +118,18 @@ class Case:
 PLACE = Destination(name="one", url="rtmps://a.example/app")
 OTHER = Destination(name="two", url="rtmps://b.example/app", carrier=Carrier.MUX)
 FALLBACK = Fallback(modes=(FallbackMode.DIRECT_WEBRTC,), reason="EGRESS_FAILING", since=ago(60))
+RECORDED = replace(FALLBACK, modes=(FallbackMode.LOCAL_RECORDING,))
+DEAD = LocalRecording(
+    ordinal=0,
+    phase=Phase.PRESENT,
+    external_id="EG_3",
+    intended_at=ago(50),
+    changed_at=ago(20),
+    observed_at=ago(2),
+    file="show/0.mp4",
+    status=EgressStatus.ACTIVE,
+    fault="GHOST",
+)
 ERRORED = Recording(asset_id="AS1", status=RecordingStatus.ERRORED, message="no content")
 REFUSED_PUSH = (Output(name="", state=OutputState.FAILED, message="connection refused"),)
 WEDGED = (Output(name="", state=OutputState.FAILED, message="no outbound progress for 30s"),)
@@ -194,7 +216,7 @@ CASES = (
             ROOM,
             replace(STREAM, key_epoch=1, key_reset_at=ago(30)),
             ended("FAILED", outputs=REFUSED_PUSH),
-            story=(told("EGRESS_ENDED", 10),),
+            story=(told("KEY_RESET_OUTSIDE", 30), told("EGRESS_ENDED", 10)),
         ),
         dark(
             ROOM,
@@ -293,6 +315,26 @@ CASES = (
         ("INGEST_STALLED",),
     ),
     Case(
+        "EGRESS_GHOST",
+        dark(ROOM, STREAM, replace(EGRESS, phase=Phase.DELETING, changed_at=ago(15), fault="GHOST")),
+        dark(ROOM, STREAM, replace(EGRESS, phase=Phase.DELETING, changed_at=ago(15), fault="DISCONNECTED")),
+    ),
+    Case(
+        "LOCAL_RECORDING_LOST",
+        known(
+            *PLAYING, gone(DEAD), replace(DEAD, ordinal=1, external_id="EG_4", fault=""), fallback=RECORDED, **WAS_LIVE
+        ),
+        known(*PLAYING, gone(DEAD, end_seen=True, status=EgressStatus.COMPLETE), fallback=RECORDED, **WAS_LIVE),
+        ("FALLBACK_ACTIVE",),
+    ),
+    Case(
+        "LOCAL_RECORDING_LOST",
+        known(*PLAYING, replace(DEAD, phase=Phase.DELETING), fallback=RECORDED, **WAS_LIVE),
+        # Of a fallback before this one.
+        known(*PLAYING, replace(DEAD, phase=Phase.DELETING, intended_at=ago(500)), fallback=RECORDED, **WAS_LIVE),
+        ("FALLBACK_ACTIVE",),
+    ),
+    Case(
         "RTMP_REFUSED",
         known(ROOM, IDLE, ended("FAILED", outputs=REFUSED_PUSH)),
         known(ROOM, IDLE, ended("FAILED")),
@@ -314,7 +356,7 @@ CASES = (
         "INGEST_STALLED",
         dark(
             ROOM,
-            replace(STREAM, connected=False, heard_at=ago(20)),
+            replace(STREAM, connected=False, connected_at=ago(20)),
             EGRESS,
             probe=replace(PROBE, advanced_at=ago(20), standing_since=ago(20)),
         ),

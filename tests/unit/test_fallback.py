@@ -1,6 +1,7 @@
 """When viewers are served another way, when they are sent back, and when nothing is left to try."""
 
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ from service.domain.step import EndBroadcast, SetFallback
 from service.domain.surroundings import Outage, Surroundings
 from service.domain.timing import Timing
 from service.domain.view import View
-from tests.unit.test_plan import LONG_AGO, T0, a_room, a_stream, an_egress, live
+from tests.unit.test_plan import LONG_AGO, T0, a_room, a_stream, an_egress, live, starting
 
 TIMING = Timing()
 WEBRTC, RECORDING = FallbackMode.DIRECT_WEBRTC, FallbackMode.LOCAL_RECORDING
@@ -39,6 +40,17 @@ def decided(
     broadcast: Broadcast, *resources: AnyResource, around: Surroundings = STORAGE, after_s: float = 0
 ) -> Decision:
     return decide(broadcast, View(resources), T0 + seconds(after_s), TIMING, around)
+
+
+def look_at(decision: Decision) -> datetime | None:
+    """When it is decided again, where nothing happens before."""
+    return min((wait.until for wait in decision.waits if wait.until is not None), default=None)
+
+
+def told(decision: Decision) -> tuple[Fallback, datetime | None]:
+    """Of one that goes on."""
+    assert decision.end is None
+    return decision.fallback, look_at(decision)
 
 
 def failed(ordinal: int, age_s: float = 60, **fields: Any) -> Egress:
@@ -65,6 +77,43 @@ def fallen(*modes: FallbackMode, since_s: float = 600, **fields: Any) -> Broadca
 def test_three_egresses_that_failed_are_enough_and_two_are_not() -> None:
     assert decided(live(), a_room(), DARK, *THREE).fallback == Fallback(modes=BOTH, reason="EGRESS_FAILING", since=T0)
     assert decided(live(), a_room(), DARK, *THREE[:2]).fallback == Fallback()
+
+
+def test_a_start_without_an_answer_has_failed_when_its_key_is_dead() -> None:
+    lost = replace(failed(2), phase=Phase.UNKNOWN, external_id="", end_seen=False, fault="")
+    fenced = replace(DARK, key_epoch=1)
+    assert decided(live(), a_room(), DARK, *THREE[:2], lost).fallback.modes == ()
+    assert decided(live(), a_room(), fenced, *THREE[:2], lost).fallback.modes == BOTH
+
+
+def test_what_does_not_come_about_for_long_is_trouble_whatever_fails() -> None:
+    """A start without an answer, and a key that cannot be reset: no egress fails any more."""
+    lost = starting(phase=Phase.UNKNOWN, external_id="", intended_at=T0 - seconds(100))
+    dark = replace(DARK, status_since=T0 - seconds(3600), key_stale=True)
+    for broadcast in (live(live_time=LONG_AGO), live()):
+        until = TIMING.hopeless_s - 100
+        early = decided(broadcast, a_room(), dark, lost, after_s=until - 1)
+        assert (early.fallback.modes, look_at(early)) == ((), T0 + seconds(until))
+        assert decided(broadcast, a_room(), dark, lost, after_s=until).fallback.modes == BOTH
+        # From when it went dark, where that is later.
+        fell = replace(dark, status_since=T0)
+        assert decided(broadcast, a_room(), fell, lost, after_s=until).fallback.modes == ()
+    hopeless = decided(live(spec=NO_MODES), a_room(), dark, lost, after_s=until)
+    assert hopeless.end is EndReason.EGRESS_FAILED
+
+
+@pytest.mark.parametrize(
+    "egresses",
+    [
+        (),
+        # Stopped when it was not wanted any more, such as off air, and wanted again just now.
+        (failed(0, fault="", intended_at=LONG_AGO), starting(ordinal=1, intended_at=T0)),
+        (failed(0, fault="NOT_STOPPED", intended_at=LONG_AGO), starting(ordinal=1, intended_at=T0)),
+    ],
+)
+def test_what_was_not_wanted_is_not_in_vain(egresses: tuple[Egress, ...]) -> None:
+    dark = replace(DARK, status_since=T0 - seconds(7200))
+    assert decided(live(), a_room(), dark, *egresses).fallback == Fallback()
 
 
 def test_failures_of_long_ago_do_not_count() -> None:
@@ -114,7 +163,7 @@ def test_nobody_is_moved_for_nothing(fields: dict[str, Any], resources: tuple[An
 
 def test_an_outage_of_mux_is_recorded_after_its_time_and_moves_nobody_who_sees_something() -> None:
     before = decided(live(), *PLAYING, around=away(TIMING.fallback_outage_s - 1))
-    assert before == Decision(fallback=Fallback(), look_at=T0 + seconds(1))
+    assert told(before) == (Fallback(), T0 + seconds(1))
     then = decided(live(), *PLAYING, around=away(TIMING.fallback_outage_s))
     assert then.fallback == Fallback(modes=(RECORDING,), reason="MUX_UNREACHABLE", since=T0)
     dark = decided(live(), a_room(), DARK, DELIVERING, around=away(TIMING.fallback_outage_s))
@@ -159,7 +208,7 @@ def test_it_returns_when_everything_was_well_for_long_enough() -> None:
     well = (a_room(), FED, replace(DELIVERING, delivering_since=began))
     assert decided(fallen(), *well).fallback == Fallback(reason="RETURNED", since=T0)
     early = decided(fallen(), *well, after_s=-1)
-    assert early == Decision(fallback=fallen().fallback, look_at=T0)
+    assert told(early) == (fallen().fallback, T0)
 
 
 @pytest.mark.parametrize(
@@ -173,13 +222,13 @@ def test_it_returns_when_everything_was_well_for_long_enough() -> None:
 )
 def test_the_last_to_be_well_counts(unwell: tuple[AnyResource, ...]) -> None:
     due = T0 + seconds(TIMING.fallback_return_s - 1)
-    assert decided(fallen(), *unwell) == Decision(fallback=fallen().fallback, look_at=due)
+    assert told(decided(fallen(), *unwell)) == (fallen().fallback, due)
 
 
 def test_it_is_kept_for_its_time_whatever_was_well_before() -> None:
     young = fallen(RECORDING, since_s=10)
     due = T0 + seconds(TIMING.fallback_return_s - 10)
-    assert decided(young, *PLAYING) == Decision(fallback=young.fallback, look_at=due)
+    assert told(decided(young, *PLAYING)) == (young.fallback, due)
 
 
 @pytest.mark.parametrize(
@@ -195,9 +244,7 @@ def test_a_provider_that_is_back_has_to_stay() -> None:
     """The egress delivered through the whole outage: without this it would be left at the first answer."""
     back = replace(STORAGE, answering_since={"mux": T0 - seconds(5), "livekit": LONG_AGO})
     due = T0 + seconds(TIMING.fallback_return_s - 5)
-    assert decided(fallen(RECORDING), *PLAYING, around=back) == Decision(
-        fallback=fallen(RECORDING).fallback, look_at=due
-    )
+    assert told(decided(fallen(RECORDING), *PLAYING, around=back)) == (fallen(RECORDING).fallback, due)
     stayed = replace(back, answering_since={"mux": T0 - seconds(TIMING.fallback_return_s), "livekit": LONG_AGO})
     assert decided(fallen(RECORDING), *PLAYING, around=stayed).fallback.modes == ()
 
@@ -250,7 +297,7 @@ def test_with_no_mode_left_it_ends_when_nobody_saw_anything_for_long() -> None:
     early = decided(
         live(spec=NO_MODES), a_room(), replace(dark, status_since=T0 - seconds(TIMING.hopeless_s - 1)), *THREE
     )
-    assert early == Decision(fallback=Fallback(), look_at=T0 + seconds(1))
+    assert told(early) == (Fallback(), T0 + seconds(1))
     assert EndReason.EGRESS_FAILED.failed
 
 
@@ -258,7 +305,7 @@ def test_the_dark_begins_with_the_host() -> None:
     came = a_room(host_since=T0 - seconds(10))
     dark = replace(DARK, status_since=LONG_AGO)
     due = T0 + seconds(TIMING.hopeless_s - 10)
-    assert decided(live(spec=NO_MODES), came, dark, *THREE) == Decision(fallback=Fallback(), look_at=due)
+    assert told(decided(live(spec=NO_MODES), came, dark, *THREE)) == (Fallback(), due)
 
 
 def test_a_slate_is_not_dark() -> None:
@@ -271,9 +318,8 @@ def test_an_outage_of_mux_ends_it_only_where_nobody_sees_anything() -> None:
     assert decided(live(spec=NO_MODES), a_room(), dark, DELIVERING, around=long).end is EndReason.MUX_UNREACHABLE
     assert decided(live(spec=NO_MODES), *PLAYING, around=long).end is None
     short = away(TIMING.hopeless_s - 1)
-    assert decided(live(spec=NO_MODES), a_room(), dark, DELIVERING, around=short) == Decision(
-        fallback=Fallback(), look_at=T0 + seconds(1)
-    )
+    short_of_it = decided(live(spec=NO_MODES), a_room(), dark, DELIVERING, around=short)
+    assert told(short_of_it) == (Fallback(), T0 + seconds(1))
 
 
 def test_a_fallback_that_is_in_use_ends_nothing() -> None:
@@ -324,6 +370,6 @@ def test_starts_that_are_refused_count_when_it_lasts() -> None:
     view = View([a_room(), a_stream(), *refused])
     soon = decide(live(), view, T0, Timing(), Surroundings())
     assert not soon.fallback.modes
-    assert soon.look_at == T0 + seconds(1)
+    assert look_at(soon) == T0 + seconds(1)
     later = decide(live(), view, T0 + seconds(1), Timing(), Surroundings())
     assert FallbackMode.DIRECT_WEBRTC in later.fallback.modes

@@ -1,63 +1,180 @@
 """A worker that dies leaves an egress that is listed as active for ever."""
 
 from dataclasses import replace
+from typing import Any
 
-from service.domain.observation import to_observe
-from service.domain.ports import RoomSeen
-from service.domain.resources import Phase, Room, StreamStatus
-from service.domain.seen import room_seen
-from service.domain.step import StopEgress, WriteOff
+import pytest
+
+from service.domain.ports import EgressSeen, RoomSeen
+from service.domain.resources import AnyResource, Egress, EgressStatus, Kind, LocalRecording, Phase, Room, StreamStatus
+from service.domain.seen import recordings_seen, room_seen
+from service.domain.step import Plan, StartRecording, StopEgress, StopRecording, WriteOff
 from service.domain.timing import Timing
-from tests.unit.test_plan import T0, a_room, a_stream, an_egress, live, planned, seconds
+from service.domain.view import View
+from tests.unit.test_plan import LONG_AGO, T0, a_room, a_stream, an_egress, live, looks, planned, seconds
+from tests.unit.test_seen_recordings import a_recording, recording_live
 
-PLAYING = an_egress(status_since=T0 - seconds(600), changed_at=T0 - seconds(600), observed_at=T0)
+TIMING = Timing()
+BEGAN = T0 - seconds(600)
+PLAYING = an_egress(status_since=BEGAN, changed_at=BEGAN, delivering_since=BEGAN, observed_at=T0)
+WRITING = a_recording()
 ACTIVE = a_stream(status=StreamStatus.ACTIVE)
-LEFT = {"recorded": False, "recorded_since": T0 - seconds(15)}
 
 
-def test_one_that_left_its_room_is_stopped_as_a_ghost() -> None:
-    ghost = planned(live(), a_room(observed_at=T0, **LEFT), ACTIVE, PLAYING)
-    assert ghost.steps == (StopEgress(ordinal=0, why="it is not in its room", fault="GHOST"),)
+def without(*ids: str, **fields: Any) -> Room:
+    """A room in which these are not since 15 s."""
+    given: dict[str, Any] = {"recorded": True, "missing": dict.fromkeys(ids, T0 - seconds(TIMING.ghost_s)), **fields}
+    return a_room(**given)
 
 
-def test_one_look_is_no_proof() -> None:
-    before = a_room(observed_at=T0 - seconds(1), **LEFT)
-    current = planned(live(), before, ACTIVE, PLAYING)
-    assert current.steps == ()
+def stops(current: Plan) -> list[object]:
+    return [step for step in current.steps if isinstance(step, StopEgress | StopRecording)]
+
+
+@pytest.mark.parametrize("beside", [[], [WRITING]], ids=["alone", "beside a recording"])
+def test_one_that_left_its_room_is_stopped_as_a_ghost(beside: list[AnyResource]) -> None:
+    room = without("e", recorded=bool(beside))
+    assert stops(planned(recording_live(), room, ACTIVE, PLAYING, *beside)) == [
+        StopEgress(ordinal=0, why="it is not in its room", fault="GHOST")
+    ]
+
+
+@pytest.mark.parametrize("beside", [[], [PLAYING]], ids=["alone", "beside the egress"])
+def test_a_recording_that_left_its_room_is_stopped_and_another_begun(beside: list[AnyResource]) -> None:
+    room = without("f", recorded=bool(beside))
+    assert stops(planned(recording_live(), room, ACTIVE, WRITING, *beside)) == [StopRecording(ordinal=0, fault="GHOST")]
+    leaving = replace(WRITING, phase=Phase.DELETING, fault="GHOST", failures=1, retry_at=T0, changed_at=T0)
+    assert StartRecording(ordinal=1) in planned(recording_live(), room, ACTIVE, leaving, *beside).steps
+    # It is not begun where nobody asks for it any more.
+    assert StartRecording(ordinal=1) not in planned(live(), room, ACTIVE, leaving, *beside).steps
+
+
+@pytest.mark.parametrize(("row", "id_"), [(PLAYING, "e"), (WRITING, "f")], ids=["egress", "recording"])
+def test_one_look_is_no_proof(row: Egress | LocalRecording, id_: str) -> None:
+    before = without(id_, observed_at=T0 - seconds(1))
+    current = planned(recording_live(), before, ACTIVE, row)
+    assert stops(current) == []
     assert current.wait_until is not None
-    assert current.wait_until <= T0 + seconds(3)
-    assert (before.kind, 0) in to_observe(
-        live(), (replace(before, observed_at=T0 - seconds(3)), ACTIVE, PLAYING), T0, Timing()
-    )
+    assert current.wait_until <= T0 + seconds(TIMING.watch_s)
+    seen_before = replace(before, observed_at=T0 - seconds(TIMING.watch_s))
+    assert (Kind.ROOM, 0) in looks(recording_live(), seen_before, ACTIVE, row)
 
 
-def test_one_that_is_there_or_of_which_nobody_says_is_none() -> None:
-    for recorded in (True, None):
-        room = a_room(observed_at=T0, recorded=recorded, recorded_since=T0 - seconds(99))
-        assert planned(live(), room, ACTIVE, PLAYING).steps == ()
+def test_one_that_is_there_or_of_which_nobody_knows_is_none() -> None:
+    for recorded in (True, False, None):
+        room = a_room(observed_at=T0, recorded=recorded)
+        assert stops(planned(recording_live(), room, ACTIVE, PLAYING, WRITING)) == []
 
 
 def test_a_new_one_has_its_time_to_enter() -> None:
     fresh = an_egress(status_since=T0 - seconds(5), changed_at=T0 - seconds(6), observed_at=T0)
-    room = a_room(observed_at=T0, recorded=False, recorded_since=T0 - seconds(600))
-    assert planned(live(), room, a_stream(), fresh).steps == ()
+    assert stops(planned(live(), without("e", recorded=False), a_stream(), fresh)) == []
+    starting = replace(fresh, status=EgressStatus.STARTING, intended_at=T0 - seconds(20))
+    assert stops(planned(live(), without("e", recorded=False), a_stream(), starting)) == []
 
 
 def test_a_ghost_is_written_off_soon() -> None:
     leaving = replace(
         PLAYING, phase=Phase.DELETING, changed_at=T0 - seconds(15), failures=2, fault="GHOST", retry_at=T0 + seconds(9)
     )
-    room = a_room(observed_at=T0, **LEFT)
+    room = without("e")
     assert any(isinstance(step, WriteOff) for step in planned(live(), room, a_stream(), leaving).steps)
     asked = replace(leaving, fault="DISCONNECTED")
     assert not any(isinstance(step, WriteOff) for step in planned(live(), room, a_stream(), asked).steps)
 
 
-def test_since_when_it_is_so_is_kept() -> None:
-    seen = RoomSeen(name="b", sid="RM", publishers=1, recorded=False)
-    room: object = a_room(recorded=True, recorded_since=T0 - seconds(9))
-    for moment in (T0, T0 + seconds(5)):
-        assert isinstance(room, Room)
-        [room] = room_seen(room, seen, moment).resources
-        assert isinstance(room, Room)
-        assert (room.recorded, room.recorded_since) == (False, T0)
+def test_a_dead_recording_is_written_off_soon_and_says_what_is_lost() -> None:
+    leaving = a_recording(
+        phase=Phase.DELETING, changed_at=T0 - seconds(15), failures=2, fault="GHOST", retry_at=T0 + seconds(9)
+    )
+    [step] = [step for step in planned(live(), without("f"), ACTIVE, leaving).steps if isinstance(step, WriteOff)]
+    assert step.why == "its worker is gone, and what it had written with it"
+    for other in (replace(leaving, fault=""), replace(leaving, status=EgressStatus.ENDING)):
+        # The second one lives: it puts its file into the storage.
+        assert not any(isinstance(step, WriteOff) for step in planned(live(), without("f"), ACTIVE, other).steps)
+
+
+@pytest.mark.parametrize("fault", ["GHOST", "NOT_STOPPED"])
+def test_the_record_of_a_dead_worker_is_not_taken_for_one_that_came_back(fault: str) -> None:
+    dead = a_recording(phase=Phase.GONE, fault=fault)
+
+    def listed(status: EgressStatus) -> tuple[AnyResource, ...]:
+        seen = EgressSeen(id="f", room_name="b", status=status, file=dead.file, updated_ns=5)
+        return recordings_seen([dead], [seen], now=T0, timing=TIMING).resources
+
+    assert listed(EgressStatus.ACTIVE) == ()
+    [living] = listed(EgressStatus.ENDING)
+    assert living.phase is Phase.PRESENT
+    [written] = listed(EgressStatus.COMPLETE)
+    assert isinstance(written, LocalRecording)
+    assert written.complete
+
+
+# How it is known.
+
+
+def test_since_when_each_is_missing_is_kept_for_each() -> None:
+    room = a_room()
+    for moment, inside, missing in (
+        (0, {"e", "f"}, {}),
+        (5, {"f"}, {"e": T0 + seconds(5)}),
+        (9, set[str](), {"e": T0 + seconds(5), "f": T0 + seconds(9)}),
+        (12, {"f"}, {"e": T0 + seconds(5)}),
+    ):
+        now = T0 + seconds(moment)
+        view = View((room, PLAYING, WRITING))
+        seen = RoomSeen(name="b", sid="RM", publishers=1, recorded=bool(inside))
+        [learned] = room_seen(room, seen, now, missing=view.missing(frozenset(inside), now)).resources
+        assert isinstance(learned, Room)
+        assert (learned.missing, learned.recorded) == (missing, bool(inside))
+        room = learned
+
+
+def test_the_only_one_that_may_be_there_is_who_is_there() -> None:
+    """LiveKit's list of rooms says that somebody is, and nobody needs to be asked who."""
+    gone = replace(WRITING, phase=Phase.GONE, fault="GHOST")
+    room = without("e", "f")
+    view = View((room, PLAYING, gone))
+    assert view.may_be_inside == [PLAYING]
+    assert view.missing(None, T0) == {"f": T0 - seconds(15)}
+
+
+@pytest.mark.parametrize(
+    ("beside", "may"),
+    [
+        (WRITING, True),
+        (a_recording(phase=Phase.UNKNOWN, external_id="", status=EgressStatus.UNKNOWN), True),
+        (replace(WRITING, phase=Phase.DELETING), True),
+        # Written off, and never seen to leave.
+        (replace(WRITING, phase=Phase.GONE), True),
+        (replace(WRITING, phase=Phase.GONE, status=EgressStatus.COMPLETE, end_seen=True), False),
+        (a_recording(phase=Phase.GONE, external_id="", end_seen=True), False),
+        (replace(WRITING, external_id="g", phase=Phase.DELETING), False),
+        (replace(WRITING, external_id="g", phase=Phase.GONE), False),
+        (replace(WRITING, external_id="g"), True),
+    ],
+)
+def test_who_is_in_the_room_is_asked_where_several_may_be(beside: LocalRecording, may: bool) -> None:  # noqa: FBT001
+    """And often enough: the list of rooms does not change when one of them goes."""
+    room = without("g", observed_at=T0 - seconds(TIMING.watch_s))
+    beside = replace(beside, status=EgressStatus.STARTING) if beside.phase is Phase.PRESENT else beside
+    view = View((room, PLAYING, beside))
+    assert (len(view.may_be_inside) > 1) is may
+    assert view.roll_call_s(TIMING) == (TIMING.roll_call_s if may else None)
+    broadcast = recording_live()
+    wait = planned(broadcast, room, ACTIVE, PLAYING, beside).wait_until
+    assert wait is not None
+    due = room.observed_at
+    assert due is not None
+    assert (wait <= due + seconds(TIMING.roll_call_s)) or not may
+    late = replace(room, observed_at=T0 - seconds(TIMING.roll_call_s))
+    assert ((Kind.ROOM, 0) in looks(broadcast, late, ACTIVE, PLAYING, beside)) is may
+
+
+def test_nobody_is_looked_for_where_none_should_be() -> None:
+    room = a_room(recorded=False, observed_at=LONG_AGO)
+    assert View((room, ACTIVE)).roll_call_s(TIMING) is None
+    assert View((room, ACTIVE, replace(PLAYING, status=EgressStatus.STARTING))).roll_call_s(TIMING) is None
+    assert View((replace(room, phase=Phase.UNKNOWN), ACTIVE, PLAYING)).roll_call_s(TIMING) is None
+    # Looked at before it was active: whether it came in is not known.
+    assert View((room, ACTIVE, PLAYING)).roll_call_s(TIMING) == TIMING.watch_s

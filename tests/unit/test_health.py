@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -34,6 +35,7 @@ from service.domain.resources import (
     Phase,
     Recording,
     RecordingStatus,
+    Stream,
     StreamStatus,
 )
 from tests.unit.health_facts import (
@@ -236,7 +238,7 @@ def test_the_host(facts: Facts, state: HealthState, reason: str) -> None:
 
 
 STARTING = replace(EGRESS, status=EgressStatus.STARTING, outputs=(), intended_at=ago(10), delivering_since=None)
-LEFT = replace(STREAM, connected=False, heard_at=ago(8))
+LEFT = replace(STREAM, connected=False, connected_at=ago(8), heard_at=ago(8))
 STALLED = replace(PROBE, standing_since=ago(20))
 REFUSED = (Output(name="", state=OutputState.FAILED, message="refused"),)
 
@@ -262,6 +264,11 @@ REFUSED = (Output(name="", state=OutputState.FAILED, message="refused"),)
         (known(ROOM, IDLE, replace(EGRESS, outputs=())), HealthState.PENDING, "CONNECTING"),
         (known(ROOM, IDLE, replace(EGRESS, outputs=REFUSED)), HealthState.DOWN, "DISCONNECTED"),
         (known(ROOM, STREAM, replace(EGRESS, status=EgressStatus.ENDING)), HealthState.DOWN, "ENDING"),
+        (
+            known(replace(ROOM, missing={EGRESS.external_id: ago(10)}), STREAM, EGRESS),
+            HealthState.DEGRADED,
+            "NOT_IN_ROOM",
+        ),
         (
             known(ROOM, STREAM, gone(EGRESS, end_seen=True, fault="FAILED", error="boom")),
             HealthState.DOWN,
@@ -294,18 +301,35 @@ def test_the_egress(facts: Facts, state: HealthState, reason: str) -> None:
             "CUTTING",
         ),
         (
-            known(ROOM, replace(STREAM, connected=False, heard_at=ago(8)), gone(EGRESS, end_seen=True), **WAS_LIVE),
+            known(ROOM, LEFT, gone(EGRESS, end_seen=True), **WAS_LIVE),
             HealthState.DOWN,
             "DISCONNECTED",
         ),
         # The egress says otherwise: what viewers get decides.
         (known(ROOM, LEFT, EGRESS, **WAS_LIVE, probe=STALLED), HealthState.DOWN, "DISCONNECTED"),
         (known(ROOM, LEFT, EGRESS, **WAS_LIVE), HealthState.OK, "ACTIVE"),
-        # That was before the egress connected.
+        # That was before the egress connected, whatever else was heard of since.
         (
-            known(ROOM, replace(LEFT, heard_at=T0 + seconds(41)), EGRESS, **WAS_LIVE, probe=STALLED),
+            known(ROOM, replace(LEFT, connected_at=T0 + seconds(41)), EGRESS, **WAS_LIVE, probe=STALLED),
             HealthState.OK,
             "ACTIVE",
+        ),
+        # A look since has seen it silent, and then active again: the word of its return was lost.
+        (
+            known(ROOM, replace(LEFT, silent_at=ago(7)), gone(EGRESS, end_seen=True), **WAS_LIVE),
+            HealthState.OK,
+            "ACTIVE",
+        ),
+        # It would be idle by now: the reconnect window of 120 s is over, and as much as a look may be behind.
+        (
+            known(ROOM, replace(LEFT, connected_at=ago(154)), gone(EGRESS, end_seen=True), **WAS_LIVE),
+            HealthState.OK,
+            "ACTIVE",
+        ),
+        (
+            known(ROOM, replace(LEFT, connected_at=ago(152)), gone(EGRESS, end_seen=True), **WAS_LIVE),
+            HealthState.DOWN,
+            "DISCONNECTED",
         ),
         (known(ROOM, IDLE, STARTING), HealthState.PENDING, "WAITING_FOR_EGRESS"),
         (
@@ -323,6 +347,23 @@ def test_the_egress(facts: Facts, state: HealthState, reason: str) -> None:
 )
 def test_the_ingest(facts: Facts, state: HealthState, reason: str) -> None:
     assert said(facts, ChainPart.INGEST) == (state, reason)
+
+
+def encoder(stream: Stream) -> list[tuple[str, datetime | None]]:
+    part = health(known(ROOM, stream, EGRESS, **WAS_LIVE)).part(ChainPart.INGEST)
+    return [(each.value, each.time) for each in part.evidence if each.name == "encoder_connected"]
+
+
+def test_that_an_encoder_is_connected_is_told_with_its_time_until_a_look_contradicts_it() -> None:
+    there = replace(STREAM, connected=True, connected_at=ago(100), heard_at=ago(50))
+    assert encoder(there) == [("True", ago(100))]
+    assert encoder(replace(there, silent_at=ago(110))) == [("True", ago(100))]
+    # Mux says that it is idle until media arrive.
+    assert encoder(replace(there, fed_at=ago(110), silent_at=ago(90))) == [("True", ago(100))]
+    assert encoder(replace(there, fed_at=ago(60), silent_at=ago(30))) == []
+    assert encoder(replace(there, connected=False)) == [("False", ago(100))]
+    assert encoder(replace(there, connected=False, connected_at=ago(300))) == []
+    assert encoder(replace(there, connected_at=None)) == []
 
 
 KEPT = Recording(asset_id="AS1", playback_id="REC1", status=RecordingStatus.READY)
@@ -367,6 +408,16 @@ LOCAL = LocalRecording(
             known(ROOM, IDLE, replace(LOCAL, status=EgressStatus.FAILED), **WAS_LIVE),
             HealthState.DOWN,
             "LOCAL_FAILED",
+        ),
+        (
+            known(replace(ROOM, missing={LOCAL.external_id: ago(10)}), IDLE, LOCAL, **WAS_LIVE),
+            HealthState.DEGRADED,
+            "NOT_IN_ROOM",
+        ),
+        (
+            known(ROOM, IDLE, replace(LOCAL, phase=Phase.DELETING, fault="GHOST"), **WAS_LIVE),
+            HealthState.DOWN,
+            "GHOST",
         ),
     ],
 )
@@ -434,6 +485,7 @@ def test_publishers_are_told_with_what_their_browsers_report() -> None:
 
 
 MANUAL = Spec(delivery_policy=DeliveryPolicy.MANUAL)
+JUST_NOW = {"intended_at": ago(60), "changed_at": ago(5)}
 
 
 @pytest.mark.parametrize(
@@ -451,9 +503,15 @@ MANUAL = Spec(delivery_policy=DeliveryPolicy.MANUAL)
             ago(10) + seconds(75),
         ),
         (
-            known(ROOM, IDLE, gone(EGRESS, end_seen=True, fault="FAILED", retry_at=ago(-7))),
+            known(ROOM, IDLE, gone(EGRESS, external_id="", end_seen=True, fault="UNAVAILABLE", retry_at=ago(-7))),
             "RETRY",
             ago(-7),
+        ),
+        # The second that failed within the window.
+        (
+            known(ROOM, IDLE, *(gone(EGRESS, ordinal=n, end_seen=True, fault="FAILED", **JUST_NOW) for n in (0, 1))),
+            "RETRY",
+            ago(5) + seconds(TIMING.starts_backoff_s),
         ),
         (
             known(ROOM, IDLE, *(gone(EGRESS, ordinal=n, end_seen=True, intended_at=ago(64 - n)) for n in range(5))),

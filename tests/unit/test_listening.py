@@ -107,18 +107,6 @@ def test_an_end_is_believed() -> None:
     assert (stopped.phase, stopped.fault, reasons(learned)) == (Phase.GONE, "", ["EGRESS_STOPPED"])
 
 
-def test_an_end_that_is_heard_of_backs_off_as_one_that_is_seen() -> None:
-    """Otherwise all starts of the window are used up within seconds."""
-    earlier = [
-        an_egress(ordinal=n, external_id=f"e{n}", phase=Phase.GONE, intended_at=T0, end_seen=True) for n in (0, 1)
-    ]
-    new = starting(ordinal=2, intended_at=T0)
-    [ended] = heard(about_egress(EgressStatus.FAILED, 6), resources=[*earlier, new]).resources
-    assert ended.retry_at == T0 + seconds(4)
-    alone = heard(about_egress(EgressStatus.FAILED, 6), resources=[new]).resources
-    assert alone[0].retry_at is None
-
-
 @pytest.mark.parametrize(
     "row",
     [
@@ -160,7 +148,7 @@ def test_a_live_stream_is_what_it_is_heard_to_be() -> None:
     [now] = learned.resources
     assert isinstance(now, Stream)
     assert (now.status, now.status_since, now.connected) == (StreamStatus.ACTIVE, T0, True)
-    assert (now.heard_at, now.observed_at) == (T0 - seconds(1), BEFORE)
+    assert (now.heard_at, now.connected_at, now.observed_at) == (T0 - seconds(1), T0 - seconds(1), BEFORE)
     assert (now.key, now.playback_id) == (Secret("key"), "PB"), "what a webhook does not carry stays"
     assert reasons(learned) == ["STREAM_ACTIVE"]
 
@@ -185,7 +173,11 @@ def test_what_is_old_or_of_another_stream_changes_nothing(row: Stream, said: Hea
 def test_only_a_connection_may_be_heard_of() -> None:
     [now] = heard(about_stream(None, T0, connected=False), resources=[replace(STREAM, connected=True)]).resources
     assert isinstance(now, Stream)
-    assert (now.connected, now.status) == (False, StreamStatus.IDLE)
+    assert (now.connected, now.connected_at, now.status) == (False, T0, StreamStatus.IDLE)
+    # Such as one of a simulcast target, which does not know.
+    [later] = heard(about_stream(None, T0 + seconds(1)), resources=[now]).resources
+    assert isinstance(later, Stream)
+    assert (later.connected, later.connected_at, later.heard_at) == (False, T0, T0 + seconds(1))
 
 
 def test_no_order_of_arrival_makes_a_difference() -> None:
@@ -214,7 +206,7 @@ def test_no_order_of_arrival_makes_a_difference() -> None:
 # Hints are no looks.
 
 
-def test_a_late_word_of_silence_frees_nobody_who_may_be_connected() -> None:
+def test_a_word_of_silence_frees_nobody_who_may_be_connected() -> None:
     """Idle at 12:00, fed again at 12:01 by one that was written off at 12:02: two would publish."""
     deaf = an_egress(phase=Phase.GONE, changed_at=T0 - seconds(2), key_epoch=0)
     stream = replace(STREAM, key_epoch=1, key_reset_at=T0 - seconds(1), status=StreamStatus.ACTIVE)
@@ -227,15 +219,6 @@ def test_a_late_word_of_silence_frees_nobody_who_may_be_connected() -> None:
     steps = plan(live(), looked, T0, TIMING).steps
     assert steps == (CutStream(ordinal=0),)
     assert not [step for step in steps if isinstance(step, StartEgress)]
-
-
-def test_silence_before_the_key_died_frees_nobody() -> None:
-    """Between the look and the reset it may have come back."""
-    deaf = an_egress(phase=Phase.GONE, changed_at=T0 - seconds(9), key_epoch=0)
-    reset = a_stream(key_epoch=1, key_reset_at=T0 - seconds(3), silent_at=T0 - seconds(5))
-    assert View([]).may_be_connected(deaf, reset)
-    assert not View([]).may_be_connected(deaf, replace(reset, silent_at=T0 - seconds(3)))
-    assert plan(live(), (a_room(), reset, deaf), T0, TIMING).blocked == "FENCING"
 
 
 def test_media_that_were_heard_of_do_not_shorten_the_wait_for_media() -> None:
@@ -305,5 +288,10 @@ def test_an_upload_is_ready_as_soon_as_it_is_heard_to_be() -> None:
         uploading,
         recording=Recording(asset_id="A1", playback_id="PB", status=RecordingStatus.READY, uploaded=True),
     )
+    [again] = heard(about_asset(RecordingStatus.ERRORED), resources=[uploading]).resources
+    assert isinstance(again, Upload)
+    assert (again.phase, again.errored, again.observed_at) == (Phase.DELETING, 1, BEFORE)
+    # The same once more, late.
+    assert heard(about_asset(RecordingStatus.ERRORED), resources=[again]) == Learned()
     unanswered = replace(uploading, phase=Phase.UNKNOWN, recording=None, external_id="")
     assert heard(about_asset(RecordingStatus.READY), resources=[unanswered]) == Learned()

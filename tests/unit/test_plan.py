@@ -261,7 +261,7 @@ def test_a_ghost_is_written_off_fenced_and_replaced() -> None:
     assert world.run(400, until=lambda: len(world.steps_of(StartEgress)) == 2)
     kinds = [type(step) for _, step in world.log[3:]]
     assert kinds[0] is StopEgress
-    assert kinds[-3:] == [WriteOff, ResetKey, StartEgress]
+    assert kinds[kinds.index(WriteOff) :] == [WriteOff, ResetKey, CutStream, CutStream, StartEgress]
     assert world.run(60, until=lambda: world.state is State.LIVE)
     assert world.most_publishing == 1
 
@@ -276,10 +276,9 @@ def test_one_that_answers_no_stop_and_may_be_connected_is_cut_off() -> None:
     assert planned(live(), a_room(), half, deaf).steps == (CutStream(ordinal=0),)
     done = replace(active, cut_epoch=1, status=StreamStatus.IDLE)
     assert planned(live(), a_room(), done, deaf).steps == (StartEgress(ordinal=1),)
-    # Where nobody sends, nobody is connected; but it must be seen after the write-off.
-    idle = replace(active, status=StreamStatus.IDLE)
-    assert planned(live(), a_room(), idle, deaf).blocked == "FENCING"
-    assert planned(live(), a_room(), replace(idle, silent_at=T0), deaf).steps == (StartEgress(ordinal=1),)
+    # Nor does silence free it: who is connected may send again.
+    idle = replace(active, status=StreamStatus.IDLE, silent_at=T0)
+    assert planned(live(), a_room(), idle, deaf).steps == (CutStream(ordinal=0),)
 
 
 def test_an_egress_that_is_ending_holds_up_the_next() -> None:
@@ -333,25 +332,71 @@ def test_starts_have_a_limit() -> None:
     assert planned(live(), a_room(), a_stream(), *ends, after_s=later).steps == (StartEgress(ordinal=5),)
 
 
-def test_a_start_backs_off_from_the_last_failure_but_failed_stops_do_not_count() -> None:
-    never_started = an_egress(phase=Phase.GONE, external_id="", end_seen=True, retry_at=T0 + seconds(4))
-    failed_soon = replace(never_started, external_id="e")
-    for last in (never_started, failed_soon):
-        current = planned(live(), a_room(), a_stream(), last)
-        assert (current.steps, current.blocked) == ((), "BACK_OFF")
-        assert current.wait_until == T0 + seconds(4)
-    ghost = an_egress(phase=Phase.GONE, retry_at=T0 + seconds(30))
-    assert planned(live(), a_room(), a_stream(key_epoch=1, silent_at=T0), ghost).steps == (StartEgress(ordinal=1),)
+def test_a_start_that_was_refused_is_tried_when_its_back_off_is_over() -> None:
+    refused = an_egress(phase=Phase.GONE, external_id="", end_seen=True, retry_at=T0 + seconds(4))
+    current = planned(live(), a_room(), a_stream(), refused)
+    assert (current.steps, current.blocked, current.wait_until) == ((), "BACK_OFF", T0 + seconds(4))
+    assert planned(live(), a_room(), a_stream(), refused, after_s=4).steps == (StartEgress(ordinal=1),)
+
+
+WITHOUT = Spec(fallback_modes=())
+
+
+def gone(ordinal: int, *, fault: str = "FAILED", **fields: Any) -> Egress:
+    given: dict[str, Any] = {"phase": Phase.GONE, "external_id": f"e{ordinal}", "end_seen": True, **fields}
+    return an_egress(ordinal=ordinal, intended_at=T0 - seconds(50 - ordinal), changed_at=T0, fault=fault, **given)
+
+
+@pytest.mark.parametrize(("failed", "wait_s"), [(1, 0), (2, 10), (3, 40), (4, 160)])
+def test_starts_that_fail_are_spread_over_their_window(failed: int, wait_s: float) -> None:
+    """Trouble of half a minute must not use up what there is for ten."""
+    rows = [gone(n) for n in range(failed)]
+    if wait_s:
+        early = planned(live(spec=WITHOUT), a_room(host_since=T0), a_stream(), *rows, after_s=wait_s - 0.1)
+        assert (early.steps, early.blocked, early.wait_until) == ((), "BACK_OFF", T0 + seconds(wait_s))
+    assert planned(live(spec=WITHOUT), a_room(host_since=T0), a_stream(), *rows, after_s=wait_s).steps == (
+        StartEgress(ordinal=failed),
+    )
+
+
+def test_starts_without_an_answer_back_off_as_those_that_fail() -> None:
+    """A fleet without a worker answers none of them."""
+    lost = gone(1, phase=Phase.UNKNOWN, external_id="", end_seen=False, fault="", observed_at=T0 + seconds(5))
+    rows = (a_room(host_since=T0), a_stream(key_epoch=1, key_reset_at=T0), gone(0), lost)
+    assert planned(live(spec=WITHOUT), *rows, after_s=9.9).blocked == "BACK_OFF"
+    assert planned(live(spec=WITHOUT), *rows, after_s=10).steps == (StartEgress(ordinal=2),)
+
+
+def test_what_was_stopped_because_it_was_not_wanted_delays_nothing() -> None:
+    rows = [gone(n, fault="") for n in range(3)]
+    assert planned(live(), a_room(), a_stream(), *rows).steps == (StartEgress(ordinal=3),)
+    old = [gone(0), gone(1), gone(2, fault="")]
+    assert planned(live(), a_room(), a_stream(), *old).steps == (StartEgress(ordinal=3),)
+
+
+def test_who_used_up_the_limit_is_given_one_more_start_before_the_end() -> None:
+    assert TIMING.hopeless_s > TIMING.starts_window_s + TIMING.egress_start_s + TIMING.ingest_start_s
 
 
 # An egress that does not do its work.
+
+
+def test_an_egress_that_never_gets_its_connection_is_stopped() -> None:
+    connecting = an_egress(outputs=(Output(name="", state=OutputState.CONNECTING),), status_since=T0, intended_at=T0)
+    # Mux calls the live stream active through its reconnect window, whoever fed it.
+    rows = (a_room(), a_stream(status=StreamStatus.ACTIVE))
+    soon, late = (replace(connecting, observed_at=T0 + seconds(after_s)) for after_s in (39.9, 40))
+    assert planned(live(), *rows, soon, after_s=40).steps == ()
+    [step] = planned(live(), *rows, late, after_s=40).steps
+    assert isinstance(step, StopEgress)
+    assert step.fault == "NOT_CONNECTED"
 
 
 @pytest.mark.parametrize(
     "egress",
     [
         starting(intended_at=T0 - seconds(60)),
-        an_egress(status=EgressStatus.ENDING, status_since=T0 - seconds(45)),
+        an_egress(status=EgressStatus.ENDING, status_since=T0 - seconds(45), intended_at=T0 - seconds(100)),
         an_egress(status_since=T0 - seconds(75)),
     ],
     ids=["never active", "never ended", "no media"],

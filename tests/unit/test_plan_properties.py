@@ -40,6 +40,7 @@ from service.domain.status import status_of
 from service.domain.step import (
     CreateRoom,
     CreateStream,
+    DeleteUpload,
     EndBroadcast,
     Plan,
     ResetKey,
@@ -51,16 +52,16 @@ from service.domain.step import (
     StopRecording,
     UploadRecording,
     WriteOff,
-    target_of,
 )
 from service.domain.surroundings import Outage, Surroundings
 from service.domain.timing import Timing
 from service.domain.view import View
+from tests.unit.plan_deeds import target_of
 from tests.unit.plan_world import T0, Fault, Mishap, World
 
 TIMING = Timing()
 CREATING = (CreateRoom, CreateStream, StartEgress, StartRecording, ResetKey)
-AFTERWARDS = (UploadRecording, SettleRecordings, WriteOff)
+AFTERWARDS = (UploadRecording, DeleteUpload, SettleRecordings, WriteOff)
 """Steps for what is recorded, when nothing runs any more."""
 
 many = settings(
@@ -155,8 +156,9 @@ def files(ordinal: int) -> st.SearchStrategy[LocalRecording]:
 def uploads(ordinal: int) -> st.SearchStrategy[Upload]:
     built = st.builds(
         Upload,
-        **base(ordinal, st.sampled_from([Phase.INTENDED, Phase.UNKNOWN, Phase.PRESENT, Phase.GONE])),  # pyright: ignore[reportArgumentType]
+        **base(ordinal, st.sampled_from(Phase)),  # pyright: ignore[reportArgumentType]
         refused=st.booleans(),
+        errored=st.integers(1, 2),
         recording=recordings,
     )
     return built.map(lambda upload: upload if upload.phase is Phase.PRESENT else replace(upload, recording=None))
@@ -382,7 +384,9 @@ actions = st.lists(
 
 @st.composite
 def worlds(draw: st.DrawFn) -> World:
-    return World(mishaps=draw(mishaps), blind=draw(blindness), webhooks=draw(st.booleans()), check=check_world)
+    world = World(mishaps=draw(mishaps), blind=draw(blindness), webhooks=draw(st.booleans()), check=check_world)
+    world.cannot_make = draw(st.integers(0, 4))
+    return world
 
 
 def tell(world: World, story: list[tuple[str, float]]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from service.domain.lifecycle import Event
 from service.domain.ports import EgressSeen, OutputSeen, RoomSeen, StreamSeen
 from service.domain.resources import Egress, EgressStatus, Output, OutputState, Phase, Room, Stream, StreamStatus
 from service.domain.secret import Secret
@@ -91,10 +92,37 @@ def test_what_has_a_row_already_is_not_adopted_again(phase: Phase) -> None:
     assert [each.external_id for each in learned.resources] == ["LS2"]
 
 
-def test_a_key_that_drifted_makes_a_new_epoch() -> None:
-    [seen] = stream_seen(present(), stream_of("LS1", key=Secret("reset by somebody")), NOW).resources
+def test_a_key_that_drifted_makes_a_new_epoch_and_is_told_once_without_the_key() -> None:
+    shown = stream_of("LS1", key=Secret("reset by somebody"))
+    learned = stream_seen(present(status=StreamStatus.IDLE), shown, NOW)
+    [seen] = learned.resources
     assert isinstance(seen, Stream)
     assert (seen.key, seen.key_epoch) == (Secret("reset by somebody"), 3)
+    assert learned.events == (Event(reason="KEY_RESET_OUTSIDE", message="LS1"),)
+    assert stream_seen(seen, shown, NOW).events == ()
+
+
+IDLE, ACTIVE, DISABLED = StreamStatus.IDLE, StreamStatus.ACTIVE, StreamStatus.DISABLED
+
+
+@pytest.mark.parametrize(
+    ("held", "shown", "told"),
+    [
+        (present(status=IDLE), ACTIVE, ["STREAM_ACTIVE"]),
+        (present(status=ACTIVE), ACTIVE, []),
+        (present(status=ACTIVE), DISABLED, ["STREAM_DISABLED_OUTSIDE"]),
+        (present(status=DISABLED), DISABLED, []),
+        (present(status=DISABLED), IDLE, ["STREAM_ENABLED_OUTSIDE"]),
+        # Ours: the end told of it when it was done, and a cut is found between its two calls or after them.
+        (present(status=ACTIVE, disabled=True), DISABLED, []),
+        (present(status=ACTIVE, cutting=True), DISABLED, ["STREAM_DISABLED"]),
+        (present(status=DISABLED, cutting=True), IDLE, ["STREAM_IDLE"]),
+        # What we disabled is for nobody else to enable.
+        (present(status=DISABLED, disabled=True), IDLE, ["STREAM_ENABLED_OUTSIDE"]),
+    ],
+)
+def test_the_story_tells_what_was_not_by_us(held: Stream, shown: StreamStatus, told: list[str]) -> None:
+    assert reasons(stream_seen(held, stream_of("LS1", status=shown, key=Secret("key")), NOW)) == told
 
 
 @pytest.mark.parametrize(
@@ -107,7 +135,9 @@ def test_a_key_that_drifted_makes_a_new_epoch() -> None:
     ],
 )
 def test_a_key_that_did_not_drift_stays(held: Stream, shown: Secret) -> None:
-    [seen] = stream_seen(held, stream_of("LS1", key=shown), NOW).resources
+    learned = stream_seen(held, stream_of("LS1", key=shown), NOW)
+    [seen] = learned.resources
+    assert "KEY_RESET_OUTSIDE" not in reasons(learned)
     assert isinstance(seen, Stream)
     assert (seen.key, seen.key_epoch, seen.key_stale) == (held.key, held.key_epoch, held.key_stale)
 
@@ -313,27 +343,6 @@ def test_the_lag_of_a_list_protects_a_young_egress_and_no_old_one() -> None:
     assert isinstance(lost, Egress)
     assert (lost.phase, lost.end_seen) == (Phase.GONE, True)
     assert reasons(learned) == ["EGRESS_LOST"]
-
-
-def test_failing_starts_come_back_later_and_later_and_a_stop_does_not() -> None:
-    waits: list[float] = []
-    for starts in range(1, 9):
-        rows = [running(n, phase=Phase.GONE, external_id=f"EG_x{n}") for n in range(starts - 1)] + [running(50)]
-        [*_, ended] = look(rows, egress_of("EG_1", ADDRESS, status=EgressStatus.FAILED)).resources
-        waits.append((ended.retry_at - NOW).total_seconds() if ended.retry_at else 0.0)
-    assert waits == [0, 2, 4, 8, 16, 32, 60, 60]
-    rows = [running(n, phase=Phase.GONE, external_id=f"EG_x{n}") for n in range(5)]
-    [stopped] = look(
-        [*rows, running(50, phase=Phase.DELETING)], egress_of("EG_1", ADDRESS, status=EgressStatus.COMPLETE)
-    ).resources
-    assert stopped.retry_at is None
-
-
-def test_starts_of_long_ago_make_no_wait() -> None:
-    old = T0 - timedelta(seconds=TIMING.starts_window_s)
-    rows = [running(n, phase=Phase.GONE, external_id=f"EG_x{n}", intended_at=old) for n in range(5)] + [running(50)]
-    [ended] = look(rows, egress_of("EG_1", ADDRESS, status=EgressStatus.FAILED)).resources
-    assert ended.retry_at is None
 
 
 def report(*outputs: tuple[str, OutputState]) -> EgressSeen:
