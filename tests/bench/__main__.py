@@ -1,6 +1,6 @@
 """`make bench`: speed and memory as ratios against a ceiling measured in the same run.
 
-    python -m tests.bench [--runs 5] [--only start|rpc|watch|webhook]
+    python -m tests.bench [--runs 5] [--only start|rpc|watch|webhook|health]
 
 Medians; no figure fails anything. The service is a process of its own, the simulators and the client are here, Postgres
 is embedded: all share the machine.
@@ -33,6 +33,7 @@ from service.providers.mux import Mux
 from service.sandbox.postgres import EmbeddedPostgres
 from service.store.migrate import migrate
 from tests.bench.figures import Figure
+from tests.bench.health import health
 from tests.bench.webhooks import webhook
 from tests.stack import Process, Stack, running_stack, serving
 
@@ -246,7 +247,7 @@ def rss(process: Process) -> float:
     return float("nan")
 
 
-MEASURES = {"start": start_to_ready, "rpc": unary, "watch": watching, "webhook": webhook}
+MEASURES = {"start": start_to_ready, "rpc": unary, "watch": watching, "webhook": webhook, "health": health}
 
 
 async def main(runs: int, only: str | None) -> int:

@@ -98,7 +98,8 @@ def _museum(names: Sequence[str], first: int, jobs: int) -> int:
             missed.append(name)
             print(f"NOT CAUGHT within {_MUSEUM_SEEDS} seeds: {name} ({took})", flush=True)
         else:
-            print(f"caught at seed {caught.seed}: {name}: {caught.violations[0]} ({took})", flush=True)
+            what = str(caught.violations[0]).partition("\n")[0]
+            print(f"caught at seed {caught.seed}: {name}: {what} ({took})", flush=True)
     print(f"{len(names) - len(missed)} of {len(names)} caught")
     return 1 if missed else 0
 

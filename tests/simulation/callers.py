@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from service.domain.errors import BroadcastExists, ServiceError, StoreUnavailable
+from service.domain.errors import BroadcastExists, RequestIdReused, ServiceError, StoreUnavailable
 from service.store.broadcasts import Request
 
 if TYPE_CHECKING:
@@ -34,7 +34,11 @@ class Asked:
     at: float
     sent: int = 0
     answered_at: float | None = None
+    answered_with: str = ""
+    """The broadcast in the answer."""
     refused: str = ""
+    done: int = 0
+    """How often it changed anything, however often it was sent."""
 
 
 @dataclass(slots=True)
@@ -46,8 +50,9 @@ class Callers:
 
     async def create(self, broadcast_id: str, spec: Spec, keys: dict[str, Secret]) -> bool:
         request = self._request("CreateBroadcast", broadcast_id)
+        asked = self._asks(request, broadcast_id)
         return await self._until_answered(
-            request, broadcast_id, lambda replica: replica.broadcasts.create(broadcast_id, spec, keys, {}, request)
+            asked, lambda replica: replica.broadcasts.create(broadcast_id, spec, keys, {}, request)
         )
 
     async def change(
@@ -55,8 +60,15 @@ class Callers:
     ) -> bool:
         """Whether it was done; False: it was refused."""
         request = self._request(method, broadcast_id)
+        asked = self._asks(request, broadcast_id)
+
+        def counted(stored: Broadcast, now: datetime) -> Change | None:
+            change = decide(stored, now)
+            asked.done += change is not None
+            return change
+
         return await self._until_answered(
-            request, broadcast_id, lambda replica: replica.broadcasts.change(broadcast_id, decide, request)
+            asked, lambda replica: replica.broadcasts.change(broadcast_id, counted, request)
         )
 
     def _request(self, method: str, broadcast_id: str) -> Request:
@@ -64,15 +76,13 @@ class Callers:
         content = f"{method} {broadcast_id} {self.numbers}"
         return Request(id=f"request-{self.numbers}", method=method, digest=sha256(content.encode()).digest())
 
-    async def _until_answered(
-        self,
-        request: Request,
-        broadcast_id: str,
-        send: Callable[[Replica], Coroutine[Any, Any, Broadcast]],
-    ) -> bool:
-        env = self.env
-        asked = Asked(method=request.method, broadcast_id=broadcast_id, at=env.loop.time())
+    def _asks(self, request: Request, broadcast_id: str) -> Asked:
+        asked = Asked(method=request.method, broadcast_id=broadcast_id, at=self.env.loop.time())
         self.history.append(asked)
+        return asked
+
+    async def _until_answered(self, asked: Asked, send: Callable[[Replica], Coroutine[Any, Any, Broadcast]]) -> bool:
+        env = self.env
         while True:
             replicas = [replica for replica in self.replicas() if replica.alive]
             if not replicas:
@@ -80,13 +90,14 @@ class Callers:
                 continue
             replica = env.rng.choice(replicas)
             asked.sent += 1
-            handler = replica.spawn(send(replica), request.method)
+            handler = replica.spawn(send(replica), asked.method)
             handler.add_done_callback(_heard)
             # A handler goes on when its caller has given up.
             await asyncio.wait({handler}, timeout=ANSWER_WITHIN_S)
             if handler.done() and not handler.cancelled():
                 error = handler.exception()
                 if error is None or (isinstance(error, ServiceError) and not isinstance(error, StoreUnavailable)):
+                    asked.answered_with = handler.result().id if error is None else asked.broadcast_id
                     return self._answered(asked, error)
                 if not isinstance(error, StoreUnavailable):
                     raise error
@@ -100,8 +111,15 @@ class Callers:
 
     @property
     def taken_for_another(self) -> list[Asked]:
-        """Creates that were refused for the name of what they made themselves: no two ask for the same here."""
-        return [each for each in self.history if each.refused == BroadcastExists.__name__]
+        """Those that were refused for what they did themselves, or answered with what others did: here no two have the
+        same id, or create the same.
+        """
+        refused = (BroadcastExists.__name__, RequestIdReused.__name__)
+        return [
+            each
+            for each in self.history
+            if each.refused in refused or (each.answered_with and each.answered_with != each.broadcast_id)
+        ]
 
 
 def _heard(handler: asyncio.Task[Any]) -> None:

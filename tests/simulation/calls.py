@@ -14,6 +14,7 @@ from service.domain.errors import Outcome, ProviderError
 from service.domain.ports import (
     EgressSeen,
     EgressWanted,
+    PlaylistSeen,
     Push,
     RecordingWanted,
     RoomPeople,
@@ -21,10 +22,12 @@ from service.domain.ports import (
     RoomWanted,
     StreamSeen,
     StreamWanted,
+    UploadSeen,
     UploadWanted,
 )
 from service.domain.resources import Recording
 from service.domain.secret import Secret
+from service.providers.bodies import readable
 from tests.simulation.faults import Kind
 
 if TYPE_CHECKING:
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 LATE_S = (9.0, 88.0)
 """From the call of a create to its late effect: LiveKit tries for 70 s (livekit/protocol rpc/egress_client.go)."""
+LATE_UPLOAD_S = (9.0, 900.0)
+"""The same of an upload, of which nobody knows: beyond the time that it is looked for."""
 LATE_WRITE_S = (1.0, 15.0)
 """The same of other writes: a request that waited in a proxy."""
 _PAGE = 100
@@ -55,8 +60,8 @@ class Operation:
     within_s: float
     writes: bool = False
     creates: bool = False
-    late: bool = False
-    """Creates that LiveKit or Mux go on with after the caller has left."""
+    late: tuple[float, float] | None = None
+    """Of creates that LiveKit or Mux go on with after the caller has left: when they land."""
 
 
 class _Late:
@@ -108,8 +113,8 @@ class Provider:
         if operation is _LIST_EGRESS:
             # Of all moments at which a start may land, the one right after somebody looked is the worst.
             for late in self._late.pop(subject, ()):
-                if self.env.rng.random() < 0.6:
-                    self.env.after(0, 0.2, late.land)
+                if self.env.rng.random() < 0.9:
+                    self.env.after(0, 0.05, late.land)
         return answer
 
     async def _refusal(self, fault: Kind, operation: Operation) -> ProviderError:
@@ -127,7 +132,7 @@ class Provider:
             case _:
                 await asyncio.sleep(rng.uniform(0.02, 0.5))
                 # Of a start: a worker may hold the request all the same (livekit/egress#720).
-                ambiguous = operation.late or operation.provider == "mux"
+                ambiguous = operation.late is not None or operation.provider == "mux"
                 return self._error(operation, Outcome.AMBIGUOUS if ambiguous else Outcome.UNAVAILABLE)
 
     async def _unanswered(self, fault: Kind, operation: Operation, subject: str, effect: Callable[[], object]) -> None:
@@ -143,7 +148,7 @@ class Provider:
         if fault is Kind.LATE_EFFECT:
             late = _Late(self, operation.name, effect)
             self._late.setdefault(subject, []).append(late)
-            self.env.after(*(LATE_S if operation.late else LATE_WRITE_S), late.land)
+            self.env.after(*(operation.late or LATE_WRITE_S), late.land)
         await asyncio.sleep(patience)
 
     async def _in_outage(self, operation: Operation, effect: Callable[[], _T], mode: str) -> _T:
@@ -166,7 +171,8 @@ class Provider:
 
     def _error(self, operation: Operation, outcome: Outcome, retry_after: float | None = None) -> ProviderError:
         return ProviderError(
-            "simulated",
+            # As the adapters do, of what providers echo.
+            readable(self.env.canaries.echo(self.name)),
             provider=self.name,
             operation=operation.name,
             outcome=outcome,
@@ -179,13 +185,13 @@ _CREATE_ROOM = Operation("livekit", "CreateRoom", 6.0, writes=True, creates=True
 _PEOPLE = Operation("livekit", "ListParticipants", 5.0)
 _LIST_ROOMS = Operation("livekit", "ListRooms", 5.0)
 _DELETE_ROOM = Operation("livekit", "DeleteRoom", 10.0, writes=True)
-_START = Operation("livekit", "StartEgress", 15.0, writes=True, creates=True, late=True)
-_RECORD = Operation("livekit", "StartFileEgress", 15.0, writes=True, creates=True, late=True)
+_START = Operation("livekit", "StartEgress", 15.0, writes=True, creates=True, late=LATE_S)
+_RECORD = Operation("livekit", "StartFileEgress", 15.0, writes=True, creates=True, late=LATE_S)
 _LIST_EGRESS = Operation("livekit", "ListEgress", 5.0)
 _STOP = Operation("livekit", "StopEgress", 10.0, writes=True)
 _LAYOUT = Operation("livekit", "UpdateLayout", 10.0, writes=True)
 _PUSHES = Operation("livekit", "UpdateStream", 10.0, writes=True)
-_CREATE = Operation("mux", "create_live_stream", 8.0, writes=True, creates=True, late=True)
+_CREATE = Operation("mux", "create_live_stream", 8.0, writes=True, creates=True, late=LATE_S)
 _GET = Operation("mux", "get_live_stream", 6.0)
 _LIST = Operation("mux", "list_live_streams", 6.0)
 _DISABLE = Operation("mux", "disable_live_stream", 8.0, writes=True)
@@ -193,9 +199,10 @@ _ENABLE = Operation("mux", "enable_live_stream", 8.0, writes=True)
 _DELETE = Operation("mux", "delete_live_stream", 8.0, writes=True)
 _RESET = Operation("mux", "reset_stream_key", 8.0, writes=True)
 _ASSET = Operation("mux", "get_asset", 6.0)
-_UPLOAD = Operation("mux", "create_asset", 8.0, writes=True, creates=True, late=True)
+_UPLOAD = Operation("mux", "create_asset", 8.0, writes=True, creates=True, late=LATE_UPLOAD_S)
 _ASSETS = Operation("mux", "list_assets", 6.0)
 _DELETE_ASSET = Operation("mux", "delete_asset", 8.0, writes=True)
+_PLAY = Operation("playback", "look", 4.0)
 
 
 class Rooms:
@@ -219,6 +226,9 @@ class Rooms:
 
     async def people(self, name: str) -> RoomPeople:
         return await self._call(_PEOPLE, name, lambda: self._livekit.people(name))
+
+    async def recorders(self, name: str) -> frozenset[str]:
+        return await self._call(_PEOPLE, name, lambda: self._livekit.recorders(name))
 
     def _seen(self, name: str) -> RoomSeen | None:
         room = self._livekit.rooms.get(name)
@@ -327,7 +337,8 @@ class Streams:
         return await self._call(_ASSET, asset_id, lambda: self._mux.recording(asset_id))
 
     async def delete_recording(self, asset_id: str) -> None:
-        await self._call(_DELETE_ASSET, asset_id, lambda: self._mux.delete_recording(asset_id))
+        by = self._replica.doing
+        await self._call(_DELETE_ASSET, asset_id, lambda: self._mux.delete_recording(asset_id, by))
 
     def push_url(self, key: Secret) -> Secret:
         return Secret(f"mux://{key.reveal()}")
@@ -348,16 +359,48 @@ class Uploads:
         self._mux = mux
 
     async def create(self, wanted: UploadWanted) -> Recording:
-        return await self._replica.call(self._provider, _UPLOAD, wanted.tag, lambda: self._mux.upload(wanted))
+        return await self._call(_UPLOAD, wanted.tag, lambda: self._mux.upload(wanted))
 
     async def find(self, tag: str, *, since: datetime) -> Sequence[Recording]:
         del since
-        return await self._replica.call(self._provider, _ASSETS, tag, lambda: self._mux.uploads(tag))
+        return await self._call(
+            _ASSETS, tag, lambda: [asset.recording for asset in self._mux.uploads if asset.tag == tag]
+        )
+
+    async def list_tagged(self, prefix: str, *, since: datetime, page: int) -> tuple[Sequence[UploadSeen], bool]:
+        def listed() -> tuple[Sequence[UploadSeen], bool]:
+            assets = list(self._mux.assets.values())[::-1]
+            shown = assets[(page - 1) * _PAGE : page * _PAGE]
+            seen = [
+                UploadSeen(id=asset.recording.asset_id, tag=asset.tag, created_at=asset.created_at)
+                for asset in shown
+                if asset.tag.startswith(prefix) and not asset.live_stream_id
+            ]
+            return seen, len(shown) == _PAGE and shown[-1].created_at >= since
+
+        return await self._call(_ASSETS, "", listed)
 
     async def get(self, asset_id: str) -> Recording | None:
-        return await self._replica.call(self._provider, _ASSET, asset_id, lambda: self._mux.recording(asset_id))
+        return await self._call(_ASSET, asset_id, lambda: self._mux.recording(asset_id))
+
+    async def _call(self, operation: Operation, subject: str, effect: Callable[[], _T]) -> _T:
+        return await self._replica.call(self._provider, operation, subject, effect)
 
 
 class Storage:
+    def __init__(self, signature: str) -> None:
+        self._signature = signature
+
     def url_of(self, file: str) -> Secret:
-        return Secret(f"https://storage.example/{file}?signature=simulated")
+        return Secret(f"https://storage.example/{file}?X-Amz-Signature={self._signature}")
+
+
+class Playlists:
+    def __init__(self, replica: Replica, provider: Provider, mux: Mux) -> None:
+        self._replica = replica
+        self._provider = provider
+        self._mux = mux
+
+    async def look(self, url: str) -> PlaylistSeen:
+        playback_id = url.removeprefix("/").removesuffix(".m3u8")
+        return await self._replica.call(self._provider, _PLAY, playback_id, lambda: self._mux.playlist(playback_id))

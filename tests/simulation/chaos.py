@@ -38,9 +38,11 @@ class Chaos:
             Kind.OUTAGE,
             Kind.STORE_OUTAGE,
             Kind.ROOM_DELETED,
+            Kind.STREAM_STALLED,
             Kind.STREAM_DISABLED,
             Kind.STREAM_DELETED,
             Kind.STALE_TOKEN,
+            Kind.ONE_OF_TWO,
         )
         self._kinds = [kind for kind in kinds if rng.random() < 0.5]
 
@@ -77,13 +79,20 @@ class Chaos:
                 if shared.database_away_until < env.loop.time() - 60:
                     shared.database_away_until = env.loop.time() + env.rng.uniform(1, 25)
                     env.trace.add("outage", "database", f"until {shared.database_away_until:.0f}")
+            case Kind.STREAM_STALLED:
+                active = [stream for stream in shared.mux.living if stream.active and not stream.stalled]
+                if active:
+                    env.faults.count(kind, "stream")
+                    shared.mux.stall(env.rng.choice(active), env.rng.choice((None, env.rng.uniform(5, 240))))
             case Kind.ROOM_DELETED | Kind.STREAM_DISABLED | Kind.STREAM_DELETED | Kind.STALE_TOKEN:
                 self._outside(kind)
             case _:
-                running = [e for e in shared.livekit.egresses.values() if e.runs]
+                livekit = shared.livekit
+                beside = kind is Kind.ONE_OF_TWO
+                running = livekit.beside_another if beside else [e for e in livekit.egresses.values() if e.runs]
                 if running:
                     env.faults.count(kind, "egress")
-                    shared.livekit.befall(env.rng.choice(running), kind)
+                    livekit.befall(env.rng.choice(running), kind)
 
     def _replica(self, kind: Kind) -> None:
         env = self._shared.env

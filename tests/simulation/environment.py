@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from service.domain.ports import EgressSeen, Heard, StreamSeen
 from service.domain.resources import Recording
+from tests.simulation.canaries import Canaries
 from tests.simulation.effects import Effects
 from tests.simulation.faults import Faults
 from tests.simulation.loop import VirtualLoop
@@ -24,6 +25,8 @@ class Hint:
     provider: str
     broadcast_id: str
     heard: Heard
+    redacted: str = ""
+    """Its body as it is stored for people's eyes."""
 
 
 def _nobody(_: Hint) -> None:
@@ -37,6 +40,7 @@ class Environment:
     trace: Trace
     faults: Faults
     effects: Effects
+    canaries: Canaries
     hint: Callable[[Hint], None] = field(default=_nobody)
 
     def now(self) -> datetime:
@@ -70,7 +74,8 @@ class Environment:
             provider_time=now.replace(microsecond=0) if provider == "livekit" else now,
             broadcast_hint=broadcast_id,
             egress=egress,
-            stream=stream,
+            # What was deleted is no more what it says.
+            stream=None if type.endswith(".deleted") else stream,
             recording=recording,
             stream_id=stream_id,
             room_sid=room_sid,
@@ -89,4 +94,5 @@ def environment(seed: int, *, ends: float, lines: int | None) -> Environment:
         trace=trace,
         faults=Faults(random.Random(rng.getrandbits(64)), trace),
         effects=Effects(loop.time, trace),
+        canaries=Canaries(random.Random(rng.getrandbits(64))),
     )

@@ -13,6 +13,8 @@ from tests.simulation.trace import Trace
 ACTIVE = 0.25
 ACTIVE_IN_DOUBT = 0.75
 FIRES = 0.25
+FIRES_LATE = 0.5
+"""Of what may land late and double what was made meanwhile."""
 
 
 class Kind(StrEnum):
@@ -40,6 +42,7 @@ class Kind(StrEnum):
     WEBHOOK_LOST = "webhook lost"
     WEBHOOK_LATE = "webhook late"
     WEBHOOK_TWICE = "webhook twice"
+    WEBHOOK_UNANSWERED = "webhook taken, answer lost"
     # Of what runs at the providers.
     EGRESS_FAILED = "egress failed"
     EGRESS_ABORTED = "egress aborted"
@@ -47,14 +50,18 @@ class Kind(StrEnum):
     EGRESS_LIMIT = "egress limit reached"
     EGRESS_STUCK = "egress stuck in STARTING"
     EGRESS_WEDGED = "egress wedged"
+    EGRESS_NOT_CONNECTED = "egress never connected"
     EGRESS_NO_MEDIA = "egress connected, no media"
     EGRESS_GHOST = "egress ghost"
+    ONE_OF_TWO = "worker lost, of one of two egresses"
     EGRESS_DEAF = "egress deaf to stops"
     OUTPUT_FAILED = "one output failed"
     RTMP_LOST = "RTMP connection lost"
     ROOM_DELETED = "room deleted outside"
+    STREAM_STALLED = "playlist stands still"
     STREAM_DISABLED = "live stream disabled outside"
     STREAM_DELETED = "live stream deleted outside"
+    UPLOAD_ERRORED = "upload errored"
     STALE_TOKEN = "room entered with an old token"
 
 
@@ -63,7 +70,7 @@ _WRITE = (Kind.LATE_EFFECT, Kind.LOST_REPLY, *_READ)
 _RARE = {Kind.CRASH: 0.02, Kind.PAUSE: 0.02, Kind.REFUSED: 0.01, Kind.STORE_ERROR: 0.1, Kind.AMBIGUOUS_COMMIT: 0.1}
 """These fire less often than one in four: at that rate no pass would come to its end."""
 _DOUBTS = (Kind.LATE_EFFECT, Kind.LOST_REPLY, Kind.NO_EFFECT)
-_COSTLY = frozenset({"livekit.StartEgress", "mux.create_live_stream", "mux.reset_stream_key"})
+_COSTLY = frozenset({"livekit.StartEgress", "mux.create_live_stream", "mux.create_asset", "mux.reset_stream_key"})
 _EVERYWHERE = (Kind.CRASH, Kind.PAUSE)
 
 
@@ -87,7 +94,7 @@ class Faults:
         active = self._sites.get(site)
         if active is None:
             active = self._sites[site] = tuple(
-                (kind, _RARE.get(kind, FIRES))
+                (kind, FIRES_LATE if kind is Kind.LATE_EFFECT and where in _COSTLY else _RARE.get(kind, FIRES))
                 for kind in kinds
                 if self.rng.random() < (ACTIVE_IN_DOUBT if kind in _DOUBTS and where in _COSTLY else ACTIVE)
             )

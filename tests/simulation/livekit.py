@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from service import telemetry
 from service.domain.errors import Outcome, ProviderError
 from service.domain.ports import (
     EgressSeen,
@@ -42,6 +43,7 @@ FATES = (
     Kind.EGRESS_STUCK,
     Kind.EGRESS_WEDGED,
     Kind.EGRESS_NO_MEDIA,
+    Kind.EGRESS_NOT_CONNECTED,
     Kind.EGRESS_GHOST,
     Kind.EGRESS_DEAF,
     Kind.OUTPUT_FAILED,
@@ -99,6 +101,8 @@ class TrueEgress:
     deaf_until: float | None = None
     no_media: bool = False
     stuck: bool = False
+    hangs: bool = False
+    """It connects for ever: what it connects to does not answer."""
     session: Session | None = None
     stream: LiveStream | None = None
     shown: list[tuple[float, EgressSeen]] = field(default_factory=list[tuple[float, EgressSeen]])
@@ -129,6 +133,8 @@ class LiveKit:
         self._mux = mux
         self.rooms: dict[str, TrueRoom] = {}
         self.egresses: dict[str, TrueEgress] = {}
+        self.hangs_next = False
+        """Whether the next egress never connects."""
         self.room_of: Callable[[str], RoomWanted] | None = None
         """What a host's token carries: who enters a room that is not there makes it so."""
 
@@ -157,9 +163,14 @@ class LiveKit:
             sid=room.sid,
             tag=room.tag,
             publishers=len(room.hosts),
-            recorded=any(e.room is room and e.joined and e.runs for e in self.egresses.values()),
+            recorded=bool(self.recorders(room.name)),
             created_at=room.created_at,
         )
+
+    def recorders(self, name: str) -> frozenset[str]:
+        """An egress is a participant of the room, of kind EGRESS, with its id as identity, until its worker is gone."""
+        room = self.rooms.get(name)
+        return frozenset(e.id for e in self.egresses.values() if e.room is room and e.joined and e.runs)
 
     def people(self, name: str) -> RoomPeople:
         room = self.rooms.get(name)
@@ -316,8 +327,16 @@ class LiveKit:
         if egress.runs:
             self._end(egress, *_ENDS[kind])
 
+    @property
+    def beside_another(self) -> list[TrueEgress]:
+        """Those at work in a room where another one is."""
+        active = [e for e in self.egresses.values() if e.runs and e.joined and e.status is EgressStatus.ACTIVE]
+        return [e for e in active if any(other is not e and other.room is e.room for other in active)]
+
     def become_ghost(self, egress: TrueEgress) -> None:
         if egress.runs and egress.status is EgressStatus.ACTIVE:
+            if egress in self.beside_another:
+                self._env.effects.add("egress.hidden", egress.id, egress.room.name)
             egress.ghost = True
             self._env.effects.add("egress.ghost", egress.id, egress.room.name)
             self._disconnect(egress)
@@ -339,6 +358,10 @@ class LiveKit:
         if main is not None and egress.status is EgressStatus.ACTIVE and main.state is OutputState.ACTIVE:
             self._output_failed(egress, main)
 
+    def fail_destination(self, egress: TrueEgress, name: str) -> None:
+        [output] = [each for each in egress.outputs if each.name == name]
+        self._output_failed(egress, output)
+
     # The life of one.
 
     def _output(self, push: Push) -> TrueOutput:
@@ -346,6 +369,7 @@ class LiveKit:
 
     def _choose_fate(self, egress: TrueEgress) -> None:
         env = self._env
+        egress.hangs, self.hangs_next = self.hangs_next, False
         for fate in FATES:
             if env.faults.hits(fate, "egress"):
                 match fate:
@@ -353,6 +377,8 @@ class LiveKit:
                         egress.stuck = True
                     case Kind.EGRESS_NO_MEDIA:
                         egress.no_media = True
+                    case Kind.EGRESS_NOT_CONNECTED:
+                        egress.hangs = True
                     case _:
                         env.after(2, 120, lambda fate=fate: self.befall(egress, fate))
                 return
@@ -361,7 +387,7 @@ class LiveKit:
         match fate:
             case Kind.EGRESS_WEDGED:
                 self.wedge(egress)
-            case Kind.EGRESS_GHOST:
+            case Kind.EGRESS_GHOST | Kind.ONE_OF_TWO:
                 self.become_ghost(egress)
             case Kind.OUTPUT_FAILED:
                 self.fail_output(egress)
@@ -371,9 +397,12 @@ class LiveKit:
                 if egress.session is not None and egress.stream is not None:
                     self._mux.media_stopped(egress.stream, egress.session)
             case Kind.EGRESS_DEAF:
-                egress.deaf_s = self._env.rng.uniform(5, 25)
+                # Some answer their stop late, some never.
+                egress.deaf_s = self._env.rng.choice((self._env.rng.uniform(5, 25), 10_000.0))
             case Kind.EGRESS_STUCK:
                 egress.stuck = not egress.joined
+            case Kind.EGRESS_NOT_CONNECTED:
+                egress.hangs = egress.session is None
             case _:
                 self.end(egress, fate)
 
@@ -397,8 +426,10 @@ class LiveKit:
     def _push(self, egress: TrueEgress, output: TrueOutput) -> None:
         if not egress.runs or output.state is not OutputState.CONNECTING:
             return
-        if output is egress.main:
+        if output is egress.main and not egress.hangs:
             self._connect(egress)
+        elif output is egress.main:
+            pass
         elif self._env.faults.hits(Kind.OUTPUT_FAILED, "destination"):
             self._output_failed(egress, output)
         else:
@@ -438,7 +469,7 @@ class LiveKit:
             self._disconnect(egress)
         living = [o for o in egress.outputs if o.state in (OutputState.CONNECTING, OutputState.ACTIVE)]
         if not living and egress.status is not EgressStatus.ENDING:
-            self._end(egress, EgressStatus.FAILED, "no output is left")
+            self._end(egress, EgressStatus.FAILED, f"no output is left: {self._env.canaries.echo('livekit')}")
         else:
             self._changed(egress, "egress_updated")
 
@@ -483,7 +514,8 @@ class LiveKit:
             started_at=egress.started_at,
             updated_ns=egress.updated_ns,
             outputs=tuple(OutputSeen(address=output.address, state=output.state) for output in egress.outputs),
-            error=egress.error,
+            # As the adapter does, of what LiveKit echoes.
+            error=telemetry.redact(egress.error),
             file=egress.file,
             file_bytes=1000 if egress.file and egress.status is EgressStatus.COMPLETE else 0,
         )

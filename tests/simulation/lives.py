@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -25,7 +24,8 @@ if TYPE_CHECKING:
 LAYOUTS = ("grid", "speaker", "single-speaker")
 
 
-def some_spec(rng: random.Random) -> tuple[Spec, dict[str, Secret]]:
+def some_spec(env: Environment) -> tuple[Spec, dict[str, Secret]]:
+    rng = env.rng
     destinations: list[Destination] = []
     for name in ("tube", "tv")[: rng.choice((0, 0, 1, 2))]:
         carrier = Carrier.MUX if rng.random() < 0.3 else Carrier.EGRESS
@@ -40,7 +40,7 @@ def some_spec(rng: random.Random) -> tuple[Spec, dict[str, Secret]]:
         destinations=tuple(destinations),
         test=rng.random() < 0.05,
     )
-    return spec, {each.name: Secret(f"{each.name}-key-0815") for each in destinations}
+    return spec, {each.name: Secret(env.canaries.make()) for each in destinations}
 
 
 class Life:
@@ -54,7 +54,7 @@ class Life:
         self._livekit = livekit
         self._length_s = length_s
         self.id = broadcast_id
-        self.spec, self.keys = some_spec(env.rng)
+        self.spec, self.keys = some_spec(env)
         self.created = False
         self.started = False
         self.stop_answered_at: float | None = None
@@ -130,7 +130,7 @@ class Life:
         elif chance < 0.45:
             destinations = self._other_destinations()
             keys = {
-                each.name: Secret(f"{each.name}-key-4711") for each in destinations[-1:] if each.name not in self.keys
+                each.name: Secret(self._env.canaries.make()) for each in destinations[-1:] if each.name not in self.keys
             }
             await self._update({"destinations"}, replace(self.spec, destinations=destinations), keys)
         elif chance < 0.6 and self.spec.delivery_policy is DeliveryPolicy.MANUAL:

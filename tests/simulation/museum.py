@@ -12,20 +12,22 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
+from service import telemetry
 from service.domain import plan_live, seen
 from service.domain.broadcast import Target
-from service.domain.errors import LeaseLost, Outcome, ProviderError
+from service.domain.errors import LeaseLost, Outcome, ProviderError, StoreUnavailable
 from service.domain.resources import AnyResource, Phase
 from service.domain.secret import Secret
 from service.domain.seen import Learned
 from service.domain.timing import Timing
+from service.providers import bodies
 from service.reconciler import looking
 from service.reconciler.acting import Actor
 from service.reconciler.errand import Errand
 from service.reconciler.observer import Observer
 from service.reconciler.sweeper import Sweeper
 from service.store.leases import Claim
-from tests.simulation import calls, store, store_callers, store_passes, world
+from tests.simulation import calls, store, store_callers, store_passes, store_shared, world
 
 if TYPE_CHECKING:
     from service.domain.resources import Stream
@@ -95,11 +97,19 @@ def _without_adoption() -> contextlib.AbstractContextManager[Any]:
     return patch.object(looking, "streams_found", none)
 
 
-def _without_look_after_reset() -> contextlib.AbstractContextManager[Any]:
+@contextlib.contextmanager
+def _without_look_after_reset() -> Generator[None]:
+    """And without the back-off, which leaves the time for a look all the same."""
+
     def fenced(_self: object, _stream: Stream) -> bool:
         return True
 
-    return patch.object(plan_live.Live, "fenced", fenced)
+    with patch.object(plan_live.Live, "fenced", fenced), _without_backoff():
+        yield
+
+
+def _without_backoff(limit: int = Timing().starts_limit) -> contextlib.AbstractContextManager[Any]:
+    return patch.object(world, "Timing", lambda: Timing(starts_limit=limit, starts_backoff_s=0.0))
 
 
 def _without_stop_check() -> contextlib.AbstractContextManager[Any]:
@@ -140,7 +150,8 @@ def _without_request_ids() -> contextlib.AbstractContextManager[Any]:
 
 
 def _without_spend_guard() -> contextlib.AbstractContextManager[Any]:
-    return patch.object(world, "Timing", lambda: Timing(starts_limit=1000))
+    """And without the back-off, with which failing starts alone seldom reach it."""
+    return _without_backoff(limit=1000)
 
 
 def _without_ambiguity() -> contextlib.AbstractContextManager[Any]:
@@ -152,6 +163,72 @@ def _without_ambiguity() -> contextlib.AbstractContextManager[Any]:
         return exact(self, operation, Outcome.UNAVAILABLE if outcome is Outcome.AMBIGUOUS else outcome, retry_after)
 
     return patch.object(calls.Provider, "_error", failed)
+
+
+def _without_ghosts() -> contextlib.AbstractContextManager[Any]:
+    def never(*_: object) -> bool:
+        return False
+
+    return patch.object(plan_live.Live, "is_ghost", never)
+
+
+def _without_dedupe() -> contextlib.AbstractContextManager[Any]:
+    def new(self: store_shared.Inbox, provider: str, event_id: str) -> bool:
+        return True
+
+    return patch.object(store_shared.Inbox, "_is_new", new)
+
+
+def _without_storing() -> contextlib.AbstractContextManager[Any]:
+    stored = store_shared.Inbox.store
+
+    async def answered(*args: Any) -> bool:
+        with contextlib.suppress(StoreUnavailable):
+            return await stored(*args)
+        return True
+
+    return patch.object(store_shared.Inbox, "store", answered)
+
+
+def _without_marks() -> contextlib.AbstractContextManager[Any]:
+    recorded = store_passes.Passes.record
+
+    async def unmarked(*args: Any, **kwargs: Any) -> Any:
+        return await recorded(*args, **kwargs | {"heard": ()})
+
+    return patch.object(store_passes.Passes, "record", unmarked)
+
+
+def _without_redaction() -> contextlib.AbstractContextManager[Any]:
+    def as_it_is(text: str) -> str:
+        return text
+
+    return patch.object(telemetry, "redact", as_it_is)
+
+
+def _without_hidden_fields() -> contextlib.AbstractContextManager[Any]:
+    def no_secret(_name: str) -> bool:
+        return False
+
+    return patch.object(bodies, "_secret", no_secret)
+
+
+def _without_commit() -> contextlib.AbstractContextManager[Any]:
+    """The transaction of the intent stays open until what came of the call is recorded."""
+    intended = store_passes.Passes.intend
+
+    async def begun(*args: Any, **kwargs: Any) -> None:
+        await intended(*args, **kwargs)
+        store.under_way.set("intend")
+
+    return patch.object(store_passes.Passes, "intend", begun)
+
+
+def _without_roll_call() -> contextlib.AbstractContextManager[Any]:
+    async def everybody(self: calls.Rooms, name: str) -> frozenset[str]:
+        return frozenset(egress.id for egress in self._livekit.egresses.values() if egress.room.name == name)
+
+    return patch.object(calls.Rooms, "recorders", everybody)
 
 
 MUSEUM: dict[str, Exhibit] = {
@@ -167,8 +244,16 @@ MUSEUM: dict[str, Exhibit] = {
     "sweeper off": _without_sweeper,
     "observer off": _without_observer,
     "request ids not stored": _without_request_ids,
-    "spend guard off": _without_spend_guard,
+    "spend guard and back-off off": _without_spend_guard,
     "no answer taken for a failure": _without_ambiguity,
+    "no look who of several is in a room": _without_roll_call,
+    "no ghost handling": _without_ghosts,
+    "webhooks not deduplicated": _without_dedupe,
+    "webhooks answered and not stored": _without_storing,
+    "webhooks not marked with the record": _without_marks,
+    "no redaction": _without_redaction,
+    "fields of webhooks not hidden": _without_hidden_fields,
+    "a call inside a transaction": _without_commit,
 }
 
 

@@ -11,17 +11,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from service.domain.ports import StreamSeen, StreamWanted, UploadWanted
+from service.domain.ports import PlaylistSeen, StreamSeen, StreamWanted, UploadWanted
 from service.domain.resources import Output, OutputState, Recording, RecordingStatus, StreamStatus
 from service.domain.secret import NO_SECRET, Secret
 from tests.simulation.environment import Environment
+from tests.simulation.faults import Kind
 
 LIST_LAG_S = 1.5
 WARM_UP_S = (4.0, 10.0)
 """From the first media to active."""
 TEST_LIMIT_S = 300.0
+SEGMENT_S = 2.0
 READY_S = (3.0, 40.0)
 """From the end of a recording until it can be played."""
+UPLOAD_ERRORED = 0.4
+"""The share of uploads that Mux can make no asset of, at any time: there are few."""
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -52,6 +56,12 @@ class LiveStream:
     sessions: list[Session] = field(default_factory=list[Session])
     assets: list[Recording] = field(default_factory=list[Recording])
     recording: bool = False
+    began_at: float = 0.0
+    """When its playlist began."""
+    stalled: bool = False
+    """Its playlist stands still, whoever sends to it."""
+    stood_at: float = 0.0
+    """When its playlist last stood still."""
     used: bool = False
     """Somebody was connected, or an egress was given a key of it."""
 
@@ -96,6 +106,7 @@ class Mux:
         self.by_key: dict[str, LiveStream] = {}
         self.assets: dict[str, Asset] = {}
         """Those that are there: of live streams, and uploads."""
+        self.upload_errored = UPLOAD_ERRORED
 
     @property
     def living(self) -> list[LiveStream]:
@@ -106,7 +117,7 @@ class Mux:
         stream = LiveStream(
             id=env.id("LS"),
             tag=wanted.tag,
-            key=env.id("key-"),
+            key=env.canaries.make(),
             wanted=wanted,
             created_at=env.now(),
             listed_at=env.loop.time() + env.rng.uniform(0, LIST_LAG_S),
@@ -129,7 +140,7 @@ class Mux:
 
     def reset_key(self, stream: LiveStream) -> Secret:
         self.by_key.pop(stream.key, None)
-        stream.key = self._env.id("key-")
+        stream.key = self._env.canaries.make()
         self.by_key[stream.key] = stream
         self._env.effects.add("key.reset", stream.id, stream.broadcast_id)
         return Secret(stream.key)
@@ -166,8 +177,10 @@ class Mux:
         asset = self.assets.get(asset_id)
         return None if asset is None else asset.recording
 
-    def delete_recording(self, asset_id: str) -> None:
-        self.assets.pop(asset_id, None)
+    def delete_recording(self, asset_id: str, by: str = "us") -> None:
+        asset = self.assets.pop(asset_id, None)
+        if asset is not None:
+            self._env.effects.add("asset.deleted", asset_id, asset.broadcast_id, by)
 
     def upload(self, wanted: UploadWanted) -> Recording:
         env = self._env
@@ -179,17 +192,24 @@ class Mux:
         )
         self.assets[asset.recording.asset_id] = asset
         env.effects.add("upload.created", asset.recording.asset_id, asset.broadcast_id, wanted.tag)
-        env.after(*READY_S, lambda: self._ready(asset.recording.asset_id))
+        ready = env.rng.random() >= self.upload_errored
+        if not ready:
+            env.faults.count(Kind.UPLOAD_ERRORED, wanted.tag)
+        env.after(*READY_S, lambda: self._finish(asset.recording.asset_id, ready=ready))
         return asset.recording
 
-    def uploads(self, tag: str) -> list[Recording]:
-        return [asset.recording for asset in self.assets.values() if asset.tag == tag and not asset.live_stream_id]
+    @property
+    def uploads(self) -> list[Asset]:
+        """Oldest first."""
+        return [asset for asset in self.assets.values() if not asset.live_stream_id]
 
     def _ready(self, asset_id: str) -> None:
+        self._finish(asset_id, ready=self._env.rng.random() < 0.95)
+
+    def _finish(self, asset_id: str, *, ready: bool) -> None:
         asset = self.assets.get(asset_id)
         if asset is None:
             return
-        ready = self._env.rng.random() < 0.95
         recording = replace(
             asset.recording,
             status=RecordingStatus.READY if ready else RecordingStatus.ERRORED,
@@ -199,12 +219,36 @@ class Mux:
         kind = "video.asset.ready" if ready else "video.asset.errored"
         self._env.tell("mux", kind, asset.broadcast_id, recording=recording, stream_id=asset.live_stream_id)
 
+    def stall(self, stream: LiveStream, for_s: float | None = None) -> None:
+        """What makes segments of the media hangs. *for_s*: until Mux mends it; None: until somebody else sends."""
+        stream.stalled, stream.stood_at = True, self._env.loop.time()
+        self._env.effects.add("playlist.stalled", stream.id, stream.broadcast_id)
+        if for_s is not None:
+            self._env.loop.call_later(for_s, lambda: self._moves(stream))
+
+    def _moves(self, stream: LiveStream) -> None:
+        stream.stalled = False
+
+    def playlist(self, playback_id: str) -> PlaylistSeen:
+        """What a player gets. An active live stream's playlist moves on, with a slate where nothing is sent."""
+        stream = next((each for each in self.living if f"pb-{each.id}" == playback_id), None)
+        if stream is None or not stream.active:
+            return PlaylistSeen(status=404 if stream is None else 412)
+        until = stream.stood_at if stream.stalled else self._env.loop.time()
+        return PlaylistSeen(
+            status=200,
+            media_sequence=int((until - stream.began_at) / SEGMENT_S),
+            segments=6,
+            target_duration_s=SEGMENT_S,
+        )
+
     def connect(self, key: str, session: Session) -> LiveStream | None:
         """None: refused, for the key is of no live stream that takes publishers."""
         stream = self.by_key.get(key)
         if stream is None or stream.disabled or stream.deleted:
             return None
         stream.sessions.append(session)
+        stream.stalled = False
         stream.used = True
         self._env.effects.add("rtmp.connected", stream.id, stream.broadcast_id, session.publisher)
         self._tell("video.live_stream.connected", stream, connected=True)
@@ -238,6 +282,7 @@ class Mux:
         if stream.media != counted or stream.disabled or stream.deleted:
             return
         stream.active = stream.recording = True
+        stream.began_at, stream.stalled = self._env.loop.time(), False
         number = len(stream.assets) + 1
         recording = Recording(asset_id=f"as-{stream.id}-{number}", playback_id=f"pb-{stream.id}-{number}")
         stream.assets.append(recording)

@@ -6,7 +6,6 @@ It dies and it stands still where a real one does: anywhere between two things i
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
@@ -19,10 +18,11 @@ from service.providers.budget import Budget, Limits
 from service.reconciler.asking import Providers
 from service.reconciler.loop import Loop
 from service.reconciler.observer import Observer
+from service.reconciler.prober import Prober
 from service.reconciler.steps import Reconciler, derive
 from service.reconciler.sweeper import Sweeper
-from tests.simulation import store, store_callers, store_passes, store_shared
-from tests.simulation.calls import Egresses, Rooms, Storage, Streams, Uploads
+from tests.simulation import store, store_callers, store_passes, store_probes, store_shared
+from tests.simulation.calls import Egresses, Playlists, Rooms, Storage, Streams, Uploads
 from tests.simulation.faults import Kind
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from service.store.leases import Leases
     from service.store.outages import Outages
     from service.store.passes import Passes
+    from service.store.probes import Probes
     from tests.simulation.calls import Operation, Provider
     from tests.simulation.environment import Environment, Hint
     from tests.simulation.livekit import LiveKit
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 TAG = "bs1:sim:"
 LEASE = timedelta(seconds=20)
-OBSERVE_EVERY = timedelta(seconds=10)
+OBSERVE_EVERY = PROBE_EVERY = timedelta(seconds=10)
 SWEEP_EVERY, SWEEP_GRACE = timedelta(seconds=60), timedelta(seconds=120)
 PAUSE_S = (15.0, 90.0)
 SWEEPER = "sweeper"
@@ -60,6 +61,8 @@ class Surroundings:
     mux: Mux
     at_livekit: Provider
     at_mux: Provider
+    playback: Provider
+    """Where viewers play, which is not Mux's API."""
     timing: Timing
     limits: Limits
     storage: bool
@@ -133,7 +136,7 @@ class Replica:
             budget=Budget(store_shared.Budgets(tables, line).take, shared.limits),
             tag=TAG,
             uploads=Uploads(self, shared.at_mux, shared.mux),
-            storage=Storage() if shared.storage else None,
+            storage=Storage(env.canaries.make()) if shared.storage else None,
             files="shows/sim/",
         )
         self._inbox = store_shared.Inbox(tables, line)
@@ -149,9 +152,18 @@ class Replica:
             grace=SWEEP_GRACE,
             forget=[self._inbox.forget],
         )
+        prober = Prober(
+            self.leases,
+            cast("Probes", store_probes.Probes(tables, line)),
+            self.providers,
+            Playlists(self, shared.playback, shared.mux),
+            playback_base_url="",
+            every=PROBE_EVERY,
+        )
         env.trace.add("replica begins", name)
         self.spawn(self.loop.run(), "loop")
         self.spawn(observer.run(), "observer")
+        self.spawn(prober.run(), "prober")
         self.spawn(sweeper.run(), SWEEPER)
 
     @property
@@ -172,13 +184,16 @@ class Replica:
             self._tasks = {each: None for each in self._tasks if not each.done()}
             self._enough = 2 * len(self._tasks) + 64
 
-    def receive(self, hint: Hint) -> None:
-        """A webhook, its signature verified and its body read."""
-        self.spawn(self._receive(hint), "webhook")
+    def receive(self, hint: Hint) -> asyncio.Task[bool]:
+        """A webhook, its signature verified and its body read. Answers whether it is answered with success."""
+        return self.spawn(self._receive(hint), "webhook")
 
-    async def _receive(self, hint: Hint) -> None:
-        with contextlib.suppress(StoreUnavailable):
-            await self._inbox.store(hint.provider, hint.heard, hint.broadcast_id)
+    async def _receive(self, hint: Hint) -> bool:
+        try:
+            await self._inbox.store(hint.provider, hint.heard, hint.broadcast_id, hint.redacted)
+        except StoreUnavailable:
+            return False
+        return True
 
     def crash(self) -> None:
         """As kill -9: nothing of it does anything any more."""

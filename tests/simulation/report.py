@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -19,7 +19,13 @@ VACUOUS = (
     "late effect neutralised",
     "zombie write rejected",
     "orphan swept",
+    "upload made again",
     "ambiguous commit resolved",
+    "ghost beside another egress",
+    "ghost handled",
+    "webhook doubled",
+    "webhook sent again",
+    "secret redacted",
 )
 """What a run of many seeds must have seen, or it has proved nothing."""
 
@@ -33,7 +39,7 @@ class Summary:
     faults: Counter[str] = field(default_factory=Counter[str])
     seen: Counter[str] = field(default_factory=Counter[str])
     failed: list[Outcome] = field(default_factory=list[Outcome])
-    replaced_in_s: list[float] = field(default_factory=list[float])
+    back_in_s: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, outcome: Outcome) -> None:
         self.seeds += 1
@@ -41,7 +47,8 @@ class Summary:
         self.cpu_s += outcome.cpu_s
         self.faults += outcome.faults
         self.seen += outcome.seen
-        self.replaced_in_s += outcome.replaced_in_s
+        for what, took in outcome.back_in_s.items():
+            self.back_in_s[what] += took
         if outcome.violations:
             self.failed.append(outcome)
 
@@ -72,11 +79,11 @@ class Summary:
         yield self.line()
         yield "seen: " + ", ".join(f"{name} {self.seen[name]}" for name in VACUOUS)
         yield "faults: " + ", ".join(f"{name} {count}" for name, count in self.faults.most_common())
-        if self.replaced_in_s:
-            times = sorted(self.replaced_in_s)
+        for what, took in sorted(self.back_in_s.items()):
+            times = sorted(took)
             yield (
-                f"a failed egress with every webhook lost: pictures again after {times[len(times) // 2]:.0f} s "
-                f"(median), {times[-1]:.0f} s (longest of {len(times)})"
+                f"{what}, with every webhook lost: pictures again after {times[len(times) // 2]:.0f} s (median), "
+                f"{times[-1]:.0f} s (longest of {len(times)})"
             )
         if self.unseen:
             yield f"NEVER SEEN: {', '.join(self.unseen)}"

@@ -9,7 +9,8 @@ from functools import partial
 
 from service.domain import lifecycle
 from service.domain.broadcast import Broadcast, Spec, State
-from service.domain.resources import Egress, LocalRecording, Phase, Stream
+from service.domain.resources import Egress, EgressStatus, LocalRecording, Phase, Stream
+from service.domain.secret import Secret
 from service.domain.status import state_of
 from tests.simulation.livekit import TrueEgress
 from tests.simulation.lives import Life
@@ -70,6 +71,11 @@ class Stage:
         return [egress for egress in self.livekit.egresses.values() if egress.runs and not egress.file]
 
     @property
+    def recording(self) -> list[TrueEgress]:
+        """What really writes a file."""
+        return [e for e in self.livekit.egresses.values() if e.runs and e.file and e.status is EgressStatus.ACTIVE]
+
+    @property
     def stream(self) -> LiveStream:
         return next(each for each in self.mux.living if each.broadcast_id == ID)
 
@@ -93,7 +99,8 @@ class Stage:
         for _ in range(replicas):
             self.world.begin()
         life = Life(self.world.env, self.world.callers, self.livekit, ID, 0.0)
-        life.spec, life.keys = spec or Spec(title="A show"), {}
+        life.spec = spec or Spec(title="A show")
+        life.keys = {each.name: Secret(f"key-of-{each.name}") for each in life.spec.destinations}
         self.world.lives.append(life)
         await life.create()
         await life.start()

@@ -6,11 +6,17 @@ raises has written nothing: everything is checked and made before the first writ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+import inspect
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import Any, TypeVar
 
 from service.domain.broadcast import Broadcast, State, Target
+from service.domain.facts import Probe
 from service.domain.lifecycle import Event
 from service.domain.ports import Heard
 from service.domain.resources import AnyResource
@@ -23,6 +29,30 @@ Key = tuple[str, int]
 """Kind and ordinal of a resource."""
 _FORWARD = tuple(Target)
 _OUTAGE, _LATELY = timedelta(seconds=5), timedelta(seconds=60)
+_Of = TypeVar("_Of")
+
+under_way: ContextVar[str] = ContextVar("under_way", default="")
+"""The transaction that is open here and in whatever was begun here."""
+
+
+def transactions(of: type[_Of]) -> type[_Of]:
+    """Every public method of the class *of* is one."""
+    for name, method in inspect.getmembers(of, inspect.iscoroutinefunction):
+        if not name.startswith("_"):
+            setattr(of, name, _transaction(method))
+    return of
+
+
+def _transaction(method: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Coroutine[Any, Any, Any]]:
+    @functools.wraps(method)
+    async def within(*args: Any, **kwargs: Any) -> Any:
+        before = under_way.set(method.__name__)
+        try:
+            return await method(*args, **kwargs)
+        finally:
+            under_way.reset(before)
+
+    return within
 
 
 class Refused(Exception):
@@ -81,6 +111,8 @@ class Webhook:
     event_id: str
     broadcast_id: str
     heard: Heard
+    redacted: str = ""
+    stored_at: datetime
     applied: bool = False
 
 
@@ -111,6 +143,8 @@ class Written:
     after: Broadcast
     events: tuple[Event, ...]
     intended: AnyResource | None = None
+    heard: tuple[int, ...] = ()
+    """Webhooks that were taken in with it."""
 
 
 def _nobody(_: Written) -> None:
@@ -132,14 +166,21 @@ class Tables:
         self.buckets: dict[str, Bucket] = {}
         self.duties: dict[str, tuple[str, datetime]] = {}
         self.webhooks: list[Webhook] = []
-        self.delivered: set[tuple[str, str]] = set()
+        """Those that are kept."""
+        self.stored: list[Webhook] = []
+        """All there ever were."""
+        self.delivered: Counter[tuple[str, str]] = Counter()
+        """Rows by provider and event id."""
         self.looked: dict[str, Looked] = {}
+        self.probes: dict[str, Probe] = {}
         self.external: dict[tuple[str, str], tuple[str, int]] = {}
         self.notify: Callable[[str], None] = _not_told
         """Told the channel, at the commit."""
         self.written: Callable[[Written], None] = _nobody
         self.zombies = 0
         """Writes refused because another replica had the row."""
+        self.repeated = 0
+        """Webhooks that were there already."""
         self.replays = 0
         """Requests that were sent again and had been done."""
 
@@ -234,6 +275,7 @@ class Line:
     async def commit(self, operation: str) -> None: ...
 
 
+@transactions
 class Leases:
     def __init__(self, tables: Tables, line: Line, *, owner: str, ttl: timedelta) -> None:
         self._tables = tables
@@ -253,8 +295,9 @@ class Leases:
         claims: list[Claim] = []
         for _, row in due[:limit]:
             row.lease_owner, row.lease_until, row.fence, row.due_at = self.owner, now + self.ttl, row.fence + 1, None
+            trace_context, row.trace_context = row.trace_context, None
             claims.append(
-                Claim(broadcast_id=row.broadcast.id, fence=row.fence, trace_context=row.trace_context, claimed_at=now)
+                Claim(broadcast_id=row.broadcast.id, fence=row.fence, trace_context=trace_context, claimed_at=now)
             )
         await self._line.commit("claim")
         return claims

@@ -12,9 +12,10 @@ from service.domain.lifecycle import Change, Event
 from service.domain.secret import Secret
 from service.store.broadcasts import Filter, Request, lane_of
 from service.store.changes import LoggedChange, StoryEvent
-from tests.simulation.store import Asked, Line, Row, Tables, Written
+from tests.simulation.store import Asked, Line, Row, Tables, Written, transactions
 
 
+@transactions
 class Broadcasts:
     def __init__(self, tables: Tables, line: Line) -> None:
         self._tables = tables
@@ -158,6 +159,7 @@ class Broadcasts:
         await self._line.commit("forget_requests")
 
 
+@transactions
 class Changes:
     def __init__(self, tables: Tables, line: Line) -> None:
         self._tables = tables

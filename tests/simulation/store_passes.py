@@ -9,14 +9,16 @@ from datetime import datetime, timedelta
 
 from service.domain.broadcast import EndReason, Fallback, ProviderTrouble, Target
 from service.domain.errors import LeaseLost, Overtaken
+from service.domain.facts import Probe
 from service.domain.lifecycle import Event
 from service.domain.resources import AnyResource
 from service.domain.surroundings import Surroundings
 from service.domain.telling import Derive, Situation, tell, with_outcome
 from service.store.leases import Claim
-from tests.simulation.store import Line, Row, Tables, Written, lane
+from tests.simulation.store import Line, Row, Tables, Written, lane, transactions
 
 
+@transactions
 class Passes:
     def __init__(self, tables: Tables, line: Line, *, derive: Derive, storage: bool = False) -> None:
         self._tables = tables
@@ -41,6 +43,7 @@ class Passes:
             now=now,
             around=self._around(),
             read=read,
+            probe=self._tables.probes.get(claim.broadcast_id, Probe()),
             heard=tuple(heard[:50]),
         )
         await self._line.commit("load")
@@ -102,18 +105,23 @@ class Passes:
                 # What woke it on the way to its end wakes nothing any more.
                 row.due_at = None
             self._tables.append(row, told, actor=actor, before=stored)
-        self._tables.written(Written(claim=claim, row=row, before=stored, after=row.broadcast, events=told))
+        self._tables.written(
+            Written(claim=claim, row=row, before=stored, after=row.broadcast, events=told, heard=tuple(heard))
+        )
         await self._line.commit("record")
         return replace(situation, broadcast=broadcast)
 
-    async def release(self, claim: Claim, due: datetime | None, *, turn: datetime | None = None) -> None:
+    async def release(self, claim: Claim, due: datetime | None, *, turn: datetime | None = None) -> bool:
         await self._line.begin("release")
         row = self._held(claim)
         row.lease_until = row.lease_owner = None
         row.due_at = self._earlier(row, due)
         row.turn_at = turn
-        row.lane = lane(row)
+        if turn is not None:
+            row.trace_context = row.trace_context or claim.trace_context
+        due_now = row.due_at is not None and row.due_at <= self._tables.now()
         await self._line.commit("release")
+        return due_now
 
     async def give_up(self, claim: Claim, after: timedelta) -> None:
         await self._line.begin("give_up")

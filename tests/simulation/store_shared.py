@@ -10,11 +10,12 @@ from service.domain.ports import Heard
 from service.domain.resources import Egress, Kind, LocalRecording, Phase, Resource, Room, Stream
 from service.store.budgets import Turn
 from service.store.census import Known
-from tests.simulation.store import Bucket, Line, Looked, Row, Tables, Webhook
+from tests.simulation.store import Bucket, Line, Looked, Row, Tables, Webhook, transactions
 
 _QUEUES = 4
 
 
+@transactions
 class Budgets:
     def __init__(self, tables: Tables, line: Line) -> None:
         self._tables = tables
@@ -50,6 +51,7 @@ class Budgets:
         return Turn(granted=granted, come_back=come_back)
 
 
+@transactions
 class Census:
     def __init__(self, tables: Tables, line: Line) -> None:
         self._tables = tables
@@ -66,7 +68,7 @@ class Census:
             for broadcast_id, row in self._tables.rows.items()
             if row.broadcast.target is Target.LIVE
             for resource in row.sorted_resources()
-            if resource.phase is not Phase.GONE
+            if resource.phase is not Phase.GONE or (isinstance(resource, Egress | LocalRecording) and resource.fault)
         ]
 
     async def over(self, broadcast_ids: Sequence[str]) -> tuple[set[str], set[str]]:
@@ -74,25 +76,38 @@ class Census:
         rows = {name: row for name in broadcast_ids if (row := self._tables.rows.get(name)) is not None}
         return set(rows), {name for name, row in rows.items() if _over(row)}
 
-    async def owned_streams(self, stream_ids: Sequence[str]) -> set[str]:
-        await self._line.begin("owned_streams")
-        asked, owned = set(stream_ids), set[str]()
+    async def owned(self, kind: Kind, external_ids: Sequence[str]) -> set[str]:
+        await self._line.begin("owned")
+        asked, owned = set(external_ids) - {""}, set[str]()
         for row in self._tables.rows.values():
+            kept = (
+                (Phase.PRESENT,) if row.broadcast.deleted else tuple(each for each in Phase if each is not Phase.GONE)
+            )
             for resource in row.resources.values():
-                if resource.kind is Kind.STREAM and resource.phase is not Phase.GONE:
+                if resource.kind is kind and resource.phase in kept:
                     owned.add(resource.external_id)
         return asked & owned
 
-    async def searching(self, broadcast_ids: Sequence[str]) -> set[str]:
+    async def searching(self, kind: Kind, broadcast_ids: Sequence[str]) -> set[str]:
         await self._line.begin("searching")
         return {
             name
             for name in broadcast_ids
             if (row := self._tables.rows.get(name)) is not None
-            and any(each.kind is Kind.STREAM and each.unresolved for each in row.resources.values())
+            and not row.broadcast.deleted
+            and any(each.kind is kind and each.unresolved for each in row.resources.values())
         }
 
+    async def uploaded_since(self, moment: datetime) -> bool:
+        await self._line.begin("uploaded_since")
+        return any(
+            each.kind is Kind.UPLOAD and each.intended_at >= moment
+            for row in self._tables.rows.values()
+            for each in row.resources.values()
+        )
 
+
+@transactions
 class Outages:
     def __init__(self, tables: Tables, line: Line) -> None:
         self._tables = tables
@@ -116,6 +131,7 @@ class Outages:
         await self._line.commit("report")
 
 
+@transactions
 class Inbox:
     """What is read of a webhook, stored once and told to the pass: the real one reads it from a signed body."""
 
@@ -123,29 +139,38 @@ class Inbox:
         self._tables = tables
         self._line = line
 
-    async def store(self, provider: str, heard: Heard, broadcast_id: str) -> bool:
+    async def store(self, provider: str, heard: Heard, broadcast_id: str, redacted: str = "") -> bool:
         """Whether it was the first of its kind."""
         await self._line.begin("inbox")
         tables = self._tables
-        first = (provider, heard.event_id) not in tables.delivered
+        first = self._is_new(provider, heard.event_id)
         if first:
-            tables.delivered.add((provider, heard.event_id))
-        if first and broadcast_id in tables.rows:
-            tables.webhooks.append(
-                Webhook(
-                    id=len(tables.delivered),
-                    provider=provider,
-                    event_id=heard.event_id,
-                    broadcast_id=broadcast_id,
-                    heard=heard,
-                )
+            tables.delivered[provider, heard.event_id] += 1
+            webhook = Webhook(
+                id=len(tables.stored) + 1,
+                provider=provider,
+                event_id=heard.event_id,
+                broadcast_id=broadcast_id if broadcast_id in tables.rows else "",
+                heard=heard,
+                redacted=redacted,
+                stored_at=tables.now(),
             )
+            tables.webhooks.append(webhook)
+            tables.stored.append(webhook)
             tables.wake([broadcast_id])
+        else:
+            tables.repeated += 1
         await self._line.commit("inbox")
         return first
 
+    def _is_new(self, provider: str, event_id: str) -> bool:
+        """What the unique key of the table refuses."""
+        return (provider, event_id) not in self._tables.delivered
+
     async def forget(self) -> None:
-        self._tables.webhooks = [webhook for webhook in self._tables.webhooks if not webhook.applied]
+        self._tables.webhooks = [
+            webhook for webhook in self._tables.webhooks if webhook.broadcast_id and not webhook.applied
+        ]
 
 
 def _known(broadcast_id: str, resource: Resource) -> Known:

@@ -10,15 +10,18 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
-from service.domain.broadcast import DestinationState, EndReason, FallbackMode, Spec, State
+from service.domain.broadcast import Destination, DestinationState, EndReason, FallbackMode, Spec, State
+from service.domain.errors import Outcome, ProviderError
 from service.domain.resources import EgressStatus, RecordingStatus
 from tests.simulation.calls import Outage
 from tests.simulation.faults import Kind
 from tests.simulation.stage import HOST, ID, Stage, play
 
+OUTSIDE = ("ROOM_LOST", "STREAM_LOST", "STREAM_DISABLED_OUTSIDE", "STREAM_ENABLED_OUTSIDE", "KEY_RESET_OUTSIDE")
 DOCS = Path(__file__).parents[2] / "docs" / "failures.md"
 
 
@@ -37,6 +40,8 @@ class Failure:
     """What the egress is said to have failed of."""
     blamed: bool = True
     """False: it may be stopped for want of a room before it is seen to end with it."""
+    outside: str = ""
+    """The event that says that it was not by us. It is told once."""
 
 
 def _end(kind: Kind) -> Callable[[Stage], None]:
@@ -53,6 +58,12 @@ def _befalls(kind: Kind) -> Callable[[Stage], None]:
         stage.livekit.befall(egress, kind)
 
     return happens
+
+
+def _next_hangs(stage: Stage) -> None:
+    [egress] = stage.running
+    stage.livekit.hangs_next = True
+    stage.livekit.end(egress, Kind.EGRESS_FAILED)
 
 
 def _lose_room(stage: Stage) -> None:
@@ -133,6 +144,22 @@ REPLACED = [
         fault="INGEST_LOST",
     ),
     Failure(
+        what="an egress never gets its connection",
+        happens=_next_hangs,
+        tells="EGRESS_STOP_SENT",
+        notice_s=70,
+        back_s=115,
+        fault="NOT_CONNECTED",
+    ),
+    Failure(
+        what="the playlist stands still",
+        happens=lambda stage: stage.mux.stall(stage.stream),
+        tells="PLAYBACK_STALLED",
+        notice_s=35,
+        back_s=110,
+        fault="STALLED",
+    ),
+    Failure(
         what="the room is deleted outside",
         happens=_lose_room,
         tells="ROOM_LOST",
@@ -140,6 +167,7 @@ REPLACED = [
         back_s=75,
         fault="COMPLETE",
         blamed=False,
+        outside="ROOM_LOST",
     ),
     Failure(
         what="the stream key is reset outside",
@@ -148,6 +176,7 @@ REPLACED = [
         notice_s=35,
         back_s=90,
         fault="FAILED",
+        outside="KEY_RESET_OUTSIDE",
     ),
 ]
 
@@ -167,7 +196,10 @@ def test_it_is_noticed_told_and_mended(failure: Failure) -> None:
         )
         assert "STATE_INTERRUPTED" in stage.reasons[told:]
         faults = [egress.fault for egress in stage.egresses if egress.fault]
-        assert faults == [failure.fault] or (not failure.blamed and not faults)
+        assert faults[-1:] == [failure.fault] or (not failure.blamed and not faults)
+        # Seen by us, done by somebody else.
+        outside = [(failure.outside, "reconciler")] if failure.outside else []
+        assert [(each.reason, each.actor) for each in stage.story if each.reason in OUTSIDE] == outside
         # Nothing was doubled on the way, and it stays so.
         await stage.all_the_while(lambda: stage.broadcast.state is State.LIVE and stage.plays, 60)
         assert len(stage.running) == 1
@@ -183,6 +215,8 @@ class Ending:
     happens: Callable[[Stage], None]
     reason: EndReason
     within_s: float
+    outside: tuple[str, ...] = ()
+    """The event that says that it was not by us. It is told once."""
     spec: Spec = field(default_factory=lambda: Spec(title="A show"))
 
 
@@ -192,12 +226,14 @@ ENDINGS = [
         happens=lambda stage: stage.mux.disable(stage.stream, "outside"),
         reason=EndReason.STREAM_DISABLED,
         within_s=15,
+        outside=("STREAM_DISABLED_OUTSIDE",),
     ),
     Ending(
         what="the live stream is deleted outside",
         happens=lambda stage: stage.mux.delete(stage.stream, "outside"),
         reason=EndReason.STREAM_LOST,
         within_s=15,
+        outside=("STREAM_LOST",),
     ),
     Ending(
         what="the host leaves for good",
@@ -226,6 +262,7 @@ def test_it_ends_with_the_reason(ending: Ending) -> None:
         assert stage.broadcast.status.state_reason == ending.reason
         assert not stage.running
         assert ID not in stage.livekit.rooms
+        assert tuple(each for each in stage.reasons if each in OUTSIDE) == ending.outside
 
     play(scene)
 
@@ -272,14 +309,32 @@ def test_an_egress_that_never_starts() -> None:
 
 def test_one_of_several_destinations_fails() -> None:
     async def scene(stage: Stage) -> None:
+        places = tuple(Destination(name=name, url=f"rtmps://{name}.example/live") for name in ("one", "two"))
+        await stage.live(Spec(title="A show", destinations=places))
+        [egress] = stage.running
+        stage.livekit.fail_destination(egress, "one")
+
+        def states() -> dict[str, DestinationState]:
+            return {each.name: each.state for each in stage.broadcast.status.destinations}
+
+        await stage.until(lambda: states()["one"] is DestinationState.FAILED, 15)
+        assert states()["two"] is DestinationState.ACTIVE
+        assert [event.message for event in stage.story if event.reason == "DESTINATION_FAILED"] == ["one"]
+        await asyncio.sleep(60)
+        assert stage.running == [egress]
+        assert stage.plays
+        assert stage.broadcast.state is State.LIVE
+
+    play(scene)
+
+
+def test_a_connection_that_comes_back_by_itself_is_nothing_to_act_on() -> None:
+    async def scene(stage: Stage) -> None:
         await stage.live()
         [egress] = stage.running
-        assert egress.status is EgressStatus.ACTIVE
         stage.livekit.befall(egress, Kind.RTMP_LOST)
-        # A connection that comes back by itself within its time is nothing to act on.
         await asyncio.sleep(40)
         assert stage.running == [egress]
-        assert all(each.state is not DestinationState.FAILED for each in stage.broadcast.status.destinations)
         assert stage.broadcast.state is State.LIVE
 
     play(scene)
@@ -413,6 +468,46 @@ def test_mux_is_away_and_the_egress_fails() -> None:
     play(scene, storage=True)
 
 
+def test_a_playlist_that_moves_on_by_itself() -> None:
+    async def scene(stage: Stage) -> None:
+        await stage.live()
+        [egress] = stage.running
+        stage.mux.stall(stage.stream, 20)
+        await stage.until(lambda: stage.broadcast.state is State.INTERRUPTED, 35)
+        assert stage.broadcast.status.state_reason == "PLAYLIST_STALLED"
+        await stage.until(lambda: stage.broadcast.state is State.LIVE and stage.plays, 30)
+        await asyncio.sleep(60)
+        assert stage.running == [egress]
+
+    play(scene)
+
+
+def test_a_playlist_that_no_egress_moves() -> None:
+    """It is Mux that hangs: viewers are moved into the room, and back when it was well for long enough."""
+
+    async def scene(stage: Stage) -> None:
+        await stage.live()
+        began = stage.now
+
+        async def hang() -> None:
+            while stage.now - began < 400:
+                if not stage.stream.stalled:
+                    stage.mux.stall(stage.stream)
+                await asyncio.sleep(0.2)
+            stage.stream.stalled = False
+
+        hanging = asyncio.ensure_future(hang())
+        await stage.until(lambda: FallbackMode.DIRECT_WEBRTC in stage.broadcast.fallback.modes, 300)
+        assert stage.broadcast.fallback.reason == "EGRESS_FAILING"
+        await hanging
+        assert stage.broadcast.fallback.modes
+        await stage.until(lambda: not stage.broadcast.fallback.modes, 450)
+        assert stage.plays
+        assert stage.broadcast.state is State.LIVE
+
+    play(scene)
+
+
 def test_nothing_is_left() -> None:
     async def scene(stage: Stage) -> None:
         await stage.live(Spec(title="A show", fallback_modes=()))
@@ -429,6 +524,38 @@ def test_nothing_is_left() -> None:
     play(scene)
 
 
+@pytest.mark.parametrize("modes", [(), (FallbackMode.DIRECT_WEBRTC,)], ids=["no fallback", "fallback"])
+@pytest.mark.parametrize("live", [True, False], ids=["live", "never live"])
+def test_a_start_is_lost_and_the_key_cannot_be_reset(
+    live: bool,  # noqa: FBT001 - a parameter
+    modes: tuple[FallbackMode, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No egress fails any more, and none can be started: it must not wait for ever."""
+
+    def no(*_: object) -> NoReturn:
+        raise ProviderError("no", provider="mux", operation="any", outcome=Outcome.AMBIGUOUS)
+
+    async def scene(stage: Stage) -> None:
+        spec = Spec(title="A show", fallback_modes=modes)
+        life = await (stage.live(spec) if live else stage.begin(spec))
+        monkeypatch.setattr(stage.mux, "reset_key", no)
+        monkeypatch.setattr(stage.livekit, "start", no)
+        if live:
+            stage.livekit.end(stage.running[0], Kind.EGRESS_FAILED)
+        else:
+            life.host_comes()
+        # The live stream is idle when its reconnect window is over, and hopeless after that.
+        within = 120 + 900 + 30
+        if modes:
+            await stage.until(lambda: stage.broadcast.fallback.modes == modes, within)
+        else:
+            await stage.until(lambda: stage.broadcast.end_reason is EndReason.EGRESS_FAILED, within)
+            await stage.until(lambda: stage.broadcast.state is State.FAILED, 120)
+
+    play(scene)
+
+
 def test_an_egress_that_answers_no_stop_is_cut_off() -> None:
     async def scene(stage: Stage) -> None:
         await stage.live()
@@ -440,6 +567,22 @@ def test_an_egress_that_answers_no_stop_is_cut_off() -> None:
         stage.livekit.join(ID, HOST)
         await stage.until(lambda: len(stage.egresses) > 1, 240)
         await stage.until(lambda: stage.plays and stage.broadcast.state is State.LIVE, 120)
+
+    play(scene)
+
+
+def test_one_that_is_connected_and_silent_and_answers_no_stop_is_cut_off() -> None:
+    """An idle live stream is no proof that nobody is connected: he may send again, beside the next one."""
+
+    async def scene(stage: Stage) -> None:
+        await stage.live()
+        [deaf] = stage.running
+        deaf.deaf_s = 10_000.0
+        stage.livekit.befall(deaf, Kind.EGRESS_NO_MEDIA)
+        await stage.until(lambda: "EGRESS_WRITTEN_OFF" in stage.reasons, 260)
+        await stage.until(lambda: stage.plays and stage.broadcast.state is State.LIVE, 60)
+        assert deaf.session is None
+        assert stage.reasons.count("STREAM_CUT") == 1
 
     play(scene)
 

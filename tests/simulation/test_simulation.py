@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import random
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
 from itertools import count
+from urllib.parse import quote
 
 import pytest
+import structlog
 
+from service import telemetry
+from service.domain.ports import Heard
+from tests.simulation import store
 from tests.simulation.__main__ import regressions
+from tests.simulation.bodies import read
+from tests.simulation.canaries import Canaries
+from tests.simulation.environment import T0, Hint
 from tests.simulation.loop import Deadlock, TooLong, VirtualLoop, run
 from tests.simulation.museum import without
 from tests.simulation.report import caught_at
+from tests.simulation.showing import Shown
+from tests.simulation.silence import errors_told
 from tests.simulation.world import simulate
 
 SEEDS = (*regressions(), *range(1, 13))
@@ -110,3 +125,101 @@ def test_a_world_is_as_it_was_after_an_exhibit() -> None:
     with without("observer off"):
         assert simulate(2).hash != before
     assert simulate(2).hash == before
+
+
+def test_every_tenth_world_is_searched_for_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    searched: list[Shown] = []
+    secrets = Shown.secrets
+
+    def kept(self: Shown, canaries: Canaries) -> Iterator[str]:
+        searched.append(self)
+        return secrets(self, canaries)
+
+    monkeypatch.setattr(Shown, "secrets", kept)
+    for seed in (19, 20):
+        assert not simulate(seed).violations
+    [shown] = searched
+    assert shown.words.keys() >= {"a log", "a trace", "an event", "a snapshot", "a row", "a webhook"}
+    for place in ("a log", "a trace", "a row", "a webhook"):
+        assert any("b0" in word for word in shown.words[place]), place
+    assert shown.redacted > 10
+
+
+def test_without_redaction_secrets_show_everywhere_but_in_logs() -> None:
+    """Those have codes and no messages."""
+    with without("no redaction"):
+        violations = [violation for seed in (10, 20, 30, 40) for violation in simulate(seed).violations]
+    assert {violation.invariant for violation in violations} == {"I-10"}
+    places = {violation.text.partition(" shows")[0] for violation in violations}
+    assert places == {"a trace", "an event", "a snapshot", "a row", "a webhook"}
+
+
+def test_a_secret_is_known_again_however_it_is_written() -> None:
+    canaries = Canaries(random.Random(1))
+    secret = canaries.make()
+    coded = [base64.b64encode(b"x" * lead + secret.encode() + b"yy").decode() for lead in range(3)]
+    for shown in (secret, secret[:8], quote(f"?{secret}"), secret.encode().hex(), *coded):
+        assert list(canaries.shown(["before", f'"<{shown}>"', "after"])), shown
+    for hidden in (secret[:7], f"{{{secret[:3]}...{secret[-3:]}}}", "another", ""):
+        assert not list(canaries.shown([hidden])), hidden
+
+
+def test_what_is_logged_and_traced_is_searched() -> None:
+    canaries, shown = Canaries(random.Random(1)), Shown()
+    errors: list[str] = []
+    logged, traced = canaries.make(), canaries.make()
+    with shown.all_that_is_said() as rest, errors_told(lambda event, _: errors.append(event), rest):
+        log = structlog.get_logger("of a test")
+        log.debug("said", name=logged)
+        log.error("failed", url=f"rtmps://example.com/live/{traced}")
+        with telemetry.tracer.start_as_current_span("step") as span:
+            span.record_exception(ValueError(traced))
+    assert errors == ["failed"]
+    assert [found.partition(" shows")[0] for found in shown.secrets(canaries)] == ["a log", "a trace"]
+
+
+def test_webhooks_say_what_their_bodies_are_read_to_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nine worlds of ten have no bodies."""
+    seen: list[tuple[Hint, Hint]] = []
+
+    def both(hint: Hint, canaries: Canaries, *, tag: str) -> Hint:
+        seen.append((hint, read(hint, canaries, tag=tag)))
+        return seen[-1][1]
+
+    monkeypatch.setattr("tests.simulation.world.read", both)
+    simulate(20)
+    assert len(seen) > 50
+    for hint, from_body in seen:
+        assert _heard(from_body.heard) == _heard(hint.heard)
+
+
+def _heard(heard: Heard) -> Heard:
+    """Without what nothing is done with: the mark, moments, messages."""
+    return replace(
+        heard,
+        broadcast_hint="",
+        environment="",
+        egress=heard.egress and replace(heard.egress, started_at=None, error=""),
+        stream=heard.stream and replace(heard.stream, tag="", created_at=None),
+        recording=heard.recording and replace(heard.recording, message="", uploaded=False),
+    )
+
+
+def test_a_call_inside_a_transaction_is_seen_in_what_the_transaction_begins() -> None:
+    began: list[str] = []
+
+    class Line(store.Line):
+        async def begin(self, operation: str) -> None:
+            del operation
+            await asyncio.gather(look(), look())
+
+    async def look() -> None:
+        began.append(store.under_way.get())
+
+    async def scene() -> None:
+        leases = store.Leases(store.Tables(lambda: T0), Line(), owner="one", ttl=timedelta(seconds=20))
+        await leases.claim(0, limit=1)
+        await look()
+
+    asyncio.run(scene())
+    assert began == ["claim", "claim", ""]

@@ -1,0 +1,72 @@
+"""What the prober reads and writes, in memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from service.domain.broadcast import PlaybackPolicy, State, Target
+from service.domain.facts import Probe
+from service.domain.resources import Stream
+from service.store.probes import Looked, Probed
+from tests.simulation.store import transactions
+
+if TYPE_CHECKING:
+    from service.domain.ports import PlaylistSeen
+    from tests.simulation.store import Line, Row, Tables
+
+_PROBED = frozenset({State.READY, State.LIVE, State.INTERRUPTED})
+
+
+@transactions
+class Probes:
+    def __init__(self, tables: Tables, line: Line) -> None:
+        self._tables = tables
+        self._line = line
+
+    async def running(self) -> list[Probed]:
+        await self._line.begin("running")
+        return [
+            Probed(
+                broadcast_id=broadcast_id,
+                state=row.broadcast.state,
+                playback_id=row.broadcast.status.playback_id,
+                public=row.broadcast.spec.playback_policy is not PlaybackPolicy.SIGNED,
+                stalled=_stalled(row),
+                seen=replace(
+                    self._tables.probes.get(broadcast_id, Probe()),
+                    people=None,
+                    people_at=None,
+                    playlist_at=self._tables.now(),
+                ),
+            )
+            for broadcast_id, row in self._tables.rows.items()
+            if row.broadcast.target is Target.LIVE and row.broadcast.state in _PROBED
+        ]
+
+    async def saw(self, looked: Looked) -> None:
+        await self._line.begin("saw")
+        tables, now = self._tables, self._tables.now()
+        for broadcast_id, people in looked.people.items():
+            probe = tables.probes.get(broadcast_id, Probe())
+            tables.probes[broadcast_id] = replace(probe, people=people, people_at=now)
+        for broadcast_id, (playlist, moved) in looked.playlists.items():
+            self._saw(broadcast_id, playlist, moved=moved)
+        tables.wake(sorted(looked.wake))
+        await self._line.commit("saw")
+
+    def _saw(self, broadcast_id: str, playlist: PlaylistSeen, *, moved: bool | None) -> None:
+        tables, now = self._tables, self._tables.now()
+        before = tables.probes.get(broadcast_id, Probe())
+        stands = moved is False and before.playlist is not None
+        tables.probes[broadcast_id] = replace(
+            before,
+            playlist=playlist,
+            playlist_at=now,
+            advanced_at=now if moved else before.advanced_at if stands else None,
+            standing_since=before.standing_since if stands else now,
+        )
+
+
+def _stalled(row: Row) -> bool:
+    return any(isinstance(each, Stream) and each.stalled_since is not None for each in row.resources.values())
