@@ -13,9 +13,11 @@ from datetime import UTC, datetime, timedelta
 import structlog
 
 from broadcast.v1 import broadcast_service_pb2 as rpc
+from broadcast.v1 import health_pb2 as health_pb
 from service.api.convert import time_message
 from service.api.health_messages import health_message
 from service.domain.broadcast import Broadcast
+from service.domain.chain import MOVING
 from service.domain.errors import StoreUnavailable
 from service.domain.facts import Facts
 from service.domain.health import health_of
@@ -47,9 +49,8 @@ class Entry:
         self.time: datetime = facts.now
         message = health_message(health_of(facts, timing))
         told = message.SerializeToString()
-        message.ClearField("time")
-        self.fingerprint = hash(message.SerializeToString(deterministic=True))
-        """The same where nothing but the time is new."""
+        self.fingerprint = hash(_news_of(message))
+        """The same where nothing is new but that it was looked at again."""
         self.framed = b"\x0a" + _varint(len(told)) + told
         """As an element of WatchHealthResponse.healths: field 1, length, message."""
 
@@ -62,6 +63,22 @@ class Entry:
             owner_id=broadcast.spec.owner_id,
             create_time=broadcast.create_time,
         )
+
+
+def _news_of(health: health_pb.BroadcastHealth) -> bytes:
+    """*health*, which is changed, without what tells only when it was seen. What was not seen for too long is UNKNOWN,
+    which is news.
+    """
+    health.ClearField("time")
+    for part in health.parts:
+        part.ClearField("observed_time")
+        for evidence in part.evidence:
+            evidence.ClearField("time")
+            if evidence.name in MOVING:
+                evidence.ClearField("value")
+    for publisher in health.publishers:
+        publisher.ClearField("stats_time")
+    return health.SerializeToString(deterministic=True)
 
 
 def _varint(value: int) -> bytes:

@@ -25,6 +25,10 @@ class HealthState(StrEnum):
     UNKNOWN = "UNKNOWN"
 
 
+MOVING = frozenset({"media_sequence", "last_segment", "advanced"})
+"""Evidence that has another value with every look while nothing changes."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """One fact, as it was seen. Without secrets: what it is taken from has none."""

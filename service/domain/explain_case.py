@@ -61,8 +61,8 @@ class Case:
 
     @property
     def live(self) -> bool:
-        """It is on air, and viewers see it as far as we know."""
-        return self.facts.broadcast.state is State.LIVE
+        """It is on air, and viewers see it as far as we know. What an intent of ours ended is told with its outcome."""
+        return self.facts.broadcast.state is State.LIVE and self.view.playable
 
     @property
     def wanted(self) -> bool:

@@ -5,9 +5,11 @@ from service.domain.chain import ChainPart, Evidence, noted
 from service.domain.errors import Outcome
 from service.domain.explain_case import Case, Finding, Rule, Weight
 from service.domain.health_delivery import encoder_left, failed_recording, recording_evidence
-from service.domain.health_egress import NOT_CONNECTED, egress_evidence, unconnected_since
+from service.domain.health_egress import egress_evidence, unconnected_since
 from service.domain.resources import (
     GHOST,
+    NOT_CONNECTED,
+    STALLED,
     Egress,
     EgressStatus,
     Output,
@@ -58,12 +60,19 @@ def _with(text: str, detail: str) -> str:
 
 
 def _failed_start(case: Case) -> Egress | None:
-    """The last egress, if its start was not answered as it should."""
-    if case.live or not case.view.egresses:
+    """The last egress, if its start was not answered as it should. While the next is being called, the one before."""
+    if case.live:
         return None
-    egress = case.view.egresses[-1]
-    started = egress.external_id or not case.counts(egress.intended_at)
-    return None if started or not (egress.failures or egress.refused or egress.unresolved) else egress
+    calling: Egress | None = None
+    for egress in reversed(case.view.egresses):
+        if egress.external_id or not case.counts(egress.intended_at):
+            break
+        if egress.failures or egress.refused or egress.phase is Phase.UNKNOWN:
+            return egress
+        if not egress.unresolved:
+            break
+        calling = calling or egress
+    return calling
 
 
 def start_refused(case: Case) -> Finding | None:
@@ -268,7 +277,7 @@ def _answers_no_stop(egress: Egress) -> bool:
 def playlist_stalled(case: Case) -> Finding | None:
     part, stream, failed = case.health.part(ChainPart.PLAYBACK), case.view.stream, case.failed_egress
     held = stream is not None and stream.stalled_since is not None
-    answered = failed is not None and failed.fault == "STALLED"
+    answered = failed is not None and failed.fault == STALLED
     if not (held or answered or part.reason == "STALLED"):
         return None
     return Finding(

@@ -67,19 +67,10 @@ def _without_failed(broadcast: Broadcast) -> list[Override]:
     removed = [each.name for each in broadcast.spec.carried_by(Carrier.EGRESS) if each.name in failed]
     if not removed:
         return []
-    carriers = {Carrier.EGRESS: "DESTINATION_CARRIER_EGRESS", Carrier.MUX: "DESTINATION_CARRIER_MUX"}
-    kept = [
-        {"name": each.name, "url": each.url, "carrier": carriers[each.carrier]}
-        for each in broadcast.spec.destinations
-        if each.name not in removed
-    ]
-    body = {"broadcast_id": broadcast.id, "update_mask": "spec.destinations", "spec": {"destinations": kept}}
-    return [
-        Override(
-            description=f"Send no longer to {', '.join(removed)}.",
-            command=_call("BroadcastService/UpdateBroadcast", body),
-        )
-    ]
+    # grpcurl and buf curl do not write an update mask the same way.
+    named = [argument for name in removed for argument in ("--remove-destination", shlex.quote(name))]
+    command = " ".join(["broadcastctl --target $ADDRESS update", shlex.quote(broadcast.id), *named])
+    return [Override(description=f"Send no longer to {', '.join(removed)}.", command=command)]
 
 
 def _call(method: str, body: object) -> str:

@@ -5,10 +5,11 @@ from dataclasses import replace
 from service.domain.broadcast import FallbackMode, PlaybackPolicy, RecordingPolicy, State, Target, seconds
 from service.domain.chain import ChainPart, Evidence, HealthState, PartHealth, noted
 from service.domain.facts import PROBED_S, SEEN_S, Facts
-from service.domain.health_egress import NOT_CONNECTED, unconnected_since
+from service.domain.health_egress import unconnected_since
 from service.domain.health_ground import believed, existence, resting, still_there
 from service.domain.ports import PlaylistSeen
 from service.domain.resources import (
+    NOT_CONNECTED,
     EgressStatus,
     LocalRecording,
     Phase,
@@ -189,23 +190,8 @@ def recording(facts: Facts) -> PartHealth:  # noqa: PLR0911 - one a case
     part = replace(part, evidence=evidence)
     if errored := [each for each in made if each.status is RecordingStatus.ERRORED]:
         return replace(part, state=HealthState.DOWN, reason="ERRORED", message=_told(errored[0]))
-    local = [each for each in facts.resources if isinstance(each, LocalRecording) and each.phase is not Phase.GONE]
-    if broadcast.target is Target.ENDED and not broadcast.state.over:
-        stuck = still_there(facts, ChainPart.RECORDING)
-        if stuck is not None:
-            return stuck
-    if local and broadcast.target is Target.LIVE:
-        return _local(facts, local[-1], part)
-    if (failed := failed_recording(facts)) is not None:
-        return replace(
-            part,
-            state=HealthState.DOWN,
-            reason=failed.fault or "LOCAL_FAILED",
-            message=failed.error or "the room is to be recorded to our own storage, and the last try failed",
-            since=failed.changed_at,
-            observed_at=failed.observed_at,
-            evidence=recording_evidence(failed),
-        )
+    if (local := _own(facts, part)) is not None:
+        return local
     if broadcast.target is not Target.LIVE:
         if any(each.status is RecordingStatus.PREPARING for each in made):
             return replace(part, state=HealthState.PENDING, reason="PREPARING", message="Mux is still at work on it")
@@ -223,6 +209,26 @@ def recording(facts: Facts) -> PartHealth:  # noqa: PLR0911 - one a case
         )
         return believed(facts, stream, running)
     return part
+
+
+def _own(facts: Facts, part: PartHealth) -> PartHealth | None:
+    """What is recorded to our own storage, or should be. None: nothing is."""
+    broadcast = facts.broadcast
+    if broadcast.target is not Target.LIVE:
+        return None if broadcast.state.over else still_there(facts, ChainPart.RECORDING)
+    if facts.view.recordings and facts.view.recordings[-1].phase is not Phase.GONE:
+        return _local(facts, facts.view.recordings[-1], part)
+    if (failed := failed_recording(facts)) is None:
+        return None
+    return replace(
+        part,
+        state=HealthState.DOWN,
+        reason=failed.fault or "LOCAL_FAILED",
+        message=failed.error or "the room is to be recorded to our own storage, and the last try failed",
+        since=failed.changed_at,
+        observed_at=failed.observed_at,
+        evidence=recording_evidence(failed),
+    )
 
 
 def _local(facts: Facts, local: LocalRecording, part: PartHealth) -> PartHealth:

@@ -7,12 +7,10 @@ from service.domain.broadcast import Carrier, DeliveryPolicy, Destination, Desti
 from service.domain.chain import ChainPart, Evidence, HealthState, PartHealth, noted
 from service.domain.facts import Facts
 from service.domain.health_ground import believed, resting, still_there
-from service.domain.resources import GHOST, NOT_STOPPED, Egress, EgressStatus, OutputState
+from service.domain.resources import GHOST, NOT_CONNECTED, NOT_STOPPED, STALLED, Egress, EgressStatus, OutputState
 from service.domain.timing import Timing
 from service.domain.view import wants_egress
 
-NOT_CONNECTED = "NOT_CONNECTED"
-"""The fault of an egress that runs and never got its connection to the live stream."""
 _FAULTS = {
     GHOST: "it was listed as active and was not in its room: its worker is gone",
     NOT_STOPPED: "it was told to stop and was not seen to end",
@@ -23,7 +21,7 @@ _FAULTS = {
     "DISCONNECTED": "its connection to the live stream failed",
     "NO_MEDIA": "the live stream got no media of it",
     "INGEST_LOST": "it said that it sends, and nothing arrived any more",
-    "STALLED": "it sent, and the playlist did not move on",
+    STALLED: "it sent, and the playlist did not move on",
     "LOST": "LiveKit does not know it any more",
 }
 
@@ -31,21 +29,11 @@ _FAULTS = {
 def egress(facts: Facts, timing: Timing) -> PartHealth:
     if (rest := resting(facts, ChainPart.EGRESS)) is not None:
         return rest
-    broadcast, view = facts.broadcast, facts.view
-    current = view.egress
-    last = view.egresses[-1] if view.egresses else None
-    wanted = wants_egress(broadcast, view)
-    stuck = still_there(facts, ChainPart.EGRESS) if current is None else None
-    if stuck is not None and (not wanted or (last is not None and not last.fault)):
-        return stuck
-    if current is None and wanted:
-        return _missing(facts, last)
-    if current is None or not wanted:
-        manual = broadcast.spec.delivery_policy is DeliveryPolicy.MANUAL and not broadcast.on_air
-        reason = "NOT_ON_AIR" if manual else "NOT_WANTED"
-        message = "it is started when SetOnAir is called" if manual else "it is started when a host publishes"
-        since = last.changed_at if last is not None else broadcast.ready_time
-        return PartHealth(part=ChainPart.EGRESS, state=HealthState.IDLE, reason=reason, message=message, since=since)
+    current = facts.view.egress
+    if not wants_egress(facts.broadcast, facts.view):
+        return still_there(facts, ChainPart.EGRESS) or _unwanted(facts)
+    if current is None:
+        return _missing(facts)
     part = PartHealth(
         part=ChainPart.EGRESS,
         state=HealthState.PENDING,
@@ -69,17 +57,21 @@ def _running(facts: Facts, egress: Egress, part: PartHealth, timing: Timing) -> 
     if egress.delivering:
         return replace(part, state=HealthState.OK, reason="DELIVERING", message="")
     if egress.status is EgressStatus.ACTIVE:
-        output = next((output for output in egress.outputs if output.name == ""), None)
-        if output is not None and output.state in (OutputState.FAILED, OutputState.FINISHED):
-            return replace(part, state=HealthState.DOWN, reason="DISCONNECTED", message=output.message)
-        if (since := unconnected_since(facts, egress, timing)) is not None:
-            message = "it runs and has no connection to the live stream"
-            return replace(part, state=HealthState.DOWN, reason=NOT_CONNECTED, message=message, since=since)
-        return replace(part, reason="CONNECTING", message="it connects to the live stream")
+        return _connecting(facts, egress, part, timing)
     if egress.status is EgressStatus.ENDING:
         return replace(part, state=HealthState.DOWN, reason="ENDING", message=egress.error)
     late = facts.now >= egress.intended_at + seconds(timing.egress_start_s / 2)
     return replace(part, state=HealthState.DEGRADED, reason="STARTING_SLOWLY") if late else part
+
+
+def _connecting(facts: Facts, egress: Egress, part: PartHealth, timing: Timing) -> PartHealth:
+    output = next((output for output in egress.outputs if output.name == ""), None)
+    if output is not None and output.state in (OutputState.FAILED, OutputState.FINISHED):
+        return replace(part, state=HealthState.DOWN, reason="DISCONNECTED", message=output.message)
+    if (since := unconnected_since(facts, egress, timing)) is not None:
+        message = "it runs and has no connection to the live stream"
+        return replace(part, state=HealthState.DOWN, reason=NOT_CONNECTED, message=message, since=since)
+    return replace(part, reason="CONNECTING", message="it connects to the live stream")
 
 
 def unconnected_since(facts: Facts, egress: Egress, timing: Timing) -> datetime | None:
@@ -90,8 +82,24 @@ def unconnected_since(facts: Facts, egress: Egress, timing: Timing) -> datetime 
     return since if egress.status is EgressStatus.ACTIVE and push is OutputState.CONNECTING and late else None
 
 
-def _missing(facts: Facts, last: Egress | None) -> PartHealth:
+def _unwanted(facts: Facts) -> PartHealth:
+    broadcast, egresses = facts.broadcast, facts.view.egresses
+    manual = broadcast.spec.delivery_policy is DeliveryPolicy.MANUAL and not broadcast.on_air
+    return PartHealth(
+        part=ChainPart.EGRESS,
+        state=HealthState.IDLE,
+        reason="NOT_ON_AIR" if manual else "NOT_WANTED",
+        message="it is started when SetOnAir is called" if manual else "it is started when a host publishes",
+        since=egresses[-1].changed_at if egresses else broadcast.ready_time,
+    )
+
+
+def _missing(facts: Facts) -> PartHealth:
     """One is wanted and none is there."""
+    last = facts.view.egresses[-1] if facts.view.egresses else None
+    stuck = still_there(facts, ChainPart.EGRESS)
+    if stuck is not None and last is not None and not last.fault:
+        return stuck
     if last is None:
         return PartHealth(
             part=ChainPart.EGRESS,

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from datetime import datetime
 
-from service.domain.broadcast import Broadcast, FallbackMode, State
+from service.domain.broadcast import Broadcast, FallbackMode, State, seconds
 from service.domain.chain import ChainPart, Evidence, HealthState, PartHealth, noted
 from service.domain.facts import PROBED_S, REPORTED_S, Facts, Quality
 from service.domain.health_ground import believed, existence, resting
@@ -11,6 +11,8 @@ from service.domain.ports import RoomPeople, TrackKind
 from service.domain.resources import Phase, Room
 from service.domain.timing import Timing
 from service.domain.view import host_deadline
+
+_PROBE_TAKES_S = 2.0
 
 
 def room(facts: Facts) -> PartHealth:
@@ -77,9 +79,14 @@ def publishes(facts: Facts, room: Room) -> tuple[bool | None, datetime | None]:
     """Whether somebody publishes, by the later of two looks, and when that was."""
     seen, probed = facts.seen_at(room), facts.probe.people_at
     there = people(facts)
-    if there is not None and probed is not None and (seen is None or probed > seen):
+    if there is not None and probed is not None and _counts(probed, seen, room.host_since):
         return bool(there.publishers), probed
     return room.host_publishing, seen
+
+
+def _counts(probed: datetime, seen: datetime | None, changed: datetime | None) -> bool:
+    """Whether the prober looked later: its answer is stored a little after its look."""
+    return (seen is None or probed > seen) and (changed is None or probed > changed + seconds(_PROBE_TAKES_S))
 
 
 def _absent(facts: Facts, part: PartHealth, deadline: datetime | None) -> PartHealth:

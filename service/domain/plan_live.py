@@ -9,6 +9,8 @@ from service.domain.facts import PROBED_S
 from service.domain.planner import Planner
 from service.domain.resources import (
     GHOST,
+    NOT_CONNECTED,
+    STALLED,
     AnyResource,
     Egress,
     EgressStatus,
@@ -244,7 +246,7 @@ class Live(Planner):
         if push is OutputState.CONNECTING and self.in_vain(
             egress, since + seconds(timing.connect_s), timing.watch_s, "WAIT_FOR_CONNECTION", _OR_REPLACED
         ):
-            self.stop(egress, f"it did not connect within {timing.connect_s:g} s", "NOT_CONNECTED")
+            self.stop(egress, f"it did not connect within {timing.connect_s:g} s", NOT_CONNECTED)
             return
         if stream is not None and (self.lost(egress, stream, since) or self.stalls(egress, stream, since)):
             return
@@ -277,7 +279,7 @@ class Live(Planner):
         fed_since = max(stream.stalled_since, egress.delivering_since or since)
         if not self.reached(fed_since + seconds(self.timing.stalled_s), "WAIT_FOR_MEDIA", _OR_REPLACED):
             return False
-        self.stop(egress, "it sends, and the playlist does not move on", "STALLED")
+        self.stop(egress, "it sends, and the playlist does not move on", STALLED)
         return True
 
     def is_ghost(self, egress: Egress | LocalRecording) -> bool:

@@ -185,6 +185,10 @@ GHOST = "GHOST"
 """The fault of an egress that is listed as active and is not in its room: its worker is gone. Its record stays as it is
 for ever.
 """
+NOT_CONNECTED = "NOT_CONNECTED"
+"""The fault of an egress that never got its connection to the live stream."""
+STALLED = "STALLED"
+"""The fault of an egress that sent while viewers got nothing new."""
 NOT_STOPPED = "NOT_STOPPED"
 """The fault of an egress that was not wanted any more, and was not seen to end."""
 

@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from itertools import pairwise
+from itertools import cycle, pairwise
 from typing import Any, TypeAlias, cast
 
 import grpc
@@ -392,6 +392,24 @@ async def test_without_news_an_empty_message_comes_within_three_intervals(stage:
     call.cancel()
 
 
+async def test_what_was_only_looked_at_again_is_no_news_and_what_is_too_old_is(stage: Stage, written: Written) -> None:
+    await written.live("show")
+    await written.plays("show")
+    await written.probes.report("show", "ann", HostStats(quality=Quality.GOOD))
+    call = watch(stage)
+    assert ids(await read(call)) == ["show"]
+    for sequence in range(8, 11):
+        seen = PlaylistSeen(status=200, media_sequence=sequence, segments=6, last_segment=f"{sequence}.ts")
+        await written.saw_playlist("show", replace(seen, target_duration_s=2), advanced=True)
+        await stage.sql("UPDATE resource SET observed_at = now() WHERE broadcast_id = 'show'")
+        await stage.sql("UPDATE host_stats SET report_time = now() WHERE broadcast_id = 'show'")
+        assert ids(await read(call)) == []
+    await stage.sql("UPDATE probe SET playlist_at = now() - interval '31 s' WHERE broadcast_id = 'show'")
+    [told] = (await news(call)).healths
+    assert states(told)["PLAYBACK"] == "UNKNOWN"
+    call.cancel()
+
+
 async def test_a_wrong_watch_is_told_which_field(stage: Stage) -> None:
     for request, field in (
         (rpc.WatchHealthRequest(interval=seconds(0.5)), "interval"),
@@ -428,7 +446,7 @@ async def test_one_reader_serves_all_who_watch(stage: Stage, written: Written, m
         assert ids(await read(call)) == ["show"]
     reads.clear()
     began = loop.time()
-    await written.moves("show")
+    await written.saw_playlist("show", PlaylistSeen(status=412))
     for call in calls:
         assert ids(await news(call)) == ["show"]
     # One a second, however many watch.
@@ -501,8 +519,10 @@ async def test_what_was_not_taken_is_replaced_by_the_latest_and_counted(
         assert (await take()).skipped_count == 0
         [slot] = watches.slots
 
+        statuses = cycle((403, 404))
+
         async def left_out() -> bool:
-            await written.moves("show")
+            await written.saw_playlist("show", PlaylistSeen(status=next(statuses)))
             return slot.skipped >= 2
 
         await eventually(left_out, every=0.05)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import shlex
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -10,9 +11,11 @@ from typing import Any, NamedTuple
 import pytest
 
 from broadcast.v1 import health_pb2 as health_pb
+from broadcast.v1.broadcast_pb2 import Destination
 from broadcast_client import BroadcastClient, BroadcastNotFound, HealthNews, InvalidField, RetryPolicy, broadcast_filter
 from broadcast_client.ctl import run
 from service.api.server import ApiOptions
+from service.domain.resources import Output, OutputState
 from tests.integration.api_stage import Stage, api
 from tests.integration.health_stage import Written
 from tests.unit.health_facts import EGRESS, EMPTY, ROOM
@@ -157,6 +160,21 @@ async def test_ctl_explains_with_commands_to_paste(ctl: Ctl, stage: Stage, writt
     assert re.search(r"next  WAIT_FOR_HOST  .* in 29m5\ds|30m", result.out)
     assert f"127.0.0.1:{stage.port} broadcast.v1.BroadcastService/IssueHostAccess" in result.out
     assert "$ADDRESS" not in result.out
+
+
+async def test_what_removes_a_destination_can_be_pasted(ctl: Ctl, stage: Stage, written: Written) -> None:
+    places = [Destination(name=name, url=f"rtmps://93.184.216.34/{name}", stream_key="k") for name in ("one", "two")]
+    await written.ready("show", destinations=places)
+    failed = [Output(name="one", state=OutputState.FAILED), Output(name="two", state=OutputState.ACTIVE)]
+    await written.record("show", ROOM, replace(EGRESS, outputs=(*EGRESS.outputs, *failed)))
+    explained = json.loads((await ctl("--json", "explain", "show")).out)
+    assert "DESTINATION_FAILED" in [cause["code"] for cause in explained["causes"]]
+    [command] = [each["command"] for each in explained["overrides"] if "destination" in each["command"]]
+    program, *argv = shlex.split(command.replace("$ADDRESS", f"127.0.0.1:{stage.port}"))
+    assert program == "broadcastctl"
+    assert (await ctl(*argv)).code == 0
+    kept = json.loads((await ctl("--json", "get", "show")).out)["spec"]["destinations"]
+    assert [each["name"] for each in kept] == ["two"]
 
 
 async def test_ctl_prints_json_for_programs(ctl: Ctl, written: Written) -> None:

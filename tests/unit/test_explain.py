@@ -37,6 +37,7 @@ from service.domain.resources import (
     Recording,
     RecordingStatus,
     StreamStatus,
+    Upload,
 )
 from tests.unit.health_facts import (
     CAMERA,
@@ -130,8 +131,23 @@ DEAD = LocalRecording(
     status=EgressStatus.ACTIVE,
     fault="GHOST",
 )
+FILES = tuple(
+    gone(
+        DEAD,
+        ordinal=n,
+        fault="",
+        status=EgressStatus.FAILED,
+        end_seen=True,
+        error="upload failed: access denied",
+        failures=n + 1,
+    )
+    for n in range(2)
+)
 ERRORED = Recording(asset_id="AS1", status=RecordingStatus.ERRORED, message="no content")
 REFUSED_PUSH = (Output(name="", state=OutputState.FAILED, message="connection refused"),)
+HANGING = replace(
+    EGRESS, outputs=(Output(name="", state=OutputState.CONNECTING),), delivering_since=None, status_since=ago(5)
+)
 WEDGED = (Output(name="", state=OutputState.FAILED, message="no outbound progress for 30s"),)
 FIVE = tuple(gone(EGRESS, ordinal=n, external_id=f"EG_{n}", end_seen=True, intended_at=ago(300 - n)) for n in range(5))
 CREDENTIALS = Outcome.CREDENTIALS
@@ -145,6 +161,8 @@ def failed_place(state: DestinationState) -> Facts:
 CASES = (
     # The host.
     Case("WAITING_FOR_HOST", known(EMPTY, IDLE, probe=NOTHING), known(ROOM, IDLE, probe=NOTHING)),
+    # There is no live stream yet.
+    Case("WAITING_FOR_HOST", known(EMPTY, IDLE, probe=NOTHING), known(EMPTY, probe=NOTHING, ready_time=None)),
     Case("WAITING_FOR_HOST", known(EMPTY, IDLE, spec=MANUAL, probe=NOBODY), known(ROOM, IDLE), ("NOT_ON_AIR",)),
     Case(
         "HOST_LEFT",
@@ -253,6 +271,22 @@ CASES = (
         known(ROOM, IDLE, replace(UNANSWERED, error="no answer in time")),
     ),
     Case(
+        # And the next is being called.
+        "EGRESS_NO_WORKER",
+        known(
+            ROOM,
+            IDLE,
+            replace(NOT_STARTED, error="twirp error unknown: no response from servers"),
+            replace(UNANSWERED, ordinal=1, phase=Phase.INTENDED, failures=0, intended_at=ago(4)),
+        ),
+        known(
+            ROOM,
+            IDLE,
+            replace(NOT_STARTED, error="twirp error unknown: no response from servers"),
+            replace(STARTED, ordinal=1),
+        ),
+    ),
+    Case(
         "EGRESS_START_LOST",
         known(
             ROOM,
@@ -349,6 +383,16 @@ CASES = (
         dark(ROOM, STREAM, ended("FAILED", outputs=REFUSED_PUSH), story=(told("EGRESS_CONNECTED", 400),)),
         dark(ROOM, STREAM, ended("FAILED", outputs=REFUSED_PUSH)),
     ),
+    Case(
+        "RTMP_NOT_CONNECTED",
+        known(ROOM, IDLE, replace(HANGING, status_since=ago(11))),
+        known(ROOM, IDLE, replace(HANGING, status_since=ago(9))),
+    ),
+    Case(
+        "RTMP_NOT_CONNECTED",
+        known(ROOM, IDLE, ended("NOT_CONNECTED", outputs=REFUSED_PUSH), replace(HANGING, ordinal=1)),
+        known(ROOM, IDLE, ended("NO_MEDIA"), replace(HANGING, ordinal=1, status_since=ago(1))),
+    ),
     Case("NO_MEDIA", known(ROOM, IDLE, ended("NO_MEDIA")), known(ROOM, IDLE, ended("FAILED"))),
     Case("NO_MEDIA", known(ROOM, IDLE, EGRESS), known(ROOM, IDLE, replace(EGRESS, status_since=ago(10)))),
     Case("INGEST_STALLED", dark(ROOM, STREAM, ended("INGEST_LOST")), dark(ROOM, STREAM, ended("NO_MEDIA"))),
@@ -376,11 +420,35 @@ CASES = (
     Case("START_LIMIT", known(ROOM, IDLE, *FIVE), known(ROOM, IDLE, *FIVE[:4])),
     Case("DESTINATION_FAILED", failed_place(DestinationState.FAILED), failed_place(DestinationState.CONNECTING)),
     Case("FALLBACK_ACTIVE", live(fallback=FALLBACK), live(fallback=Fallback(reason="RETURNED", since=ago(60)))),
+    Case("RECORDING_ERRORED", live(status={"recordings": (ERRORED,)}), live()),
+    # What is over ended of something else.
+    *(
+        Case(
+            code,
+            over(reason, gone(STREAM, recordings=(ERRORED,)), **WAS_LIVE),
+            over(other, gone(STREAM, recordings=(ERRORED,)), **WAS_LIVE),
+            ("RECORDING_ERRORED",),
+        )
+        for code, reason, other in (
+            ("STOPPED_BY_CALLER", EndReason.STOPPED, EndReason.EGRESS_FAILED),
+            ("EGRESS_FAILED", EndReason.EGRESS_FAILED, EndReason.STOPPED),
+            ("START_TIMEOUT", EndReason.START_TIMEOUT, EndReason.STOPPED),
+            ("HOST_LEFT", EndReason.HOST_LEFT, EndReason.STOPPED),
+        )
+    ),
     Case(
-        "RECORDING_ERRORED",
-        over(EndReason.STOPPED, gone(STREAM, recordings=(ERRORED,)), **WAS_LIVE),
-        over(EndReason.STOPPED, gone(STREAM, recordings=(replace(ERRORED, status=RecordingStatus.READY),)), **WAS_LIVE),
-        ("STOPPED_BY_CALLER",),
+        "LOCAL_RECORDING_FAILED",
+        known(ROOM, IDLE, *FILES, fallback=RECORDED),
+        known(ROOM, IDLE, *FILES, replace(DEAD, ordinal=2, external_id="EG_6", fault=""), fallback=RECORDED),
+        ("FALLBACK_ACTIVE",),
+    ),
+    Case(
+        # The next one is on its way.
+        "LOCAL_RECORDING_FAILED",
+        known(ROOM, IDLE, *FILES, replace(DEAD, ordinal=2, fault="", status=EgressStatus.STARTING), fallback=RECORDED),
+        # Of a fallback before this one.
+        known(ROOM, IDLE, *FILES, fallback=replace(RECORDED, since=ago(5))),
+        ("FALLBACK_ACTIVE",),
     ),
     # The providers.
     Case("LIVEKIT_UNREACHABLE", live(around=away("livekit")), live(around=away("mux"))),
@@ -483,13 +551,13 @@ CASES = (
         ("STOPPED_BY_CALLER",),
     ),
     Case(
-        "MUX_UNREACHABLE",
+        "TAKE_DOWN_BLOCKED",
         over(EndReason.STOPPED, replace(STREAM, failures=3, retry_at=ago(-10)), **WAS_LIVE, around=away("mux")),
-        over(EndReason.STOPPED, replace(STREAM, failures=3, retry_at=ago(-10)), **WAS_LIVE),
-        ("TAKE_DOWN_BLOCKED", "STOPPED_BY_CALLER"),
+        over(EndReason.STOPPED, gone(STREAM, failures=3), **WAS_LIVE, around=away("mux")),
+        ("MUX_UNREACHABLE", "STOPPED_BY_CALLER"),
     ),
     Case(
-        "MUX_UNREACHABLE",
+        "TAKE_DOWN_BLOCKED",
         over(
             EndReason.STOPPED,
             replace(STREAM, failures=3, retry_at=ago(-10)),
@@ -498,11 +566,11 @@ CASES = (
         ),
         over(
             EndReason.STOPPED,
-            replace(STREAM, failures=3, retry_at=ago(-10)),
+            STREAM,
             **WAS_LIVE,
-            status=trouble("livekit", "UpdateStream", Outcome.AMBIGUOUS, "500"),
+            status={"state_time": ago(5), **trouble("livekit", "UpdateStream", Outcome.AMBIGUOUS, "500")},
         ),
-        ("TAKE_DOWN_BLOCKED", "STOPPED_BY_CALLER"),
+        ("MUX_UNREACHABLE", "STOPPED_BY_CALLER"),
     ),
     Case(
         "SERVICE_BEHIND",
@@ -604,7 +672,6 @@ def test_a_change_that_does_not_get_there_is_told_while_live() -> None:
         (known(EMPTY, IDLE, probe=NOTHING), ["IssueHostAccess", "WakeBroadcast", "StopBroadcast"]),
         (known(ROOM, IDLE, spec=MANUAL), ["SetOnAir", "WakeBroadcast", "StopBroadcast"]),
         (live(), ["WakeBroadcast", "StopBroadcast"]),
-        (failed_place(DestinationState.FAILED), ["UpdateBroadcast", "WakeBroadcast", "StopBroadcast"]),
         (over(EndReason.STOPPED, STREAM, **WAS_LIVE), ["ReapOrphans", "WakeBroadcast"]),
         (over(EndReason.STOPPED), []),
     ],
@@ -618,11 +685,71 @@ def test_the_commands_that_override(facts: Facts, commands: list[str]) -> None:
         assert " $ADDRESS broadcast.v1." in each.command
 
 
-def test_removing_a_destination_keeps_the_others() -> None:
-    [command, *_] = [each.command for each in explained(failed_place(DestinationState.FAILED)).overrides]
-    assert '"update_mask": "spec.destinations"' in command
-    assert '"name": "two"' in command
-    assert '"name": "one"' not in command
+def test_what_failed_is_removed_and_nothing_else() -> None:
+    [command, *others] = [each.command for each in explained(failed_place(DestinationState.FAILED)).overrides]
+    assert command == "broadcastctl --target $ADDRESS update show --remove-destination one"
+    assert [each.rsplit("/", 1)[1] for each in others] == ["WakeBroadcast", "StopBroadcast"]
+    assert not any("remove" in each.command for each in explained(failed_place(DestinationState.ACTIVE)).overrides)
+
+
+STUCK = (
+    replace(STREAM, failures=4),
+    replace(EGRESS, phase=Phase.DELETING, changed_at=ago(60), failures=2),
+)
+
+
+@pytest.mark.parametrize(
+    ("provider", "operation", "about"), [("mux", "disable_live_stream", "LS1"), ("livekit", "StopEgress", "EG_1")]
+)
+def test_a_take_down_that_is_blocked_says_what_fails_whichever_call_failed_last(
+    provider: str, operation: str, about: str
+) -> None:
+    status = trouble(provider, operation, Outcome.AMBIGUOUS, "500")
+    [first, *_] = explained(over(EndReason.STOPPED, *STUCK, **WAS_LIVE, status=status)).causes
+    assert first.code == "TAKE_DOWN_BLOCKED"
+    assert "stream LS1 does not go, 4 calls failed" in first.message
+    assert "egress EG_1 does not go, 2 calls failed" in first.message
+    [said] = [each for each in first.message.split("; ") if operation in each]
+    assert about in said
+    assert "500 so it says" in said
+    assert f"{provider} {operation}: 500 so it says" in [each.value for each in first.evidence]
+
+
+def test_what_was_uploaded_is_not_in_the_way_of_the_end() -> None:
+    upload = Upload(
+        ordinal=0, phase=Phase.PRESENT, external_id="AS9", intended_at=ago(50), changed_at=ago(50), failures=1
+    )
+    [first, *_] = explained(over(EndReason.STOPPED, *STUCK, upload, **WAS_LIVE)).causes
+    assert "AS9" not in str(first)
+
+
+def test_a_fallback_does_not_make_its_cause_be_forgotten() -> None:
+    failed = replace(ended("FAILED"), changed_at=ago(90), intended_at=ago(200))
+    story = (told("STATE_READY", 500), told("EGRESS_ENDED", 90), told("STATE_INTERRUPTED", 60))
+    assert codes(known(ROOM, IDLE, failed, fallback=FALLBACK, story=story)) == ["EGRESS_FAILED", "FALLBACK_ACTIVE"]
+    # That one was replaced, and viewers saw the show after it.
+    played = (*story, told("STATE_LIVE", 50), told("STATE_INTERRUPTED", 20))
+    assert codes(known(ROOM, IDLE, failed, fallback=FALLBACK, story=played, **WAS_LIVE)) == ["FALLBACK_ACTIVE"]
+
+
+def test_what_is_being_stopped_is_named_before_the_call_is_answered() -> None:
+    ghost = replace(EGRESS, phase=Phase.DELETING, changed_at=ago(1), fault="GHOST")
+    facts = known(ROOM, STREAM, *FIVE[:4], replace(ghost, ordinal=5, intended_at=ago(100)), **WAS_LIVE)
+    assert "EGRESS_GHOST" in codes(facts)
+    intended = replace(facts, broadcast=replace(facts.broadcast, state=State.LIVE))
+    assert codes(intended)[0] == "EGRESS_GHOST"
+
+
+@pytest.mark.parametrize(
+    ("mode", "text"),
+    [
+        (FallbackMode.DIRECT_WEBRTC, "Viewers watch in the room."),
+        (FallbackMode.LOCAL_RECORDING, "The room is to be recorded to our own storage."),
+    ],
+)
+def test_each_mode_of_a_fallback_says_what_it_does(mode: FallbackMode, text: str) -> None:
+    [cause] = explained(live(fallback=replace(FALLBACK, modes=(mode,)))).causes
+    assert cause.message == f"{text} The reason is EGRESS_FAILING."
 
 
 @pytest.mark.parametrize("make", [live, lambda: known(ROOM, IDLE, STARTED)])

@@ -17,6 +17,7 @@ from service.domain.broadcast import (
     Fallback,
     FallbackMode,
     PlaybackPolicy,
+    ProviderTrouble,
     RecordingPolicy,
     Spec,
     State,
@@ -45,6 +46,7 @@ from tests.unit.health_facts import (
     IDLE,
     MICROPHONE,
     NOW,
+    PLAYING,
     PLAYLIST,
     PROBE,
     ROOM,
@@ -167,6 +169,78 @@ def test_playback_is_ok_only_while_the_playlist_is_seen_to_move(probe: Probe, st
     assert (health(facts).overall is HealthState.OK) is (state is HealthState.OK)
 
 
+@pytest.mark.parametrize(
+    ("provider", "sides"),
+    [
+        ("livekit", (ChainPart.ROOM, ChainPart.HOST, ChainPart.EGRESS)),
+        ("mux", (ChainPart.INGEST, ChainPart.RECORDING)),
+    ],
+)
+def test_health_and_the_conditions_lose_sight_of_a_provider_at_once(
+    provider: str, sides: tuple[ChainPart, ...]
+) -> None:
+    facts = known(*PLAYING, **WAS_LIVE, around=away(provider, age_s=1))
+    lost = {each.reason for each in facts.broadcast.status.conditions if each.met is None}
+    assert lost == {f"{provider.upper()}_UNREACHABLE"}
+    assert {said(facts, side) for side in sides} == {(HealthState.UNKNOWN, f"{provider.upper()}_UNREACHABLE")}
+    assert bool(health(facts).publishers) is (provider == "mux")
+
+
+KEPT = Recording(asset_id="AS1", playback_id="REC1", status=RecordingStatus.READY)
+STOPPING: dict[str, Any] = {"target": Target.ENDED, "end_reason": EndReason.STOPPED, **WAS_LIVE}
+DEAF = replace(EGRESS, phase=Phase.DELETING, failures=3, changed_at=ago(40))
+
+
+@pytest.mark.parametrize(
+    ("stuck", "which", "operation"),
+    [
+        (replace(ROOM, phase=Phase.DELETING, failures=3), ChainPart.ROOM, "DeleteRoom"),
+        (DEAF, ChainPart.EGRESS, "StopEgress"),
+        (replace(STREAM, failures=3), ChainPart.INGEST, "disable_live_stream"),
+        (replace(STREAM, phase=Phase.DELETING, failures=3), ChainPart.INGEST, "delete_live_stream"),
+    ],
+)
+def test_what_is_to_end_and_does_not_is_down(stuck: Any, which: ChainPart, operation: str) -> None:
+    provider = "mux" if which is ChainPart.INGEST else "livekit"
+    trouble = ProviderTrouble(
+        provider=provider, operation=operation, code="500", message="so it says", retryable=True, time=ago(9)
+    )
+    facts = known(stuck, **STOPPING, status={"last_error": trouble})
+    assert said(facts, which) == (HealthState.DOWN, "STOP_FAILED")
+    assert health(facts).overall is HealthState.DOWN
+    found = part(facts, which)
+    assert operation in found.message
+    assert ("stops_failed", "3") in [(each.name, each.value) for each in found.evidence]
+    assert found.evidence[0].value == stuck.external_id
+    # Nothing failed yet.
+    assert said(known(replace(stuck, failures=0), **STOPPING), which) == (HealthState.IDLE, "STOPPING")
+    # What is told of another call is not about this one.
+    other = known(stuck, **STOPPING, status={"last_error": replace(trouble, operation="CreateRoom")})
+    assert "so it says" not in str(part(other, which))
+
+
+def test_an_egress_that_does_not_stop_is_down_where_none_is_wanted() -> None:
+    assert said(known(EMPTY, IDLE, DEAF, **WAS_LIVE), ChainPart.EGRESS) == (HealthState.DOWN, "STOP_FAILED")
+    assert said(known(ROOM, IDLE, DEAF, **WAS_LIVE), ChainPart.EGRESS) == (HealthState.DOWN, "STOP_FAILED")
+    running = replace(EGRESS, ordinal=1, external_id="EG_2")
+    assert said(known(ROOM, STREAM, DEAF, running, **WAS_LIVE), ChainPart.EGRESS)[0] is HealthState.OK
+
+
+def test_the_last_egress_is_told_with_what_it_failed_of() -> None:
+    ghost = gone(EGRESS, fault="GHOST")
+    found = part(known(ROOM, IDLE, ghost, **WAS_LIVE), ChainPart.EGRESS)
+    assert (found.state, found.reason) == (HealthState.DOWN, "GHOST")
+    assert "its worker is gone" in found.message
+    both = part(known(ROOM, IDLE, replace(ghost, error="boom"), **WAS_LIVE), ChainPart.EGRESS)
+    assert both.message == f"{found.message}: boom"
+
+
+def test_what_is_over_is_not_ok() -> None:
+    assert health(known(gone(STREAM, recordings=(KEPT,)), **STOPPING)).overall is HealthState.IDLE
+    failed: dict[str, Any] = {**STOPPING, "end_reason": EndReason.EGRESS_FAILED}
+    assert health(known(gone(STREAM, recordings=(KEPT,)), **failed)).overall is HealthState.IDLE
+
+
 def test_nobody_can_look_at_what_only_viewers_may_play() -> None:
     facts = live(spec=Spec(playback_policy=PlaybackPolicy.SIGNED))
     assert said(facts, ChainPart.PLAYBACK) == (HealthState.UNKNOWN, "SIGNED")
@@ -206,6 +280,21 @@ def test_the_room(facts: Facts, state: HealthState, reason: str) -> None:
             HealthState.DOWN,
             "HOST_LEFT",
         ),
+        # Its look was before the host left, and was written down after.
+        (
+            replace(
+                known(
+                    replace(EMPTY, observed_at=ago(5), host_since=ago(5)),
+                    STREAM,
+                    EGRESS,
+                    **WAS_LIVE,
+                    probe=replace(PROBE, people_at=ago(4)),
+                ),
+                looked_at={},
+            ),
+            HealthState.DOWN,
+            "HOST_LEFT",
+        ),
         (live(probe=replace(PROBE, people=ann(MICROPHONE))), HealthState.DEGRADED, "NO_VIDEO"),
         (
             live(probe=replace(PROBE, people=ann(MICROPHONE)), spec=Spec(audio_only=True)),
@@ -240,6 +329,7 @@ def test_the_host(facts: Facts, state: HealthState, reason: str) -> None:
 STARTING = replace(EGRESS, status=EgressStatus.STARTING, outputs=(), intended_at=ago(10), delivering_since=None)
 LEFT = replace(STREAM, connected=False, connected_at=ago(8), heard_at=ago(8))
 STALLED = replace(PROBE, standing_since=ago(20))
+HANGING = replace(EGRESS, outputs=(Output(name="", state=OutputState.CONNECTING),), delivering_since=None)
 REFUSED = (Output(name="", state=OutputState.FAILED, message="refused"),)
 
 
@@ -262,6 +352,8 @@ REFUSED = (Output(name="", state=OutputState.FAILED, message="refused"),)
             "STARTING",
         ),
         (known(ROOM, IDLE, replace(EGRESS, outputs=())), HealthState.PENDING, "CONNECTING"),
+        (known(ROOM, IDLE, replace(HANGING, status_since=ago(9))), HealthState.PENDING, "CONNECTING"),
+        (known(ROOM, IDLE, replace(HANGING, status_since=ago(11))), HealthState.DOWN, "NOT_CONNECTED"),
         (known(ROOM, IDLE, replace(EGRESS, outputs=REFUSED)), HealthState.DOWN, "DISCONNECTED"),
         (known(ROOM, STREAM, replace(EGRESS, status=EgressStatus.ENDING)), HealthState.DOWN, "ENDING"),
         (
@@ -338,6 +430,8 @@ def test_the_egress(facts: Facts, state: HealthState, reason: str) -> None:
             "WAITING_FOR_MEDIA",
         ),
         (known(ROOM, IDLE, EGRESS), HealthState.DOWN, "NO_MEDIA"),
+        (known(ROOM, IDLE, replace(HANGING, status_since=ago(9))), HealthState.PENDING, "WAITING_FOR_MEDIA"),
+        (known(ROOM, IDLE, HANGING), HealthState.DOWN, "NOT_CONNECTED"),
         (
             known(ROOM, replace(STREAM, status=StreamStatus.IDLE), gone(EGRESS, end_seen=True), **WAS_LIVE),
             HealthState.DOWN,
@@ -366,7 +460,6 @@ def test_that_an_encoder_is_connected_is_told_with_its_time_until_a_look_contrad
     assert encoder(replace(there, connected_at=None)) == []
 
 
-KEPT = Recording(asset_id="AS1", playback_id="REC1", status=RecordingStatus.READY)
 OVER: dict[str, Any] = {"target": Target.ENDED, "end_reason": EndReason.STOPPED, **WAS_LIVE}
 LOCAL = LocalRecording(
     ordinal=0,
@@ -378,6 +471,8 @@ LOCAL = LocalRecording(
     file="show/0.mp4",
     status=EgressStatus.ACTIVE,
 )
+UNWRITTEN = gone(LOCAL, status=EgressStatus.FAILED, end_seen=True, error="access denied", failures=5)
+RECORDED = Fallback(modes=(FallbackMode.LOCAL_RECORDING,), reason="EGRESS_FAILING", since=ago(70))
 
 
 @pytest.mark.parametrize(
@@ -419,6 +514,24 @@ LOCAL = LocalRecording(
             HealthState.DOWN,
             "GHOST",
         ),
+        (known(ROOM, IDLE, UNWRITTEN, **WAS_LIVE, fallback=RECORDED), HealthState.DOWN, "LOCAL_FAILED"),
+        (known(ROOM, IDLE, UNWRITTEN, **WAS_LIVE), HealthState.IDLE, "NONE"),
+        (
+            known(ROOM, IDLE, UNWRITTEN, **WAS_LIVE, fallback=replace(RECORDED, since=ago(10))),
+            HealthState.IDLE,
+            "NONE",
+        ),
+        (
+            known(ROOM, IDLE, replace(UNWRITTEN, status=EgressStatus.COMPLETE), **WAS_LIVE, fallback=RECORDED),
+            HealthState.IDLE,
+            "NONE",
+        ),
+        (
+            known(ROOM, IDLE, UNWRITTEN, replace(LOCAL, ordinal=1), **WAS_LIVE, fallback=RECORDED),
+            HealthState.OK,
+            "LOCAL_RECORDING",
+        ),
+        (known(replace(LOCAL, phase=Phase.DELETING, failures=2), **OVER), HealthState.DOWN, "STOP_FAILED"),
     ],
 )
 def test_the_recording(facts: Facts, state: HealthState, reason: str) -> None:

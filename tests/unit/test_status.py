@@ -184,6 +184,24 @@ def test_an_egress_on_its_way(egress: Egress, reason: str) -> None:
     assert met(told(ROOM, STREAM, egress), ConditionType.EGRESS_RUNNING) == (False, reason)
 
 
+def test_an_egress_that_is_to_end_is_told_until_it_is_gone() -> None:
+    leaving = replace(EGRESS, phase=Phase.DELETING)
+    for fields in (STOPPED, WAS_LIVE):
+        stopping = told(ROOM, STREAM, leaving, **fields)
+        assert met(stopping, ConditionType.EGRESS_RUNNING) == (False, "STOPPING")
+        deaf = told(ROOM, STREAM, replace(leaving, failures=2), **fields)
+        assert met(deaf, ConditionType.EGRESS_RUNNING) == (None, "STOP_FAILED")
+        assert stopping.egress_id == deaf.egress_id == "e"
+        assert told(ROOM, STREAM, gone(EGRESS, end_seen=True), **fields).egress_id == ""
+    # The one that runs comes before.
+    another = replace(EGRESS, ordinal=1, external_id="f")
+    both = told(ROOM, STREAM, replace(leaving, failures=2), another, **WAS_LIVE)
+    assert both.egress_id == "f"
+    assert met(both, ConditionType.EGRESS_RUNNING) == (True, "DELIVERING")
+    # Whatever it still sends, it is not what viewers are to see.
+    assert met(told(ROOM, STREAM, leaving, **WAS_LIVE), ConditionType.PLAYABLE)[0] is False
+
+
 def test_a_stream_that_was_disabled_by_us_takes_no_media_whatever_was_seen_before() -> None:
     status = told(ROOM, replace(STREAM, disabled=True), EGRESS, **STOPPED)
     assert met(status, ConditionType.INGEST_ACTIVE) == (False, "DISABLED")
