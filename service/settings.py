@@ -132,7 +132,6 @@ def _timing(read: _Reader) -> Timing:
     values: dict[str, Any] = {
         each.name: read.value(f"BROADCAST_TIMING_{each.name.upper()}", parsers[each.type], each.default)
         for each in fields(Timing)
-        if each.type in parsers
     }
     return Timing(**values)
 
