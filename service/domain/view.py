@@ -199,11 +199,13 @@ def output_changes(broadcast: Broadcast, egress: Egress) -> tuple[tuple[str, ...
     """Destinations to add to an egress, and to remove from it.
 
     A name that was removed and given to another place before we could see either is removed first and added after it.
+    What somebody else added stays: removing it needs its whole url.
     """
     wanted = {each.name: broadcast.push_url(each) for each in broadcast.spec.carried_by(Carrier.EGRESS)}
     has = egress.destinations
     stays = {name for name in has if name in wanted and egress.pushes.get(name, wanted[name]) == wanted[name]}
-    return tuple(name for name in wanted if name not in has), tuple(name for name in has if name not in stays)
+    goes = tuple(name for name in has if name not in stays and name in egress.pushes)
+    return tuple(name for name in wanted if name not in has), goes
 
 
 def next_recording_look(since: datetime, observed_at: datetime | None, now: datetime | None = None) -> datetime:

@@ -20,6 +20,7 @@ from service.domain.resources import (
     Stream,
     StreamStatus,
 )
+from service.domain.secret import Secret
 from service.domain.step import (
     CreateRoom,
     CreateStream,
@@ -428,13 +429,19 @@ def test_a_stranger_in_the_room_is_stopped() -> None:
 def test_layout_and_destinations_follow_the_spec() -> None:
     spec = Spec(layout="speaker", destinations=(Destination(name="new", url="rtmp://new"),))
     stream = a_stream(status=StreamStatus.ACTIVE)
-    egress = an_egress(destinations=("old",))
+    egress = an_egress(destinations=("old",), pushes={"old": Secret("rtmp://old/key")})
     assert planned(live(spec=spec), a_room(), stream, egress).steps == (
         SetDestinations(ordinal=0, add=("new",), remove=("old",)),
     )
     assert planned(live(spec=spec), a_room(), stream, replace(egress, destinations=("new",))).steps == (
         SetLayout(ordinal=0),
     )
+
+
+def test_a_destination_that_somebody_else_added_is_left_alone() -> None:
+    """It cannot be removed without its whole url, and trying at every look told that it was."""
+    stream, egress = a_stream(status=StreamStatus.ACTIVE), an_egress(destinations=("rtmp://theirs/{abc...xyz}",))
+    assert planned(live(), a_room(), stream, egress).steps == ()
 
 
 # Surplus.
