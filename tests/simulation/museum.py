@@ -20,6 +20,7 @@ from service.domain.resources import AnyResource, Phase
 from service.domain.secret import Secret
 from service.domain.seen import Learned
 from service.domain.timing import Timing
+from service.domain.view import View
 from service.providers import bodies
 from service.reconciler import looking
 from service.reconciler.acting import Actor
@@ -30,7 +31,8 @@ from service.store.leases import Claim
 from tests.simulation import calls, store, store_callers, store_passes, store_shared, world
 
 if TYPE_CHECKING:
-    from service.domain.resources import Stream
+    from service.domain.facts import Probe
+    from service.domain.resources import Egress, Stream
     from service.domain.step import WriteOff
     from service.store.broadcasts import Request
     from tests.simulation.store import Row
@@ -231,6 +233,20 @@ def _without_roll_call() -> contextlib.AbstractContextManager[Any]:
     return patch.object(calls.Rooms, "recorders", everybody)
 
 
+def _without_cut() -> contextlib.AbstractContextManager[Any]:
+    def never(_self: View, _egress: Egress, _stream: Stream) -> bool:
+        return False
+
+    return patch.object(View, "may_be_connected", never)
+
+
+def _without_watching() -> contextlib.AbstractContextManager[Any]:
+    def nothing(_resources: Sequence[AnyResource], _probe: Probe, _now: datetime) -> Learned:
+        return Learned()
+
+    return patch.object(looking, "probed", nothing)
+
+
 MUSEUM: dict[str, Exhibit] = {
     "no intent": _without_intent,
     "no key reset": _without_key_reset,
@@ -246,6 +262,8 @@ MUSEUM: dict[str, Exhibit] = {
     "request ids not stored": _without_request_ids,
     "spend guard and back-off off": _without_spend_guard,
     "no answer taken for a failure": _without_ambiguity,
+    "no cut of who may be connected": _without_cut,
+    "no look at what plays": _without_watching,
     "no look who of several is in a room": _without_roll_call,
     "no ghost handling": _without_ghosts,
     "webhooks not deduplicated": _without_dedupe,

@@ -41,8 +41,14 @@ SEARCHED_EVERY = 10
 MENDED_S = 260.0 + backoff_s(STARTS - 1, Timing())
 """From the end of all faults until everything must be as it is wanted: the last late effect (88 s), a live stream that
 waits for media in vain (75 s), a stop that is waited for (45 s), the next start, which may have to back off."""
-BACK_S = {Kind.EGRESS_FAILED: 75.0, Kind.STREAM_STALLED: 110.0, Kind.EGRESS_GHOST: 110.0}
-"""From what breaks in calm until viewers see pictures again."""
+BACK_S = {
+    Kind.EGRESS_FAILED: 75.0,
+    Kind.STREAM_STALLED: 110.0,
+    Kind.EGRESS_GHOST: 110.0,
+    Kind.EGRESS_DEAF: 250.0,
+}
+"""From what breaks in calm until viewers see pictures again. A deaf one falls silent too: the reconnect window is over
+first."""
 RECORDED_S = 75.0
 SILENT_S = 15.0
 ENDED_S = 150.0
@@ -258,6 +264,9 @@ class World:
         kind = self.env.rng.choice((Kind.EGRESS_FAILED, *BACK_S))
         if kind is Kind.STREAM_STALLED:
             mux.stall(next(s for s in mux.living if s.broadcast_id == broadcast_id and s.active))
+        elif kind is Kind.EGRESS_DEAF:
+            egress.deaf_s = LONGEST_S
+            livekit.befall(egress, Kind.EGRESS_NO_MEDIA)
         else:
             livekit.befall(egress, kind)
         began, within_s = self.env.loop.time(), BACK_S[kind] + waits[broadcast_id]
