@@ -50,6 +50,7 @@ BACK_S = {
 """From what breaks in calm until viewers see pictures again. A deaf one falls silent too: the reconnect window is over
 first."""
 RECORDED_S = 75.0
+LOOPS, LOOP_S = 0.1, 240.0
 SILENT_S = 15.0
 ENDED_S = 150.0
 """From a stop without faults to the end: an egress that answers no stop is written off, a start is waited for."""
@@ -187,6 +188,8 @@ class World:
         self.invariants.check_ended(SILENT_S)
         self.invariants.check_heard()
         await self._replace_one()
+        if rng.random() < LOOPS:
+            await self._fail_each()
         for life in self.lives:
             if life.created and life.stop_answered_at is None:
                 await self._in_the_middle_of_a_pass(life.id)
@@ -280,6 +283,18 @@ class World:
                 return
         if not waits[broadcast_id]:
             self.back_in_s[str(kind)].append(self.env.loop.time() - began)
+
+    async def _fail_each(self) -> None:
+        """A loop that costs money: of one broadcast, every egress fails as soon as it is connected."""
+        live = [row.broadcast.id for row in self.tables.rows.values() if self.invariants.publishes(row.broadcast.id)]
+        if not live:
+            return
+        broadcast_id, ends = self.env.rng.choice(live), self.env.loop.time() + LOOP_S
+        while self.env.loop.time() < ends:
+            for egress in [*self.shared.livekit.egresses.values()]:
+                if egress.room.name == broadcast_id and egress.session is not None:
+                    self.shared.livekit.end(egress, Kind.EGRESS_FAILED)
+            await self._pass(1)
 
     async def _pass(self, for_s: float) -> None:
         """Time passes, until something is found wrong."""
