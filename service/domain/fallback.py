@@ -134,20 +134,13 @@ class _Decider:
 
     def over(self) -> bool:
         """Whether the normal way was healthy for long enough. A host who is away proves nothing."""
-        room, stream, egress = self.view.room, self.view.stream, self.view.egress
-        if not self.view.playable or room is None or stream is None or egress is None:
+        stream = self.view.stream
+        if not self.view.playable or stream is None:
             return False
         answering = self.around.answering_since.values()
         if self.around.outages or None in answering:
             return False
-        began = (
-            self.present.since,
-            room.host_since,
-            stream.status_since,
-            stream.resumed_at,
-            egress.delivering_since,
-            *answering,
-        )
+        began = (self.present.since, self.view.whole_since, stream.resumed_at, *answering)
         healthy = max(moment for moment in began if moment is not None)
         return self.reached(
             healthy + seconds(self.timing.fallback_return_s), "viewers are sent back, if all is well until then"

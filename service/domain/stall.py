@@ -26,8 +26,8 @@ def probed(resources: Sequence[AnyResource], probe: Probe, now: datetime) -> Lea
     if stream.stalled_since is not None:
         return _still(stream, stream.stalled_since, probe, now, fresh=fresh)
     # Not by looks from before: until all three are there, no playlist can move on.
-    since = _whole_since(view, probe) if fresh and view.playable else None
-    if since is None or not probe.stands(since):
+    since = max((moment for moment in (probe.standing_since, view.whole_since) if moment is not None), default=None)
+    if since is None or not fresh or not view.playable or not probe.stands(since):
         return Learned()
     event = Event(reason="PLAYBACK_STALLED", message="the playlist that viewers play does not move on")
     return Learned(resources=(replace(stream, stalled_since=since),), events=(event,))
@@ -39,14 +39,3 @@ def _still(stream: Stream, stalled_since: datetime, probe: Probe, now: datetime,
         return Learned()
     event = Event(reason="PLAYBACK_RESUMED", message="" if fresh else "nobody looked lately")
     return Learned(resources=(replace(stream, stalled_since=None, resumed_at=now),), events=(event,))
-
-
-def _whole_since(view: View, probe: Probe) -> datetime | None:
-    room, stream, egress = view.room, view.stream, view.egress
-    began = (
-        probe.standing_since,
-        room and room.host_since,
-        stream and stream.status_since,
-        egress and egress.delivering_since,
-    )
-    return max((moment for moment in began if moment is not None), default=None)

@@ -137,6 +137,13 @@ class View:
         moves = stream is not None and stream.stalled_since is None
         return host and sent and taken and moves
 
+    @property
+    def whole_since(self) -> datetime | None:
+        """Since when host, live stream and egress are what they are now, the latest of the three."""
+        room, stream, egress = self.room, self.stream, self.egress
+        began = (room and room.host_since, stream and stream.status_since, egress and egress.delivering_since)
+        return max((moment for moment in began if moment is not None), default=None)
+
 
 def _may_run(egress: Egress | LocalRecording) -> bool:
     return bool(egress.external_id) and not egress.end_seen
