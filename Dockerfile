@@ -6,6 +6,7 @@ WORKDIR /app
 COPY pyproject.toml uv.lock ./
 COPY protos/pyproject.toml protos/
 COPY clients/python/pyproject.toml clients/python/
+COPY sandbox/pyproject.toml sandbox/
 RUN uv sync --frozen --no-dev --no-install-workspace
 COPY README.md ./
 COPY protos protos

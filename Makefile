@@ -7,15 +7,18 @@ JOBS ?= 2
 SEEDS ?= 2000
 # Not in .venv, where `uv sync` would uninstall it.
 UV := $(or $(shell command -v uv 2>/dev/null),build/uv/bin/uv)
+# What `make run` needs, and what developers need beside it.
+RUNNABLE := .venv/.runnable
 INSTALLED := .venv/.installed
+MEMBERS := pyproject.toml protos/pyproject.toml clients/python/pyproject.toml sandbox/pyproject.toml
 
 .PHONY: help run test check protos fmt test-crash chaos simulate bench image lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: $(INSTALLED) ## the service with everything it needs, on this machine (ARGS="--help")
-	@exec $(BIN)/python -m service sandbox $(ARGS)
+run: $(RUNNABLE) ## the service with everything it needs, on this machine (ARGS="--help")
+	@exec $(BIN)/python -m broadcast_sandbox $(ARGS)
 
 test: $(INSTALLED) ## all tests but the long ones (PYTEST_ARGS="-k name", TEST_DATABASE_URL=... for a server of yours)
 	$(BIN)/pytest tests -m "not crash_matrix and not long" -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
@@ -69,9 +72,14 @@ clean: ## delete what is made here: environment, caches, the sandbox's data
 	rm -rf .venv build dist .sandbox .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(INSTALLED): uv.lock pyproject.toml protos/pyproject.toml clients/python/pyproject.toml | $(UV)
-	$(UV) sync --frozen
+# --inexact: what `make test` installed stays.
+$(RUNNABLE): uv.lock $(MEMBERS) | $(UV)
+	$(UV) sync --frozen --inexact --no-default-groups --group sandbox
 	@touch $@
+
+$(INSTALLED): uv.lock $(MEMBERS) | $(UV)
+	$(UV) sync --frozen
+	@touch $@ $(RUNNABLE)
 
 build/uv/bin/uv:
 	python3 -m venv build/uv

@@ -1,4 +1,4 @@
-"""The commands: serve, sandbox, migrate, probe."""
+"""The commands: serve, migrate, probe."""
 
 from __future__ import annotations
 
@@ -33,16 +33,6 @@ def main() -> None:
     commands.add_parser("migrate", help="bring the database of DATABASE_URL up to date")
     probe = commands.add_parser("probe", help="exit 0 if the service on this machine is serving")
     probe.add_argument("--target", default=f"127.0.0.1:{os.environ.get('GRPC_PORT', '50051')}")
-    sandbox = commands.add_parser(
-        "sandbox", help="run everything here: Postgres, simulated LiveKit and Mux, the service"
-    )
-    sandbox.add_argument("--time-scale", type=float, default=4.0, help="the providers' time runs this much faster (4)")
-    sandbox.add_argument("--no-service", action="store_true", help="only what the service stands on")
-    sandbox.add_argument(
-        "--livekit-port", type=int, default=7880, metavar="PORT", help="of the simulated LiveKit (7880)"
-    )
-    sandbox.add_argument("--mux-port", type=int, default=8090, metavar="PORT", help="of the simulated Mux (8090)")
-    sandbox.add_argument("--storage-port", type=int, default=9000, metavar="PORT", help="of the simulated S3 (9000)")
     arguments = parser.parse_args()
     match arguments.command:
         case "serve":
@@ -53,15 +43,8 @@ def main() -> None:
             os._exit(code)
         case "migrate":
             code = _run(_migrate())
-        case "probe":
-            code = _run(_probe(arguments.target))
         case _:
-            from service.sandbox.command import Ports, run_sandbox  # noqa: PLC0415 - a development dependency
-
-            ports = Ports(livekit=arguments.livekit_port, mux=arguments.mux_port, storage=arguments.storage_port)
-            code = _run(
-                run_sandbox(time_scale=arguments.time_scale, with_service=not arguments.no_service, ports=ports)
-            )
+            code = _run(_probe(arguments.target))
     sys.exit(code)
 
 

@@ -14,33 +14,33 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from service.api.admin import AdminApi
-from service.api.health import HealthApi
-from service.api.moved import Moved
-from service.api.playback import PlaybackApi
-from service.api.server import ApiOptions, ApiServer
-from service.api.webhooks import WebhookApi
+from service.api.services.admin import AdminApi
+from service.api.services.health import HealthApi
+from service.api.services.playback import PlaybackApi
+from service.api.services.webhooks import WebhookApi
+from service.api.streams.moved import Moved
+from service.api.transport.server import ApiOptions, ApiServer
 from service.domain.errors import StoreUnavailable
 from service.providers.budget import Budget
 from service.providers.hls import Hls
-from service.providers.livekit import LiveKit
-from service.providers.mux import Mux
-from service.providers.storage import Storage
-from service.reconciler.asking import Providers, room_wanted
+from service.providers.livekit.client import LiveKit
+from service.providers.mux.client import Mux
+from service.providers.storage.links import Storage
+from service.reconciler.act.requests import Providers, room_wanted
+from service.reconciler.background.observer import Observer
+from service.reconciler.background.orphans import Reaper
+from service.reconciler.background.prober import Prober
+from service.reconciler.background.sweeper import Sweeper
 from service.reconciler.loop import Loop
-from service.reconciler.observer import Observer
-from service.reconciler.orphans import Reaper
-from service.reconciler.prober import Prober
-from service.reconciler.steps import Reconciler, derive
-from service.reconciler.sweeper import Sweeper
+from service.reconciler.reconciler import Reconciler, derive
 from service.store.broadcasts import Broadcasts
 from service.store.budgets import Budgets
-from service.store.census import Census
 from service.store.changes import CHANGED, DUE, Changes, Listener
 from service.store.database import Database
 from service.store.leases import Leases
 from service.store.migrate import pending
 from service.store.outages import Outages
+from service.store.owned_ids import Census
 from service.store.passes import Passes
 from service.store.probes import Probes
 from service.store.rows import Rows

@@ -18,7 +18,7 @@ from service.domain.facts import PROBED_S, SEEN_S
 from service.domain.secret import Secret
 from service.domain.timing import Timing
 from service.providers.budget import Limit, Limits
-from service.providers.storage import StorageSettings
+from service.providers.storage.links import StorageSettings
 
 _T = TypeVar("_T")
 LONGEST_ROUND = timedelta(seconds=min(SEEN_S, PROBED_S) / 2)

@@ -7,7 +7,7 @@ import itertools
 import time
 from collections.abc import AsyncGenerator
 
-from service.sandbox.clock import ScaledClock
+from broadcast_sandbox.clock import ScaledClock
 
 # Of the provider's time, and what that may be in real seconds.
 _STEP_S = 0.4

@@ -23,12 +23,12 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from broadcast_client import BroadcastClient
+from broadcast_sandbox.command import BUCKET, storage_environment
+from broadcast_sandbox.effects import Effect
+from broadcast_sandbox.livekit.server import LiveKitSimulator, LiveKitSimulatorSettings
+from broadcast_sandbox.mux.server import MuxSimulator, MuxSimulatorSettings
+from broadcast_sandbox.storage.s3 import S3Simulator, S3SimulatorSettings
 from service.app import Ports, run
-from service.sandbox.command import BUCKET, storage_environment
-from service.sandbox.effects import Effect
-from service.sandbox.livekit import LiveKitSimulator, LiveKitSimulatorSettings
-from service.sandbox.mux import MuxSimulator, MuxSimulatorSettings
-from service.sandbox.s3 import S3Simulator, S3SimulatorSettings
 from service.settings import from_environment
 from tests.awake import awake_clock
 from tests.ports import free_port

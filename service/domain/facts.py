@@ -9,9 +9,9 @@ from functools import cached_property
 from service.domain.broadcast import Broadcast, ProviderTrouble, Target, seconds
 from service.domain.lifecycle import Event
 from service.domain.ports import PlaylistSeen, RoomPeople
+from service.domain.resource_set import View
 from service.domain.resources import AnyResource, Kind, Phase, Resource
-from service.domain.surroundings import Surroundings
-from service.domain.view import View
+from service.domain.situation import Surroundings
 
 SEEN_S = 30.0
 """What was not looked at for so long is not known any more: three rounds of the observer."""

@@ -15,7 +15,7 @@ import structlog
 from service.domain.errors import StoreUnavailable
 
 if TYPE_CHECKING:
-    from service.reconciler.steps import Reconciler
+    from service.reconciler.reconciler import Reconciler
     from service.store.leases import Leases
 
 log = structlog.get_logger(__name__)

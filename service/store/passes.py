@@ -15,9 +15,9 @@ import msgspec
 from service.domain.broadcast import Broadcast, EndReason, Fallback, ProviderTrouble, Target
 from service.domain.errors import LeaseLost, Overtaken
 from service.domain.lifecycle import Event
+from service.domain.reporting.record import Derive, Situation, tell, with_outcome
 from service.domain.resources import AnyResource
-from service.domain.surroundings import Surroundings
-from service.domain.telling import Derive, Situation, tell, with_outcome
+from service.domain.situation import Surroundings
 from service.failpoints import failpoint
 from service.store.broadcasts import lane_of
 from service.store.changes import append

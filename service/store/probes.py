@@ -19,7 +19,7 @@ from service.domain.facts import Facts, HostStats, Probe, ReportedStats, Told
 from service.domain.lifecycle import Event
 from service.domain.ports import PlaylistSeen, RoomPeople
 from service.domain.resources import AnyResource
-from service.domain.surroundings import Surroundings
+from service.domain.situation import Surroundings
 from service.store.database import Database
 from service.store.leases import wake
 from service.store.rows import BROADCAST_COLUMNS, OUTAGES, RESOURCE_COLUMNS, Row, Rows, around_of, played_of

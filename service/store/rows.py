@@ -13,7 +13,7 @@ from service.domain.facts import Probe
 from service.domain.ports import Heard, PlaylistSeen
 from service.domain.resources import AnyResource, Egress, LocalRecording, Resource, Room, Stream, Upload
 from service.domain.secret import NO_SECRET, Secret
-from service.domain.surroundings import Outage, Surroundings
+from service.domain.situation import Outage, Surroundings
 from service.store.sealing import Sealer
 
 Row = Mapping[str, Any] | asyncpg.Record

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import structlog
 
 from service.domain.ports import Unreadable
-from service.providers.bodies import redacted
-from service.providers.livekit_heard import heard as livekit_heard
-from service.providers.mux_heard import heard as mux_heard
+from service.providers.livekit.webhooks import heard as livekit_heard
+from service.providers.mux.webhooks import heard as mux_heard
+from service.providers.text.bodies import redacted
 from service.store.rows import heard_of
 from service.store.webhooks import Reading, WebhookOutcome, heard_column
 from service.webhooks.worth import acted_on

@@ -25,12 +25,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from broadcast.v1 import broadcast_pb2, broadcast_service_pb2
 from broadcast_client import BroadcastClient
+from broadcast_sandbox.postgres import EmbeddedPostgres
 from service.domain.broadcast import LatencyMode, PlaybackPolicy
 from service.domain.ports import RoomWanted, StreamWanted
 from service.domain.secret import Secret
-from service.providers.livekit import LiveKit
-from service.providers.mux import Mux
-from service.sandbox.postgres import EmbeddedPostgres
+from service.providers.livekit.client import LiveKit
+from service.providers.mux.client import Mux
 from service.store.migrate import migrate
 from tests.bench.figures import Figure
 from tests.bench.health import health

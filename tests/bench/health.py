@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import asyncpg
 
-from service.api.health_watch import HealthWatches, Slot
+from service.api.streams.health import HealthWatches, Slot
 from service.domain.facts import HostStats, Quality
 from service.domain.ports import PlaylistSeen
 from service.domain.timing import Timing

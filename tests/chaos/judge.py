@@ -15,8 +15,8 @@ from tests.chaos.history import History, Kind, Operation, Triage
 from tests.chaos.watchers import Logged
 
 if TYPE_CHECKING:
-    from service.sandbox.effects import Effect
-    from service.sandbox.webhooks import Delivery
+    from broadcast_sandbox.effects import Effect
+    from broadcast_sandbox.webhooks import Delivery
 
 _REASONS = {Kind.CREATE: "CREATED", Kind.START: "START_REQUESTED", Kind.STOP: "STOP_REQUESTED"}
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from service.sandbox.effects import EffectLog
-from service.sandbox.webhooks import Delivery
+from broadcast_sandbox.effects import EffectLog
+from broadcast_sandbox.webhooks import Delivery
 from tests.chaos import judge
 from tests.chaos.history import History, Kind, Operation, Triage
 from tests.chaos.judge import Entry, Row, Stored

@@ -21,7 +21,7 @@ from broadcast.v1.broadcast_service_pb2 import (
     WatchBroadcastsResponse,
 )
 from broadcast.v1.broadcast_service_pb2_grpc import BroadcastServiceStub
-from service.api.tokens import filter_hash, read_resume_token
+from service.api.messages.tokens import filter_hash, read_resume_token
 from service.store.broadcasts import Filter
 
 if TYPE_CHECKING:

@@ -12,14 +12,14 @@ from service.domain.broadcast import Broadcast, Spec
 from service.domain.lifecycle import start
 from service.domain.ports import Heard
 from service.domain.timing import Timing
-from service.reconciler.steps import derive
+from service.reconciler.reconciler import derive
 from service.store.broadcasts import Broadcasts, Request
 from service.store.budgets import Budgets
-from service.store.census import Census
 from service.store.changes import Changes
 from service.store.database import Database
 from service.store.leases import Claim, Leases
 from service.store.outages import Outages
+from service.store.owned_ids import Census
 from service.store.passes import Derive, Passes
 from service.store.probes import Probes
 from service.store.rows import Rows

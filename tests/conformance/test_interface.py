@@ -4,7 +4,8 @@ import inspect
 
 import pytest
 
-from service.store import broadcasts, budgets, census, changes, leases, outages, passes
+from service.store import broadcasts, budgets, changes, leases, outages, passes
+from service.store import owned_ids as census
 from tests.simulation import store, store_callers, store_passes, store_shared
 
 PAIRS: list[tuple[type, type]] = [

@@ -11,7 +11,7 @@ from service.domain.errors import StateForbids
 from service.domain.lifecycle import delete
 from service.domain.resources import EgressStatus, Kind, Phase, StreamStatus, Upload
 from service.providers.budget import Bucket, Budget, Limit, Limits, Rank
-from service.store.census import Known
+from service.store.owned_ids import Known
 from tests.conformance.stage import LEASE, NOBODYS, Stage
 from tests.integration.store_stage import egress, room, stream
 

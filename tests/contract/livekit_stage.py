@@ -14,8 +14,8 @@ from livekit import api
 from livekit.protocol import models
 from livekit.protocol.webhook import WebhookEvent
 
-from service.sandbox.faults import Fault, Kind
-from service.sandbox.livekit import LiveKitSimulator, LiveKitSimulatorSettings
+from broadcast_sandbox.faults import Fault, Kind
+from broadcast_sandbox.livekit.server import LiveKitSimulator, LiveKitSimulatorSettings
 from tests.awake import AwakeClock, awake_clock
 
 _T = TypeVar("_T")

@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 from urllib3.util import Retry
 
-from service.sandbox.mux import MuxSimulator, MuxSimulatorSettings
+from broadcast_sandbox.mux.server import MuxSimulator, MuxSimulatorSettings
 from tests.awake import AwakeClock, awake_clock
 from tests.waiting import eventually
 

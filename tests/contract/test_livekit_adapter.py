@@ -24,7 +24,7 @@ from service.domain.errors import Outcome, ProviderError
 from service.domain.ports import EgressWanted, Push, RoomWanted
 from service.domain.resources import EgressStatus, OutputState
 from service.domain.secret import Secret
-from service.providers.livekit import LiveKit
+from service.providers.livekit.client import LiveKit
 from tests.contract.livekit_stage import KEY, SECRET, STREAM_KEY, Stage, staged, until
 from tests.contract.provider_wire import Answer, Fate, Wire, refused_url, reply, self_signed, wire
 

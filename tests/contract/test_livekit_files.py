@@ -13,17 +13,17 @@ import pytest
 from livekit import api
 from yarl import URL
 
+from broadcast_sandbox.faults import Fault
+from broadcast_sandbox.mp4 import duration_of
+from broadcast_sandbox.storage.s3 import S3Simulator, S3SimulatorSettings
 from service.domain.broadcast import PRESETS
 from service.domain.errors import Outcome
 from service.domain.ports import EgressSeen, RecordingWanted
 from service.domain.resources import EgressStatus
 from service.domain.secret import Secret
-from service.providers.bodies import redacted
-from service.providers.livekit import LiveKit, heard
-from service.providers.storage import Storage, StorageSettings
-from service.sandbox.faults import Fault
-from service.sandbox.mp4 import duration_of
-from service.sandbox.s3 import S3Simulator, S3SimulatorSettings
+from service.providers.livekit.client import LiveKit, heard
+from service.providers.storage.links import Storage, StorageSettings
+from service.providers.text.bodies import redacted
 from tests.contract.livekit_stage import KEY, SECRET, Stage, staged, until
 from tests.contract.provider_wire import Fate, reply, wire
 from tests.contract.test_livekit_adapter import livekit_at, message, refusal, twirp

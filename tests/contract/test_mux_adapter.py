@@ -19,16 +19,16 @@ from typing import Any
 
 import pytest
 
+from broadcast_sandbox.faults import Fault
+from broadcast_sandbox.mux.server import MuxSimulator, MuxSimulatorSettings
 from service.domain.broadcast import LatencyMode, PlaybackPolicy
 from service.domain.errors import Outcome, ProviderError
 from service.domain.ports import Relay, StreamWanted
 from service.domain.resources import OutputState, StreamStatus
 from service.domain.secret import Secret
-from service.providers import mux_calls
-from service.providers.bodies import LONGEST_MESSAGE
-from service.providers.mux import Mux, Streams
-from service.sandbox.faults import Fault
-from service.sandbox.mux import MuxSimulator, MuxSimulatorSettings
+from service.providers.mux import calls as mux_calls
+from service.providers.mux.client import Mux, Streams
+from service.providers.text.bodies import LONGEST_MESSAGE
 from tests.contract.provider_wire import Answer, Fate, Wire, refused_url, reply, self_signed, wire
 from tests.waiting import eventually
 

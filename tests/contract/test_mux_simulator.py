@@ -12,7 +12,7 @@ import mux_python
 import pytest
 import urllib3
 
-from service.sandbox.faults import Fault
+from broadcast_sandbox.faults import Fault
 from tests.contract.mux_bench import Mux, running
 from tests.waiting import eventually
 

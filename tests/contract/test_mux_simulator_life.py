@@ -12,7 +12,7 @@ import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from service.sandbox.clock import ScaledClock
+from broadcast_sandbox.clock import ScaledClock
 from tests.contract.mux_bench import Mux, running
 from tests.waiting import eventually
 

@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 import pytest
 from aiohttp import web
 
-from service.sandbox.clock import ScaledClock
-from service.sandbox.faults import Fault, FaultTable
-from service.sandbox.mux_events import signature_header
-from service.sandbox.webhooks import WebhookSender
+from broadcast_sandbox.clock import ScaledClock
+from broadcast_sandbox.faults import Fault, FaultTable
+from broadcast_sandbox.mux.events import signature_header
+from broadcast_sandbox.webhooks import WebhookSender
 from tests.contract.mux_bench import SECRET, Hook, Mux, Receiver, running
 from tests.waiting import eventually
 

@@ -11,15 +11,15 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 from aiohttp import web
 
+from broadcast_sandbox.faults import Fault
+from broadcast_sandbox.mp4 import mp4
 from service.domain.broadcast import PlaybackPolicy
 from service.domain.errors import Outcome
 from service.domain.ports import PlaylistSeen, UploadSeen, UploadWanted
 from service.domain.resources import Recording, RecordingStatus
 from service.domain.secret import Secret
 from service.providers.hls import Hls
-from service.providers.mux import Mux, Uploads, heard
-from service.sandbox.faults import Fault
-from service.sandbox.mp4 import mp4
+from service.providers.mux.client import Mux, Uploads, heard
 from tests.contract.mux_bench import TOKEN_SECRET, running
 from tests.contract.mux_bench import Mux as Bench
 from tests.contract.provider_wire import Answer, Fate, Wire, reply, wire

@@ -10,11 +10,11 @@ from typing import Any
 import aiohttp
 import pytest
 
+from broadcast_sandbox.faults import Fault
 from service.domain.errors import Outcome
 from service.domain.secret import Secret
 from service.providers.hls import Hls
-from service.providers.mux import Mux
-from service.sandbox.faults import Fault
+from service.providers.mux.client import Mux
 from tests.contract import test_livekit_adapter, test_mux_adapter, test_playlists
 from tests.contract.livekit_stage import staged, until
 from tests.contract.mux_bench import TOKEN_SECRET, running

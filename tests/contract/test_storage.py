@@ -12,11 +12,11 @@ import aiohttp
 import pytest
 from yarl import URL
 
+from broadcast_sandbox.faults import Fault
+from broadcast_sandbox.storage.s3 import Object, S3Simulator, S3SimulatorSettings
+from broadcast_sandbox.storage.signature import Keys, Request, SignatureError, check, signed
 from service.domain.secret import Secret
-from service.providers.storage import Storage, StorageSettings
-from service.sandbox.faults import Fault
-from service.sandbox.s3 import Object, S3Simulator, S3SimulatorSettings
-from service.sandbox.s3_signature import Keys, Request, SignatureError, check, signed
+from service.providers.storage.links import Storage, StorageSettings
 from service.settings import SettingError, from_environment
 from tests.waiting import eventually
 

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from broadcast_sandbox.postgres import EmbeddedPostgres
 from service.failpoints import NAMES
-from service.sandbox.postgres import EmbeddedPostgres
 from service.store.migrate import migrate
 from tests.crash.points import CASES, POINTS, Case, Mode
 from tests.crash.scenario import WITHIN_S, Outcome, run_case

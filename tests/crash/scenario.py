@@ -30,10 +30,10 @@ from broadcast_client import (
     Unavailable,
     state_name,
 )
-from service.sandbox.clock import ScaledClock
-from service.sandbox.command import BUCKET, storage_environment
-from service.sandbox.faults import Fault
-from service.sandbox.s3 import S3Simulator, S3SimulatorSettings
+from broadcast_sandbox.clock import ScaledClock
+from broadcast_sandbox.command import BUCKET, storage_environment
+from broadcast_sandbox.faults import Fault
+from broadcast_sandbox.storage.s3 import S3Simulator, S3SimulatorSettings
 from tests.chaos import judge
 from tests.chaos.watchers import Watcher, violations
 from tests.crash.migrating import migrate

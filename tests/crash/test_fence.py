@@ -12,7 +12,7 @@ import pytest
 from livekit import api
 
 from broadcast_client import BroadcastClient, state_name
-from service.sandbox.faults import Fault
+from broadcast_sandbox.faults import Fault
 from tests.stack import LIVEKIT_SECRET, MUX_SECRET, running_stack
 from tests.waiting import eventually
 

@@ -9,7 +9,7 @@ import pytest
 
 from broadcast.v1.broadcast_pb2 import BroadcastSpec, Destination
 from broadcast_client import state_name
-from service.sandbox.faults import Fault
+from broadcast_sandbox.faults import Fault
 from tests.stack import MUX_SECRET, running_stack
 from tests.waiting import eventually
 

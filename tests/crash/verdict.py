@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 if TYPE_CHECKING:
-    from service.sandbox.s3 import S3Simulator
+    from broadcast_sandbox.storage.s3 import S3Simulator
     from tests.stack import Stack
 
 _ONCE = frozenset(

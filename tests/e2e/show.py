@@ -13,7 +13,7 @@ from urllib.parse import urljoin
 
 from broadcast.v1.broadcast_pb2 import Broadcast, BroadcastSpec, DestinationState
 from broadcast_client import BroadcastClient, Change, RetryPolicy, Snapshot, broadcast_filter, state_name
-from service.sandbox.effects import Effect
+from broadcast_sandbox.effects import Effect
 from tests.stack import Replica, Stack
 from tests.waiting import eventually
 

@@ -26,7 +26,7 @@ from broadcast.v1.broadcast_pb2 import (
 )
 from broadcast.v1.health_pb2 import CONNECTION_QUALITY_POOR, HostStats
 from broadcast_client import BroadcastClient, BroadcastError, state_name
-from service.sandbox.faults import Fault, Kind
+from broadcast_sandbox.faults import Fault, Kind
 from service.store.database import Database
 from tests.e2e.show import TAG, Show, webhook_replica
 from tests.stack import LIVEKIT_SECRET, MUX_SECRET, Stack, running_stack

@@ -19,7 +19,7 @@ from broadcast.v1.broadcast_pb2 import (
     Recording,
 )
 from broadcast_client import state_name
-from service.sandbox.faults import Fault, Kind
+from broadcast_sandbox.faults import Fault, Kind
 from tests.e2e.show import TAG, Referee, Show, Viewer, webhook_replica
 from tests.stack import Stack, running_stack
 

@@ -17,7 +17,7 @@ from broadcast.v1.broadcast_pb2 import (
     Destination,
 )
 from broadcast_client import state_name
-from service.sandbox.faults import Fault
+from broadcast_sandbox.faults import Fault
 from tests.e2e.show import Referee, Show, Viewer, in_background, watching, webhook_replica
 from tests.stack import running_stack
 from tests.waiting import eventually

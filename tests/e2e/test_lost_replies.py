@@ -18,7 +18,7 @@ from broadcast.v1.broadcast_pb2 import (
     Destination,
 )
 from broadcast_client import BroadcastClient
-from service.sandbox.faults import Fault, Kind
+from broadcast_sandbox.faults import Fault, Kind
 from tests.e2e.show import Referee, Show, webhook_replica
 from tests.stack import Stack, running_stack
 from tests.waiting import eventually

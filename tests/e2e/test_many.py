@@ -11,9 +11,9 @@ import asyncpg
 import pytest
 
 from broadcast_client import BroadcastClient
-from service.providers import mux_calls
-from service.sandbox import mux_rest
-from service.sandbox.faults import Fault
+from broadcast_sandbox.faults import Fault
+from broadcast_sandbox.mux import rest as mux_rest
+from service.providers.mux import calls as mux_calls
 from tests.e2e.show import in_background
 from tests.stack import Stack, running_stack
 from tests.waiting import eventually

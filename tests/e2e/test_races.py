@@ -29,8 +29,8 @@ from broadcast_client import (
     StateForbids,
     state_name,
 )
-from service.sandbox.effects import Effect
-from service.sandbox.faults import Fault, Kind
+from broadcast_sandbox.effects import Effect
+from broadcast_sandbox.faults import Fault, Kind
 from tests.e2e.show import Referee, Show, watching, webhook_replica
 from tests.stack import LIVEKIT_SECRET, MUX_SECRET, Stack, running_stack
 from tests.waiting import eventually

@@ -19,7 +19,7 @@ from broadcast.v1.broadcast_pb2 import (
     Recording,
 )
 from broadcast_client import state_name
-from service.sandbox.faults import Fault
+from broadcast_sandbox.faults import Fault
 from tests.e2e.show import TAG, Show, webhook_replica
 from tests.stack import MUX_SECRET, Stack, running_stack
 from tests.waiting import eventually

@@ -1,4 +1,4 @@
-"""`python -m service sandbox`, as a process of its own."""
+"""`python -m broadcast_sandbox`, as a process of its own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ async def sandbox(database_url: str) -> AsyncGenerator[tuple[dict[str, int], dic
     """Its ports, and what it prints for the service."""
     ports = {name: free_port() for name in ("livekit", "mux", "storage")}
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "service", "sandbox", "--no-service"),
+        *(sys.executable, "-m", "broadcast_sandbox", "--no-service"),
         *(part for name, port in ports.items() for part in (f"--{name}-port", str(port))),
         env={**os.environ, "DATABASE_URL": database_url},
         stdout=asyncio.subprocess.PIPE,

@@ -26,7 +26,7 @@ from broadcast.v1.broadcast_pb2 import (
     DestinationCarrier,
 )
 from broadcast_client import BroadcastClient, BroadcastError
-from service.sandbox.faults import Fault
+from broadcast_sandbox.faults import Fault
 from tests.e2e.show import Show, watching
 from tests.ports import free_port
 from tests.stack import LIVEKIT_SECRET, MUX_SECRET, WEBHOOK_SECRET, Stack, running_stack, serving

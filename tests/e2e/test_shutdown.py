@@ -23,8 +23,8 @@ from broadcast_client import (
     state_name,
 )
 from broadcast_client.errors import from_rpc_error
-from service.sandbox.faults import Fault
-from service.sandbox.postgres import EmbeddedPostgres
+from broadcast_sandbox.faults import Fault
+from broadcast_sandbox.postgres import EmbeddedPostgres
 from service.store.migrate import migrate
 from tests.e2e.show import Show
 from tests.ports import free_port

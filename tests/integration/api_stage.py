@@ -17,9 +17,9 @@ from google.rpc import error_details_pb2, status_pb2
 from broadcast.v1 import broadcast_pb2 as pb
 from broadcast.v1 import broadcast_service_pb2 as rpc
 from broadcast.v1.broadcast_service_pb2_grpc import BroadcastServiceStub
-from service.api.health import HealthApi
-from service.api.moved import Moved
-from service.api.server import ApiOptions, ApiServer
+from service.api.services.health import HealthApi
+from service.api.streams.moved import Moved
+from service.api.transport.server import ApiOptions, ApiServer
 from service.domain.lifecycle import Event
 from service.domain.ports import HostToken
 from service.domain.secret import Secret

@@ -10,7 +10,7 @@ from service.domain.ports import PlaylistSeen
 from service.domain.resources import AnyResource, Stream
 from service.domain.secret import Secret
 from service.domain.timing import Timing
-from service.reconciler.steps import derive
+from service.reconciler.reconciler import derive
 from service.store.leases import Leases
 from service.store.passes import Passes
 from service.store.probes import Looked, Probes

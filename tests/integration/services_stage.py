@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from service.api.admin import AdminApi
-from service.api.playback import PlaybackApi
-from service.api.webhooks import WebhookApi
+from service.api.services.admin import AdminApi
+from service.api.services.playback import PlaybackApi
+from service.api.services.webhooks import WebhookApi
 from service.domain.orphans import Found, Reaped
 from service.domain.secret import Secret
-from service.providers.livekit_tokens import Tokens
+from service.providers.livekit.tokens import Tokens
 from service.store.leases import Leases
 from service.store.viewers import Viewers
 from service.store.webhooks import Inbox

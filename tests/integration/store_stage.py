@@ -13,7 +13,7 @@ from service.domain.lifecycle import start
 from service.domain.resources import Egress, Phase, Room, Stream
 from service.domain.secret import Secret
 from service.domain.timing import Timing
-from service.reconciler.steps import derive
+from service.reconciler.reconciler import derive
 from service.store.broadcasts import Broadcasts, Request
 from service.store.changes import Changes
 from service.store.database import Database

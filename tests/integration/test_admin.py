@@ -24,9 +24,9 @@ from broadcast.v1 import broadcast_service_pb2 as calls
 from broadcast.v1 import webhook_service_pb2 as hooks
 from broadcast.v1.admin_service_pb2_grpc import AdminServiceStub
 from broadcast.v1.webhook_service_pb2_grpc import WebhookServiceStub
-from service.api.server import ApiOptions
+from broadcast_sandbox.mux.events import signature_header
+from service.api.transport.server import ApiOptions
 from service.domain.errors import StoreUnavailable
-from service.sandbox.mux_events import signature_header
 from tests.integration.api_stage import Behind, Beside, Stage, api, refused
 from tests.integration.services_stage import KEY, MUX_SECRET, SECRET, NoOrphans, admin_api, webhook_api
 from tests.waiting import eventually

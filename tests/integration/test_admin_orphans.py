@@ -15,23 +15,23 @@ from structlog.testing import capture_logs
 
 from broadcast.v1 import admin_service_pb2 as rpc
 from broadcast.v1.admin_service_pb2_grpc import AdminServiceStub
+from broadcast_sandbox.clock import ScaledClock
+from broadcast_sandbox.faults import Fault
+from broadcast_sandbox.livekit.server import LiveKitSimulator, LiveKitSimulatorSettings
+from broadcast_sandbox.mux.server import MuxSimulator, MuxSimulatorSettings
 from service.domain.broadcast import PRESETS, LatencyMode, PlaybackPolicy, seconds
 from service.domain.ports import EgressWanted, Push, RoomWanted, StreamWanted, UploadWanted
 from service.domain.secret import Secret
 from service.domain.timing import Timing
 from service.providers.budget import Budget, Limit, Limits
-from service.providers.livekit import LiveKit
-from service.providers.mux import Mux
-from service.reconciler.asking import Providers
-from service.reconciler.orphans import UPLOAD_GRACE, Reaper
-from service.reconciler.sweeper import UPLOADS_EVERY, Sweeper
-from service.sandbox.clock import ScaledClock
-from service.sandbox.faults import Fault
-from service.sandbox.livekit import LiveKitSimulator, LiveKitSimulatorSettings
-from service.sandbox.mux import MuxSimulator, MuxSimulatorSettings
+from service.providers.livekit.client import LiveKit
+from service.providers.mux.client import Mux
+from service.reconciler.act.requests import Providers
+from service.reconciler.background.orphans import UPLOAD_GRACE, Reaper
+from service.reconciler.background.sweeper import UPLOADS_EVERY, Sweeper
 from service.store.budgets import Budgets
-from service.store.census import Census
 from service.store.leases import Leases
+from service.store.owned_ids import Census
 from tests.integration.api_stage import Behind, Beside, Stage, api, refused, running
 from tests.integration.services_stage import admin_api
 from tests.waiting import eventually

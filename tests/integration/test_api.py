@@ -374,7 +374,7 @@ async def test_a_wait_that_is_over_is_no_error(stage: Stage, monkeypatch: pytest
     short = rpc.StartBroadcastRequest(broadcast_id="show-1", wait=seconds(0.1))
     assert (await stage.stub.StartBroadcast(short)).broadcast.status.state == pb.BROADCAST_STATE_STARTING
     # The caller's own deadline comes first, and it still gets an answer.
-    monkeypatch.setattr("service.api.waits._DEADLINE_MARGIN_S", 20)
+    monkeypatch.setattr("service.api.streams.waits._DEADLINE_MARGIN_S", 20)
     long = rpc.StartBroadcastRequest(broadcast_id="show-1", wait=seconds(30))
     assert (await stage.stub.StartBroadcast(long, timeout=21)).broadcast.status.state == pb.BROADCAST_STATE_STARTING
 

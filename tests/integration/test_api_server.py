@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from broadcast.v1 import broadcast_pb2 as pb
 from broadcast.v1 import broadcast_service_pb2 as rpc
-from service.api.server import ApiOptions, CannotListen
+from service.api.transport.server import ApiOptions, CannotListen
 from tests.integration.api_stage import KEY, Refusal, Stage, api, refused, seconds
 from tests.waiting import eventually
 

@@ -16,7 +16,7 @@ from broadcast.v1 import broadcast_pb2 as pb
 from broadcast.v1 import broadcast_service_pb2 as rpc
 from broadcast.v1 import health_pb2 as health_pb
 from broadcast.v1.broadcast_service_pb2_grpc import BroadcastServiceStub
-from service.api.health_watch import HealthWatches, Slot
+from service.api.streams.health import HealthWatches, Slot
 from service.domain.broadcast import EndReason
 from service.domain.facts import HostStats, Quality
 from service.domain.ports import PlaylistSeen
@@ -475,7 +475,7 @@ WRITES = {
 async def test_a_health_is_put_together_anew_when_something_of_it_was_written_or_it_is_old(
     stage: Stage, written: Written, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.api.health_watch._HELD", timedelta(hours=1))
+    monkeypatch.setattr("service.api.streams.health._HELD", timedelta(hours=1))
     for broadcast_id in ("show", "other"):
         await written.live(broadcast_id)
         await written.plays(broadcast_id)
@@ -496,7 +496,7 @@ async def test_a_health_is_put_together_anew_when_something_of_it_was_written_or
         assert watches.board["show"] is not before["show"], what
         assert (watches.board["other"] is before["other"]) is (what != "a round of the observer"), what
     before = dict(watches.board)
-    monkeypatch.setattr("service.api.health_watch._HELD", timedelta(0))
+    monkeypatch.setattr("service.api.streams.health._HELD", timedelta(0))
     await watches.read()
     assert all(watches.board[id_] is not before[id_] for id_ in before)
 
@@ -504,7 +504,7 @@ async def test_a_health_is_put_together_anew_when_something_of_it_was_written_or
 async def test_what_was_not_taken_is_replaced_by_the_latest_and_counted(
     stage: Stage, written: Written, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.api.health_watch._SHORTEST_S", 0.05)
+    monkeypatch.setattr("service.api.streams.health._SHORTEST_S", 0.05)
     await written.live("show")
     watches = HealthWatches(stage.broadcasts, written.probes, Timing())
     messages = watches.follow(Filter(), 0.2)

@@ -14,7 +14,7 @@ from broadcast.v1 import health_pb2 as health_pb
 from broadcast.v1.broadcast_pb2 import Destination
 from broadcast_client import BroadcastClient, BroadcastNotFound, HealthNews, InvalidField, RetryPolicy, broadcast_filter
 from broadcast_client.ctl import run
-from service.api.server import ApiOptions
+from service.api.transport.server import ApiOptions
 from service.domain.resources import Output, OutputState
 from tests.integration.api_stage import Stage, api
 from tests.integration.health_stage import Written

@@ -11,9 +11,9 @@ import pytest
 from service.domain.lifecycle import stop
 from service.domain.timing import Timing
 from service.reconciler import loop as reconciler_loop
-from service.reconciler.asking import Providers
+from service.reconciler.act.requests import Providers
 from service.reconciler.loop import Loop
-from service.reconciler.steps import Reconciler, derive
+from service.reconciler.reconciler import Reconciler, derive
 from service.store.leases import Claim, Leases
 from service.store.passes import Passes
 from service.store.rows import Rows

@@ -13,16 +13,16 @@ import pytest
 from service.domain.ports import EgressSeen, RoomSeen
 from service.domain.resources import EgressStatus, LocalRecording, Phase
 from service.domain.secret import Secret
-from service.domain.surroundings import Surroundings
+from service.domain.situation import Surroundings
 from service.domain.timing import Timing
 from service.providers.budget import Bucket, Budget, Limits, Rank
-from service.providers.livekit import LiveKit
-from service.providers.mux import Mux
-from service.reconciler.asking import Providers, room_wanted
-from service.reconciler.observer import Observer, disagreements
+from service.providers.livekit.client import LiveKit
+from service.providers.mux.client import Mux
+from service.reconciler.act.requests import Providers, room_wanted
+from service.reconciler.background.observer import Observer, disagreements
 from service.store.budgets import Budgets
-from service.store.census import Census, Known
 from service.store.outages import Outages
+from service.store.owned_ids import Census, Known
 from tests.integration.store_stage import T0, Store, room, store, stream
 from tests.stack import LIVEKIT_SECRET, MUX_SECRET, Stack, running_stack
 

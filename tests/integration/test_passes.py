@@ -26,7 +26,8 @@ from service.domain.broadcast import (
 )
 from service.domain.errors import LeaseLost
 from service.domain.lifecycle import Change, Event, stop
-from service.domain.listening import listen
+from service.domain.observing.provider_state import Learned
+from service.domain.observing.webhook_facts import listen
 from service.domain.ports import Heard, StreamSeen
 from service.domain.resources import (
     EgressStatus,
@@ -40,9 +41,8 @@ from service.domain.resources import (
     Upload,
 )
 from service.domain.secret import NO_SECRET, Secret
-from service.domain.seen import Learned
 from service.domain.timing import Timing
-from service.reconciler.steps import derive
+from service.reconciler.reconciler import derive
 from service.store.passes import Passes, Situation
 from service.store.rows import Rows
 from service.store.sealing import CannotOpen, Sealer

@@ -21,10 +21,10 @@ from broadcast.v1 import broadcast_pb2 as pb
 from broadcast.v1 import broadcast_service_pb2 as calls
 from broadcast.v1 import playback_service_pb2 as rpc
 from broadcast.v1.playback_service_pb2_grpc import PlaybackServiceStub
+from broadcast_sandbox.clock import ScaledClock
+from broadcast_sandbox.livekit.server import LiveKitSimulator, LiveKitSimulatorSettings
 from service.domain.broadcast import Condition, ConditionType, Fallback, FallbackMode, Status
 from service.domain.resources import Recording, RecordingStatus
-from service.sandbox.clock import ScaledClock
-from service.sandbox.livekit import LiveKitSimulator, LiveKitSimulatorSettings
 from service.store.leases import Leases
 from service.store.viewers import Full, Viewers
 from tests.integration.api_stage import Behind, Beside, Stage, api, refused

@@ -9,17 +9,17 @@ from datetime import timedelta
 import pytest
 
 from broadcast.v1.broadcast_pb2 import Broadcast
+from broadcast_sandbox.faults import Fault
 from service.domain.broadcast import PlaybackPolicy, Spec, State
 from service.domain.facts import Facts, Probe
 from service.domain.ports import PlaylistSeen, RoomPeople
 from service.domain.secret import Secret
 from service.providers.budget import Budget, Limit, Limits
 from service.providers.hls import Hls
-from service.providers.livekit import LiveKit
-from service.providers.mux import Mux
-from service.reconciler.asking import Providers
-from service.reconciler.prober import Prober, moved_on
-from service.sandbox.faults import Fault
+from service.providers.livekit.client import LiveKit
+from service.providers.mux.client import Mux
+from service.reconciler.act.requests import Providers
+from service.reconciler.background.prober import Prober, moved_on
 from service.store.budgets import Budgets
 from service.store.probes import Looked, Probes
 from service.store.rows import Rows

@@ -14,9 +14,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from broadcast.v1 import broadcast_pb2 as pb
 from broadcast.v1 import broadcast_service_pb2 as rpc
 from broadcast.v1.broadcast_service_pb2_grpc import BroadcastServiceStub
-from service.api.moved import Moved
-from service.api.server import ApiOptions
-from service.api.tail import Tail
+from service.api.streams.change_log import Tail
+from service.api.streams.moved import Moved
+from service.api.transport.server import ApiOptions
 from service.domain.errors import ResumeTokenExpired
 from tests.integration.api_stage import Refusal, Stage, api, running, seconds
 from tests.waiting import eventually

@@ -17,14 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from livekit.protocol.models import Room
 
+from broadcast_sandbox.clock import ScaledClock
+from broadcast_sandbox.faults import FaultTable
+from broadcast_sandbox.livekit.webhooks import LiveKitWebhooks
+from broadcast_sandbox.mux.events import MuxEvents
+from broadcast_sandbox.mux.settings import MuxSimulatorSettings
+from broadcast_sandbox.postgres import EmbeddedPostgres
+from broadcast_sandbox.webhooks import WebhookSender
 from service.app import answers
-from service.sandbox.clock import ScaledClock
-from service.sandbox.faults import FaultTable
-from service.sandbox.livekit_webhooks import LiveKitWebhooks
-from service.sandbox.mux_events import MuxEvents
-from service.sandbox.mux_settings import MuxSimulatorSettings
-from service.sandbox.postgres import EmbeddedPostgres
-from service.sandbox.webhooks import WebhookSender
 from service.store.database import Database
 from service.store.migrate import migrate
 from service.webhooks import delivery as delivery_module

@@ -27,7 +27,7 @@ from service.domain.ports import (
 )
 from service.domain.resources import Recording
 from service.domain.secret import Secret
-from service.providers.bodies import readable
+from service.providers.text.bodies import readable
 from tests.simulation.faults import Kind
 
 if TYPE_CHECKING:

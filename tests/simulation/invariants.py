@@ -37,11 +37,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from service.domain.broadcast import DeliveryPolicy, FallbackMode, State, Target
-from service.domain.planner import GHOST
+from service.domain.planning.common import GHOST
+from service.domain.resource_set import View, backoff_s, never_ran
 from service.domain.resources import Egress, Kind, LocalRecording, Phase, Stream, Upload
-from service.domain.view import View, backoff_s, never_ran
-from service.reconciler.asking import upload_tag
-from service.reconciler.orphans import PER_CALL
+from service.reconciler.act.requests import upload_tag
+from service.reconciler.background.orphans import PER_CALL
 from tests.simulation import history
 from tests.simulation.calls import LATE_S
 from tests.simulation.replica import SWEEP_EVERY, SWEEPER, TAG

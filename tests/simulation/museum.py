@@ -13,27 +13,28 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 from service import telemetry
-from service.domain import plan_live, seen
 from service.domain.broadcast import Target
 from service.domain.errors import LeaseLost, Outcome, ProviderError, StoreUnavailable
+from service.domain.observing import provider_state as seen
+from service.domain.observing.provider_state import Learned
+from service.domain.planning import live as plan_live
+from service.domain.resource_set import View
 from service.domain.resources import AnyResource, Phase
 from service.domain.secret import Secret
-from service.domain.seen import Learned
 from service.domain.timing import Timing
-from service.domain.view import View
-from service.providers import bodies
-from service.reconciler import looking
-from service.reconciler.acting import Actor
-from service.reconciler.errand import Errand
-from service.reconciler.observer import Observer
-from service.reconciler.sweeper import Sweeper
+from service.providers.text import bodies
+from service.reconciler import observe as looking
+from service.reconciler.act.actor import Actor
+from service.reconciler.act.call import Errand
+from service.reconciler.background.observer import Observer
+from service.reconciler.background.sweeper import Sweeper
 from service.store.leases import Claim
 from tests.simulation import calls, store, store_callers, store_passes, store_shared, world
 
 if TYPE_CHECKING:
     from service.domain.facts import Probe
+    from service.domain.planning.steps import WriteOff
     from service.domain.resources import Egress, Stream
-    from service.domain.step import WriteOff
     from service.store.broadcasts import Request
     from tests.simulation.store import Row
 

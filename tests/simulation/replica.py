@@ -15,22 +15,22 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from service.domain.errors import StoreUnavailable
 from service.domain.timing import Timing
 from service.providers.budget import Budget, Limits
-from service.reconciler.asking import Providers
+from service.reconciler.act.requests import Providers
+from service.reconciler.background.observer import Observer
+from service.reconciler.background.prober import Prober
+from service.reconciler.background.sweeper import Sweeper
 from service.reconciler.loop import Loop
-from service.reconciler.observer import Observer
-from service.reconciler.prober import Prober
-from service.reconciler.steps import Reconciler, derive
-from service.reconciler.sweeper import Sweeper
+from service.reconciler.reconciler import Reconciler, derive
 from tests.simulation import store, store_callers, store_passes, store_probes, store_shared
 from tests.simulation.calls import Egresses, Playlists, Rooms, Storage, Streams, Uploads
 from tests.simulation.faults import Kind
 
 if TYPE_CHECKING:
     from service.store.broadcasts import Broadcasts
-    from service.store.census import Census
     from service.store.changes import Changes
     from service.store.leases import Leases
     from service.store.outages import Outages
+    from service.store.owned_ids import Census
     from service.store.passes import Passes
     from service.store.probes import Probes
     from tests.simulation.calls import Operation, Provider

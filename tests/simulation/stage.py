@@ -9,9 +9,9 @@ from functools import partial
 
 from service.domain import lifecycle
 from service.domain.broadcast import Broadcast, Spec, State
+from service.domain.reporting.status import state_of
 from service.domain.resources import Egress, EgressStatus, LocalRecording, Phase, Stream
 from service.domain.secret import Secret
-from service.domain.status import state_of
 from tests.simulation.livekit import TrueEgress
 from tests.simulation.lives import Life
 from tests.simulation.loop import run

@@ -20,7 +20,7 @@ from service.domain.facts import Probe
 from service.domain.lifecycle import Event
 from service.domain.ports import Heard
 from service.domain.resources import AnyResource
-from service.domain.surroundings import Outage
+from service.domain.situation import Outage
 from service.store.broadcasts import lane_of
 from service.store.changes import Before
 from service.store.leases import Claim

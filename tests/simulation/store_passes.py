@@ -11,9 +11,9 @@ from service.domain.broadcast import EndReason, Fallback, ProviderTrouble, Targe
 from service.domain.errors import LeaseLost, Overtaken
 from service.domain.facts import Probe
 from service.domain.lifecycle import Event
+from service.domain.reporting.record import Derive, Situation, tell, with_outcome
 from service.domain.resources import AnyResource
-from service.domain.surroundings import Surroundings
-from service.domain.telling import Derive, Situation, tell, with_outcome
+from service.domain.situation import Surroundings
 from service.store.leases import Claim
 from tests.simulation.store import Line, Row, Tables, Written, lane, transactions
 

@@ -9,7 +9,7 @@ from service.domain.broadcast import Target
 from service.domain.ports import Heard
 from service.domain.resources import Egress, Kind, LocalRecording, Phase, Resource, Room, Stream
 from service.store.budgets import Turn
-from service.store.census import Known
+from service.store.owned_ids import Known
 from tests.simulation.store import Bucket, Line, Looked, Row, Tables, Webhook, transactions
 
 _QUEUES = 4

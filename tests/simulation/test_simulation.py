@@ -78,7 +78,7 @@ def test_a_fault_of_ours_is_a_violation(monkeypatch: pytest.MonkeyPatch) -> None
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("service.reconciler.steps.to_observe", broken)
+    monkeypatch.setattr("service.reconciler.reconciler.to_observe", broken)
     violation = simulate(1).violations[0]
     assert violation.invariant == "a fault of ours"
     assert re.search("pass_failed.*ZeroDivisionError", violation.text, re.DOTALL)

@@ -12,10 +12,10 @@ from contextvars import Context
 from dataclasses import dataclass, field, replace
 
 from service.domain.broadcast import Target
+from service.domain.resource_set import backoff_s
 from service.domain.timing import Timing
-from service.domain.view import backoff_s
 from service.providers.budget import Limit, Limits
-from service.reconciler.asking import room_wanted
+from service.reconciler.act.requests import room_wanted
 from tests.simulation.bodies import read
 from tests.simulation.callers import Callers
 from tests.simulation.calls import Provider

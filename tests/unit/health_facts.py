@@ -8,8 +8,9 @@ from typing import Any
 from service.domain.broadcast import Broadcast, Spec, Target, seconds
 from service.domain.facts import Facts, HostStats, Probe, Quality, ReportedStats, Told
 from service.domain.lifecycle import Event
-from service.domain.plan import plan
+from service.domain.planning.plan import plan
 from service.domain.ports import LayerSeen, PlaylistSeen, PublisherSeen, RoomPeople, TrackKind, TrackSeen
+from service.domain.reporting.status import status_of
 from service.domain.resources import (
     AnyResource,
     Egress,
@@ -21,8 +22,7 @@ from service.domain.resources import (
     Stream,
     StreamStatus,
 )
-from service.domain.status import status_of
-from service.domain.surroundings import Outage, Surroundings
+from service.domain.situation import Outage, Surroundings
 from service.domain.timing import Timing
 from tests.unit.plan_world import T0
 

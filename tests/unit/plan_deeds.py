@@ -5,22 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from service.domain.broadcast import Carrier, EndReason, Fallback, Target, seconds
-from service.domain.resources import (
-    NOT_STOPPED,
-    AnyResource,
-    Egress,
-    EgressStatus,
-    Kind,
-    LocalRecording,
-    Phase,
-    Recording,
-    Room,
-    Stream,
-    StreamStatus,
-    Upload,
-)
-from service.domain.secret import Secret
-from service.domain.step import (
+from service.domain.planning.steps import (
     CreateRoom,
     CreateStream,
     CutStream,
@@ -42,7 +27,22 @@ from service.domain.step import (
     UploadRecording,
     WriteOff,
 )
-from service.domain.view import View
+from service.domain.resource_set import View
+from service.domain.resources import (
+    NOT_STOPPED,
+    AnyResource,
+    Egress,
+    EgressStatus,
+    Kind,
+    LocalRecording,
+    Phase,
+    Recording,
+    Room,
+    Stream,
+    StreamStatus,
+    Upload,
+)
+from service.domain.secret import Secret
 from tests.unit.plan_looks import Key, Looks
 from tests.unit.plan_providers import Crash, Fault, Mishap, NotDone, TrueStream
 

@@ -4,7 +4,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from service.domain.broadcast import Broadcast, Spec, seconds
-from service.domain.observation import to_observe
+from service.domain.observing.provider_state import upload_checked
+from service.domain.planning.what_to_observe import to_observe
+from service.domain.resource_set import View
 from service.domain.resources import (
     AnyResource,
     Egress,
@@ -22,10 +24,8 @@ from service.domain.resources import (
     Upload,
 )
 from service.domain.secret import Secret
-from service.domain.seen import upload_checked
-from service.domain.surroundings import Outage, Surroundings
+from service.domain.situation import Outage, Surroundings
 from service.domain.timing import Timing
-from service.domain.view import View
 from tests.unit.plan_providers import (
     T0,
     Mishap,

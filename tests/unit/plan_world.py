@@ -8,7 +8,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from service.domain.broadcast import State, Target, seconds
-from service.domain.plan import plan
+from service.domain.planning.plan import plan
+from service.domain.planning.steps import (
+    Plan,
+    Step,
+)
+from service.domain.reporting.status import state_of, status_of
+from service.domain.resource_set import View
 from service.domain.resources import (
     AnyResource,
     Egress,
@@ -20,12 +26,6 @@ from service.domain.resources import (
     Stream,
     Upload,
 )
-from service.domain.status import state_of, status_of
-from service.domain.step import (
-    Plan,
-    Step,
-)
-from service.domain.view import View
 from tests.unit.plan_deeds import Deeds
 from tests.unit.plan_looks import Key
 from tests.unit.plan_providers import (

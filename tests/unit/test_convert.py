@@ -16,9 +16,17 @@ from hypothesis import strategies as st
 from broadcast.v1 import broadcast_pb2 as pb
 from broadcast.v1 import broadcast_service_pb2 as rpc
 from broadcast.v1 import error_reason_pb2
-from service.api import errors, tokens
-from service.api.convert import SPEC_FIELDS, broadcast_message, duration_of, given_filter, given_spec, spec_message
-from service.api.streams import transition
+from service.api.messages import tokens
+from service.api.messages.broadcast import (
+    SPEC_FIELDS,
+    broadcast_message,
+    duration_of,
+    given_filter,
+    given_spec,
+    spec_message,
+)
+from service.api.streams.stream import transition
+from service.api.transport import errors
 from service.domain import broadcast as domain
 from service.domain.broadcast import Broadcast, Condition, ConditionType, Spec, State, Status, Target
 from service.domain.errors import (

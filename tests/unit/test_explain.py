@@ -24,8 +24,8 @@ from service.domain.broadcast import (
     seconds,
 )
 from service.domain.errors import Outcome
-from service.domain.explain import Explanation, explain
-from service.domain.explain_codes import CODES
+from service.domain.explain.causes import CODES
+from service.domain.explain.explain import Explanation, explain
 from service.domain.facts import Facts, Probe, Quality
 from service.domain.ports import RoomPeople
 from service.domain.resources import (

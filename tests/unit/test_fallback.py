@@ -17,13 +17,13 @@ from service.domain.broadcast import (
     Target,
     seconds,
 )
-from service.domain.fallback import Decision, decide
-from service.domain.plan import plan
+from service.domain.planning.fallback import Decision, decide
+from service.domain.planning.plan import plan
+from service.domain.planning.steps import EndBroadcast, SetFallback
+from service.domain.resource_set import View
 from service.domain.resources import AnyResource, Egress, Phase, StreamStatus
-from service.domain.step import EndBroadcast, SetFallback
-from service.domain.surroundings import Outage, Surroundings
+from service.domain.situation import Outage, Surroundings
 from service.domain.timing import Timing
-from service.domain.view import View
 from tests.unit.test_plan import LONG_AGO, T0, a_room, a_stream, an_egress, live, starting
 
 TIMING = Timing()

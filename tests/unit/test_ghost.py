@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
+from service.domain.observing.provider_state import recordings_seen, room_seen
+from service.domain.planning.steps import Plan, StartRecording, StopEgress, StopRecording, WriteOff
 from service.domain.ports import EgressSeen, RoomSeen
+from service.domain.resource_set import View
 from service.domain.resources import AnyResource, Egress, EgressStatus, Kind, LocalRecording, Phase, Room, StreamStatus
-from service.domain.seen import recordings_seen, room_seen
-from service.domain.step import Plan, StartRecording, StopEgress, StopRecording, WriteOff
 from service.domain.timing import Timing
-from service.domain.view import View
 from tests.unit.test_plan import LONG_AGO, T0, a_room, a_stream, an_egress, live, looks, planned, seconds
 from tests.unit.test_seen_recordings import a_recording, recording_live
 

@@ -24,9 +24,9 @@ from service.domain.broadcast import (
     Target,
     seconds,
 )
-from service.domain.chain import ChainPart, HealthState, PartHealth
 from service.domain.facts import Facts, Probe, Quality
-from service.domain.health import Health, health_of
+from service.domain.health.health_of import Health, health_of
+from service.domain.health.model import ChainPart, HealthState, PartHealth
 from service.domain.resources import (
     AnyResource,
     EgressStatus,

@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 
 from service.domain.broadcast import seconds
-from service.domain.listening import listen
-from service.domain.observation import to_observe
-from service.domain.plan import plan
+from service.domain.observing.provider_state import Learned
+from service.domain.observing.webhook_facts import listen
+from service.domain.planning.plan import plan
+from service.domain.planning.steps import CutStream, StartEgress
+from service.domain.planning.what_to_observe import to_observe
 from service.domain.ports import EgressSeen, Heard, OutputSeen, StreamSeen
+from service.domain.resource_set import View
 from service.domain.resources import (
     AnyResource,
     Egress,
@@ -28,10 +31,7 @@ from service.domain.resources import (
     Upload,
 )
 from service.domain.secret import NO_SECRET, Secret
-from service.domain.seen import Learned
-from service.domain.step import CutStream, StartEgress
 from service.domain.timing import Timing
-from service.domain.view import View
 from tests.unit.test_plan import LONG_AGO, T0, a_room, a_stream, an_egress, live, starting
 
 TIMING = Timing()

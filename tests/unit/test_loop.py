@@ -10,7 +10,7 @@ from service.reconciler.loop import Loop
 from service.store.leases import Claim
 
 if TYPE_CHECKING:
-    from service.reconciler.steps import Reconciler
+    from service.reconciler.reconciler import Reconciler
     from service.store.leases import Leases
 
 

@@ -8,11 +8,11 @@ import pytest
 
 from service.domain.broadcast import EndReason, Fallback, FallbackMode, Target, seconds
 from service.domain.facts import Facts
-from service.domain.health import health_of
-from service.domain.plan import plan
+from service.domain.health.health_of import health_of
+from service.domain.planning.plan import plan
+from service.domain.planning.steps import StopEgress
 from service.domain.resources import Output, OutputState, Phase, StreamStatus
-from service.domain.step import StopEgress
-from service.domain.surroundings import Surroundings
+from service.domain.situation import Surroundings
 from tests.unit.health_facts import (
     EGRESS,
     IDLE,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from broadcast.v1.broadcast_service_pb2 import CreateBroadcastRequest, IssueHostAccessRequest
-from service.api.parsing import METHODS, PATTERNS, Requests
+from service.api.transport.validation import METHODS, PATTERNS, Requests
 from service.domain.errors import InvalidField
 
 PROTOS = Path(__file__).parents[2] / "protos" / "broadcast"

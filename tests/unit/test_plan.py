@@ -6,22 +6,8 @@ from typing import Any
 import pytest
 
 from service.domain.broadcast import Broadcast, DeliveryPolicy, Destination, EndReason, Spec, State, Target, seconds
-from service.domain.observation import to_observe
-from service.domain.plan import plan
-from service.domain.resources import (
-    AnyResource,
-    Egress,
-    EgressStatus,
-    Kind,
-    Output,
-    OutputState,
-    Phase,
-    Room,
-    Stream,
-    StreamStatus,
-)
-from service.domain.secret import Secret
-from service.domain.step import (
+from service.domain.planning.plan import plan
+from service.domain.planning.steps import (
     CreateRoom,
     CreateStream,
     CutStream,
@@ -38,6 +24,20 @@ from service.domain.step import (
     StopEgress,
     WriteOff,
 )
+from service.domain.planning.what_to_observe import to_observe
+from service.domain.resources import (
+    AnyResource,
+    Egress,
+    EgressStatus,
+    Kind,
+    Output,
+    OutputState,
+    Phase,
+    Room,
+    Stream,
+    StreamStatus,
+)
+from service.domain.secret import Secret
 from service.domain.timing import Timing
 from tests.unit.plan_world import T0, Fault, Mishap, World
 

@@ -18,8 +18,26 @@ from service.domain.broadcast import (
     Target,
     seconds,
 )
-from service.domain.observation import to_observe
-from service.domain.plan import plan
+from service.domain.planning.plan import plan
+from service.domain.planning.steps import (
+    CreateRoom,
+    CreateStream,
+    DeleteUpload,
+    EndBroadcast,
+    Plan,
+    ResetKey,
+    SetFallback,
+    SettleRecordings,
+    StartEgress,
+    StartRecording,
+    StopEgress,
+    StopRecording,
+    UploadRecording,
+    WriteOff,
+)
+from service.domain.planning.what_to_observe import to_observe
+from service.domain.reporting.status import status_of
+from service.domain.resource_set import View
 from service.domain.resources import (
     AnyResource,
     Egress,
@@ -36,26 +54,8 @@ from service.domain.resources import (
     StreamStatus,
     Upload,
 )
-from service.domain.status import status_of
-from service.domain.step import (
-    CreateRoom,
-    CreateStream,
-    DeleteUpload,
-    EndBroadcast,
-    Plan,
-    ResetKey,
-    SetFallback,
-    SettleRecordings,
-    StartEgress,
-    StartRecording,
-    StopEgress,
-    StopRecording,
-    UploadRecording,
-    WriteOff,
-)
-from service.domain.surroundings import Outage, Surroundings
+from service.domain.situation import Outage, Surroundings
 from service.domain.timing import Timing
-from service.domain.view import View
 from tests.unit.plan_deeds import target_of
 from tests.unit.plan_world import T0, Fault, Mishap, World
 

@@ -9,10 +9,17 @@ from typing import Any
 import pytest
 
 from service.domain.lifecycle import Event
+from service.domain.observing.provider_state import (
+    Learned,
+    egresses_seen,
+    room_seen,
+    stream_seen,
+    streams_found,
+    with_egress,
+)
 from service.domain.ports import EgressSeen, OutputSeen, RoomSeen, StreamSeen
 from service.domain.resources import Egress, EgressStatus, Output, OutputState, Phase, Room, Stream, StreamStatus
 from service.domain.secret import Secret
-from service.domain.seen import Learned, egresses_seen, room_seen, stream_seen, streams_found, with_egress
 from service.domain.timing import Timing
 
 T0 = datetime(2026, 11, 1, tzinfo=UTC)

@@ -6,9 +6,29 @@ from typing import Any
 import pytest
 
 from service.domain.broadcast import Broadcast, EndReason, Fallback, FallbackMode, State, Target, seconds
-from service.domain.observation import to_observe
-from service.domain.plan import plan
+from service.domain.observing.provider_state import (
+    Learned,
+    local_recording_seen,
+    recording_checked,
+    recordings_seen,
+    stream_seen,
+    upload_checked,
+    upload_found,
+    uploaded,
+)
+from service.domain.planning.plan import plan
+from service.domain.planning.steps import (
+    DeleteUpload,
+    Plan,
+    SettleRecordings,
+    StartRecording,
+    StopRecording,
+    UploadRecording,
+    WriteOff,
+)
+from service.domain.planning.what_to_observe import to_observe
 from service.domain.ports import EgressSeen
+from service.domain.reporting.status import status_of
 from service.domain.resources import (
     AnyResource,
     EgressStatus,
@@ -20,27 +40,7 @@ from service.domain.resources import (
     StreamStatus,
     Upload,
 )
-from service.domain.seen import (
-    Learned,
-    local_recording_seen,
-    recording_checked,
-    recordings_seen,
-    stream_seen,
-    upload_checked,
-    upload_found,
-    uploaded,
-)
-from service.domain.status import status_of
-from service.domain.step import (
-    DeleteUpload,
-    Plan,
-    SettleRecordings,
-    StartRecording,
-    StopRecording,
-    UploadRecording,
-    WriteOff,
-)
-from service.domain.surroundings import Outage, Surroundings
+from service.domain.situation import Outage, Surroundings
 from service.domain.timing import Timing
 from tests.unit.test_plan import LONG_AGO, T0, a_room, a_stream, an_egress, ended, live
 

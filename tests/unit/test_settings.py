@@ -16,7 +16,7 @@ from service.domain.facts import PROBED_S, SEEN_S
 from service.domain.secret import Secret
 from service.domain.timing import Timing
 from service.providers.budget import Limit, Limits
-from service.providers.storage import StorageSettings
+from service.providers.storage.links import StorageSettings
 from service.settings import SettingError, Settings, from_environment, variables
 from service.store.rows import OUTAGES
 from service.usage import NOTES

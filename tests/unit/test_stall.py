@@ -8,13 +8,13 @@ import pytest
 
 from service.domain.broadcast import ConditionType, FallbackMode, State, seconds
 from service.domain.facts import Probe
+from service.domain.observing.playlist import probed
+from service.domain.planning.steps import EndBroadcast, SetFallback, StopEgress
 from service.domain.ports import PlaylistSeen
+from service.domain.reporting.status import status_of
+from service.domain.resource_set import View
 from service.domain.resources import Egress, Phase, Stream, StreamStatus
-from service.domain.stall import probed
-from service.domain.status import status_of
-from service.domain.step import EndBroadcast, SetFallback, StopEgress
 from service.domain.timing import Timing
-from service.domain.view import View
 from tests.unit.test_fallback import STORAGE, TIMING, decided, failed, fallen, look_at
 from tests.unit.test_plan import LONG_AGO, T0, a_room, a_stream, an_egress, live, planned
 

@@ -20,6 +20,8 @@ from service.domain.broadcast import (
     Target,
     seconds,
 )
+from service.domain.planning.steps import Plan
+from service.domain.reporting.status import same_but_for_time, state_of, status_of
 from service.domain.resources import (
     AnyResource,
     Egress,
@@ -32,9 +34,7 @@ from service.domain.resources import (
     Stream,
     StreamStatus,
 )
-from service.domain.status import same_but_for_time, state_of, status_of
-from service.domain.step import Plan
-from service.domain.surroundings import Outage, Surroundings
+from service.domain.situation import Outage, Surroundings
 from tests.unit.plan_world import T0
 
 PLAN = Plan(wait_until=T0 + seconds(5))

@@ -1,0 +1,381 @@
+"""One simulated room composite egress: STARTING -> ACTIVE -> ENDING -> COMPLETE, or FAILED, ABORTED, LIMIT_REACHED.
+
+Sources: livekit/egress pkg/pipeline/controller.go, livekit/protocol livekit/livekit_egress.go.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any
+
+import aiohttp
+from livekit.protocol import egress as proto
+from livekit.protocol import models
+
+from broadcast_sandbox.faults import Fault, Kind
+from broadcast_sandbox.livekit.file import FileOutput
+from broadcast_sandbox.livekit.rooms import Room, Rooms
+from broadcast_sandbox.livekit.rtmp import Push, PushEvents, Stream, StreamUrl
+from broadcast_sandbox.livekit.world import World, later_than, new_id
+
+STARTING = proto.EgressStatus.EGRESS_STARTING
+ACTIVE = proto.EgressStatus.EGRESS_ACTIVE
+ENDING = proto.EgressStatus.EGRESS_ENDING
+
+_RETRY_UPDATE_EVERY_S = 60.0
+"""Provider's time (pkg/pipeline/controller.go, streamRetryUpdateInterval)."""
+
+
+class Egress:
+    def __init__(
+        self,
+        world: World,
+        rooms: Rooms,
+        session: aiohttp.ClientSession,
+        *,
+        room: Room,
+        request: proto.RoomCompositeEgressRequest,
+        urls: Sequence[StreamUrl],
+        file: FileOutput | None = None,
+    ) -> None:
+        """*request*: redacted."""
+        self._world = world
+        self._rooms = rooms
+        self._session = session
+        self.room = room
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._participant: models.ParticipantInfo | None = None
+        self.ghost = False
+        """The worker is gone: nothing answers for this record any more."""
+        self.results: list[Stream] = []
+        self.outputs: dict[str, Stream] = {}
+        """The living ones, by expanded url."""
+        self._file = file
+        now = time.time_ns()
+        sdk_source = request.audio_only and not request.layout and not request.custom_base_url
+        self._base = proto.EgressInfo(
+            egress_id=new_id("EG_"),
+            room_id=room.base.sid,
+            room_name=room.name,
+            source_type=proto.EGRESS_SOURCE_TYPE_SDK if sdk_source else proto.EGRESS_SOURCE_TYPE_WEB,
+            status=STARTING,
+            started_at=now,
+            updated_at=now,
+            room_composite=request,
+        )
+        for url in urls:
+            self._output(url)
+        self._stored = self.info()
+
+    @property
+    def id(self) -> str:
+        return self._base.egress_id
+
+    @property
+    def room_name(self) -> str:
+        return self._base.room_name
+
+    @property
+    def status(self) -> proto.EgressStatus:
+        return self._base.status
+
+    @property
+    def ended(self) -> bool:
+        return self.status not in (STARTING, ACTIVE, ENDING)
+
+    @property
+    def target(self) -> str:
+        """What a fault's `match` is looked for in."""
+        return f"{self.id} {self.room_name}"
+
+    def info(self) -> proto.EgressInfo:
+        """A copy. The order of the results is random, as that of the real map is (pkg/config/output_stream.go)."""
+        info = proto.EgressInfo()
+        info.CopyFrom(self._base)
+        results = [stream.info for stream in self.results]
+        random.shuffle(results)
+        info.stream_results.extend(results)
+        if self._file is not None:
+            info.file_results.append(self._file.info)
+            info.file.CopyFrom(self._file.info)
+        else:
+            info.stream.info.extend(results)
+        return info
+
+    def listed(self) -> proto.EgressInfo:
+        """As the store has it, `list_lag_s` behind."""
+        shown = proto.EgressInfo()
+        shown.CopyFrom(self._stored)
+        results = list(shown.stream_results)
+        random.shuffle(results)
+        del shown.stream_results[:]
+        shown.stream_results.extend(results)
+        if shown.HasField("stream"):
+            del shown.stream.info[:]
+            shown.stream.info.extend(results)
+        return shown
+
+    def start(self) -> None:
+        request = self._base.room_composite
+        file = {"file": self._file.key} if self._file is not None else {}
+        self._log("egress.started", urls=[stream.info.url for stream in self.results], layout=request.layout, **file)
+        self._world.webhooks.egress("egress_started", self.info())
+        self._spawn(self._start())
+
+    def stop(self, reason: str) -> None:
+        """As the real SendEOS: aborts before ACTIVE, else ends in `egress_stop_s`. Again while ending: no effect."""
+        if self.ended or self.ghost or self.status == ENDING:
+            return
+        self._base.details = f"End reason: {reason}"
+        if self.status == STARTING:
+            started = self.room.media.is_set() and self._participant is not None
+            text = "Stop called before pipeline could start" if started else "Start signal not received"
+            self._end(proto.EgressStatus.EGRESS_ABORTED, error=text, code=412)
+            return
+        self._base.status = ENDING
+        self._end_file()
+        self._updated()
+        self._spawn(self._finish(proto.EgressStatus.EGRESS_COMPLETE))
+
+    def fail(self, error: str, code: int) -> None:
+        if self.ended or self.ghost:
+            return
+        if not self._base.details:
+            self._base.details = "End reason: Failure"
+        self._end(proto.EgressStatus.EGRESS_FAILED, error=error, code=code)
+
+    def limit_reached(self) -> None:
+        """No update in between: LIMIT_REACHED is final, and told when the stream has ended."""
+        if self.status == ACTIVE and not self.ghost:
+            self._base.details = "End reason: Session limit reached"
+            self._end_file()
+            self._spawn(self._finish(proto.EgressStatus.EGRESS_LIMIT_REACHED, "Session limit reached", 413))
+
+    def become_ghost(self) -> None:
+        """The worker dies: pushes cut, participant gone, the record ACTIVE for ever (livekit/livekit issue 1717)."""
+        if self.status != ACTIVE or self.ghost:
+            return
+        self.ghost = True
+        self._log("egress.ghost")
+        self._cancel_tasks()
+        self._leave(models.DisconnectReason.CONNECTION_TIMEOUT)
+
+    def source_lost(self) -> None:
+        """The recorder was thrown out of the room. An SDK source then says nothing and its record stays ACTIVE."""
+        if self._base.source_type == proto.EGRESS_SOURCE_TYPE_SDK and self.status == ACTIVE:
+            self.become_ghost()
+        else:
+            self.stop("Source closed")
+
+    def add(self, url: StreamUrl) -> None:
+        stream = self._output(url)
+        if self.status == ACTIVE:
+            self._push(stream)
+
+    def remove(self, expanded: str) -> bool:
+        """False: no such output."""
+        stream = self.outputs.get(expanded)
+        if stream is None:
+            return False
+        if len(self.outputs) == 1:
+            # It goes on pushing until the egress has ended.
+            stream.finish(proto.StreamInfo.FINISHED)
+            self.stop("All streams stopped")
+            return True
+        self._close(stream, proto.StreamInfo.FINISHED)
+        return True
+
+    def streams_updated(self) -> None:
+        """Held back until every stream has either started or failed (controller.go, streamUpdated)."""
+        self._touch()
+        if not any(stream.connecting for stream in self.outputs.values()) and not self.ended:
+            self._updated()
+
+    def abort(self, error: str) -> None:
+        if self.status == STARTING and not self.ghost:
+            self._base.details = "End reason: Failure"
+            self._end(proto.EgressStatus.EGRESS_ABORTED, error=error, code=412)
+
+    def take_faults(self) -> None:
+        """Faults that a running egress meets, whether they were asked for before or after it started."""
+        if self.status != ACTIVE or self.ghost:
+            return
+        faults = self._world.faults
+        ends: dict[Kind, Callable[[Fault], None]] = {
+            "egress_fail": lambda fault: self.fail(fault.message or "Internal error", fault.status),
+            "egress_complete": lambda fault: self.stop(fault.message or "Source closed"),
+            "egress_limit": lambda _: self.limit_reached(),
+            "egress_ghost": lambda _: self.become_ghost(),
+        }
+        for kind, end in ends.items():
+            if fault := faults.take("egress", self.target, kind):
+                self._spawn(self._after(fault.delay_s, partial(end, fault)))
+        for stream in self.outputs.values():
+            if stream.push is not None and stream.push.connected:
+                stream.push.take_faults()
+
+    async def _start(self) -> None:
+        """Chrome opens the page and joins, then waits for a track without any limit (template-default/Room.tsx)."""
+        clock, half = self._world.clock, self._world.settings.egress_start_s / 2
+        if self._world.faults.take("egress", self.target, "egress_stuck") is not None:
+            return
+        await clock.sleep(half)
+        self._join()
+        if fault := self._world.faults.take("egress", self.target, "egress_abort"):
+            await clock.sleep(fault.delay_s)
+            self.abort(fault.message or "Session limit reached before start signal")
+            return
+        await clock.sleep(half)
+        await self.room.media.wait()
+        self._base.status = ACTIVE
+        if self._file is not None:
+            self._file.begin(clock.now())
+        self._log("egress.active")
+        self._updated()
+        for stream in list(self.outputs.values()):
+            self._push(stream)
+        self.take_faults()
+        if (limit := self._world.settings.session_limit_s) is not None:
+            self._spawn(self._after(limit, self.limit_reached))
+
+    async def _finish(self, status: proto.EgressStatus, error: str = "", code: int = 0) -> None:
+        await self._world.clock.sleep(self._world.settings.egress_stop_s)
+        pushes = [stream.task for stream in self.outputs.values() if stream.task is not None]
+        for push in pushes:
+            push.cancel()
+        if pushes:
+            await asyncio.wait(pushes, timeout=1.0)
+        if self._file is not None:
+            if trouble := await self._file.upload(self._session):
+                self._log("egress.upload_failed", file=self._file.key)
+                status, error, code = proto.EgressStatus.EGRESS_FAILED, trouble, 500
+            else:
+                self._log("egress.uploaded", file=self._file.key, bytes=self._file.info.size)
+        self._end(status, error=error, code=code)
+
+    def _end_file(self) -> None:
+        if self._file is not None:
+            self._file.end(self._world.clock.now())
+
+    async def _after(self, delay_s: float, act: Callable[[], None]) -> None:
+        await self._world.clock.sleep(delay_s)
+        act()
+
+    def _end(self, status: proto.EgressStatus, *, error: str, code: int) -> None:
+        if self.ended:
+            return
+        self._cancel_tasks()
+        self._leave(models.DisconnectReason.CLIENT_INITIATED)
+        for stream in list(self.outputs.values()):
+            self._close(stream, proto.StreamInfo.FINISHED)
+        self._base.status = status
+        self._base.error = error
+        self._base.error_code = code
+        self._touch()
+        self._base.ended_at = self._base.updated_at
+        reason = self._base.details.removeprefix("End reason: ")
+        self._log("egress.ended", status=proto.EgressStatus.Name(status), reason=reason, error=error)
+        self._publish()
+        self._world.webhooks.egress("egress_ended", self.info())
+
+    def _output(self, url: StreamUrl) -> Stream:
+        stream = Stream(url=url, info=proto.StreamInfo(url=url.redacted))
+        self.results.append(stream)
+        self.outputs[url.expanded] = stream
+        return stream
+
+    def _push(self, stream: Stream) -> None:
+        events = PushEvents(
+            connected=lambda: self._connected(stream),
+            retried=lambda: self._retried(stream),
+            lost=lambda: self._log("egress.stream_lost", url=stream.info.url),
+            failed=lambda error: self._stream_failed(stream, error),
+        )
+        stream.push = Push(self._world, self._session, stream.url, owner=self.target, events=events)
+        stream.task = self._spawn(stream.push.run())
+
+    def _connected(self, stream: Stream) -> None:
+        self._log("egress.stream_connected", url=stream.info.url)
+        if stream.info.started_at == 0:
+            stream.info.started_at = time.time_ns()
+            self.streams_updated()
+
+    def _retried(self, stream: Stream) -> None:
+        stream.info.last_retry_at = time.time_ns()
+        stream.info.retries += 1
+        if not stream.retry_told:
+            stream.retry_told = True
+            self._spawn(self._tell_again(stream))
+            self.streams_updated()
+
+    async def _tell_again(self, stream: Stream) -> None:
+        await self._world.clock.sleep(_RETRY_UPDATE_EVERY_S)
+        stream.retry_told = False
+
+    def _stream_failed(self, stream: Stream, error: str) -> None:
+        stream.info.error = error
+        self._close(stream, proto.StreamInfo.FAILED)
+        self._log("egress.stream_failed", url=stream.info.url, error=error)
+        if self.status == ENDING:
+            return
+        if self.outputs:
+            self.streams_updated()
+        else:
+            self.fail(error, 503)
+
+    def _close(self, stream: Stream, status: proto.StreamInfo.Status) -> None:
+        if self.outputs.get(stream.url.expanded) is stream:
+            del self.outputs[stream.url.expanded]
+        stream.finish(status)
+        if stream.task is not None and stream.task is not asyncio.current_task():
+            stream.task.cancel()
+
+    def _join(self) -> None:
+        """Hidden, and neither counted nor keeping the room open (livekit/protocol egress/token.go)."""
+        self._participant = models.ParticipantInfo(
+            identity=self.id,
+            kind=models.ParticipantInfo.EGRESS,
+            permission=models.ParticipantPermission(can_subscribe=True, hidden=True, recorder=True),
+        )
+        self._rooms.join(self.room, self._participant)
+
+    def _leave(self, reason: models.DisconnectReason) -> None:
+        if self._participant is not None and not self.room.closed:
+            self._rooms.leave(self.room, self._participant, reason)
+
+    def _touch(self) -> None:
+        self._base.updated_at = later_than(self._base.updated_at)
+
+    def _updated(self) -> None:
+        self._touch()
+        self._publish()
+        self._world.webhooks.egress("egress_updated", self.info())
+
+    def _publish(self) -> None:
+        lag = self._world.settings.list_lag_s
+        if lag > 0:
+            # Not one of the own tasks: the last state has to be shown after the end too.
+            self._world.background.spawn(self._publish_late(self.info(), lag))
+        else:
+            self._stored = self.info()
+
+    async def _publish_late(self, info: proto.EgressInfo, lag_s: float) -> None:
+        await self._world.clock.sleep(lag_s)
+        if info.updated_at > self._stored.updated_at:
+            self._stored = info
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self._world.background.spawn(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _cancel_tasks(self) -> None:
+        for task in self._tasks:
+            if task is not asyncio.current_task():
+                task.cancel()
+
+    def _log(self, kind: str, **detail: Any) -> None:
+        self._world.effects.append(kind, self.id, room=self.room_name, **detail)

@@ -1,0 +1,256 @@
+"""Rooms, participants and tracks of the simulated LiveKit, with the webhooks in the order the real server sends them.
+
+A room is closed by DeleteRoom, `empty_timeout` after its creation when no standard participant ever joined, or
+`departure_timeout` after the last of them left (livekit/livekit pkg/rtc/room.go, CloseIfEmpty).
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from livekit.protocol import models
+
+from broadcast_sandbox.livekit.world import World, new_id
+
+SOURCES: dict[str, tuple[models.TrackType, models.TrackSource, str]] = {
+    "camera": (models.TrackType.VIDEO, models.TrackSource.CAMERA, "TR_VC"),
+    "microphone": (models.TrackType.AUDIO, models.TrackSource.MICROPHONE, "TR_AM"),
+    "screen_share": (models.TrackType.VIDEO, models.TrackSource.SCREEN_SHARE, "TR_VS"),
+    "screen_share_audio": (models.TrackType.AUDIO, models.TrackSource.SCREEN_SHARE_AUDIO, "TR_AS"),
+}
+"""Source name as in tokens -> track type, source, start of the track sid."""
+
+_DEPENDENT_KINDS = (models.ParticipantInfo.EGRESS, models.ParticipantInfo.AGENT)
+
+
+class RefusedError(Exception):
+    """A join or a publish that the server does not let happen; *status* is the HTTP status of the signal endpoint."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(slots=True, kw_only=True)
+class Room:
+    base: models.Room
+    """Everything but the counts."""
+    participants: dict[str, models.ParticipantInfo] = field(default_factory=dict[str, models.ParticipantInfo])
+    media: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set while somebody publishes a track: what an egress waits for."""
+    idle_timer: asyncio.Task[None] | None = None
+    closed: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.base.name
+
+    def info(self) -> models.Room:
+        """Egresses and agents are not counted."""
+        counted = [person for person in self.participants.values() if not dependent(person)]
+        info = models.Room()
+        info.CopyFrom(self.base)
+        info.num_participants = len(counted)
+        info.num_publishers = sum(1 for person in counted if person.tracks)
+        info.active_recording = any(
+            person.kind == models.ParticipantInfo.EGRESS for person in self.participants.values()
+        )
+        return info
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewRoom:
+    name: str
+    empty_timeout_s: int = 0
+    departure_timeout_s: int = 0
+    max_participants: int = 0
+    metadata: str = ""
+
+
+Left = Callable[[Room, models.ParticipantInfo, models.DisconnectReason], None]
+
+
+class Rooms:
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.living: dict[str, Room] = {}
+        self.on_left: list[Left] = []
+        self.on_closed: list[Callable[[Room], None]] = []
+
+    def create(self, wanted: NewRoom, *, auto: bool = False) -> tuple[Room, bool]:
+        """The living room of that name as it is, all of *wanted* ignored, or a new one (True)."""
+        if (room := self.living.get(wanted.name)) is not None:
+            return room, False
+        settings, now_ms = self._world.settings, int(time.time() * 1000)
+        base = models.Room(
+            sid=new_id("RM_"),
+            name=wanted.name,
+            empty_timeout=wanted.empty_timeout_s or settings.empty_timeout_s,
+            departure_timeout=wanted.departure_timeout_s or settings.departure_timeout_s,
+            max_participants=wanted.max_participants,
+            creation_time=now_ms // 1000,
+            creation_time_ms=now_ms,
+            metadata=wanted.metadata,
+        )
+        room = self.living[wanted.name] = Room(base=base)
+        self._world.effects.append("room.created", room.name, sid=base.sid, auto=auto)
+        self._world.webhooks.room_started(room.info())
+        self._arm(room, base.empty_timeout, "empty")
+        return room, True
+
+    def delete(self, room: Room) -> None:
+        self._close(room, "api", models.DisconnectReason.ROOM_DELETED, models.RoomEndReason.ROOM_END_API_DELETE)
+
+    def join(self, room: Room, person: models.ParticipantInfo) -> models.ParticipantInfo:
+        """The same identity twice evicts the first (livekit/livekit pkg/service/roommanager.go)."""
+        limit = room.base.max_participants
+        others = [other for name, other in room.participants.items() if name != person.identity]
+        if limit and not dependent(person) and sum(not dependent(other) for other in others) >= limit:
+            raise RefusedError(403, "room has exceeded its max participants")
+        if (before := room.participants.get(person.identity)) is not None:
+            self.leave(room, before, models.DisconnectReason.DUPLICATE_IDENTITY)
+        now_ms = int(time.time() * 1000)
+        person.sid = new_id("PA_")
+        person.state = models.ParticipantInfo.ACTIVE
+        person.joined_at, person.joined_at_ms = now_ms // 1000, now_ms
+        room.participants[person.identity] = person
+        if not dependent(person):
+            self._disarm(room)
+        self._log("participant.joined", room, person)
+        self._world.webhooks.participant("participant_joined", room.info(), person)
+        return person
+
+    def leave(self, room: Room, person: models.ParticipantInfo, reason: models.DisconnectReason) -> None:
+        if room.participants.get(person.identity) is not person:
+            return
+        for track in list(person.tracks):
+            self._unpublish(room, person, track)
+        del room.participants[person.identity]
+        person.state = models.ParticipantInfo.DISCONNECTED
+        person.disconnect_reason = reason
+        self._log("participant.left", room, person, reason=models.DisconnectReason.Name(reason))
+        self._world.webhooks.participant("participant_left", room.info(), person)
+        if not room.closed and not dependent(person) and all(map(dependent, room.participants.values())):
+            self._arm(room, room.base.departure_timeout, "departure")
+        for listener in self.on_left:
+            listener(room, person, reason)
+
+    def publish(
+        self, room: Room, person: models.ParticipantInfo, sources: Sequence[str], *, simulcast: bool = True
+    ) -> None:
+        """Nothing is published unless all of *sources* may be. A source that is already there stays as it is."""
+        for source in sources:
+            if not may_publish(person.permission, SOURCES[source][1]):
+                raise RefusedError(403, f"{person.identity} may not publish {source}")
+        for source in sources:
+            kind, track_source, prefix = SOURCES[source]
+            if any(track.source == track_source for track in person.tracks):
+                continue
+            track = person.tracks.add(
+                sid=new_id(prefix), type=kind, source=track_source, name=source, mime_type=_mime(kind)
+            )
+            if kind == models.TrackType.VIDEO:
+                _add_layers(track, simulcast=simulcast and source == "camera")
+            self._changed(person)
+            person.is_publisher = True
+            room.media.set()
+            self._log("track.published", room, person, source=source, track=track.sid)
+            self._world.webhooks.track("track_published", room.base, person, track)
+
+    def unpublish(self, room: Room, person: models.ParticipantInfo, tracks: Iterable[models.TrackInfo]) -> None:
+        for track in list(tracks):
+            self._unpublish(room, person, track)
+
+    def mute(self, room: Room, person: models.ParticipantInfo, track: models.TrackInfo, *, muted: bool) -> None:
+        track.muted = muted
+        self._changed(person)
+        self._log("track.muted" if muted else "track.unmuted", room, person, track=track.sid)
+
+    def set_permission(
+        self, room: Room, person: models.ParticipantInfo, permission: models.ParticipantPermission
+    ) -> None:
+        """Tracks that are no longer allowed are taken down."""
+        person.permission.CopyFrom(permission)
+        self._changed(person)
+        self.unpublish(room, person, [track for track in person.tracks if not may_publish(permission, track.source)])
+
+    def update(self, room: Room, person: models.ParticipantInfo) -> None:
+        self._changed(person)
+        self._log("participant.updated", room, person, can_publish=person.permission.can_publish)
+
+    def _unpublish(self, room: Room, person: models.ParticipantInfo, track: models.TrackInfo) -> None:
+        gone = models.TrackInfo()
+        gone.CopyFrom(track)
+        person.tracks.remove(track)
+        person.is_publisher = bool(person.tracks)
+        self._changed(person)
+        if not any(other.tracks for other in room.participants.values()):
+            room.media.clear()
+        self._log("track.unpublished", room, person, source=gone.name, track=gone.sid)
+        self._world.webhooks.track("track_unpublished", room.base, person, gone)
+
+    def _changed(self, person: models.ParticipantInfo) -> None:
+        person.version += 1
+
+    def _log(self, kind: str, room: Room, person: models.ParticipantInfo, **detail: object) -> None:
+        name = models.ParticipantInfo.Kind.Name(person.kind)
+        self._world.effects.append(
+            kind, room.name, identity=person.identity, sid=person.sid, participant_kind=name, **detail
+        )
+
+    def _arm(self, room: Room, seconds: int, reason: str) -> None:
+        self._disarm(room)
+        room.idle_timer = self._world.background.spawn(self._close_idle(room, seconds, reason))
+
+    def _disarm(self, room: Room) -> None:
+        if room.idle_timer is not None:
+            room.idle_timer.cancel()
+            room.idle_timer = None
+
+    async def _close_idle(self, room: Room, seconds: int, reason: str) -> None:
+        await self._world.clock.sleep(seconds)
+        room.idle_timer = None
+        self._close(room, reason, models.DisconnectReason.ROOM_CLOSED, models.RoomEndReason.ROOM_END_IDLE_TIMEOUT)
+
+    def _close(self, room: Room, reason: str, left: models.DisconnectReason, ended: models.RoomEndReason) -> None:
+        room.closed = True
+        self._disarm(room)
+        del self.living[room.name]
+        for person in list(room.participants.values()):
+            self.leave(room, person, left)
+        self._world.effects.append("room.deleted", room.name, sid=room.base.sid, reason=reason)
+        self._world.webhooks.room_finished(room.info(), ended if self._world.settings.room_end_reason else None)
+        for listener in self.on_closed:
+            listener(room)
+
+
+def dependent(person: models.ParticipantInfo) -> bool:
+    """Neither keeps a room open nor is counted (livekit/livekit pkg/rtc/participant.go, IsDependent)."""
+    return person.kind in _DEPENDENT_KINDS or person.permission.recorder or person.permission.agent
+
+
+def may_publish(permission: models.ParticipantPermission, source: models.TrackSource) -> bool:
+    """A list of sources narrows `can_publish` down (livekit/protocol auth/grants.go)."""
+    return permission.can_publish and (not permission.can_publish_sources or source in permission.can_publish_sources)
+
+
+def _mime(kind: models.TrackType) -> str:
+    return "video/VP8" if kind == models.TrackType.VIDEO else "audio/opus"
+
+
+# What livekit-client declares at 720p.
+_LAYERS = (
+    (models.VideoQuality.LOW, 320, 180, 160_000),
+    (models.VideoQuality.MEDIUM, 640, 360, 450_000),
+    (models.VideoQuality.HIGH, 1280, 720, 1_700_000),
+)
+
+
+def _add_layers(track: models.TrackInfo, *, simulcast: bool) -> None:
+    """In `codecs` and, deprecated and still filled, beside it. The bit rates are what was declared, never measured."""
+    track.width, track.height, track.simulcast = 1280, 720, simulcast
+    codec = track.codecs.add(mime_type=track.mime_type)
+    for quality, width, height, bitrate in _LAYERS if simulcast else _LAYERS[-1:]:
+        for layers in (codec.layers, track.layers):
+            layers.add(quality=quality, width=width, height=height, bitrate=bitrate)

@@ -1,0 +1,263 @@
+"""RTMP outputs of a simulated egress: stream urls with their redaction, and one push per url.
+
+Sources: livekit/egress pkg/config/urls.go, livekit/egress pkg/pipeline/builder/stream.go, livekit/protocol
+utils/redact.go.
+"""
+
+import asyncio
+import contextlib
+import json
+import re
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import aiohttp
+from livekit.protocol import egress as proto
+
+from broadcast_sandbox.livekit.twirp import TwirpError, psrpc_error
+from broadcast_sandbox.livekit.world import World
+
+RECONNECT_FOR_S = 30.0
+"""Counted from the first disconnect (pkg/pipeline/builder/stream.go, livenessIdleTimeout)."""
+_RECONNECT_PAUSE_S = 0.5
+"""The real loop has no backoff; a try still takes a round trip."""
+
+_CLOSING = aiohttp.ClientWSTimeout(ws_close=0.2)  # pyright: ignore[reportCallIssue]
+
+_RTMP_URL = re.compile(r"(rtmps?://)(.*/)(.*/)(\S*)( live=1)?")
+_SHORTHAND_URL = re.compile(r"(mux|twitch)://(\S+)")
+_TWITCH = "rtmps://ingest.global-contribute.live-video.net:443/app/{}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamUrl:
+    expanded: str
+    """With the stream key: never shown, never logged."""
+    redacted: str
+    """Of the expanded form, as in `StreamInfo.url`."""
+    host: str
+    key: str
+
+
+def redact_identifier(identifier: str) -> str:
+    """`{abc...xyz}`: three characters at each end of 9 or more, two of 6, one of 3, else none."""
+    shown = min(len(identifier) // 3, 3)
+    return f"{{{identifier[:shown]}...{identifier[len(identifier) - shown :]}}}"
+
+
+def redact_request_url(url: str) -> str:
+    """The form that a request is echoed in: a shorthand keeps its scheme."""
+    if match := _SHORTHAND_URL.fullmatch(url):
+        return f"{match[1]}://{redact_identifier(match[2])}"
+    if match := _RTMP_URL.fullmatch(url):
+        return f"{match[1]}{match[2]}{match[3]}{redact_identifier(match[4])}{match[5] or ''}"
+    return url
+
+
+def expand(url: str) -> str:
+    """`mux://KEY` and `twitch://KEY` in full; anything else as it is."""
+    parts = urlsplit(url)
+    if parts.scheme == "mux":
+        return f"rtmps://global-live.mux.com:443/app/{parts.netloc}"
+    if parts.scheme == "twitch":
+        return _TWITCH.format(parts.netloc)
+    return url
+
+
+def parse_stream_url(url: str) -> StreamUrl:
+    """The refusal names the whole url, stream key included, as the real one does (pkg/errors/errors.go)."""
+    try:
+        scheme = urlsplit(url).scheme
+    except ValueError as error:
+        raise invalid_url(url, str(error)) from None
+    if scheme not in ("rtmp", "rtmps", "mux", "twitch"):
+        raise invalid_url(url, "invalid scheme")
+    expanded = expand(url)
+    match = _RTMP_URL.fullmatch(expanded)
+    if match is None:
+        raise invalid_url(url, "rtmp urls must be of format rtmp(s)://{host}(/{path})/{app}/{stream_key}( live=1)")
+    return StreamUrl(
+        expanded=expanded,
+        redacted=redact_request_url(expanded),
+        host=(urlsplit(expanded).hostname or "").lower(),
+        key=match[4],
+    )
+
+
+def invalid_url(url: str, reason: str) -> TwirpError:
+    return psrpc_error("invalid_argument", f"invalid url {url}: {reason}")
+
+
+class _PublishRefused(Exception):
+    pass
+
+
+class _NoProgress(Exception):
+    pass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PushEvents:
+    """What a push tells its egress. None of them may block."""
+
+    connected: Callable[[], None]
+    retried: Callable[[], None]
+    lost: Callable[[], None]
+    failed: Callable[[str], None]
+
+
+class Push:
+    """One publisher at one url, from the first connection until it is cancelled or gives up."""
+
+    def __init__(
+        self, world: World, session: aiohttp.ClientSession, url: StreamUrl, *, owner: str, events: PushEvents
+    ) -> None:
+        """*owner*: room name and egress id, what a fault may match besides the redacted url."""
+        self._world = world
+        self._session = session
+        self._url = url
+        self._events = events
+        self._cut = asyncio.Event()
+        self._stuck = False
+        self._troubles: list[asyncio.Task[None]] = []
+        self._socket: aiohttp.ClientWebSocketResponse | None = None
+        self.target = f"{url.redacted} {owner}"
+        self.connected = False
+
+    async def run(self) -> None:
+        """An error before anything got through is final; after that it reconnects for 30 s, without backoff."""
+        error = "Connection error"
+        try:
+            await self._publish()
+            while await self._reconnect():
+                continue
+        except _PublishRefused:
+            pass
+        except _NoProgress:
+            error = "no outbound progress for 30s"
+        return self._events.failed(error)
+
+    async def _reconnect(self) -> bool:
+        """Publish again and stay for as long as it lasts. False: 30 s have passed without success."""
+        window = asyncio.create_task(self._world.clock.sleep(RECONNECT_FOR_S))
+        try:
+            while not window.done():
+                self._events.retried()
+                with contextlib.suppress(_PublishRefused):
+                    await self._publish()
+                    return True
+                await self._world.clock.sleep(_RECONNECT_PAUSE_S)
+            return False
+        finally:
+            window.cancel()
+
+    async def _publish(self) -> None:
+        """Returns when an established push was lost."""
+        if self._world.faults.take("publish", self.target, "rtmp_refuse") is not None:
+            raise _PublishRefused
+        if self._world.faults.take("publish", self.target, "rtmp_hang") is not None:
+            await asyncio.Event().wait()
+        base = self._world.settings.ingests.get(self._url.host)
+        if base is None:
+            await self._to_destination()
+        else:
+            await self._to_ingest(f"{base.rstrip('/')}/app/{quote(self._url.key, safe='')}")
+        self._events.lost()
+
+    async def _to_ingest(self, address: str) -> None:
+        try:
+            socket = await self._session.ws_connect(address, timeout=_CLOSING)
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            raise _PublishRefused from None
+        async with socket:
+            no_media = self._world.faults.take("publish", self.target, "rtmp_no_media") is not None
+            await socket.send_str(json.dumps({"media": not no_media}))
+            self._socket = socket
+            try:
+                await self._established(self._until_closed(socket))
+            finally:
+                self._socket = None
+
+    async def _to_destination(self) -> None:
+        self._world.effects.append("destination.connected", self._url.redacted)
+        try:
+            await self._established(asyncio.Event().wait())
+        finally:
+            self._world.effects.append("destination.disconnected", self._url.redacted)
+
+    async def _established(self, closed: Awaitable[object]) -> None:
+        """Until *closed*, or until a fault cuts the connection."""
+        self.connected = True
+        self._cut.clear()
+        waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(closed), asyncio.ensure_future(self._cut.wait())]
+        self.take_faults()
+        self._events.connected()
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self.connected = False
+            for wait in waits:
+                wait.cancel()
+            for trouble in self._troubles:
+                trouble.cancel()
+            self._troubles.clear()
+            await asyncio.gather(*waits, return_exceptions=True)
+        if self._stuck:
+            raise _NoProgress
+
+    def take_faults(self) -> None:
+        """Those that a push meets once it is established."""
+        if fault := self._world.faults.take("publish", self.target, "rtmp_drop"):
+            self._troubles.append(self._world.background.spawn(self._drop(fault.delay_s)))
+        if fault := self._world.faults.take("publish", self.target, "rtmp_wedge"):
+            monitored = fault.detail.get("monitor", True) is not False
+            self._troubles.append(self._world.background.spawn(self._wedge(fault.delay_s, monitored=monitored)))
+
+    async def _drop(self, delay_s: float) -> None:
+        await self._world.clock.sleep(delay_s)
+        self._cut.set()
+
+    async def _wedge(self, delay_s: float, *, monitored: bool) -> None:
+        """The connection stands and nothing goes through it. Egresses since 1.14 notice after 30 s and do not try
+        again; before, they stayed ACTIVE for ever (livekit/egress pull request 1244).
+        """
+        await self._world.clock.sleep(delay_s)
+        if self._socket is not None:
+            await self._socket.send_str(json.dumps({"media": False}))
+        if monitored:
+            await self._world.clock.sleep(RECONNECT_FOR_S)
+            self._stuck = True
+            self._cut.set()
+
+    async def _until_closed(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        async for _ in socket:
+            continue
+
+
+@dataclass(slots=True, kw_only=True)
+class Stream:
+    """One RTMP output of an egress."""
+
+    url: StreamUrl
+    info: proto.StreamInfo
+    push: Push | None = None
+    task: asyncio.Task[None] | None = None
+    retry_told: bool = False
+
+    @property
+    def connecting(self) -> bool:
+        return self.info.status == proto.StreamInfo.ACTIVE and self.info.started_at == 0
+
+    def finish(self, status: proto.StreamInfo.Status) -> None:
+        """One that never started is said to have started when it ended (pkg/config/output_stream.go)."""
+        if self.info.ended_at:
+            return
+        self.info.status = status
+        self.info.ended_at = time.time_ns()
+        if self.info.started_at == 0:
+            self.info.started_at = self.info.ended_at
+        else:
+            self.info.duration = self.info.ended_at - self.info.started_at

@@ -1,0 +1,86 @@
+"""Publishers, recordings and timers: what the life of a live stream is told with."""
+
+import asyncio
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+
+from broadcast_sandbox.clock import ScaledClock
+from broadcast_sandbox.mux.model import Asset, LiveStream
+
+
+class PublishRejectedError(Exception):
+    """The ingest turned a publisher away; the text is the reason."""
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Publisher:
+    """One connected encoder."""
+
+    stream: LiveStream
+    key: str
+    number: int
+    """1 for the first connection ever accepted for the stream."""
+    media: bool = False
+    deaf: bool = False
+    """Its media never arrives (fault `rtmp_no_media`)."""
+    finishing: bool = False
+    """`complete` was called; connected for the rest of the grace, without effect."""
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when it left or when Mux cuts it."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Recording:
+    """From the first connect to the end of the reconnect window: one asset."""
+
+    asset: Asset
+    announced: bool = False
+    """The `recording` event is out."""
+    was_active: bool = False
+    _media_s: float = 0.0
+    _since: float | None = None
+
+    @property
+    def flowing(self) -> bool:
+        return self._since is not None
+
+    def flow(self, now: float, *, flowing: bool) -> None:
+        self._media_s = self.media_s(now)
+        self._since = now if flowing else None
+
+    def media_s(self, now: float) -> float:
+        return self._media_s + (0.0 if self._since is None else now - self._since)
+
+
+class Timers:
+    """Named timers in the provider's time. Starting one again restarts it."""
+
+    def __init__(self, clock: ScaledClock) -> None:
+        self._clock = clock
+        self._tasks: dict[tuple[str, Hashable], asyncio.Task[None]] = {}
+        self._closed = False
+
+    def start(self, owner: str, name: Hashable, seconds: float, action: Callable[[], None]) -> None:
+        self.stop(owner, name)
+        if self._closed:
+            return
+        self._tasks[owner, name] = asyncio.get_running_loop().create_task(self._run(owner, name, seconds, action))
+
+    def stop(self, owner: str, *names: Hashable) -> None:
+        for name in names:
+            if task := self._tasks.pop((owner, name), None):
+                task.cancel()
+
+    async def close(self) -> None:
+        self._closed = True
+        tasks = list(self._tasks.values())
+        self._tasks.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run(self, owner: str, name: Hashable, seconds: float, action: Callable[[], None]) -> None:
+        await self._clock.sleep(seconds)
+        # Forgotten before it acts, so that an action that stops all timers does not cancel itself.
+        del self._tasks[owner, name]
+        action()

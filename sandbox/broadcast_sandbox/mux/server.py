@@ -1,0 +1,113 @@
+"""A Mux environment on this machine: REST API, webhooks, ingest and playback, for the real SDK to talk to.
+
+`mux_python` reaches it by `Configuration(host=base_url)`; viewers by `{base_url}/playback/{playback_id}.m3u8` in
+place of `https://stream.mux.com/{playback_id}.m3u8`; encoders by `{base_url}/_ingest/app/{stream_key}`.
+"""
+
+from aiohttp import web
+
+from broadcast_sandbox.clock import ScaledClock
+from broadcast_sandbox.effects import EffectLog
+from broadcast_sandbox.faults import Fault, FaultTable
+from broadcast_sandbox.mux.calls import MuxCalls
+from broadcast_sandbox.mux.control import MuxControl
+from broadcast_sandbox.mux.edge import MuxIngest, MuxPlayback
+from broadcast_sandbox.mux.events import MuxEvents
+from broadcast_sandbox.mux.life import MuxLife
+from broadcast_sandbox.mux.rest import MuxRest
+from broadcast_sandbox.mux.settings import MuxSimulatorSettings
+from broadcast_sandbox.mux.store import MuxStore
+from broadcast_sandbox.mux.uploads import MuxUploads
+from broadcast_sandbox.outage import Door
+from broadcast_sandbox.webhooks import WebhookSender
+
+__all__ = ["MuxSimulator", "MuxSimulatorSettings"]
+
+
+class MuxSimulator:
+    """Start it once; a stopped simulator stays stopped."""
+
+    def __init__(self, settings: MuxSimulatorSettings, *, clock: ScaledClock | None = None) -> None:
+        self.settings = settings
+        self.clock = clock or ScaledClock()
+        self.effects = EffectLog("mux")
+        self.faults = FaultTable()
+        self.store = MuxStore()
+        self.webhooks = WebhookSender(
+            url=settings.webhook_url,
+            clock=self.clock,
+            faults=self.faults,
+            retry_waits_s=settings.webhook_retry_waits_s,
+            timeout_s=settings.webhook_timeout_s,
+            retry_on=_not_accepted,
+            hold_line=False,
+        )
+        self._life = MuxLife(
+            settings=settings,
+            clock=self.clock,
+            effects=self.effects,
+            faults=self.faults,
+            events=MuxEvents(settings, self.webhooks),
+            store=self.store,
+        )
+        self._uploads = MuxUploads(
+            settings=settings,
+            clock=self.clock,
+            effects=self.effects,
+            faults=self.faults,
+            store=self.store,
+            emit=self._life.emit_asset,
+        )
+        calls = MuxCalls(settings, self.store, self._life, self._uploads, self.effects)
+        self._rest = MuxRest(settings, calls, self.faults)
+        self.door = Door(self.clock, shutdown_s=0.2)
+
+    @property
+    def base_url(self) -> str:
+        """Empty before `start`."""
+        return self.door.url
+
+    async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
+        """The base url. Port 0 takes a free one."""
+        await self.webhooks.start()
+        return await self.door.open(self._app(), host, port)
+
+    async def stop(self) -> None:
+        """Cuts every connection; undelivered webhooks and late effects are lost."""
+        await self._rest.close()
+        await self._life.close()
+        await self._uploads.close()
+        await self.door.close()
+        await self.webhooks.close()
+
+    def add_fault(self, fault: Fault) -> None:
+        """As `POST /_faults`."""
+        self.faults.add(fault)
+        self._take_faults()
+
+    def _take_faults(self) -> None:
+        """Raises ValueError."""
+        while (outage := self.faults.take("api", "", "outage")) is not None:
+            self.door.take(outage)
+
+    def _app(self) -> web.Application:
+        app = web.Application(middlewares=[self.door.guard("/video/", "/system/", "/data/")])
+        control = MuxControl(
+            clock=self.clock,
+            effects=self.effects,
+            faults=self.faults,
+            rest=self._rest,
+            sender=self.webhooks,
+            store=self.store,
+            life=self._life,
+            changed=self._take_faults,
+            cleared=self.door.clear,
+        )
+        playback = MuxPlayback(self.settings, self.store, self._life, self.clock, self.faults)
+        for part in (self._rest, MuxIngest(self._life), playback, control):
+            part.add_to(app)
+        return app
+
+
+def _not_accepted(status: int) -> bool:
+    return not 200 <= status < 300

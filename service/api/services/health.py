@@ -1,0 +1,46 @@
+"""Health and explanation of broadcasts: read, put together, answered. No provider is asked."""
+
+from collections.abc import AsyncIterator
+from typing import Final
+
+from google.protobuf.duration_pb2 import Duration
+
+from broadcast.v1 import broadcast_service_pb2 as rpc
+from service.api.messages.broadcast import duration_of, given_filter
+from service.api.messages.health import explanation_message, given_stats, health_message
+from service.api.streams.health import HealthWatches
+from service.domain.errors import InvalidField, Violation
+from service.domain.explain.explain import explain
+from service.domain.health.health_of import health_of
+from service.domain.timing import Timing
+from service.store.broadcasts import Broadcasts
+from service.store.probes import Probes
+
+REPORT_EVERY_S: Final = 5
+_DEFAULT_INTERVAL_S = 5.0
+
+
+class HealthApi:
+    def __init__(self, *, broadcasts: Broadcasts, probes: Probes, timing: Timing) -> None:
+        """*timing*: that of the reconciler, whose next action is told."""
+        self._probes = probes
+        self._timing = timing
+        self.watches = HealthWatches(broadcasts, probes, timing)
+
+    async def get(self, request: rpc.GetBroadcastHealthRequest) -> rpc.GetBroadcastHealthResponse:
+        facts = await self._probes.facts(request.broadcast_id)
+        return rpc.GetBroadcastHealthResponse(health=health_message(health_of(facts, self._timing)))
+
+    async def explain(self, request: rpc.ExplainBroadcastRequest) -> rpc.ExplainBroadcastResponse:
+        facts = await self._probes.facts(request.broadcast_id)
+        return rpc.ExplainBroadcastResponse(explanation=explanation_message(explain(facts, self._timing)))
+
+    async def report(self, request: rpc.ReportHostStatsRequest) -> rpc.ReportHostStatsResponse:
+        if request.identity.startswith("EG_"):
+            raise InvalidField(Violation(field="identity", description='must not begin with "EG_"'))
+        await self._probes.report(request.broadcast_id, request.identity, given_stats(request.stats))
+        return rpc.ReportHostStatsResponse(report_interval=Duration(seconds=REPORT_EVERY_S))
+
+    def watch(self, request: rpc.WatchHealthRequest) -> AsyncIterator[bytes]:
+        interval = duration_of(request.interval, "interval").total_seconds()
+        return self.watches.follow(given_filter(request.filter), interval or _DEFAULT_INTERVAL_S)

@@ -1,0 +1,104 @@
+"""PlaybackService: how one viewer watches now."""
+# ruff: noqa: ARG002, N802
+# Names and arguments of the methods are the contract's.
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import grpc
+
+from broadcast.v1 import playback_service_pb2 as rpc
+from broadcast.v1.playback_service_pb2_grpc import PlaybackServiceServicer
+from service.api.messages.broadcast import broadcast_message, duration_message, recording_message, time_message
+from service.domain.broadcast import Broadcast
+from service.domain.errors import ViewerLimit
+from service.domain.ports import ViewerTokens
+from service.domain.reporting.playback import Hls, InTheRoom, NotYet, Over, way_of
+from service.store.broadcasts import Broadcasts
+from service.store.viewers import Full, Viewers
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+VIEWER_PREFIX: Final = "viewer:"
+"""Begins the identity of every viewer in a room, and of no host: LiveKit puts out whoever has the same identity."""
+
+_LEASE = timedelta(minutes=10)
+# How soon another answer is possible.
+_WHILE_IT_PLAYS_S = 30
+_WHILE_INTERRUPTED_S = 5
+_SOON_S = 5
+_SOME_TIME_S = 10
+_NOT_STARTED_S = 30
+_WHILE_RECORDING_S = 15
+_FOR_GOOD_S = 600
+_LONGEST_PAUSE = timedelta(seconds=30)
+
+
+class PlaybackApi(PlaybackServiceServicer):
+    def __init__(
+        self,
+        *,
+        broadcasts: Broadcasts,
+        viewers: Viewers,
+        tokens: ViewerTokens,
+        now: Callable[[], Awaitable[datetime]],
+        playback_base_url: str,
+    ) -> None:
+        """*now*: of the database."""
+        self._broadcasts = broadcasts
+        self._viewers = viewers
+        self._tokens = tokens
+        self._now = now
+        self._playback_base_url = playback_base_url
+
+    async def JoinBroadcast(self, request: rpc.JoinBroadcastRequest, context: _Context) -> rpc.JoinBroadcastResponse:
+        broadcast = await self._broadcasts.get(request.broadcast_id)
+        message = broadcast_message(broadcast, self._playback_base_url)
+        answer = rpc.JoinBroadcastResponse(state=message.status.state)
+        match way_of(broadcast, await self._now()):
+            case Hls(interrupted=interrupted):
+                answer.hls.playback.CopyFrom(message.status.playback)
+                refresh_s = _WHILE_INTERRUPTED_S if interrupted else _WHILE_IT_PLAYS_S
+            case InTheRoom(hls=also_hls):
+                try:
+                    answer.webrtc.CopyFrom(await self._enter(broadcast, request.viewer_id))
+                except ViewerLimit:
+                    if not also_hls:
+                        raise
+                    answer.hls.playback.CopyFrom(message.status.playback)
+                refresh_s = _WHILE_IT_PLAYS_S
+            case NotYet(reason=reason, eta=eta):
+                answer.starting.reason = reason
+                if eta is not None:
+                    answer.starting.eta.FromTimedelta(eta)
+                refresh_s = _SOON_S if eta is not None else _SOME_TIME_S
+                if reason == "NOT_STARTED":
+                    refresh_s = _NOT_STARTED_S
+            case Over(recordings=recordings, pending=pending):
+                if recordings:
+                    answer.recording.recordings.extend(recording_message(each) for each in recordings)
+                else:
+                    answer.ended.recording_pending = pending
+                refresh_s = _WHILE_RECORDING_S if pending else _FOR_GOOD_S
+        answer.refresh_after.CopyFrom(duration_message(refresh_s))
+        return answer
+
+    async def _enter(self, broadcast: Broadcast, viewer_id: str) -> rpc.WebRtcPlayback:
+        """Raises ViewerLimit."""
+        places = broadcast.spec.max_webrtc_viewers
+        held_until = await self._viewers.enter(broadcast.id, viewer_id, places=places, lease=_LEASE)
+        if isinstance(held_until, Full):
+            full = ViewerLimit(
+                f"{broadcast.id!r} takes no more than {places} viewers in its room",
+                broadcast_id=broadcast.id,
+                limit=str(places),
+            )
+            full.retry_after = min(max(held_until.next_free, timedelta(seconds=1)), _LONGEST_PAUSE)
+            raise full
+        token = self._tokens.issue_viewer(room_name=broadcast.id, identity=f"{VIEWER_PREFIX}{viewer_id}", ttl=_LEASE)
+        return rpc.WebRtcPlayback(
+            livekit_url=token.livekit_url,
+            token=token.token.reveal(),
+            expire_time=time_message(min(held_until, token.expire_time)),
+        )

@@ -1,0 +1,154 @@
+"""The newest part of the change log, read once for all who watch in this process."""
+
+import asyncio
+import bisect
+from collections import deque
+from collections.abc import Sequence
+from itertools import islice
+
+import structlog
+
+from broadcast.v1 import broadcast_pb2 as pb
+from broadcast.v1 import broadcast_service_pb2 as rpc
+from service.api.messages.broadcast import broadcast_message
+from service.api.messages.tokens import resume_token
+from service.api.streams.moved import Moved
+from service.domain.errors import ResumeTokenExpired, StoreUnavailable
+from service.store.changes import Changes, LoggedChange
+
+log = structlog.get_logger(__name__)
+
+_POLL_S = 1.0
+_PAGE = 200
+# So many different filters share the bytes of a message.
+_FORMS = 8
+
+
+class Entry:
+    """A change, and the messages that tell of it: made at most once for each type and filter."""
+
+    __slots__ = ("_forms", "_message", "_playback_base_url", "change")
+
+    def __init__(self, change: LoggedChange, playback_base_url: str) -> None:
+        self.change = change
+        self._playback_base_url = playback_base_url
+        self._message: pb.Broadcast | None = None
+        self._forms: dict[tuple[rpc.ChangeType.ValueType, str], bytes] = {}
+
+    @property
+    def revision(self) -> int:
+        return self.change.revision
+
+    def serialised(self, type_: rpc.ChangeType.ValueType, filter_is: str) -> bytes:
+        """A WatchBroadcastsResponse."""
+        form = self._forms.get((type_, filter_is))
+        if form is not None:
+            return form
+        if self._message is None:
+            self._message = broadcast_message(self.change.broadcast, self._playback_base_url)
+        change = rpc.BroadcastChange(type=type_, broadcast=self._message, revision=self.revision)
+        form = rpc.WatchBroadcastsResponse(
+            change=change, resume_token=resume_token(filter_is, self.revision)
+        ).SerializeToString()
+        if len(self._forms) < _FORMS:
+            self._forms[type_, filter_is] = form
+        return form
+
+
+class Tail:
+    """Reads the log as it grows and keeps its last entries. Who is further behind reads the database instead."""
+
+    def __init__(self, changes: Changes, moved: Moved, *, playback_base_url: str, capacity: int = 1000) -> None:
+        self._changes = changes
+        self._moved = moved
+        self._playback_base_url = playback_base_url
+        self._entries: deque[Entry] = deque()
+        self._capacity = capacity
+        self._start: int | None = None
+        self._head = 0
+        self._failure: StoreUnavailable | None = None
+        self.advanced = Moved()
+        """Told when there is more to read, and when there will be none."""
+
+    async def run(self) -> None:
+        while True:
+            seen = self._moved.count
+            try:
+                await self._read()
+            except StoreUnavailable as error:
+                self._fail(error)
+                # Notices keep coming while it is away, and none of them is a reason to try more often.
+                await asyncio.sleep(_POLL_S / 2)
+            except Exception:
+                # One row that cannot be read must not end all watches of this process for ever.
+                log.exception("change_log_unreadable")
+                self._fail(StoreUnavailable("the change log cannot be read"))
+                await asyncio.sleep(_POLL_S)
+            else:
+                await self._moved.wait(_POLL_S, since=seen)
+
+    async def _read(self) -> None:
+        if self._start is None:
+            _, self._head = await self._changes.bounds()
+            self._start = self._head
+        while True:
+            changes, up_to, floor = await self._changes.after(self._head, limit=_PAGE)
+            recovered, self._failure = self._failure is not None, None
+            if floor > self._head:
+                # This process slept for longer than the log reaches.
+                self._entries.clear()
+                self._start = self._head = floor
+                continue
+            self._entries.extend(Entry(change, self._playback_base_url) for change in changes)
+            advanced, self._head = up_to > self._head, up_to
+            self._forget(floor)
+            if advanced or recovered:
+                self.advanced.notify()
+            if len(changes) < _PAGE:
+                return
+
+    def _forget(self, floor: int) -> None:
+        assert self._start is not None  # noqa: S101 - for the type checker; _read has set it
+        while len(self._entries) > self._capacity or (self._entries and self._entries[0].revision <= floor):
+            self._start = self._entries.popleft().revision
+        self._start = max(self._start, floor)
+
+    def _fail(self, error: StoreUnavailable) -> None:
+        self._failure = error
+        self.advanced.notify()
+
+    async def after(self, cursor: int, *, limit: int = 100) -> tuple[Sequence[Entry], int]:
+        """At most *limit* entries after *cursor*, oldest first, and the cursor to go on from: the same one when there
+        is nothing new. Raises StoreUnavailable, and ResumeTokenExpired when the log does not reach back to *cursor*.
+        """
+        if self._failure is not None:
+            # One of its own for each: a shared one would collect the tracebacks of all who raise it.
+            unavailable = StoreUnavailable(self._failure.message)
+            unavailable.retry_after = self._failure.retry_after
+            raise unavailable
+        if self._start is None or cursor < self._start:
+            changes, up_to, floor = await self._changes.after(cursor, limit=limit)
+            if cursor < floor:
+                raise ResumeTokenExpired("the change log does not reach back to this token")
+            return [Entry(change, self._playback_base_url) for change in changes], up_to
+        first = bisect.bisect_right(self._entries, cursor, key=lambda entry: entry.revision)
+        entries = list(islice(self._entries, first, first + limit))
+        whole = first + len(entries) == len(self._entries)
+        return entries, max(cursor, self._head) if whole else entries[-1].revision
+
+    def changed(self, broadcast_id: str, since: int) -> bool:
+        """Whether the broadcast may have changed after the revision *since*, as far as is known here."""
+        if self._failure is not None or self._start is None or since < self._start:
+            return True
+        newer = reversed(self._entries)
+        for entry in newer:
+            if entry.revision <= since:
+                return False
+            if entry.change.broadcast.id == broadcast_id:
+                return True
+        return False
+
+    @property
+    def head(self) -> int:
+        """The newest revision known here."""
+        return self._head

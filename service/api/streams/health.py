@@ -1,0 +1,295 @@
+"""WatchHealth: a level, not a log. Who reads slowly gets the latest, and is told how much was left out.
+
+One reader for all who watch in this process: at most once a second it reads what runs, and what changed. A health is
+put together and serialised once, when something that it is made of was written. A watcher is a slot: whether there is
+news for it, and since when it was not taken. What the news is, is decided when it is taken.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from datetime import UTC, datetime, timedelta
+
+import structlog
+
+from broadcast.v1 import broadcast_service_pb2 as rpc
+from broadcast.v1 import health_pb2 as health_pb
+from service.api.messages.broadcast import time_message
+from service.api.messages.health import health_message
+from service.domain.broadcast import Broadcast
+from service.domain.errors import StoreUnavailable
+from service.domain.facts import Facts
+from service.domain.health.health_of import health_of
+from service.domain.health.model import MOVING
+from service.domain.timing import Timing
+from service.store.broadcasts import Broadcasts, Filter
+from service.store.probes import Probes, Read
+
+log = structlog.get_logger(__name__)
+
+_SHORTEST_S = 1.0
+_QUIET_INTERVALS = 2
+"""After so many without news an empty message is due: it comes before the third is over."""
+_PAGE = 200
+"""So many healths in a message at most: a few kilobytes each."""
+_HELD = timedelta(seconds=5)
+"""A health that is older is put together again, whatever was written: time alone changes what it says."""
+_AT_ONCE = 5
+"""So many healths are put together before others get their turn."""
+
+
+class Entry:
+    """The health of one broadcast as it was last read."""
+
+    __slots__ = ("broadcast", "fingerprint", "framed", "stamp", "time")
+
+    def __init__(self, facts: Facts, stamp: str, timing: Timing) -> None:
+        self.broadcast: Broadcast = facts.broadcast
+        self.stamp = stamp
+        self.time: datetime = facts.now
+        message = health_message(health_of(facts, timing))
+        told = message.SerializeToString()
+        self.fingerprint = hash(_news_of(message))
+        """The same where nothing is new but that it was looked at again."""
+        self.framed = b"\x0a" + _varint(len(told)) + told
+        """As an element of WatchHealthResponse.healths: field 1, length, message."""
+
+    def matches(self, filter_: Filter) -> bool:
+        broadcast = self.broadcast
+        return not broadcast.deleted and filter_.matches(
+            id=broadcast.id,
+            state=broadcast.state,
+            labels=broadcast.labels,
+            owner_id=broadcast.spec.owner_id,
+            create_time=broadcast.create_time,
+        )
+
+
+def _news_of(health: health_pb.BroadcastHealth) -> bytes:
+    """*health*, which is changed, without what tells only when it was seen. What was not seen for too long is UNKNOWN,
+    which is news.
+    """
+    health.ClearField("time")
+    for part in health.parts:
+        part.ClearField("observed_time")
+        for evidence in part.evidence:
+            evidence.ClearField("time")
+            if evidence.name in MOVING:
+                evidence.ClearField("value")
+    for publisher in health.publishers:
+        publisher.ClearField("stats_time")
+    return health.SerializeToString(deterministic=True)
+
+
+def _varint(value: int) -> bytes:
+    parts = bytearray()
+    while value > 0x7F:  # noqa: PLR2004 - seven bits a byte
+        parts.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*parts, value])
+
+
+class Slot:
+    """One watcher. It holds no messages."""
+
+    def __init__(self, filter_: Filter, interval_s: float) -> None:
+        self.filter = filter_
+        self.interval_s = interval_s
+        self.told: dict[str, tuple[int, datetime]] = {}
+        """Fingerprint and time of what it was told last."""
+        self.skipped = 0
+        self.failure: StoreUnavailable | None = None
+        self.due = asyncio.Event()
+        self.begun = False
+        """It was told everything once."""
+        self._next_at = 0.0
+        self._quiet_at = 0.0
+
+    def begin(self, now: float) -> None:
+        self.begun = True
+        self._next_at = now + self.interval_s
+        self._quiet_at = now + _QUIET_INTERVALS * self.interval_s
+
+    def offer(self, board: "dict[str, Entry]", now: float) -> None:
+        """To be called after each reading."""
+        if not self.begun or now < self._next_at:
+            return
+        if self.news(board) != ([], []):
+            # Still there from the interval before: its message is never sent, the next one has all of it.
+            self.skipped += self.due.is_set()
+        elif now < self._quiet_at:
+            return
+        self.begin(now)
+        self.due.set()
+
+    def news(self, board: "dict[str, Entry]") -> tuple[list[Entry], list[str]]:
+        """What it does not know yet, and what does not match any more."""
+        changed: list[Entry] = []
+        removed: list[str] = []
+        for broadcast_id, entry in board.items():
+            known = self.told.get(broadcast_id)
+            if known is not None and entry.time <= known[1]:
+                continue
+            if not entry.matches(self.filter):
+                if known is not None:
+                    removed.append(broadcast_id)
+            elif known is None or known[0] != entry.fingerprint:
+                changed.append(entry)
+        return changed, removed
+
+    def take(self, board: "dict[str, Entry]") -> tuple[list[Entry], list[str], int]:
+        changed, removed = self.news(board)
+        self.tell(changed)
+        for broadcast_id in removed:
+            del self.told[broadcast_id]
+        skipped, self.skipped = self.skipped, 0
+        self.due.clear()
+        return changed, removed, skipped
+
+    def tell(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            self.told[entry.broadcast.id] = (entry.fingerprint, entry.time)
+
+
+class HealthWatches:
+    def __init__(self, broadcasts: Broadcasts, probes: Probes, timing: Timing) -> None:
+        self._broadcasts = broadcasts
+        self._probes = probes
+        self._timing = timing
+        self.slots: set[Slot] = set()
+        self.board: dict[str, Entry] = {}
+        self._revision: int | None = None
+        """Changes up to here are on the board, or were told."""
+        self._time = datetime.fromtimestamp(0, UTC)
+        self._reading: asyncio.Task[None] | None = None
+
+    @property
+    def reads(self) -> bool:
+        """Somebody watches."""
+        return self._reading is not None
+
+    async def follow(self, filter_: Filter, interval_s: float) -> AsyncIterator[bytes]:
+        """Serialised WatchHealthResponses, without an end. Raises StoreUnavailable."""
+        loop = asyncio.get_running_loop()
+        slot = Slot(filter_, interval_s)
+        if self._revision is None:
+            # Before the first page: what changes while it is read is found by the reader.
+            head = await self._probes.head()
+            self._revision = head if self._revision is None else self._revision
+        async with self._joined(slot):
+            async for page, time in self._pages(filter_):
+                slot.tell(page)
+                yield _message(page, [], 0, time)
+            slot.begin(loop.time())
+            while True:
+                await slot.due.wait()
+                if slot.failure is not None:
+                    raise slot.failure
+                changed, removed, skipped = slot.take(self.board)
+                for n in range(0, max(len(changed), 1), _PAGE):
+                    page = changed[n : n + _PAGE]
+                    yield _message(page, removed if n == 0 else [], skipped if n == 0 else 0, self._time)
+
+    @contextlib.asynccontextmanager
+    async def _joined(self, slot: Slot) -> AsyncGenerator[None]:
+        self.slots.add(slot)
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._run(), name="health-reader")
+        try:
+            yield
+        finally:
+            self.slots.discard(slot)
+            if not self.slots:
+                self._rest()
+
+    def _rest(self) -> None:
+        """Nobody watches."""
+        if self._reading is not None:
+            self._reading.cancel()
+        self._reading = self._revision = None
+        self.board.clear()
+
+    async def _pages(self, filter_: Filter) -> AsyncGenerator[tuple[list[Entry], datetime]]:
+        """Everything that matches, newest first. At least one page, which may be empty."""
+        place: tuple[datetime, str] | None = None
+        while True:
+            found, _ = await self._broadcasts.list(filter_, limit=_PAGE, before=place)
+            read = await self._probes.read([broadcast.id for broadcast in found])
+            entries = await self._entries(read)
+            matching = [entry for entry in entries if entry.matches(filter_)]
+            if matching or place is None:
+                yield matching, read.time
+            if len(found) < _PAGE:
+                return
+            place = found[-1].create_time, found[-1].id
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            try:
+                await self.read()
+            except StoreUnavailable as error:
+                self._fail(error)
+            except Exception:
+                # One row that cannot be read must not leave all who watch waiting for ever.
+                log.exception("health_unreadable")
+                self._fail(StoreUnavailable("the health of the broadcasts cannot be read"))
+            for slot in self.slots:
+                slot.offer(self.board, loop.time())
+            spent = loop.time() - began
+            # Twice an interval is often enough; and never more than half of the time.
+            often = min((slot.interval_s for slot in self.slots), default=_SHORTEST_S) / 2
+            await asyncio.sleep(max(_SHORTEST_S, often, 2 * spent) - spent)
+
+    async def read(self) -> None:
+        """Bring the board up to date. Raises StoreUnavailable."""
+        slots = list(self.slots)
+        everything = any(not slot.filter.ids for slot in slots)
+        named = {broadcast_id for slot in slots for broadcast_id in slot.filter.ids}
+        moving = {id_ for id_, entry in self.board.items() if not entry.broadcast.state.at_rest}
+        read = await self._probes.read(
+            sorted(moving | named if everything else named),
+            after=self._revision if everything else None,
+            running=everything,
+            known={id_: entry.stamp for id_, entry in self.board.items() if entry.time > self._time - _HELD},
+        )
+        for entry in await self._entries(read):
+            self.board[entry.broadcast.id] = entry
+        if everything or all(slot.filter.ids for slot in self.slots):
+            # Who came meanwhile and watches everything must not miss what changed since.
+            self._revision = read.revision
+        self._time = read.time
+        self._forget(named)
+
+    async def _entries(self, read: Read) -> list[Entry]:
+        entries: list[Entry] = []
+        for n, each in enumerate(read.facts, 1):
+            entries.append(Entry(each, read.stamps[each.broadcast.id], self._timing))
+            if n % _AT_ONCE == 0:
+                await asyncio.sleep(0)
+        return entries
+
+    def _forget(self, named: set[str]) -> None:
+        """What is at rest, and known to all who watch, is read again only when it changes."""
+        if not all(slot.begun for slot in self.slots):
+            # What is on its way to somebody may be older than what would be forgotten.
+            return
+        for broadcast_id, entry in [*self.board.items()]:
+            if broadcast_id in named or not entry.broadcast.state.at_rest:
+                continue
+            only = {broadcast_id: entry}
+            if all(slot.news(only) == ([], []) for slot in self.slots):
+                del self.board[broadcast_id]
+
+    def _fail(self, error: StoreUnavailable) -> None:
+        for slot in self.slots:
+            # One of its own for each: a shared one would collect the tracebacks of all who raise it.
+            slot.failure = StoreUnavailable(error.message)
+            slot.failure.retry_after = error.retry_after
+            slot.due.set()
+
+
+def _message(entries: Sequence[Entry], removed: Sequence[str], skipped: int, time: datetime) -> bytes:
+    rest = rpc.WatchHealthResponse(removed_broadcast_ids=removed, time=time_message(time), skipped_count=skipped)
+    return b"".join([*(entry.framed for entry in entries), rest.SerializeToString()])

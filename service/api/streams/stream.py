@@ -1,0 +1,132 @@
+"""WatchBroadcasts: every broadcast that matches, then every change, in the order of commits.
+
+A watch is a cursor into the change log and nothing else. There is no queue to overflow: a slow reader is awaited, and
+what it has not read stays in the log.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from broadcast.v1 import broadcast_service_pb2 as rpc
+from service.api.messages.broadcast import broadcast_message
+from service.api.messages.tokens import Place, Resume, filter_hash, read_resume_token, resume_token
+from service.api.streams.change_log import Tail
+from service.api.streams.moved import Moved
+from service.domain.broadcast import Broadcast
+from service.domain.errors import ResumeTokenExpired
+from service.failpoints import failpoint
+from service.store.broadcasts import Broadcasts, Filter
+from service.store.changes import Changes, LoggedChange
+
+__all__ = ["Moved", "Watches", "transition"]
+
+_SNAPSHOT_PAGE = 200
+
+
+class Watches:
+    def __init__(self, broadcasts: Broadcasts, changes: Changes, tail: Tail, *, playback_base_url: str) -> None:
+        self._broadcasts = broadcasts
+        self._changes = changes
+        self._tail = tail
+        self._playback_base_url = playback_base_url
+
+    async def follow(self, filter_: Filter, token: str, heartbeat_s: float) -> AsyncIterator[bytes]:
+        """Serialised WatchBroadcastsResponses, without an end.
+
+        Raises ResumeTokenInvalid, ResumeTokenExpired, StoreUnavailable.
+        """
+        filter_is = filter_hash(filter_)
+        resume = read_resume_token(token, filter_is) if token else None
+        if resume is not None:
+            await self._check(resume)
+        cursor = resume.revision if resume is not None else None
+        if resume is None or resume.place is not None:
+            place = resume.place if resume is not None else None
+            failpoint("watch.before_snapshot")
+            while True:
+                found, revision = await self._broadcasts.list(
+                    filter_, limit=_SNAPSHOT_PAGE, before=place.key if place is not None else None
+                )
+                # What changes while the pages are read comes again as a change: after the first page nothing is missed.
+                cursor = revision if cursor is None else cursor
+                for broadcast in found:
+                    place = Place.of(broadcast.create_time, broadcast.id)
+                    yield self._snapshot(broadcast, resume_token(filter_is, cursor, place))
+                if len(found) < _SNAPSHOT_PAGE:
+                    break
+            yield rpc.WatchBroadcastsResponse(
+                snapshot_complete=rpc.SnapshotComplete(), resume_token=resume_token(filter_is, cursor)
+            ).SerializeToString()
+        assert cursor is not None  # noqa: S101 - for the type checker: of the token, or of the first page
+        async for message in self._changes_after(cursor, filter_, filter_is, heartbeat_s):
+            yield message
+
+    async def _check(self, resume: Resume) -> None:
+        floor, head = await self._changes.bounds()
+        if resume.revision < floor:
+            raise ResumeTokenExpired("the change log does not reach back to this token")
+        if resume.revision > head:
+            # It was made by another database, or by this one before it was restored from a backup.
+            raise ResumeTokenExpired("the token is of a change log that is no more")
+
+    async def _changes_after(
+        self, cursor: int, filter_: Filter, filter_is: str, heartbeat_s: float
+    ) -> AsyncIterator[bytes]:
+        loop = asyncio.get_running_loop()
+        heartbeat_at = loop.time() + heartbeat_s
+        while True:
+            seen = self._tail.advanced.count
+            entries, up_to = await self._tail.after(cursor)
+            for entry in entries:
+                type_ = transition(filter_, entry.change)
+                if type_ is not None:
+                    failpoint("watch.mid_delta")
+                    yield entry.serialised(type_, filter_is)
+            more, cursor = up_to != cursor, up_to
+            now = loop.time()
+            if now >= heartbeat_at:
+                yield _heartbeat(resume_token(filter_is, cursor))
+                heartbeat_at = loop.time() + heartbeat_s
+            elif not more:
+                await self._tail.advanced.wait(heartbeat_at - now, since=seen)
+
+    def _snapshot(self, broadcast: Broadcast, token: str) -> bytes:
+        message = broadcast_message(broadcast, self._playback_base_url)
+        change = rpc.BroadcastChange(type=rpc.CHANGE_TYPE_SNAPSHOT, broadcast=message)
+        return rpc.WatchBroadcastsResponse(change=change, resume_token=token).SerializeToString()
+
+
+def transition(filter_: Filter, change: LoggedChange) -> rpc.ChangeType.ValueType | None:
+    """What a change is to a filter; None when it is nothing to it, before and after."""
+    after, before = change.broadcast, change.before
+    is_in = not after.deleted and filter_.matches(
+        id=after.id,
+        state=after.state,
+        labels=after.labels,
+        owner_id=after.spec.owner_id,
+        create_time=after.create_time,
+    )
+    was_in = (
+        before is not None
+        and not before.deleted
+        and filter_.matches(
+            id=after.id,
+            state=before.state,
+            labels=before.labels,
+            owner_id=before.owner_id,
+            create_time=after.create_time,
+        )
+    )
+    if is_in:
+        return rpc.CHANGE_TYPE_UPDATED if was_in else rpc.CHANGE_TYPE_ADDED
+    return rpc.CHANGE_TYPE_REMOVED if was_in else None
+
+
+def _heartbeat(token: str) -> bytes:
+    server_time = Timestamp()
+    server_time.GetCurrentTime()
+    return rpc.WatchBroadcastsResponse(
+        heartbeat=rpc.Heartbeat(server_time=server_time), resume_token=token
+    ).SerializeToString()

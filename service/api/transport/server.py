@@ -1,0 +1,165 @@
+"""The gRPC server: what it listens on, how it says whether it serves, and how it ends."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from broadcast.v1.admin_service_pb2_grpc import AdminServiceServicer, add_AdminServiceServicer_to_server
+from broadcast.v1.broadcast_service_pb2_grpc import add_BroadcastServiceServicer_to_server
+from broadcast.v1.playback_service_pb2_grpc import PlaybackServiceServicer, add_PlaybackServiceServicer_to_server
+from broadcast.v1.webhook_service_pb2_grpc import WebhookServiceServicer, add_WebhookServiceServicer_to_server
+from service.api.addresses import Resolve, resolve_host
+from service.api.admission import Admission
+from service.api.services.broadcasts import BroadcastApi
+from service.api.services.health import HealthApi
+from service.api.streams.change_log import Tail
+from service.api.streams.moved import Moved
+from service.api.transport.interceptors import Interceptor
+from service.api.transport.validation import ADMIN_SERVICE, BROADCAST_SERVICE, PLAYBACK_SERVICE, WEBHOOK_SERVICE
+from service.domain.ports import HostTokens
+from service.store.broadcasts import Broadcasts
+from service.store.changes import Changes
+
+log = structlog.get_logger(__name__)
+
+_HEALTH_S = 1.0
+_FLUSH_S = 1.0
+
+
+class CannotListen(Exception):
+    """Another process has the port, or the address is none of this machine."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiOptions:
+    host: str = "0.0.0.0"
+    port: int = 0
+    """0: any free one."""
+    reflection: bool = False
+    playback_base_url: str = "https://stream.mux.com"
+    max_receive_bytes: int = 4 << 20
+    """Well above any sensible request, so that a field that is too long is named instead of the message refused."""
+    unary_limit: int = 256
+    stream_limit: int = 2000
+
+    @property
+    def address(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class ApiServer:
+    def __init__(
+        self,
+        options: ApiOptions,
+        *,
+        broadcasts: Broadcasts,
+        changes: Changes,
+        tokens: HostTokens,
+        moved: Moved,
+        wake: Callable[[str], None],
+        resolve: Resolve = resolve_host,
+        health_api: HealthApi | None = None,
+        playback: PlaybackServiceServicer | None = None,
+        webhooks: WebhookServiceServicer | None = None,
+        admin: AdminServiceServicer | None = None,
+    ) -> None:
+        """*moved* is told when the change log grew, by whoever hears of it; *wake* is called with the id of a broadcast
+        that has work for the reconciler of this process. A service that is not given is not served.
+        """
+        self._options = options
+        self._admission = Admission(unary_limit=options.unary_limit, stream_limit=options.stream_limit)
+        self._tail = Tail(changes, moved, playback_base_url=options.playback_base_url)
+        self._reading: asyncio.Task[None] | None = None
+        self._server: grpc.aio.Server | None = None
+        self._health = cast("Any", health).aio.HealthServicer()
+        api = BroadcastApi(
+            broadcasts=broadcasts,
+            changes=changes,
+            tokens=tokens,
+            moved=moved,
+            wake=wake,
+            resolve=resolve,
+            tail=self._tail,
+            admission=self._admission,
+            playback_base_url=options.playback_base_url,
+            health=health_api,
+        )
+        self._services: dict[str, Callable[[grpc.aio.Server], None]] = {
+            BROADCAST_SERVICE: partial(add_BroadcastServiceServicer_to_server, api)
+        }
+        if playback is not None:
+            self._services[PLAYBACK_SERVICE] = partial(add_PlaybackServiceServicer_to_server, playback)
+        if webhooks is not None:
+            self._services[WEBHOOK_SERVICE] = partial(add_WebhookServiceServicer_to_server, webhooks)
+        if admin is not None:
+            self._services[ADMIN_SERVICE] = partial(add_AdminServiceServicer_to_server, admin)
+
+    async def start(self) -> int:
+        """Listen and serve; the port. Raises CannotListen."""
+        server = grpc.aio.server(interceptors=[Interceptor(self._admission)], options=_grpc_options(self._options))
+        for serve in self._services.values():
+            serve(server)
+        cast("Any", health_pb2_grpc).add_HealthServicer_to_server(self._health, server)
+        if self._options.reflection:
+            names = (*self._services, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
+            cast("Any", reflection).enable_server_reflection((*names, reflection.SERVICE_NAME), server)
+        try:
+            port = server.add_insecure_port(self._options.address)
+        except RuntimeError as error:
+            raise CannotListen(f"cannot listen on {self._options.address}: is another process there?") from error
+        await server.start()
+        self._server = server
+        self._reading = asyncio.create_task(self._tail.run(), name="change-log-tail")
+        await self.set_serving(True)
+        log.info("api_listens", host=self._options.host, port=port)
+        return port
+
+    async def set_serving(self, serving: bool) -> None:  # noqa: FBT001 - there is nothing else to say
+        """What the health service answers. Without effect once draining."""
+        statuses = health_pb2.HealthCheckResponse
+        for name in ("", *self._services):
+            await self._health.set(name, statuses.SERVING if serving else statuses.NOT_SERVING)
+
+    async def drain(self, *, grace: float = 20.0, notice: float = 0.0) -> None:
+        """Stop serving. *notice* seconds after readiness is off, for load balancers to see it, streams are sent away;
+        then no call is taken any more and the unary ones under way have *grace* seconds.
+        """
+        # A watcher of health who does not read holds a lock that this waits for.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._health.enter_graceful_shutdown(), _HEALTH_S)
+        if notice:
+            await asyncio.sleep(notice)
+        self._admission.drain()
+        # Those who wait for a state look up and answer what there is.
+        self._tail.advanced.notify()
+        await self._admission.emptied(grace)
+        if self._server is not None:
+            # Time for the last answers to leave. Who does not read what was sent to it would use up any.
+            await self._server.stop(min(grace, _FLUSH_S))
+        if self._reading is not None:
+            self._reading.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._reading
+
+
+def _grpc_options(options: ApiOptions) -> list[tuple[str, int]]:
+    return [
+        # A second process on the port must fail, not take half of the calls.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_receive_message_length", options.max_receive_bytes),
+        # Past its own limit of waiting calls gRPC answers some CANCELLED, unseen by any handler. We shed instead.
+        ("grpc.server.max_pending_requests", 20_000),
+        ("grpc.server.max_pending_requests_hard_limit", 30_000),
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ]

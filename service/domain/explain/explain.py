@@ -1,0 +1,105 @@
+"""explain(): why a broadcast is in its state, from what is stored. Pure.
+
+Each rule looks for one cause and says how strong its evidence is. What follows from a cause that was found too ranks
+below it, however strong its own evidence.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from service.domain.broadcast import EndReason, State
+from service.domain.explain import rules_egress, rules_end, rules_host, rules_providers
+from service.domain.explain.case import Case, Finding, Rule
+from service.domain.explain.causes import CODES
+from service.domain.explain.overrides import Override, overrides
+from service.domain.facts import Facts
+from service.domain.health.health_of import health_of
+from service.domain.health.model import Evidence
+from service.domain.reporting.next_action import NextAction
+from service.domain.timing import Timing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cause:
+    code: str
+    message: str
+    evidence: tuple[Evidence, ...]
+    blame: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    broadcast_id: str
+    state: State
+    summary: str
+    causes: tuple[Cause, ...]
+    """The likeliest first. Empty: nothing is wrong."""
+    next_action: NextAction
+    overrides: tuple[Override, ...]
+    time: datetime
+
+
+_FINE = {
+    State.CREATED: "It was not started.",
+    State.STARTING: "Room and live stream are being made.",
+    State.READY: "Room and live stream are ready, and the egress is on its way.",
+    State.LIVE: "Viewers see the show.",
+    State.INTERRUPTED: "Viewers see nothing, and nobody knows why yet.",
+    State.STOPPING: "It is being taken down.",
+    State.ENDED: "It is over.",
+    State.FAILED: "It could not be what was asked for.",
+}
+
+
+def explain(facts: Facts, timing: Timing) -> Explanation:
+    broadcast = facts.broadcast
+    case = Case(facts=facts, health=health_of(facts, timing), timing=timing)
+    found = ranked([finding for rule in _rules(case) if (finding := rule(case)) is not None])
+    causes = tuple(
+        Cause(
+            code=finding.code,
+            message=finding.message,
+            evidence=finding.evidence,
+            blame=CODES[finding.code].blame,
+            remedy=CODES[finding.code].remedy,
+        )
+        for finding in found
+    )
+    return Explanation(
+        broadcast_id=broadcast.id,
+        state=broadcast.state,
+        summary=f"{broadcast.state}: {causes[0].message if causes else _FINE[broadcast.state]}",
+        causes=causes,
+        next_action=case.health.next_action,
+        overrides=overrides(broadcast, {cause.code for cause in causes}),
+        time=facts.now,
+    )
+
+
+def _rules(case: Case) -> Iterable[Rule]:
+    """Of what is over, what led to the end is asked about, and nothing that is so by now."""
+    yield from rules_end.RULES
+    yield rules_egress.recording_errored
+    if case.facts.broadcast.state is State.CREATED:
+        return
+    yield from rules_providers.RULES
+    if case.wanted:
+        yield from rules_host.RULES
+    if case.wanted or case.facts.broadcast.end_reason is EndReason.EGRESS_FAILED:
+        yield from rules_egress.RULES
+
+
+def ranked(findings: Sequence[Finding]) -> list[Finding]:
+    """The likeliest first, one of a code; consequences below their causes."""
+    best: dict[str, Finding] = {}
+    for finding in findings:
+        if finding.code not in best or finding.weight > best[finding.code].weight:
+            best[finding.code] = finding
+    weights = {code: float(finding.weight) for code, finding in best.items()}
+    for _ in weights:
+        for code, weight in [*weights.items()]:
+            for follows in CODES[code].explains & weights.keys():
+                weights[follows] = min(weights[follows], weight - 0.5)
+    return sorted(best.values(), key=lambda finding: -weights[finding.code])

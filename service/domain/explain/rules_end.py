@@ -1,0 +1,144 @@
+"""Rules about the end of a broadcast, and about the service itself."""
+
+from datetime import datetime
+
+from service.domain.broadcast import EndReason, State, Target, seconds
+from service.domain.explain.case import Case, Finding, Rule, Weight
+from service.domain.health.model import Evidence, noted
+from service.domain.resources import AnyResource, Kind, Phase
+
+BEHIND_S = 10.0
+"""A row that is due is taken up within a second or two, unless nobody is there to do it."""
+TAKE_DOWN_S = 20.0
+"""With nothing in its way it takes less."""
+
+_ENDS: dict[EndReason, tuple[str, str]] = {
+    EndReason.STOPPED: ("STOPPED_BY_CALLER", "A caller stopped it."),
+    EndReason.NO_HOST: ("NO_HOST", "No host came in time."),
+    EndReason.HOST_LEFT: ("HOST_LEFT", "The host left and did not come back in time."),
+    EndReason.MAX_DURATION: ("MAX_DURATION", "It was on air for its maximum duration."),
+    EndReason.TEST_LIMIT: ("TEST_LIMIT", "Mux cuts test streams after 5 minutes."),
+    EndReason.START_TIMEOUT: ("START_TIMEOUT", "Room and live stream could not be made in time."),
+    EndReason.MUX_UNREACHABLE: (
+        "MUX_UNREACHABLE",
+        "Mux did not answer for too long, and nothing else was left to try.",
+    ),
+    EndReason.EGRESS_FAILED: ("EGRESS_FAILED", "The egresses kept failing, and nothing else was left to try."),
+}
+_REFUSED = {Kind.ROOM: "LIVEKIT_REFUSED", Kind.STREAM: "MUX_REFUSED", Kind.EGRESS: "EGRESS_REFUSED"}
+
+
+def _decided(case: Case) -> tuple[Evidence, ...]:
+    broadcast = case.facts.broadcast
+    told = case.facts.last("ENDING", "STOP_REQUESTED")
+    return noted(
+        ("end_reason", broadcast.end_reason, None),
+        ("event", f"{told.reason} {told.message}".strip() if told else None, told.time if told else None),
+        ("actor", told.actor if told else None, None),
+    )
+
+
+def end_decided(case: Case) -> Finding | None:
+    reason = case.facts.broadcast.end_reason
+    if case.facts.broadcast.target is not Target.ENDED or reason is None or reason not in _ENDS:
+        return None
+    code, message = _ENDS[reason]
+    told = case.facts.last("STOP_REQUESTED")
+    if reason is EndReason.STOPPED and told is not None and told.message:
+        message = f"A caller stopped it: {told.message}"
+    # What could not be made has a cause of its own, if it was seen.
+    general = reason in (EndReason.START_TIMEOUT, EndReason.EGRESS_FAILED)
+    return Finding(code=code, weight=Weight.HINT if general else Weight.SEEN, message=message, evidence=_decided(case))
+
+
+def refused(case: Case) -> Finding | None:
+    """A provider said no to what was asked for."""
+    broadcast = case.facts.broadcast
+    if broadcast.end_reason is not EndReason.PROVIDER_REFUSED:
+        return None
+    resource = next((each for each in reversed(case.facts.resources) if each.refused), None)
+    code = _REFUSED.get(resource.kind) if resource is not None else None
+    if resource is None or code is None:
+        return None
+    trouble = broadcast.status.last_error
+    message = f"{trouble.provider} refuses {trouble.operation}: {trouble.message}" if trouble is not None else ""
+    told = f"{trouble.code} {trouble.message}" if trouble is not None else ""
+    return Finding(
+        code=code,
+        weight=Weight.CERTAIN,
+        message=message or f"The provider refuses the {resource.kind}.",
+        evidence=(*_decided(case), *noted(("last_error", told, trouble.time if trouble is not None else None))),
+    )
+
+
+def take_down_blocked(case: Case) -> Finding | None:
+    broadcast = case.facts.broadcast
+    if broadcast.state is not State.STOPPING:
+        return None
+    left = [
+        resource
+        for resource in case.facts.resources
+        if resource.phase is not Phase.GONE and resource.kind is not Kind.UPLOAD
+    ]
+    failing = [resource for resource in left if case.facts.does_not_go(resource)]
+    since = broadcast.status.state_time
+    late = since is not None and case.facts.now - since > seconds(TAKE_DOWN_S)
+    if not left or not (failing or late):
+        return None
+    what = "; ".join(_still(case, each) for each in failing or left)
+    return Finding(
+        code="TAKE_DOWN_BLOCKED",
+        weight=Weight.CERTAIN + 7,
+        message=f"Not everything is gone yet: {what}.",
+        evidence=noted(*(_left(each) for each in left), *(_failing(case, each) for each in failing)),
+    )
+
+
+def _still(case: Case, resource: AnyResource) -> str:
+    what = f"{resource.kind} {resource.external_id}".strip()
+    if not case.facts.does_not_go(resource):
+        return what
+    trouble = case.facts.trouble_with(resource)
+    last = f", the last: {trouble.operation} {trouble.code} {trouble.message}".rstrip() if trouble is not None else ""
+    return f"{what} does not go, {resource.failures} calls failed{last}"
+
+
+def _left(resource: AnyResource) -> tuple[str, str, datetime]:
+    text = f"{resource.phase} {resource.external_id}".strip()
+    if resource.failures:
+        text += f", {resource.failures} calls failed"
+    return f"{resource.kind}_left", text, resource.changed_at
+
+
+def _failing(case: Case, resource: AnyResource) -> tuple[str, str, datetime | None]:
+    trouble = case.facts.trouble_with(resource)
+    if trouble is None:
+        return "", "", None
+    return "last_error", f"{trouble.provider} {trouble.operation}: {trouble.code} {trouble.message}", trouble.time
+
+
+def service_behind(case: Case) -> Finding | None:
+    since = case.facts.claimable_since
+    if since is None or case.facts.now - since < seconds(BEHIND_S):
+        return None
+    return Finding(
+        code="SERVICE_BEHIND",
+        weight=Weight.CERTAIN + 8,
+        message=f"It is due since {since:%H:%M:%S} UTC, and no replica takes it up.",
+        evidence=noted(("due_since", since, since)),
+    )
+
+
+def waiting_for_budget(case: Case) -> Finding | None:
+    turn = case.facts.broadcast.turn_at
+    if turn is None or turn <= case.facts.now or not case.plan.steps:
+        return None
+    return Finding(
+        code="WAITING_FOR_BUDGET",
+        weight=Weight.HINT,
+        message=f"What comes next waits for its turn at the provider's rate limit, at {turn:%H:%M:%S} UTC.",
+        evidence=noted(("turn", turn, turn)),
+    )
+
+
+RULES: tuple[Rule, ...] = (end_decided, refused, take_down_blocked, service_behind, waiting_for_budget)

@@ -1,0 +1,153 @@
+"""Rules about the host and the room, and about what callers ask for."""
+
+from service.domain.broadcast import DeliveryPolicy, State
+from service.domain.explain.case import Case, Finding, Rule, Weight
+from service.domain.facts import Quality, ReportedStats
+from service.domain.health.model import Evidence, noted
+from service.domain.health.room import people, poor_uplinks, publishes, silence
+from service.domain.resources import Phase, Room
+
+
+def _room(case: Case) -> Room | None:
+    room = case.view.room
+    return room if room is not None and room.phase is Phase.PRESENT else None
+
+
+def _absent(case: Case) -> tuple[Evidence, ...] | None:
+    """What shows that nobody publishes in a room that is there; None: somebody may."""
+    room = _room(case)
+    if room is None:
+        return None
+    publishing, seen = publishes(case.facts, room)
+    if publishing is not False:
+        return None
+    left = case.facts.last("HOST_STOPPED")
+    return noted(
+        ("host_publishing", publishing, seen),
+        ("host_since", room.host_since, room.host_since),
+        ("event", "HOST_STOPPED" if left is not None else None, left.time if left is not None else None),
+    )
+
+
+def waiting_for_host(case: Case) -> Finding | None:
+    evidence = _absent(case)
+    broadcast = case.facts.broadcast
+    if evidence is None or broadcast.ready_time is None or broadcast.live_time is not None:
+        return None
+    return Finding(
+        code="WAITING_FOR_HOST",
+        weight=Weight.CERTAIN,
+        message="Room and live stream are ready, and no host publishes yet.",
+        evidence=evidence,
+    )
+
+
+def host_left(case: Case) -> Finding | None:
+    evidence = _absent(case)
+    if evidence is None or case.facts.broadcast.live_time is None:
+        return None
+    return Finding(
+        code="HOST_LEFT",
+        weight=Weight.CERTAIN,
+        message="The host was live and does not publish any more.",
+        evidence=evidence,
+    )
+
+
+def host_silent(case: Case) -> Finding | None:
+    """HOST_MUTED and NO_VIDEO: what is published is nothing to see or hear."""
+    there = people(case.facts)
+    missing = silence(case.facts.broadcast, there) if there is not None else None
+    if there is None or missing is None:
+        return None
+    reason, message = missing
+    tracks = [(publisher.identity, track) for publisher in there.publishers for track in publisher.tracks]
+    evidence = noted(
+        *(
+            (
+                "track",
+                f"{identity} {track.source} {track.kind}{' muted' if track.muted else ''} {track.sid}",
+                case.facts.probe.people_at,
+            )
+            for identity, track in tracks
+        )
+    )
+    return Finding(code=reason, weight=Weight.LIKELY, message=message[0].upper() + message[1:] + ".", evidence=evidence)
+
+
+def uplink_poor(case: Case) -> Finding | None:
+    there = people(case.facts)
+    poor = poor_uplinks(case.facts, there) if there is not None else []
+    if not poor:
+        return None
+    lost = any(quality is Quality.LOST for _, quality in poor)
+    identity, quality = poor[0]
+    return Finding(
+        code="HOST_UPLINK_POOR",
+        weight=Weight.SEEN if lost else Weight.LIKELY + 5,
+        message=f"The browser of {identity} reports a {quality.lower()} connection.",
+        evidence=tuple(each for identity, _ in poor for each in _measured(identity, case.facts.stats[identity])),
+    )
+
+
+def _measured(identity: str, reported: ReportedStats) -> tuple[Evidence, ...]:
+    stats, time = reported.stats, reported.time
+    return noted(
+        ("connection_quality", f"{identity} {stats.quality}", time),
+        ("packet_loss_ratio", stats.packet_loss_ratio, time),
+        ("video_bitrate_bps", stats.video_bitrate_bps, time),
+        ("round_trip_s", stats.round_trip_s, time),
+    )
+
+
+def not_on_air(case: Case) -> Finding | None:
+    broadcast = case.facts.broadcast
+    if broadcast.spec.delivery_policy is not DeliveryPolicy.MANUAL or broadcast.on_air or case.live:
+        return None
+    if broadcast.state not in (State.READY, State.INTERRUPTED):
+        return None
+    taken_off = case.facts.last("OFF_AIR_REQUESTED")
+    # Before the show there is something to see only when the host is there too.
+    alone = _absent(case) is None
+    return Finding(
+        code="NOT_ON_AIR",
+        weight=Weight.CERTAIN + 5 if alone or taken_off is not None else Weight.CERTAIN - 5,
+        message="The delivery policy is MANUAL, and SetOnAir was not called.",
+        evidence=noted(
+            ("delivery_policy", "MANUAL", None),
+            ("on_air", broadcast.on_air, case.facts.now),
+            ("event", taken_off.reason if taken_off is not None else None, taken_off.time if taken_off else None),
+        ),
+    )
+
+
+def room_lost(case: Case) -> Finding | None:
+    lost = None if case.live else case.recent("ROOM_LOST")
+    failed = case.failed_egress
+    if lost is None or (failed is not None and failed.intended_at > lost.time):
+        # What was started in the room after it fails for a reason of its own.
+        return None
+    room = case.view.rooms[-1] if case.view.rooms else None
+    return Finding(
+        code="ROOM_LOST",
+        weight=Weight.SEEN + 10,
+        message="The room was gone, and we did not delete it.",
+        evidence=noted(
+            ("event", lost.reason, lost.time),
+            (
+                "livekit_room_sid",
+                room.sid if room is not None else None,
+                room.observed_at if room is not None else None,
+            ),
+        ),
+    )
+
+
+RULES: tuple[Rule, ...] = (
+    waiting_for_host,
+    host_left,
+    host_silent,
+    uplink_poor,
+    not_on_air,
+    room_lost,
+)

@@ -1,0 +1,155 @@
+"""Rules about the providers: whether they answer, and what somebody else did to what is ours."""
+
+from functools import partial
+
+from service.domain.broadcast import EndReason, State
+from service.domain.errors import Outcome
+from service.domain.explain.case import Case, Finding, Rule, Weight
+from service.domain.facts import Told, provider_of
+from service.domain.health.model import Evidence, noted
+from service.domain.resources import Phase, Stream, StreamStatus
+
+_NAMES = {"livekit": "LiveKit", "mux": "Mux"}
+_CREDENTIALS = ("unauthenticated", "permission_denied", "401", "403", Outcome.CREDENTIALS)
+_THROTTLED = ("resource_exhausted", "429", Outcome.THROTTLED)
+_FAILED_BY_PROVIDER = (EndReason.START_TIMEOUT, EndReason.PROVIDER_REFUSED, EndReason.MUX_UNREACHABLE)
+
+
+def unreachable(case: Case, provider: str) -> Finding | None:
+    """The observer got no answer."""
+    outage = case.facts.around.outages.get(provider)
+    if outage is None or case.facts.broadcast.state.over:
+        return None
+    code, message = _read(provider, outage.code, "")
+    return Finding(
+        code=code,
+        weight=Weight.CERTAIN + 5,
+        message=f"{message} since {outage.since:%H:%M:%S} UTC: {outage.code} {outage.message}".rstrip(": "),
+        evidence=noted(("outage", f"{provider} {outage.code} {outage.message}".strip(), outage.since)),
+    )
+
+
+def failing_call(case: Case, provider: str) -> Finding | None:
+    """The last call to it failed, and none since did better."""
+    trouble = case.facts.broadcast.status.last_error
+    if trouble is None or trouble.provider != provider or not _matters(case):
+        return None
+    starts = trouble.operation.startswith("Start")
+    outcome = trouble.outcome
+    if starts and outcome not in (Outcome.CREDENTIALS, Outcome.NOT_SENT) and trouble.code not in _CREDENTIALS:
+        # Which the rules of the egress know better.
+        return None
+    evidence: tuple[Evidence, ...] = noted(
+        ("last_error", f"{provider} {trouble.operation}: {trouble.code} {trouble.message}".strip(), trouble.time)
+    )
+    if outcome == Outcome.REFUSED:
+        return Finding(
+            code=f"{provider.upper()}_REFUSED",
+            weight=Weight.CERTAIN,
+            message=f"{_NAMES[provider]} refuses {trouble.operation}: {trouble.message}",
+            evidence=evidence,
+        )
+    if outcome == Outcome.MISSING:
+        return None
+    code, message = _read(provider, trouble.code, outcome)
+    certain = code.endswith(("CREDENTIALS", "THROTTLED")) or _holds_up_the_end(case, provider)
+    return Finding(
+        code=code,
+        weight=Weight.CERTAIN if certain else Weight.LIKELY + 5,
+        message=f"{message}: {trouble.operation}: {trouble.code} {trouble.message}".rstrip(),
+        evidence=evidence,
+    )
+
+
+def _holds_up_the_end(case: Case, provider: str) -> bool:
+    return case.facts.broadcast.state is State.STOPPING and any(
+        resource.failures and resource.phase is not Phase.GONE and provider_of(resource) == provider
+        for resource in case.facts.resources
+    )
+
+
+def _matters(case: Case) -> bool:
+    broadcast = case.facts.broadcast
+    if broadcast.state.over:
+        return broadcast.end_reason in _FAILED_BY_PROVIDER
+    if case.live:
+        # What it failed of was overcome, but for a change of the spec that did not get there.
+        return broadcast.status.observed_generation != broadcast.generation
+    return True
+
+
+def _read(provider: str, code: str, outcome: str) -> tuple[str, str]:
+    """The code of the cause, and how its message begins."""
+    name = _NAMES[provider]
+    if outcome == Outcome.CREDENTIALS or code in _CREDENTIALS:
+        return f"{provider.upper()}_CREDENTIALS", f"{name} refuses our credentials"
+    if outcome == Outcome.THROTTLED or code in _THROTTLED:
+        return f"{provider.upper()}_THROTTLED", f"{name} answers that these are too many requests"
+    return f"{provider.upper()}_UNREACHABLE", f"{name} does not answer as it should"
+
+
+def stream_disabled(case: Case) -> Finding | None:
+    broadcast, stream = case.facts.broadcast, _last_stream(case)
+    if broadcast.spec.test:
+        return None
+    now = stream is not None and stream.status is StreamStatus.DISABLED and not (stream.disabled or stream.cutting)
+    if broadcast.end_reason is not EndReason.STREAM_DISABLED and not (now and case.wanted):
+        return None
+    told = case.facts.last("STREAM_DISABLED_OUTSIDE")
+    return Finding(
+        code="STREAM_DISABLED_OUTSIDE",
+        weight=Weight.CERTAIN + 5,
+        message="The live stream was disabled at Mux, and not by us.",
+        evidence=_about(stream, told),
+    )
+
+
+def stream_deleted(case: Case) -> Finding | None:
+    broadcast, stream = case.facts.broadcast, _last_stream(case)
+    told = case.facts.last("STREAM_LOST")
+    gone = case.wanted and broadcast.ready_time is not None and told is not None and case.view.stream is None
+    if broadcast.end_reason is not EndReason.STREAM_LOST and not gone:
+        return None
+    return Finding(
+        code="STREAM_DELETED_OUTSIDE",
+        weight=Weight.CERTAIN + 5,
+        message="The live stream was deleted at Mux, and not by us.",
+        evidence=_about(stream, told),
+    )
+
+
+def key_reset(case: Case) -> Finding | None:
+    stream = _last_stream(case)
+    if stream is None or case.live or not case.wanted or stream.phase is not Phase.PRESENT:
+        return None
+    told = case.recent("KEY_RESET_OUTSIDE", before_s=60.0)
+    if told is None:
+        return None
+    return Finding(
+        code="KEY_RESET_OUTSIDE",
+        weight=Weight.SEEN + 10,
+        message="The stream key was reset at Mux, and not by us: what sends with the old one is refused.",
+        evidence=noted(("mux_live_stream_id", stream.external_id, None), ("event", told.reason, told.time)),
+    )
+
+
+def _last_stream(case: Case) -> Stream | None:
+    return case.view.stream or (case.view.streams[-1] if case.view.streams else None)
+
+
+def _about(stream: Stream | None, told: Told | None) -> tuple[Evidence, ...]:
+    return noted(
+        ("mux_live_stream_id", stream.external_id if stream is not None else None, None),
+        (
+            "mux_status",
+            stream.status if stream is not None else None,
+            stream.observed_at if stream is not None else None,
+        ),
+        ("event", told.reason if told is not None else None, told.time if told is not None else None),
+    )
+
+
+LIVEKIT_AND_MUX: tuple[Rule, ...] = tuple(
+    partial(rule, provider=provider) for provider in _NAMES for rule in (unreachable, failing_call)
+)
+RULES: tuple[Rule, ...] = (*LIVEKIT_AND_MUX, stream_disabled, stream_deleted, key_reset)

@@ -1,0 +1,101 @@
+"""health_of(): every part of the chain, from the host to the viewers, with what it rests on. Pure.
+
+A part is OK only where that was seen, and seen lately: what nobody looked at is UNKNOWN.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from service.domain.broadcast import PlaybackPolicy, State
+from service.domain.facts import REPORTED_S, Facts, Quality, ReportedStats
+from service.domain.health.delivery import ingest, playback, recording
+from service.domain.health.egress import destinations, egress
+from service.domain.health.model import ChainPart, HealthState, PartHealth
+from service.domain.health.room import host, people, room, viewers
+from service.domain.planning.plan import plan
+from service.domain.planning.steps import Plan
+from service.domain.ports import PublisherSeen
+from service.domain.reporting.next_action import NextAction, next_action
+from service.domain.timing import Timing
+
+_WORST_FIRST = (HealthState.DOWN, HealthState.UNKNOWN, HealthState.DEGRADED, HealthState.PENDING, HealthState.OK)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublisherHealth:
+    seen: PublisherSeen
+    quality: Quality
+    reported: ReportedStats | None
+    """None: no report that still counts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    broadcast_id: str
+    state: State
+    state_reason: str
+    overall: HealthState
+    parts: tuple[PartHealth, ...]
+    publishers: tuple[PublisherHealth, ...]
+    plan: Plan
+    """What the service would do now."""
+    next_action: NextAction
+    time: datetime
+
+    def part(self, which: ChainPart) -> PartHealth:
+        return next(part for part in self.parts if part.part is which)
+
+
+def health_of(facts: Facts, timing: Timing) -> Health:
+    broadcast = facts.broadcast
+    decided = plan(broadcast, facts.resources, facts.now, timing, facts.around)
+    parts = (
+        room(facts),
+        host(facts, timing),
+        egress(facts, timing),
+        ingest(facts, timing),
+        playback(facts),
+        recording(facts),
+        *destinations(facts),
+        viewers(facts),
+    )
+    return Health(
+        broadcast_id=broadcast.id,
+        state=broadcast.state,
+        state_reason=broadcast.status.state_reason,
+        overall=_overall(facts, parts),
+        parts=parts,
+        publishers=_publishers(facts),
+        plan=decided,
+        next_action=next_action(facts, decided),
+        time=facts.now,
+    )
+
+
+def _overall(facts: Facts, parts: tuple[PartHealth, ...]) -> HealthState:
+    """The worst of the parts that should work now. What nobody can know of this broadcast does not count, and a
+    destination or recording that is lost is a show that goes on. Of what is over, nothing should work.
+    """
+    if facts.broadcast.state.over:
+        return HealthState.IDLE
+    counted: set[HealthState] = set()
+    for part in parts:
+        if part.part is ChainPart.VIEWERS or (
+            part.part is ChainPart.PLAYBACK and facts.broadcast.spec.playback_policy is PlaybackPolicy.SIGNED
+        ):
+            continue
+        beside = part.part in (ChainPart.DESTINATION, ChainPart.RECORDING) and part.state is HealthState.DOWN
+        counted.add(HealthState.DEGRADED if beside else part.state)
+    return next((state for state in _WORST_FIRST if state in counted), HealthState.IDLE)
+
+
+def _publishers(facts: Facts) -> tuple[PublisherHealth, ...]:
+    there = people(facts)
+    return () if there is None else tuple(_publisher(facts, seen) for seen in there.publishers)
+
+
+def _publisher(facts: Facts, seen: PublisherSeen) -> PublisherHealth:
+    reported = facts.stats.get(seen.identity)
+    if reported is None or not facts.fresh(reported.time, REPORTED_S):
+        return PublisherHealth(seen=seen, quality=Quality.UNKNOWN, reported=None)
+    return PublisherHealth(seen=seen, quality=reported.stats.quality, reported=reported)

@@ -1,0 +1,41 @@
+"""From what the prober saw to what we hold: whether viewers get new pictures. Pure.
+
+Mux calls a live stream active and LiveKit calls an egress connected while the playlist stands still: only who plays it
+can tell.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from service.domain.broadcast import seconds
+from service.domain.facts import PROBED_S, Probe
+from service.domain.lifecycle import Event
+from service.domain.observing.provider_state import Learned
+from service.domain.resource_set import View
+from service.domain.resources import AnyResource, Phase, Stream
+
+
+def probed(resources: Sequence[AnyResource], probe: Probe, now: datetime) -> Learned:
+    """What the last look of the prober changes."""
+    view = View(resources)
+    stream = view.stream
+    if stream is None or stream.phase is not Phase.PRESENT:
+        return Learned()
+    fresh = probe.playlist_at is not None and now - probe.playlist_at <= seconds(PROBED_S)
+    if stream.stalled_since is not None:
+        return _still(stream, stream.stalled_since, probe, now, fresh=fresh)
+    # Not by looks from before: until all three are there, no playlist can move on.
+    since = max((moment for moment in (probe.standing_since, view.whole_since) if moment is not None), default=None)
+    if since is None or not fresh or not view.playable or not probe.stands(since):
+        return Learned()
+    event = Event(reason="PLAYBACK_STALLED", message="the playlist that viewers play does not move on")
+    return Learned(resources=(replace(stream, stalled_since=since),), events=(event,))
+
+
+def _still(stream: Stream, stalled_since: datetime, probe: Probe, now: datetime, *, fresh: bool) -> Learned:
+    """No new egress ends it, nor a host who left: a new segment does. Where nobody looks, nobody knows."""
+    if fresh and probe.standing_since is not None and probe.standing_since <= stalled_since:
+        return Learned()
+    event = Event(reason="PLAYBACK_RESUMED", message="" if fresh else "nobody looked lately")
+    return Learned(resources=(replace(stream, stalled_since=None, resumed_at=now),), events=(event,))

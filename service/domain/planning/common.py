@@ -1,0 +1,196 @@
+"""What the plan of a running broadcast and that of its end have in common: waits, looks, stops. Pure."""
+
+from datetime import datetime
+
+from service.domain.broadcast import Broadcast, seconds
+from service.domain.planning.steps import (
+    DeleteRoom,
+    DeleteStream,
+    DeleteUpload,
+    Plan,
+    Step,
+    StopEgress,
+    StopRecording,
+    UploadRecording,
+    Wait,
+    WriteOff,
+)
+from service.domain.resource_set import View, next_recording_look
+from service.domain.resources import (
+    GHOST,
+    AnyResource,
+    Egress,
+    EgressStatus,
+    LocalRecording,
+    Phase,
+    Room,
+    Stream,
+    Upload,
+)
+from service.domain.situation import Surroundings
+from service.domain.timing import Timing
+
+_NOT_LISTED = "no list showed it within its grace"
+
+
+class Planner:
+    def __init__(self, broadcast: Broadcast, view: View, now: datetime, timing: Timing, around: Surroundings) -> None:
+        self.broadcast = broadcast
+        self.view = view
+        self.now = now
+        self.timing = timing
+        self.around = around
+        self.steps: list[Step] = []
+        self.waits: list[datetime] = []
+        self.blocked = ""
+        self.awaited: list[Wait] = []
+
+    def due(self, resource: AnyResource) -> bool:
+        """Whether its back-off is over; if not, the plan waits for it."""
+        retry_at = resource.retry_at
+        return retry_at is None or self.reached(retry_at, "RETRY", f"the {resource.kind} is tried again")
+
+    def reached(self, moment: datetime, action: str = "", message: str = "") -> bool:
+        """Whether it has come; if not, the plan waits for it. *action*: what is done then, where people are to know."""
+        if moment <= self.now:
+            return True
+        self.waits.append(moment)
+        if action:
+            self.awaited.append(Wait(action=action, message=message, until=moment))
+        return False
+
+    def look_again(self, resource: AnyResource, every_s: float) -> None:
+        look = (resource.observed_at or resource.changed_at) + seconds(every_s)
+        # A look that is overdue was tried just now and got no answer.
+        self.waits.append(look if look > self.now else self.now + seconds(every_s))
+
+    def in_vain(
+        self, resource: AnyResource, moment: datetime, every_s: float, action: str = "", message: str = ""
+    ) -> bool:
+        """Whether what is awaited was not seen by a look after its time. An older look proves nothing: the provider may
+        not have answered since.
+        """
+        if resource.observed_at is not None and resource.observed_at >= moment:
+            return True
+        self.reached(moment, action, message)
+        self.look_again(resource, every_s)
+        return False
+
+    def finish(self, *, done: bool = False) -> Plan:
+        if not done:
+            self.waits.append(self.now + seconds(self.timing.replan_s))
+        return Plan(
+            steps=tuple(self.steps),
+            wait_until=min(self.waits, default=None),
+            done=done,
+            blocked=self.blocked,
+            waits=tuple(self.awaited),
+        )
+
+    def plan_uploads(self) -> None:
+        """Files of fallbacks that are over go to Mux as soon as it answers."""
+        attempts = {upload.ordinal: upload for upload in self.view.uploads}
+        for upload in self.view.uploads:
+            self.follow_upload(upload)
+        for recording in self.view.recordings:
+            upload = attempts.get(recording.ordinal)
+            wanted = upload is None or (upload.phase is Phase.GONE and not upload.refused)
+            if not wanted or recording.phase is not Phase.GONE or not recording.complete:
+                continue
+            if "mux" in self.around.outages:
+                # Nothing else may keep one in the queue that is over.
+                self.waits.append(self.now + seconds(self.timing.replan_s))
+            elif upload is None or self.due(upload):
+                self.steps.append(UploadRecording(ordinal=recording.ordinal))
+
+    def follow_upload(self, upload: Upload) -> None:
+        match upload.phase:
+            case Phase.INTENDED | Phase.UNKNOWN:
+                self.resolve_upload(upload)
+            case Phase.DELETING:
+                self.delete(upload)
+            case Phase.PRESENT if upload.recording is not None and not upload.recording.settled:
+                self.waits.append(next_recording_look(upload.changed_at, upload.observed_at, self.now))
+            case _:
+                pass
+
+    def resolve_upload(self, upload: Upload) -> None:
+        """As `resolve`, and rarely: each look reads a list of assets."""
+        moment = upload.intended_at + seconds(self.timing.upload_grace_s)
+        if upload.observed_at is not None and upload.observed_at >= moment:
+            self.write_off(upload, _NOT_LISTED)
+        else:
+            self.waits.append(next_recording_look(upload.intended_at, upload.observed_at, self.now))
+
+    def resolve(self, resource: Stream | Egress | LocalRecording, grace_s: float) -> None:
+        """A create without an answer: looks go on until it is found or its grace is over."""
+        gone_at, message = resource.intended_at + seconds(grace_s), f"an answer or a sight of the {resource.kind}"
+        if self.in_vain(resource, gone_at, self.timing.lookup_s, "LOOK_AGAIN", f"{message}, or it is tried again then"):
+            self.write_off(resource, _NOT_LISTED)
+
+    def write_off(self, resource: Stream | Egress | LocalRecording | Upload, why: str) -> None:
+        self.steps.append(WriteOff(kind=resource.kind, ordinal=resource.ordinal, why=why))
+
+    def await_end(self, leaving: Egress | LocalRecording, within_s: float, again: Step, why: str) -> None:
+        """Of one that was told to stop: told again while it is not confirmed, written off after its time."""
+        # Neither: the process died before the call, and nobody told it to stop.
+        answered = leaving.acked or leaving.failures > 0
+        given_up_at, message = (
+            leaving.changed_at + seconds(within_s),
+            f"its end; or the {leaving.kind} is written off then",
+        )
+        if self.in_vain(leaving, given_up_at, self.timing.lookup_s, "WAIT_FOR_END", message) and answered:
+            self.write_off(leaving, why)
+        elif not leaving.acked and self.due(leaving):
+            self.steps.append(again)
+
+    def delete(self, resource: Room | Stream | Upload) -> None:
+        """Call the delete, and again while it is not confirmed, or when what it should have removed is still there."""
+        stale = resource.changed_at + seconds(self.timing.delete_retry_s)
+        still_there = resource.observed_at is not None and resource.observed_at >= stale
+        if resource.phase is Phase.DELETING and resource.acked and not still_there:
+            self.look_again(resource, self.timing.lookup_s)
+        elif self.due(resource):
+            match resource:
+                case Room():
+                    self.steps.append(DeleteRoom(ordinal=resource.ordinal))
+                case Stream():
+                    self.steps.append(DeleteStream(ordinal=resource.ordinal))
+                case Upload():
+                    self.steps.append(DeleteUpload(ordinal=resource.ordinal))
+
+    def stop_recording(self, recording: LocalRecording, fault: str = "") -> None:
+        """As with an egress, but what is ending may put its file into the storage for long. One that nobody saw to end
+        makes no file, and does no harm.
+        """
+        match recording.phase:
+            case Phase.PRESENT:
+                self.steps.append(StopRecording(ordinal=recording.ordinal, fault=fault))
+            case Phase.DELETING:
+                within, why = self.timing.egress_stop_s, "it was not seen to end"
+                if recording.status is EgressStatus.ENDING:
+                    within = self.timing.file_stop_s
+                elif recording.fault == GHOST:
+                    within, why = self.timing.ghost_stop_s, "its worker is gone, and what it had written with it"
+                self.await_end(recording, within, StopRecording(ordinal=recording.ordinal, fault=recording.fault), why)
+            case Phase.INTENDED | Phase.UNKNOWN:
+                self.resolve(recording, self.timing.egress_grace_s)
+            case Phase.GONE:
+                pass
+
+    def stop(self, egress: Egress, why: str, fault: str = "") -> None:
+        """Towards the end of one egress, whatever phase it is in."""
+        match egress.phase:
+            case Phase.PRESENT:
+                # At once: what it may have to back off from is a change of its outputs, which matters no more.
+                self.steps.append(StopEgress(ordinal=egress.ordinal, why=why, fault=fault))
+            case Phase.DELETING:
+                # A worker that died leaves a record that stays ACTIVE for ever and answers every stop with 408
+                # (livekit/egress#950): after its time it is written off, and the key fences it.
+                within = self.timing.ghost_stop_s if egress.fault == GHOST else self.timing.egress_stop_s
+                again = StopEgress(ordinal=egress.ordinal, why=why, fault=egress.fault)
+                self.await_end(egress, within, again, "it was not seen to end after its stop")
+            case Phase.INTENDED | Phase.UNKNOWN:
+                self.resolve(egress, self.timing.egress_grace_s)
+            case Phase.GONE:
+                pass

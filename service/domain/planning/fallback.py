@@ -1,0 +1,176 @@
+"""How viewers are served while the normal way fails: desired state, decided here. Pure.
+
+normal --(three egresses failed in 10 min, nothing playable)--------> DIRECT_WEBRTC, LOCAL_RECORDING
+normal --(nothing playable for 15 min, whatever fails)--------------> DIRECT_WEBRTC, LOCAL_RECORDING
+normal --(Mux unreachable for 2 min)--> LOCAL_RECORDING; DIRECT_WEBRTC too where nothing is playable
+either --(the normal way was healthy for 2 min)---------------------> normal
+either --(no mode is left, and nothing playable for 15 min)---------> the end, with the reason
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from service.domain.broadcast import Broadcast, EndReason, Fallback, FallbackMode, RecordingPolicy, seconds
+from service.domain.planning.steps import Wait
+from service.domain.resource_set import View, never_ran, on_air
+from service.domain.resources import NOT_STOPPED, Egress, Phase, StreamStatus
+from service.domain.situation import Surroundings
+from service.domain.timing import Timing
+
+EGRESS_FAILING = "EGRESS_FAILING"
+MUX_UNREACHABLE = "MUX_UNREACHABLE"
+RETURNED = "RETURNED"
+OFF_AIR = "OFF_AIR"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    fallback: Fallback
+    """What is wanted; the same as before where nothing changes."""
+    end: EndReason | None = None
+    """Nothing is left to try."""
+    waits: tuple[Wait, ...] = ()
+    """What comes next, where nothing happens before."""
+
+
+def decide(broadcast: Broadcast, view: View, now: datetime, timing: Timing, around: Surroundings) -> Decision:
+    return _Decider(broadcast, view, now, timing, around).decide()
+
+
+class _Decider:
+    def __init__(self, broadcast: Broadcast, view: View, now: datetime, timing: Timing, around: Surroundings) -> None:
+        self.broadcast = broadcast
+        self.present = broadcast.fallback
+        self.view = view
+        self.now = now
+        self.timing = timing
+        self.around = around
+        self.waits: list[Wait] = []
+
+    def decide(self) -> Decision:
+        if self.present.modes:
+            if not on_air(self.broadcast):
+                return Decision(fallback=Fallback(reason=OFF_AIR, since=self.now))
+            return self.returned() if self.over() else self.widen()
+        reason = self.trouble()
+        if not reason:
+            return self.stay()
+        modes = self.modes(reason)
+        if modes:
+            return Decision(fallback=Fallback(modes=modes, reason=reason, since=self.now))
+        return self.give_up(reason)
+
+    def stay(self) -> Decision:
+        return Decision(fallback=self.present, waits=tuple(self.waits))
+
+    def returned(self) -> Decision:
+        return Decision(fallback=Fallback(reason=RETURNED, since=self.now))
+
+    def reached(self, moment: datetime, message: str, action: str = "SET_FALLBACK") -> bool:
+        if moment <= self.now:
+            return True
+        self.waits.append(Wait(action=action, message=message, until=moment))
+        return False
+
+    def trouble(self) -> str:
+        room = self.view.room
+        if self.broadcast.ready_time is None or not on_air(self.broadcast) or room is None or not room.host_publishing:
+            return ""
+        if self.mux_is_away():
+            return MUX_UNREACHABLE
+        if self.view.playable:
+            return ""
+        began = self.now - seconds(self.timing.starts_window_s)
+        # What failed before the return was answered by the fallback before it.
+        since = began if self.present.since is None else max(began, self.present.since)
+        failed = [egress for egress in self.view.egresses if self.failed(egress) and egress.changed_at > since]
+        refused = [egress for egress in failed if never_ran(egress)]
+        if len(failed) < self.timing.fallback_faults:
+            return EGRESS_FAILING if self.tried_in_vain() else ""
+        if len(failed) - len(refused) >= self.timing.fallback_faults:
+            return EGRESS_FAILING
+        lasts = self.reached(
+            refused[0].changed_at + seconds(self.timing.fallback_refused_s), "if starts are refused until then"
+        )
+        return EGRESS_FAILING if lasts else ""
+
+    def tried_in_vain(self) -> bool:
+        """Whether nobody saw anything for so long, whatever it is that fails: without a new key, for one, there is no
+        next start that could.
+        """
+        dark, began = self.dark_since(EGRESS_FAILING), None
+        for egress in reversed(self.view.egresses):
+            unwanted = egress.phase in (Phase.DELETING, Phase.GONE) and egress.fault in ("", NOT_STOPPED)
+            if unwanted or egress.delivering:
+                break
+            began = egress.intended_at
+        if dark is None or began is None:
+            return False
+        return self.reached(max(dark, began) + seconds(self.timing.hopeless_s), "if nothing is playable until then")
+
+    def failed(self, egress: Egress) -> bool:
+        """Not a stranger's, and not one that was in nobody's way but did not stop when it was not wanted any more. A
+        start without an answer has failed when its key is dead: nothing can come of it any more.
+        """
+        if egress.unresolved:
+            stream = self.view.stream
+            return stream is not None and 0 <= egress.key_epoch < stream.key_epoch
+        return bool(egress.fault) and egress.fault != NOT_STOPPED and egress.key_epoch >= 0
+
+    def mux_is_away(self) -> bool:
+        outage = self.around.outages.get("mux")
+        return outage is not None and self.reached(
+            outage.since + seconds(self.timing.fallback_outage_s), "if Mux does not answer until then"
+        )
+
+    def modes(self, reason: str) -> tuple[FallbackMode, ...]:
+        """An outage of Mux's API does not stop the media that flows: viewers are moved only when they see nothing."""
+        spec = self.broadcast.spec
+        possible = {
+            FallbackMode.DIRECT_WEBRTC: reason == EGRESS_FAILING or not self.view.playable,
+            FallbackMode.LOCAL_RECORDING: self.around.storage and spec.recording_policy is RecordingPolicy.KEEP,
+        }
+        return tuple(mode for mode in spec.fallback_modes if possible[mode])
+
+    def over(self) -> bool:
+        """Whether the normal way was healthy for long enough. A host who is away proves nothing."""
+        stream = self.view.stream
+        if not self.view.playable or stream is None:
+            return False
+        answering = self.around.answering_since.values()
+        if self.around.outages or None in answering:
+            return False
+        began = (self.present.since, self.view.whole_since, stream.resumed_at, *answering)
+        healthy = max(moment for moment in began if moment is not None)
+        return self.reached(
+            healthy + seconds(self.timing.fallback_return_s), "viewers are sent back, if all is well until then"
+        )
+
+    def widen(self) -> Decision:
+        """What began with the media still flowing may need the other mode too, and what the caller took back ends."""
+        reason = self.trouble()
+        modes = {*self.present.modes, *(self.modes(reason) if reason else ())}
+        kept = tuple(mode for mode in FallbackMode if mode in modes and mode in self.broadcast.spec.fallback_modes)
+        if kept == self.present.modes:
+            return self.stay()
+        return Decision(fallback=replace(self.present, modes=kept)) if kept else self.returned()
+
+    def give_up(self, reason: str) -> Decision:
+        dark = self.dark_since(reason)
+        if dark is None or not self.reached(
+            dark + seconds(self.timing.hopeless_s), "if nothing is playable until then", "END_BROADCAST"
+        ):
+            return self.stay()
+        end = EndReason.MUX_UNREACHABLE if reason == MUX_UNREACHABLE else EndReason.EGRESS_FAILED
+        return Decision(fallback=self.present, end=end)
+
+    def dark_since(self, reason: str) -> datetime | None:
+        """Since when a host publishes and nobody sees it; None: somebody does, as far as we know."""
+        room, stream = self.view.room, self.view.stream
+        if self.view.playable or room is None or room.host_since is None or stream is None:
+            return None
+        if reason == MUX_UNREACHABLE:
+            return max(room.host_since, self.around.outages["mux"].since)
+        if stream.status is StreamStatus.ACTIVE:
+            return stream.stalled_since
+        return max(room.host_since, stream.status_since or stream.changed_at)

@@ -1,0 +1,337 @@
+"""The plan of a broadcast that is to be live. Pure."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from service.domain.broadcast import EndReason, FallbackMode, seconds
+from service.domain.facts import PROBED_S
+from service.domain.planning import fallback
+from service.domain.planning.common import Planner
+from service.domain.planning.steps import (
+    CreateRoom,
+    CreateStream,
+    CutStream,
+    EndBroadcast,
+    Plan,
+    ResetKey,
+    SetDestinations,
+    SetFallback,
+    SetLayout,
+    StartEgress,
+    StartRecording,
+    Wait,
+)
+from service.domain.resource_set import (
+    backoff_s,
+    host_deadline,
+    never_ran,
+    next_ordinal,
+    on_air,
+    output_changes,
+    recent_starts,
+    wants_egress,
+)
+from service.domain.resources import (
+    GHOST,
+    NOT_CONNECTED,
+    STALLED,
+    AnyResource,
+    Egress,
+    EgressStatus,
+    LocalRecording,
+    OutputState,
+    Phase,
+    Room,
+    Stream,
+    StreamStatus,
+)
+
+_CERTAIN = "an egress is started when it is certain that no earlier one is connected"
+_OR_REPLACED = "or the egress is replaced then"
+
+
+class Live(Planner):
+    def plan(self) -> Plan:
+        reason = self.end_reason()
+        if reason is not None:
+            self.steps.append(EndBroadcast(reason=reason))
+            return self.finish()
+        decision = fallback.decide(self.broadcast, self.view, self.now, self.timing, self.around)
+        if decision.end is not None:
+            self.steps.append(EndBroadcast(reason=decision.end))
+            return self.finish()
+        for wait in decision.waits:
+            self.reached(wait.until or self.now, wait.action, wait.message)
+        if decision.fallback != self.broadcast.fallback:
+            self.steps.append(SetFallback(fallback=decision.fallback))
+        self.plan_room()
+        self.plan_stream()
+        self.plan_egress()
+        self.plan_recording()
+        self.plan_uploads()
+        return self.finish()
+
+    def end_reason(self) -> EndReason | None:
+        broadcast, view = self.broadcast, self.view
+        latest: list[AnyResource] = [*view.rooms[-1:], *view.streams[-1:]]
+        if broadcast.live_time is None:
+            # Later it worked once, and what was changed since can be changed again.
+            latest += view.egresses[-1:]
+        if any(resource.refused for resource in latest):
+            return EndReason.PROVIDER_REFUSED
+        if broadcast.ready_time is None:
+            overdue = self.start_overdue(view.rooms) or self.start_overdue(view.streams)
+            return EndReason.START_TIMEOUT if overdue else None
+        return self.stream_end() or self.time_end()
+
+    def stream_end(self) -> EndReason | None:
+        stream = self.view.stream
+        if stream is None or stream.phase is Phase.DELETING:
+            return EndReason.STREAM_LOST
+        if stream.status is StreamStatus.DISABLED and not stream.cutting:
+            return EndReason.TEST_LIMIT if self.broadcast.spec.test else EndReason.STREAM_DISABLED
+        return None
+
+    def time_end(self) -> EndReason | None:
+        broadcast, room = self.broadcast, self.view.room
+        live = broadcast.live_time
+        if live is not None and self.reached(
+            live + seconds(broadcast.spec.max_duration_s), "END_BROADCAST", "when its maximum duration is over"
+        ):
+            return EndReason.MAX_DURATION
+        deadline = host_deadline(broadcast, self.view, self.timing)
+        if deadline is None or not self.reached(deadline, "WAIT_FOR_HOST", "or the broadcast is ended then"):
+            return None
+        if room is not None and room.phase is Phase.PRESENT and not self.in_vain(room, deadline, self.timing.lookup_s):
+            return None
+        return EndReason.NO_HOST if live is None else EndReason.HOST_LEFT
+
+    def start_overdue(self, resources: Sequence[Room] | Sequence[Stream]) -> bool:
+        if not resources or any(resource.phase is Phase.PRESENT for resource in resources):
+            return False
+        overdue_at = resources[0].intended_at + seconds(self.timing.start_deadline_s)
+        return self.reached(overdue_at, "END_BROADCAST", f"if no {resources[0].kind} could be made by then")
+
+    def plan_room(self) -> None:
+        room = self.view.room
+        if room is None:
+            self.steps.append(CreateRoom(ordinal=next_ordinal(self.view.rooms)))
+        elif room.unresolved and self.due(room):
+            # Creating a room of the same name again answers the same room, so an unknown one is simply created again.
+            self.steps.append(CreateRoom(ordinal=room.ordinal))
+        elif room.phase is Phase.PRESENT and room.host_publishing is None:
+            self.look_again(room, self.timing.lookup_s)
+        elif (every := self.view.roll_call_s(self.timing)) is not None:
+            self.look_again(room, every)
+
+    def plan_stream(self) -> None:
+        view = self.view
+        for extra in view.streams:
+            if extra.phase is Phase.DELETING or (extra.phase is Phase.PRESENT and extra is not view.stream):
+                self.delete(extra)
+        stream = view.stream
+        if stream is None:
+            if not view.streams or self.due(view.streams[-1]):
+                self.steps.append(CreateStream(ordinal=next_ordinal(view.streams)))
+        elif stream.unresolved:
+            self.resolve(stream, self.timing.stream_grace_s)
+
+    def plan_egress(self) -> None:
+        view = self.view
+        current = view.egress
+        for egress in view.egresses:
+            if egress is not current:
+                self.stop(egress, "it is not the one in use")
+        if not wants_egress(self.broadcast, view):
+            if not on_air(self.broadcast):
+                message = "an egress is started when SetOnAir is called"
+                self.awaited.append(Wait(action="WAIT_FOR_ON_AIR", message=message))
+            if current is not None:
+                self.stop(current, "it is not wanted now")
+            return
+        if current is None:
+            self.start_egress()
+        elif current.phase is Phase.PRESENT:
+            self.keep_egress(current)
+        else:
+            self.resolve_start(current)
+
+    def resolve_start(self, egress: Egress) -> None:
+        """A start without an answer. It need not be waited for until its grace is over: once no list shows it, the key
+        is reset, and whatever lands later cannot publish.
+        """
+        if self.in_vain(egress, egress.intended_at + seconds(self.timing.list_lag_s), self.timing.lookup_s):
+            self.reset_key()
+
+    def reset_key(self) -> None:
+        stream = self.view.stream
+        if stream is not None and stream.phase is Phase.PRESENT and self.due(stream):
+            self.steps.append(ResetKey(ordinal=stream.ordinal))
+
+    def start_egress(self) -> None:
+        view, timing = self.view, self.timing
+        stream, room = view.stream, view.room
+        if stream is None or stream.phase is not Phase.PRESENT or room is None or room.phase is not Phase.PRESENT:
+            return
+        recent = recent_starts(view.egresses, self.now, timing)
+        if len(recent) >= timing.starts_limit:
+            allowed_at = recent[-timing.starts_limit].intended_at + seconds(timing.starts_window_s)
+            self.reached(allowed_at, "START_EGRESS", "an egress is started again when the limit of starts allows it")
+            self.blocked = "START_LIMIT"
+            return
+        if self.backs_off(recent):
+            self.blocked = "BACK_OFF"
+            return
+        able = [egress for egress in view.egresses if view.can_publish(egress)]
+        leaving = [egress for egress in able if egress.phase is Phase.DELETING]
+        connected = [egress for egress in able if view.may_be_connected(egress, stream)]
+        if stream.key_stale or any(e.key_epoch >= stream.key_epoch for e in able if e not in leaving):
+            self.reset_key()
+        elif leaving:
+            # stop() looks at it until it has ended or is written off; a written-off one is fenced by the others.
+            self.blocked = "PREVIOUS_ENDING"
+        elif connected or stream.cutting:
+            self.blocked = "CUTTING_OFF"
+            if self.due(stream):
+                self.steps.append(CutStream(ordinal=stream.ordinal))
+        elif not self.fenced(stream):
+            self.blocked = "FENCING"
+        else:
+            self.steps.append(StartEgress(ordinal=next_ordinal(view.egresses)))
+
+    def backs_off(self, recent: Sequence[Egress]) -> bool:
+        """After one that was refused, and after those that failed lately."""
+        refused = [egress for egress in self.view.egresses if never_ran(egress)]
+        if refused and not self.due(refused[-1]):
+            return True
+        if not recent or not (recent[-1].fault or recent[-1].unresolved):
+            return False
+        again_at = recent[-1].changed_at + seconds(backoff_s(len(recent), self.timing))
+        return not self.reached(again_at, "RETRY", "an egress is started again")
+
+    def fenced(self, stream: Stream) -> bool:
+        """Whether starts without an answer were looked for again after the key was reset: one that came between the
+        look before and the reset may be connected, and a reset cuts nobody off.
+        """
+        if stream.key_reset_at is None:
+            return True
+        shown = stream.key_reset_at + seconds(self.timing.list_lag_s)
+        return all(
+            self.in_vain(egress, shown, self.timing.lookup_s, "RETRY", _CERTAIN)
+            for egress in self.view.egresses
+            if egress.unresolved
+        )
+
+    def keep_egress(self, egress: Egress) -> None:
+        timing, stream = self.timing, self.view.stream
+        since = egress.status_since or egress.changed_at
+        if egress.status in (EgressStatus.UNKNOWN, EgressStatus.STARTING):
+            late = egress.intended_at + seconds(timing.egress_start_s)
+            if self.in_vain(egress, late, timing.watch_s, "WAIT_FOR_EGRESS", _OR_REPLACED):
+                self.stop(egress, f"it did not start within {timing.egress_start_s:g} s", "START_TIMEOUT")
+            return
+        if egress.status is EgressStatus.ENDING:
+            late = since + seconds(timing.egress_stop_s)
+            if self.in_vain(egress, late, timing.watch_s, "WAIT_FOR_END", _OR_REPLACED):
+                self.stop(egress, f"it did not end within {timing.egress_stop_s:g} s", "END_TIMEOUT")
+            return
+        push = next((output.state for output in egress.outputs if output.name == ""), None)
+        if push in (OutputState.FAILED, OutputState.FINISHED):
+            # It stays ACTIVE for its other destinations and never tries this one again.
+            self.stop(egress, "its connection to the live stream failed", "DISCONNECTED")
+            return
+        if self.is_ghost(egress):
+            self.stop(egress, "it is not in its room", GHOST)
+            return
+        if push is OutputState.CONNECTING and self.in_vain(
+            egress, since + seconds(timing.connect_s), timing.watch_s, "WAIT_FOR_CONNECTION", _OR_REPLACED
+        ):
+            self.stop(egress, f"it did not connect within {timing.connect_s:g} s", NOT_CONNECTED)
+            return
+        if stream is not None and (self.lost(egress, stream, since) or self.stalls(egress, stream, since)):
+            return
+        if not egress.delivering:
+            self.look_again(egress, timing.watch_s)
+        self.keep_outputs(egress)
+
+    def lost(self, egress: Egress, stream: Stream, since: datetime) -> bool:
+        """Whether nothing of what it sends arrives."""
+        timing = self.timing
+        if stream.status is StreamStatus.ACTIVE:
+            return False
+        began = max(since, stream.status_since or since)
+        # What it fed once and does not any more needs no time to begin: so looks a worker that died, for ever.
+        settled = (egress.delivering_since or since) + seconds(timing.reconnect_s)
+        fed = stream.fed_at is not None and stream.status_since is not None and stream.status_since >= settled
+        within = timing.ingest_lost_s if fed else timing.ingest_start_s
+        lost_at = began + seconds(within)
+        if not self.in_vain(stream, lost_at, timing.ingest_watch_s, "WAIT_FOR_MEDIA", _OR_REPLACED):
+            return False
+        self.stop(egress, f"the live stream got no media within {within:g} s", "INGEST_LOST" if fed else "NO_MEDIA")
+        return True
+
+    def stalls(self, egress: Egress, stream: Stream, since: datetime) -> bool:
+        """Whether viewers get nothing new of what it sends."""
+        if stream.stalled_since is None:
+            return False
+        # Planned again when what is known of it is too old.
+        self.waits.append(self.now + seconds(PROBED_S))
+        fed_since = max(stream.stalled_since, egress.delivering_since or since)
+        if not self.reached(fed_since + seconds(self.timing.stalled_s), "WAIT_FOR_MEDIA", _OR_REPLACED):
+            return False
+        self.stop(egress, "it sends, and the playlist does not move on", STALLED)
+        return True
+
+    def is_ghost(self, egress: Egress | LocalRecording) -> bool:
+        """Listed as active, and not in the room by two looks."""
+        room, since, timing = self.view.room, self.view.missing_since(egress), self.timing
+        if room is None or since is None:
+            return False
+        message = f"the {egress.kind} is stopped, for it is not in its room"
+        return self.in_vain(room, since + seconds(timing.ghost_s), timing.watch_s, "STOP_GHOST", message)
+
+    def plan_recording(self) -> None:
+        """A file egress runs while the fallback asks for it and there is something to record."""
+        view, room = self.view, self.view.room
+        current = view.recording
+        for recording in view.recordings:
+            if recording is not current:
+                self.stop_recording(recording)
+        asked = FallbackMode.LOCAL_RECORDING in self.broadcast.fallback.modes
+        if current is not None:
+            self.keep_recording(current, asked=asked)
+        elif asked and room is not None and room.host_publishing:
+            self.start_recording()
+
+    def keep_recording(self, recording: LocalRecording, *, asked: bool) -> None:
+        timing = self.timing
+        if recording.unresolved:
+            self.resolve(recording, timing.egress_grace_s)
+            return
+        starting = recording.status in (EgressStatus.UNKNOWN, EgressStatus.STARTING)
+        since = recording.status_since or recording.changed_at
+        overdue = recording.intended_at + seconds(timing.egress_start_s)
+        if recording.status is EgressStatus.ENDING:
+            overdue = since + seconds(timing.file_stop_s)
+        elif not starting:
+            overdue = None
+        if self.is_ghost(recording):
+            self.stop_recording(recording, GHOST)
+        elif not asked or (overdue is not None and self.in_vain(recording, overdue, timing.watch_s)):
+            self.stop_recording(recording)
+
+    def start_recording(self) -> None:
+        view = self.view
+        recent = [e for e in view.recordings if e.intended_at > self.now - seconds(self.timing.starts_window_s)]
+        if len(recent) >= self.timing.starts_limit:
+            first = recent[-self.timing.starts_limit].intended_at
+            self.waits.append(first + seconds(self.timing.starts_window_s))
+        elif not view.recordings or self.due(view.recordings[-1]):
+            self.steps.append(StartRecording(ordinal=next_ordinal(view.recordings)))
+
+    def keep_outputs(self, egress: Egress) -> None:
+        add, remove = output_changes(self.broadcast, egress)
+        if (add or remove) and self.due(egress):
+            self.steps.append(SetDestinations(ordinal=egress.ordinal, add=add, remove=remove))
+        elif not add and not remove and self.broadcast.spec.layout != egress.layout and self.due(egress):
+            self.steps.append(SetLayout(ordinal=egress.ordinal))

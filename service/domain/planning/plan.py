@@ -1,0 +1,40 @@
+"""plan(): from what is wanted and what was seen to what to do next. Pure: no clock, no I/O, no chance.
+
+Invariants, each a property test:
+- at most one step per resource;
+- nothing that runs is created once the target is ENDED; a file that was recorded may be uploaded still;
+- an egress is started only when no other can publish: every earlier one was seen to end, or holds a dead key and is
+  not connected;
+- nothing is given up for want of an answer: what ends a wait is a look that was made after its time;
+- a plan whose steps succeed reaches `done` in a bounded number of rounds, from any state, once the target is ENDED;
+- planning twice from the same facts gives the same plan; one without steps waits for a later moment, or is done.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from service.domain.broadcast import Broadcast, Target
+from service.domain.planning.ending import End
+from service.domain.planning.live import Live
+from service.domain.planning.steps import Plan
+from service.domain.resource_set import View
+from service.domain.resources import AnyResource
+from service.domain.situation import Surroundings
+from service.domain.timing import Timing
+
+
+def plan(
+    broadcast: Broadcast,
+    resources: Sequence[AnyResource],
+    now: datetime,
+    timing: Timing,
+    around: Surroundings | None = None,
+) -> Plan:
+    view, around = View(resources), around or Surroundings()
+    match broadcast.target:
+        case Target.CREATED:
+            return Plan()
+        case Target.LIVE:
+            return Live(broadcast, view, now, timing, around).plan()
+        case Target.ENDED:
+            return End(broadcast, view, now, timing, around).plan()

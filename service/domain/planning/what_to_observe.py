@@ -1,0 +1,133 @@
+"""to_observe(): what to look at before planning. Pure."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from service.domain.broadcast import Broadcast, Target, seconds
+from service.domain.resource_set import View, host_deadline, next_recording_look
+from service.domain.resources import (
+    AnyResource,
+    Egress,
+    EgressStatus,
+    Kind,
+    LocalRecording,
+    Phase,
+    Room,
+    Stream,
+    StreamStatus,
+    Upload,
+)
+from service.domain.timing import Timing
+
+
+def to_observe(
+    broadcast: Broadcast, resources: Sequence[AnyResource], now: datetime, timing: Timing
+) -> frozenset[tuple[Kind, int]]:
+    """What is not known, what is on its way, what somebody saw to disagree, what nobody looked at for long."""
+    look = _Look(broadcast, View(resources), now, timing)
+    return frozenset((resource.kind, resource.ordinal) for resource in resources if look.wanted(resource))
+
+
+class _Look:
+    def __init__(self, broadcast: Broadcast, view: View, now: datetime, timing: Timing) -> None:
+        self.broadcast = broadcast
+        self.view = view
+        self.now = now
+        self.timing = timing
+
+    def wanted(self, resource: AnyResource) -> bool:  # noqa: PLR0911 - one answer a phase
+        match resource.phase:
+            case Phase.INTENDED | Phase.UNKNOWN if isinstance(resource, Upload):
+                return self.now >= next_recording_look(resource.intended_at, resource.observed_at)
+            case Phase.INTENDED | Phase.UNKNOWN:
+                # A room needs no look: it is created again.
+                return not isinstance(resource, Room) and self.older(resource, self.timing.lookup_s)
+            case Phase.DELETING:
+                return self.leaving(resource)
+            case Phase.PRESENT if isinstance(resource, Upload):
+                return self.pending(resource)
+            case Phase.GONE if isinstance(resource, Stream) and self.broadcast.target is Target.ENDED:
+                return self.pending(resource)
+            case Phase.PRESENT if self.broadcast.target is Target.LIVE:
+                return self.suspect(resource) or self.on_its_way(resource)
+            case Phase.PRESENT if self.broadcast.target is Target.ENDED:
+                # The step that fails may fail because it is gone.
+                return resource.failures > 0 and self.older(resource, self.timing.lookup_s)
+            case _:
+                return False
+
+    def pending(self, resource: Stream | Upload) -> bool:
+        """Whether a recording is to be asked for that Mux is still at work on."""
+        if isinstance(resource, Stream):
+            settled = all(recording.settled for recording in resource.recordings)
+        else:
+            settled = resource.recording is None or resource.recording.settled
+        if settled or self.broadcast.deleted:
+            return False
+        dirty = self.broadcast.dirty_at
+        asked = resource.observed_at or resource.changed_at
+        return asked < (dirty or asked) or self.now >= next_recording_look(resource.changed_at, resource.observed_at)
+
+    def older(self, resource: AnyResource, age_s: float) -> bool:
+        """Whether it was not looked at for so long, or never."""
+        return resource.observed_at is None or self.now - resource.observed_at >= seconds(age_s)
+
+    def settled_for(self, resource: AnyResource, age_s: float) -> bool:
+        """The same, and what was just created is as good as looked at."""
+        return self.now - (resource.observed_at or resource.changed_at) >= seconds(age_s)
+
+    def leaving(self, resource: AnyResource) -> bool:
+        if resource.acked and (resource.observed_at is None or resource.observed_at < resource.changed_at):
+            return True
+        if not self.older(resource, self.timing.lookup_s):
+            return False
+        # An egress that never answers a stop: whether it ended is seen in the list only.
+        overdue = self.now >= resource.changed_at + seconds(self.timing.lookup_s)
+        return resource.acked or (isinstance(resource, Egress | LocalRecording) and overdue)
+
+    def suspect(self, resource: AnyResource) -> bool:
+        dirty = self.broadcast.dirty_at
+        # A new egress that the list does not show yet would be taken for one that ended.
+        if isinstance(resource, Egress | LocalRecording) and self.now < resource.changed_at + seconds(
+            self.timing.list_lag_s
+        ):
+            return False
+        if dirty is not None and (resource.observed_at or resource.changed_at) < dirty:
+            return True
+        retry = resource.retry_at
+        if retry is not None and self.now >= retry and (resource.observed_at is None or resource.observed_at < retry):
+            # What failed may have been done all the same, or in part.
+            return True
+        return self.settled_for(resource, self.timing.replan_s)
+
+    def on_its_way(self, resource: AnyResource) -> bool:
+        match resource:
+            case Egress():
+                return not resource.delivering and self.settled_for(resource, self.timing.watch_s)
+            case LocalRecording():
+                running = resource.status is EgressStatus.ACTIVE
+                return not running and self.settled_for(resource, self.timing.watch_s)
+            case Upload():
+                return False
+            case Stream():
+                egress = self.view.egress
+                return (
+                    egress is not None
+                    and egress.status is EgressStatus.ACTIVE
+                    and resource.status is not StreamStatus.ACTIVE
+                    and self.settled_for(resource, self.timing.ingest_watch_s)
+                )
+            case Room():
+                return self.host_awaited(resource)
+
+    def host_awaited(self, room: Room) -> bool:
+        every = self.view.roll_call_s(self.timing)
+        if every is not None and self.older(room, every):
+            return True
+        if room.host_publishing is None:
+            return self.older(room, self.timing.lookup_s)
+        # Nobody is sent away for what was seen long ago.
+        deadline = host_deadline(self.broadcast, self.view, self.timing)
+        return (
+            deadline is not None and self.now >= deadline and (room.observed_at is None or room.observed_at < deadline)
+        )

@@ -1,0 +1,123 @@
+"""What a record tells callers: the state, the status, the times and the events that follow from a situation."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime
+
+from service.domain.broadcast import (
+    Broadcast,
+    DestinationState,
+    EndReason,
+    Fallback,
+    ProviderTrouble,
+    State,
+    Status,
+    Target,
+)
+from service.domain.facts import Probe
+from service.domain.lifecycle import Event
+from service.domain.ports import Heard
+from service.domain.reporting.status import same_but_for_time
+from service.domain.resources import AnyResource
+from service.domain.situation import Surroundings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """One broadcast as it is stored at one moment of the database's clock."""
+
+    broadcast: Broadcast
+    resources: tuple[AnyResource, ...]
+    now: datetime
+    around: Surroundings = field(default_factory=Surroundings)
+    read: float = 0.0
+    """Our own clock, the event loop's, just before it was read."""
+    probe: Probe = field(default_factory=Probe)
+    """What the prober saw of its playlist."""
+    heard: tuple[tuple[int, Heard], ...] = ()
+    """Webhooks about it that no pass has taken into account yet, by their number in the inbox."""
+
+
+_TOLD = (DestinationState.ACTIVE, DestinationState.FAILED)
+Derive = Callable[[Situation], tuple[State, Status]]
+
+
+def with_outcome(
+    stored: Broadcast,
+    *,
+    trouble: ProviderTrouble | None,
+    recovered: str,
+    end: EndReason | None,
+    fallback: Fallback | None,
+) -> Broadcast:
+    """*trouble* becomes `last_error`; *recovered* is the provider whose trouble is over. *end* sets the target."""
+    broadcast = stored
+    last = stored.status.last_error
+    # What a broadcast failed of is not overcome by taking it down.
+    failed = stored.end_reason is not None and stored.end_reason.failed
+    if trouble is not None:
+        same = last is not None and replace(last, time=trouble.time) == trouble
+        broadcast = replace(broadcast, status=replace(broadcast.status, last_error=last if same else trouble))
+    elif last is not None and last.provider == recovered and not failed:
+        broadcast = replace(broadcast, status=replace(broadcast.status, last_error=None))
+    if end is not None and stored.target is not Target.ENDED:
+        broadcast = replace(broadcast, target=Target.ENDED, end_reason=end)
+    if fallback is not None:
+        broadcast = replace(broadcast, fallback=fallback)
+    return broadcast
+
+
+def tell(
+    stored: Broadcast, situation: Situation, events: Sequence[Event], derive: Derive
+) -> tuple[Broadcast, tuple[Event, ...]]:
+    """The broadcast as it is to be stored, and the events to append. No events: nothing is to be written."""
+    broadcast, now = situation.broadcast, situation.now
+    state, status = derive(situation)
+    told = [*events, *_news(stored.status, status)]
+    if state is not stored.state:
+        told.append(Event(reason=f"STATE_{state}", message=status.state_reason))
+    if not told and same_but_for_time(status, stored.status) and broadcast.target is stored.target:
+        return stored, ()
+    if not told:
+        told.append(Event(reason="STATUS_CHANGED", message=_differences(stored.status, status)))
+    broadcast = replace(
+        broadcast,
+        state=state,
+        status=status,
+        update_time=now,
+        ready_time=broadcast.ready_time or (now if state in (State.READY, State.LIVE) else None),
+        live_time=broadcast.live_time or (now if state is State.LIVE else None),
+        end_time=broadcast.end_time or (now if state.over else None),
+    )
+    return broadcast, tuple(told)
+
+
+def _news(before: Status, after: Status) -> list[Event]:
+    """What has a name of its own in the story. A call that fails as it did before is no news."""
+    news: list[Event] = []
+    error = after.last_error
+    if error is not None and error != before.last_error:
+        message = f"{error.provider} {error.operation}: {error.code} {error.message}".rstrip()
+        news.append(Event(reason="CALL_FAILED", message=message))
+    earlier = {destination.name: destination.state for destination in before.destinations}
+    for each in after.destinations:
+        if each.state is not earlier.get(each.name) and each.state in _TOLD:
+            message = f"{each.name}: {each.message}" if each.message else each.name
+            news.append(Event(reason=f"DESTINATION_{each.state.upper()}", message=message))
+    return news
+
+
+def _differences(before: Status, after: Status) -> str:
+    earlier = {each.type: (each.reason, each.message) for each in before.conditions}
+    changed = [
+        f"{each.type} {each.reason}"
+        for each in after.conditions
+        if (each.reason, each.message) != earlier.get(each.type)
+    ]
+    others = [
+        field.name
+        for field in fields(Status)
+        if field.name not in ("conditions", "next_attempt_time")
+        and getattr(before, field.name) != getattr(after, field.name)
+    ]
+    return ", ".join(changed + others)

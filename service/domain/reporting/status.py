@@ -1,0 +1,270 @@
+"""status_of(): from the resources to what callers are told. Pure, and the only place where a state is decided."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from service.domain.broadcast import (
+    Broadcast,
+    Carrier,
+    Condition,
+    ConditionType,
+    DestinationState,
+    DestinationStatus,
+    EndReason,
+    FallbackMode,
+    State,
+    Status,
+    Target,
+)
+from service.domain.planning.steps import Plan
+from service.domain.resource_set import View, output_changes
+from service.domain.resources import (
+    AnyResource,
+    Egress,
+    EgressStatus,
+    OutputState,
+    Phase,
+    Resource,
+    Stream,
+    StreamStatus,
+)
+from service.domain.situation import Surroundings
+
+_Fact = tuple[bool | None, str, str]
+
+
+def state_of(
+    broadcast: Broadcast, resources: Sequence[AnyResource], around: Surroundings | None = None
+) -> tuple[State, str]:
+    """The state and its reason."""
+    view = View(resources)
+    match broadcast.target:
+        case Target.CREATED:
+            return State.CREATED, ""
+        case Target.ENDED:
+            reason = broadcast.end_reason or EndReason.STOPPED
+            if any(resource.phase is not Phase.GONE for resource in view.running):
+                return State.STOPPING, reason
+            return (State.FAILED if reason.failed else State.ENDED), reason
+        case Target.LIVE:
+            return _live_state(broadcast, view, around or Surroundings())
+
+
+def _live_state(broadcast: Broadcast, view: View, around: Surroundings) -> tuple[State, str]:
+    if view.playable:
+        # What nobody can confirm now was so when it was last seen.
+        away = sorted(around.outages)
+        return State.LIVE, f"{away[0].upper()}_UNREACHABLE" if away else ""
+    _, reason, _ = _playable(view, around)
+    if FallbackMode.DIRECT_WEBRTC in broadcast.fallback.modes:
+        return State.INTERRUPTED, FallbackMode.DIRECT_WEBRTC
+    if broadcast.live_time is not None:
+        return State.INTERRUPTED, reason
+    if _there(view.room) and _there(view.stream):
+        return State.READY, reason
+    return State.STARTING, ""
+
+
+def status_of(
+    broadcast: Broadcast,
+    resources: Sequence[AnyResource],
+    plan: Plan | None,
+    now: datetime,
+    around: Surroundings | None = None,
+) -> tuple[State, Status]:
+    view, around = View(resources), around or Surroundings()
+    state, reason = state_of(broadcast, resources, around)
+    before = broadcast.status
+    stream, egress, room = view.stream, view.egress, view.room
+    at_rest = state.at_rest
+    recordings = (
+        *(recording for each in view.streams for recording in each.recordings),
+        *(each.recording for each in view.uploads if each.recording is not None),
+    )
+    moved = state is not broadcast.state or reason != before.state_reason
+    return state, Status(
+        state_reason=reason,
+        state_time=now if moved or before.state_time is None else before.state_time,
+        observed_generation=_observed_generation(broadcast, view, plan),
+        conditions=() if state is State.CREATED else _conditions(view, before.conditions, plan, now, around),
+        playback_id=stream.playback_id if stream is not None and not at_rest else "",
+        destinations=tuple(_destination(broadcast, view)),
+        room_sid=room.sid if room is not None else "",
+        egress_id=next((each.external_id for each in (egress, _told_to_stop(view)) if each is not None), ""),
+        stream_id=stream.external_id if stream is not None else "",
+        asset_id=stream.active_asset_id if stream is not None else "",
+        recordings=recordings,
+        last_error=before.last_error,
+        next_attempt_time=None if plan is None else plan.wait_until,
+    )
+
+
+def same_but_for_time(left: Status, right: Status) -> bool:
+    """Whether only the time of the next attempt differs, which is not worth a change of its own."""
+    return replace(left, next_attempt_time=None) == replace(right, next_attempt_time=None)
+
+
+def _there(resource: Resource | None) -> bool:
+    return resource is not None and resource.phase is Phase.PRESENT
+
+
+def _observed_generation(broadcast: Broadcast, view: View, plan: Plan | None) -> int:
+    """The providers show the newest spec when no step is left that would bring it to them."""
+    egress = view.egress
+    behind = egress is not None and (
+        egress.layout != broadcast.spec.layout or output_changes(broadcast, egress) != ((), ())
+    )
+    if broadcast.target is Target.CREATED or behind or plan is None:
+        return broadcast.status.observed_generation
+    return broadcast.generation
+
+
+def _conditions(
+    view: View, before: Sequence[Condition], plan: Plan | None, now: datetime, around: Surroundings
+) -> tuple[Condition, ...]:
+    blocked = plan.blocked if plan is not None else ""
+    facts: dict[ConditionType, _Fact] = {
+        ConditionType.ROOM_READY: _existence(view.room),
+        ConditionType.STREAM_READY: _existence(view.stream),
+        ConditionType.HOST_PUBLISHING: _confirmed(view.room, _host(view), around),
+        ConditionType.EGRESS_RUNNING: _confirmed(
+            view.egress, _leaving(view, blocked) or _egress(view, blocked), around
+        ),
+        ConditionType.INGEST_ACTIVE: _confirmed(view.stream, _ingest(view.stream), around),
+        ConditionType.PLAYABLE: _playable(view, around),
+    }
+    earlier = {condition.type: condition for condition in before}
+    conditions: list[Condition] = []
+    for type_, (met, reason, message) in facts.items():
+        last = earlier.get(type_)
+        since = last.transition_time if last is not None and last.met is met else now
+        conditions.append(Condition(type=type_, met=met, reason=reason, message=message, transition_time=since))
+    return tuple(conditions)
+
+
+def _confirmed(resource: Resource | None, fact: _Fact, around: Surroundings) -> _Fact:
+    """What was seen of *resource* before its provider went away may not be so any more. That there is none is ours to
+    know.
+    """
+    provider = "mux" if isinstance(resource, Stream) else "livekit"
+    outage = around.outages.get(provider)
+    if outage is None or fact[0] is None or not _there(resource) or _disabled(resource):
+        return fact
+    return None, f"{provider.upper()}_UNREACHABLE", f"no answer since {outage.since:%Y-%m-%d %H:%M:%S}Z {outage.code}"
+
+
+def _disabled(resource: Resource | None) -> bool:
+    return isinstance(resource, Stream) and resource.disabled
+
+
+def _existence(resource: Resource | None) -> _Fact:
+    if resource is None:
+        return False, "ABSENT", ""
+    match resource.phase:
+        case Phase.PRESENT:
+            return True, "PRESENT", ""
+        case Phase.INTENDED | Phase.UNKNOWN:
+            return None, "UNKNOWN", "created, and no answer came: it is being looked for"
+        case Phase.DELETING:
+            return False, "DELETING", ""
+        case Phase.GONE:
+            return False, "ABSENT", ""
+
+
+def _host(view: View) -> _Fact:
+    room = view.room
+    if room is None or room.phase is not Phase.PRESENT:
+        return False, "NO_ROOM", ""
+    if room.host_publishing is None:
+        return None, "NOT_OBSERVED", "nobody looked yet"
+    return (True, "PUBLISHING", "") if room.host_publishing else (False, "NO_HOST", "nobody publishes in the room")
+
+
+def _egress(view: View, blocked: str) -> _Fact:
+    egress = view.egress
+    if egress is None:
+        last = view.egresses[-1] if view.egresses else None
+        return False, blocked or "NOT_RUNNING", last.error if last is not None else ""
+    if egress.unresolved:
+        return None, "UNKNOWN", "started, and no answer came: it is being looked for"
+    if egress.delivering:
+        return True, "DELIVERING", ""
+    if egress.status is EgressStatus.ACTIVE:
+        output = next((output for output in egress.outputs if output.name == ""), None)
+        lost = output is not None and output.state in (OutputState.FAILED, OutputState.FINISHED)
+        return False, "DISCONNECTED" if lost else "CONNECTING", output.message if output is not None else ""
+    return False, egress.status or "STARTING", egress.error
+
+
+def _told_to_stop(view: View) -> Egress | None:
+    """The last one that was, and was not seen to end."""
+    return next((egress for egress in reversed(view.egresses) if egress.phase is Phase.DELETING), None)
+
+
+def _leaving(view: View, blocked: str) -> _Fact | None:
+    """Of an egress that is told to stop, where none is to deliver."""
+    leaving = _told_to_stop(view)
+    if view.egress is not None or leaving is None:
+        return None
+    if leaving.failures:
+        return None, "STOP_FAILED", f"told to stop {leaving.failures} times in vain: it may still run"
+    return False, blocked or "STOPPING", leaving.error
+
+
+def _ingest(stream: Stream | None) -> _Fact:
+    if stream is None:
+        return False, "NO_STREAM", ""
+    if stream.disabled:
+        # Its last look was before.
+        return False, "DISABLED", ""
+    match stream.status:
+        case StreamStatus.ACTIVE:
+            return True, "ACTIVE", ""
+        case StreamStatus.IDLE:
+            return False, "IDLE", ""
+        case StreamStatus.DISABLED:
+            return False, "DISABLED", ""
+        case StreamStatus.UNKNOWN:
+            return None, "NOT_OBSERVED", ""
+
+
+def _movement(stream: Stream | None) -> _Fact:
+    if stream is None or stream.stalled_since is None:
+        return True, "", ""
+    return False, "PLAYLIST_STALLED", f"the playlist does not move on since {stream.stalled_since:%H:%M:%S}Z"
+
+
+def _playable(view: View, around: Surroundings) -> _Fact:
+    facts = (
+        _confirmed(view.room, _host(view), around),
+        _confirmed(view.egress, _egress(view, ""), around),
+        _confirmed(view.stream, _ingest(view.stream), around),
+        _movement(view.stream),
+    )
+    for met, reason, message in sorted(facts, key=lambda fact: fact[0] is None):
+        if not met:
+            return met, reason, message
+    return True, "PLAYING", ""
+
+
+def _destination(broadcast: Broadcast, view: View) -> Sequence[DestinationStatus]:
+    egress, stream = view.egress, view.stream
+    sent = {
+        Carrier.EGRESS: egress.outputs if egress is not None else (),
+        Carrier.MUX: stream.relays if stream is not None else (),
+    }
+    states = {
+        OutputState.CONNECTING: DestinationState.CONNECTING,
+        OutputState.ACTIVE: DestinationState.ACTIVE,
+        OutputState.FAILED: DestinationState.FAILED,
+        OutputState.FINISHED: DestinationState.IDLE,
+    }
+    told: list[DestinationStatus] = []
+    for each in broadcast.spec.destinations:
+        output = next((output for output in sent[each.carrier] if output.name == each.name), None)
+        state = states[output.state] if output is not None else DestinationState.IDLE
+        told.append(
+            DestinationStatus(name=each.name, state=state, message=output.message if output is not None else "")
+        )
+    return told

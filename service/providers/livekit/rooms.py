@@ -1,0 +1,76 @@
+"""Rooms of LiveKit, and who is in them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from livekit import api
+
+from service.domain.errors import Outcome, ProviderError
+from service.providers.livekit.calls import CREATE, READ, STOP, Calls, not_empty
+from service.providers.livekit.observed import people_seen, recorders_seen, room_seen
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from livekit.protocol import models
+
+    from service.domain.ports import RoomPeople, RoomSeen, RoomWanted
+
+
+class Rooms:
+    def __init__(self, lk: api.LiveKitAPI, calls: Calls) -> None:
+        self._rooms = lk.room
+        self._call = calls
+
+    async def create(self, wanted: RoomWanted) -> RoomSeen:
+        room = await self._call(
+            "CreateRoom",
+            CREATE,
+            self._rooms.create_room(
+                api.CreateRoomRequest(
+                    name=wanted.name,
+                    metadata=wanted.tag,
+                    # Zero would mean the server's default, not "none".
+                    empty_timeout=max(1, int(wanted.empty_timeout.total_seconds())),
+                    departure_timeout=max(1, int(wanted.departure_timeout.total_seconds())),
+                )
+            ),
+        )
+        not_empty(room.name, "CreateRoom")
+        return room_seen(room)
+
+    async def get(self, name: str) -> RoomSeen | None:
+        found = await self._call("ListRooms", READ, self._rooms.list_rooms(api.ListRoomsRequest(names=[name])))
+        return next((room_seen(room) for room in found.rooms if room.name == name), None)
+
+    async def list(self) -> Sequence[RoomSeen]:
+        found = await self._call("ListRooms", READ, self._rooms.list_rooms(api.ListRoomsRequest()))
+        return [room_seen(room) for room in found.rooms]
+
+    async def delete(self, name: str) -> None:
+        try:
+            await self._call("DeleteRoom", STOP, self._rooms.delete_room(api.DeleteRoomRequest(room=name)))
+        except ProviderError as error:
+            if error.outcome is not Outcome.MISSING:
+                raise
+
+    async def people(self, name: str) -> RoomPeople:
+        return people_seen(await self._participants(name))
+
+    async def recorders(self, name: str) -> frozenset[str]:
+        return recorders_seen(await self._participants(name))
+
+    async def _participants(self, name: str) -> Sequence[models.ParticipantInfo]:
+        """What the server's store last heard of them: it is written when a participant changes, and a room that it
+        does not know is an empty list (livekit/livekit pkg/service/redisstore.go).
+        """
+        try:
+            found = await self._call(
+                "ListParticipants", READ, self._rooms.list_participants(api.ListParticipantsRequest(room=name))
+            )
+        except ProviderError as error:
+            if error.outcome is Outcome.MISSING:
+                return ()
+            raise
+        return found.participants

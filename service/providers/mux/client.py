@@ -1,0 +1,61 @@
+"""Mux through mux-python: live streams, uploads, and what its webhooks say."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import mux_python
+import urllib3
+
+from service.providers.mux.calls import Calls
+from service.providers.mux.streams import Streams
+from service.providers.mux.uploads import Uploads
+from service.providers.mux.webhooks import heard
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from service.domain.secret import Secret
+
+__all__ = ["Mux", "Streams", "Uploads", "heard"]
+
+
+class Mux:
+    """The connection; `streams` and `uploads` are what it is for."""
+
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        token_id: str,
+        token_secret: Secret,
+        longest_call: timedelta,
+        ingest_url: str = "mux://{key}",
+        threads: int = 64,
+    ) -> None:
+        """*longest_call* ends inside a lease. *ingest_url*: where an egress pushes to; `mux://{key}` is Mux's global
+        ingest. *threads*: more than passes are under way, so that a stop never waits for starts that hang.
+        """
+        if not token_id or not token_secret:
+            # With one half missing the SDK sends no Authorization header at all, silently.
+            raise ValueError("MUX_TOKEN_ID and MUX_TOKEN_SECRET must both be set")
+        configuration: Any = mux_python.Configuration(
+            host=base_url.rstrip("/"), username=token_id, password=token_secret.reveal()
+        )
+        # Otherwise a burst opens, and throws away, a TLS connection a call.
+        configuration.connection_pool_maxsize = threads
+        # With retries=False a TLS failure becomes an AttributeError; with the default, reads are sent four times.
+        configuration.retries = urllib3.Retry(
+            total=0, connect=0, read=0, redirect=0, status=0, other=0, respect_retry_after_header=False
+        )
+        self._client = mux_python.ApiClient(configuration)
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="mux")
+        calls = Calls(self._threads, longest_call.total_seconds())
+        self.streams = Streams(self._client, calls, ingest_url)
+        self.uploads = Uploads(self._client, calls)
+
+    async def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._client.close()
+        self._client.rest_client.pool_manager.clear()

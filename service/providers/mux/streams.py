@@ -1,0 +1,135 @@
+"""Live streams of Mux, and the recordings that it makes of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import mux_python
+
+from service.domain.errors import Outcome, ProviderError
+from service.domain.secret import Secret
+from service.providers.mux.calls import PAGE, SEARCH_PAGES, SKEW, Calls
+from service.providers.mux.observed import asset_seen, assets_seen, key_seen, stream_seen, streams_seen
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from service.domain.ports import StreamSeen, StreamWanted
+    from service.domain.resources import Recording
+
+
+class Streams:
+    def __init__(self, client: mux_python.ApiClient, calls: Calls, ingest_url: str) -> None:
+        # The SDK is not typed.
+        self._live: Any = mux_python.LiveStreamsApi(client)
+        self._assets: Any = mux_python.AssetsApi(client)
+        self._calls = calls
+        self._ingest_url = ingest_url
+
+    async def create(self, wanted: StreamWanted) -> StreamSeen:
+        return await self._calls.read("create_live_stream", stream_seen, self._live.create_live_stream, _body(wanted))
+
+    async def get(self, stream_id: str) -> StreamSeen | None:
+        return await self._calls.found("get_live_stream", stream_seen, self._live.get_live_stream, stream_id)
+
+    async def find(self, tag: str, *, since: datetime) -> Sequence[StreamSeen]:
+        found: list[StreamSeen] = []
+        for page in range(1, SEARCH_PAGES + 1):
+            streams = await self._list(page=page)
+            found.extend(stream for stream in streams if stream.tag == tag)
+            if len(streams) < PAGE or streams[-1].created_at < since - SKEW:
+                break
+        return sorted(found, key=lambda stream: stream.created_at)
+
+    async def list_active(self) -> Sequence[StreamSeen]:
+        active: list[StreamSeen] = []
+        page = 1
+        while True:
+            streams = await self._list(page=page, status="active")
+            active.extend(streams)
+            if len(streams) < PAGE:
+                return active
+            page += 1
+
+    async def list_tagged(self, prefix: str, *, page: int) -> tuple[Sequence[StreamSeen], bool]:
+        streams = await self._list(page=page)
+        return [stream for stream in streams if stream.tag.startswith(prefix)], len(streams) == PAGE
+
+    async def disable(self, stream_id: str) -> None:
+        try:
+            await self._calls.call("disable_live_stream", self._live.disable_live_stream, stream_id)
+        except ProviderError as error:
+            if error.outcome is not Outcome.MISSING:
+                raise
+
+    async def enable(self, stream_id: str) -> None:
+        await self._calls.call("enable_live_stream", self._live.enable_live_stream, stream_id)
+
+    async def complete(self, stream_id: str) -> None:
+        """End the recording now and keep the stream. The encoder stays connected for 60 s more (mux.com/docs, Manage
+        stream keys), so this is not how a broadcast ends: that is `disable`.
+        """
+        await self._calls.call("signal_live_stream_complete", self._live.signal_live_stream_complete, stream_id)
+
+    async def delete(self, stream_id: str) -> None:
+        try:
+            await self._calls.call("delete_live_stream", self._live.delete_live_stream, stream_id)
+        except ProviderError as error:
+            if error.outcome is not Outcome.MISSING:
+                raise
+
+    async def reset_key(self, stream_id: str) -> Secret:
+        return await self._calls.read("reset_stream_key", key_seen, self._live.reset_stream_key, stream_id)
+
+    async def list_recordings(self, stream_id: str) -> Sequence[Recording]:
+        assets = await self._calls.read(
+            "list_assets", assets_seen, self._assets.list_assets, limit=PAGE, live_stream_id=stream_id
+        )
+        return [asset.recording for asset in sorted(assets, key=lambda asset: asset.created_at)]
+
+    async def recording(self, asset_id: str) -> Recording | None:
+        asset = await self._calls.found("get_asset", asset_seen, self._assets.get_asset, asset_id)
+        return asset.recording if asset else None
+
+    async def delete_recording(self, asset_id: str) -> None:
+        try:
+            await self._calls.call("delete_asset", self._assets.delete_asset, asset_id)
+        except ProviderError as error:
+            if error.outcome is not Outcome.MISSING:
+                raise
+
+    def push_url(self, key: Secret) -> Secret:
+        return Secret(self._ingest_url.replace("{key}", key.reveal()))
+
+    async def _list(self, *, page: int, **filters: str) -> list[StreamSeen]:
+        return await self._calls.read(
+            "list_live_streams", streams_seen, self._live.list_live_streams, limit=PAGE, page=page, **filters
+        )
+
+
+def _body(wanted: StreamWanted) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "playback_policies": [wanted.playback_policy],
+        # The recording is playable and traceable only if it is told so too.
+        "new_asset_settings": {"playback_policies": [wanted.playback_policy], "passthrough": wanted.tag},
+        "passthrough": wanted.tag,
+        "latency_mode": wanted.latency_mode,
+        # Said always: the default is 0 with low and reduced latency, where any blip ends the stream.
+        "reconnect_window": wanted.reconnect_window_s,
+        "test": wanted.test,
+        "audio_only": wanted.audio_only,
+    }
+    if wanted.title:
+        body["meta"] = {"title": wanted.title}
+    if wanted.latency_mode == "standard" and wanted.reconnect_window_s > 0:
+        # Without a slate the playlist stalls in the window; with low and reduced latency it is implied.
+        body["use_slate_for_standard_latency"] = True
+    if not wanted.test:
+        # 400 "Cannot use max continuous duration with test live streams" (muxinc/mux-php#68).
+        body["max_continuous_duration"] = wanted.max_duration_s
+    if wanted.relays:
+        body["simulcast_targets"] = [
+            {"url": relay.url, "stream_key": relay.key.reveal(), "passthrough": relay.name} for relay in wanted.relays
+        ]
+    return body

@@ -1,0 +1,135 @@
+"""What is asked of the providers, and with what: our marks, where an egress pushes, which budget a step draws on."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from service.domain.broadcast import Broadcast, Carrier, ProviderTrouble, seconds
+from service.domain.errors import Outcome, ProviderError
+from service.domain.planning.steps import (
+    CreateRoom,
+    CreateStream,
+    CutStream,
+    DeleteRoom,
+    DeleteStream,
+    DeleteUpload,
+    DisableStream,
+    EndBroadcast,
+    ResetKey,
+    SetDestinations,
+    SetFallback,
+    SetLayout,
+    SettleRecordings,
+    StartEgress,
+    StartRecording,
+    Step,
+    StopEgress,
+    StopRecording,
+    UploadRecording,
+    WriteOff,
+)
+from service.domain.ports import Push, RoomWanted
+from service.domain.resources import Stream, Upload
+from service.domain.secret import Secret
+from service.providers.budget import Bucket, Budget
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from service.domain.ports import Egresses, Rooms, Storage, Streams, Uploads
+    from service.domain.timing import Timing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Providers:
+    rooms: Rooms
+    egresses: Egresses
+    streams: Streams
+    uploads: Uploads
+    budget: Budget
+    tag: str
+    """Begins every mark of ours at a provider; names the environment: `bs1:prod:`."""
+    storage: Storage | None = None
+    """For local recordings."""
+    files: str = ""
+    """Begins every object key in it."""
+
+
+def pushes_of(broadcast: Broadcast, stream: Stream, streams: Streams) -> dict[str, Secret]:
+    """What an egress of this broadcast pushes to, by name; "" is the live stream."""
+    pushes = {"": streams.push_url(stream.key)}
+    for destination in broadcast.spec.carried_by(Carrier.EGRESS):
+        pushes[destination.name] = broadcast.push_url(destination)
+    return pushes
+
+
+def names_of(broadcast: Broadcast, pushes: Mapping[str, Secret], egresses: Egresses) -> dict[str, list[str]]:
+    """Redacted address to names, those that are wanted now first."""
+    wanted = {destination.name for destination in broadcast.spec.destinations}
+    names: dict[str, list[str]] = {}
+    for name in sorted(pushes, key=lambda name: (name not in wanted, name)):
+        names.setdefault(egresses.address_of(Push(name=name, url=pushes[name])), []).append(name)
+    return names
+
+
+def room_wanted(broadcast_id: str, tag: str, timing: Timing) -> RoomWanted:
+    """The room must outlive our own patience, or it would close under a host who comes late."""
+    return RoomWanted(
+        name=broadcast_id,
+        tag=f"{tag}{broadcast_id}",
+        empty_timeout=seconds(timing.host_wait_s + 60),
+        departure_timeout=seconds(timing.host_return_s + 60),
+    )
+
+
+def backoff(failures: int) -> timedelta:
+    """Exponential from 1 s to 60 s, with jitter so that what failed together does not come back together."""
+    return seconds(min(2.0 ** max(failures - 1, 0), 60.0) * random.uniform(0.75, 1.25))
+
+
+def bucket_of(step: Step) -> Bucket | None:
+    match step:
+        case CreateStream() | ResetKey() | UploadRecording():
+            return Bucket.MUX_POST
+        case CutStream() | DisableStream() | DeleteStream() | SettleRecordings() | DeleteUpload():
+            return Bucket.MUX_OTHER
+        case CreateRoom() | DeleteRoom() | StartEgress() | StopEgress() | SetLayout() | SetDestinations():
+            return Bucket.LIVEKIT
+        case StartRecording() | StopRecording():
+            return Bucket.LIVEKIT
+        case WriteOff() | SetFallback() | EndBroadcast():
+            return None
+
+
+def stream_tag(prefix: str, broadcast_id: str, ordinal: int) -> str:
+    return f"{prefix}{broadcast_id}:{ordinal}"
+
+
+def upload_tag(prefix: str, broadcast_id: str, upload: Upload) -> str:
+    """Not the live stream's: the recordings that Mux makes of it carry that one."""
+    return f"{prefix}{broadcast_id}:upload-{upload.ordinal}-{upload.attempt}"
+
+
+def is_upload_tag(tag: str) -> bool:
+    return tag.rpartition(":")[2].startswith("upload-")
+
+
+def file_of(prefix: str, broadcast_id: str, ordinal: int) -> str:
+    """Each attempt has its own, by which it is recognised."""
+    return f"{prefix}{broadcast_id}/{ordinal}.mp4"
+
+
+def trouble_of(error: ProviderError, now: datetime) -> ProviderTrouble:
+    """What callers are told of it."""
+    return ProviderTrouble(
+        provider=error.provider,
+        operation=error.operation,
+        code=error.code,
+        message=error.message,
+        retryable=error.outcome is not Outcome.REFUSED,
+        time=now,
+        outcome=error.outcome,
+    )

@@ -1,0 +1,157 @@
+"""Looks at the providers in bulk and wakes the broadcasts they disagree with. With every webhook lost, this is how we
+know.
+
+One replica at a time, three lists a round, whatever the number of broadcasts. It stores nothing: the pass it wakes
+looks again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from datetime import timedelta
+from typing import TYPE_CHECKING, TypeVar
+
+import structlog
+
+from service import telemetry
+from service.domain.errors import Outcome, ProviderError, StoreUnavailable
+from service.domain.resources import Kind, Phase, StreamStatus
+from service.failpoints import failpoint
+from service.providers.budget import Bucket, Rank
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from service.domain.ports import EgressSeen, RoomSeen, StreamSeen
+    from service.reconciler.act.requests import Providers
+    from service.store.leases import Leases
+    from service.store.outages import Outages
+    from service.store.owned_ids import Census, Known
+
+log = structlog.get_logger(__name__)
+_T = TypeVar("_T")
+
+_AWAY = (Outcome.NOT_SENT, Outcome.UNAVAILABLE, Outcome.AMBIGUOUS, Outcome.CREDENTIALS)
+"""What a provider that cannot be used answers, or does not."""
+
+
+class Observer:
+    def __init__(
+        self, leases: Leases, census: Census, outages: Outages, providers: Providers, *, every: timedelta
+    ) -> None:
+        self._leases = leases
+        self._census = census
+        self._outages = outages
+        self._providers = providers
+        self._every = every
+        self._away: set[str] = set()
+        """Looked at until they answer, whoever needs them: an upload may wait for it that belongs to what is over."""
+
+    async def run(self) -> None:
+        while True:
+            try:
+                if await self._leases.take_duty("observer", self._every * 3):
+                    await self.look()
+            except StoreUnavailable:
+                pass
+            except Exception:
+                # A fault of ours must not take the replica down: passes and callers have nothing to do with it.
+                log.exception("observer_failed")
+            await asyncio.sleep(self._every.total_seconds())
+
+    async def look(self) -> set[str]:
+        """One round. Answers which broadcasts were woken."""
+        known = await self._census.known()
+        if not known and not self._away:
+            return set()
+        rooms, egresses, streams = await asyncio.gather(
+            self._ask(Bucket.LIVEKIT, self._providers.rooms.list),
+            self._ask(Bucket.LIVEKIT, self._providers.egresses.list_active),
+            self._ask(Bucket.MUX_OTHER, self._providers.streams.list_active),
+        )
+        await self._report("livekit", rooms, egresses)
+        await self._report("mux", streams)
+        differ = disagreements(known, _seen(rooms), _seen(egresses), _seen(streams), files=self._providers.files)
+        if differ:
+            telemetry.DISAGREEMENTS.add(len(differ))
+            log.info("observer_disagrees", broadcast_ids=sorted(differ)[:20], count=len(differ))
+            failpoint("observer.before_wake")
+            await self._leases.wake(sorted(differ))
+        return differ
+
+    async def _report(self, provider: str, *looks: object) -> None:
+        """One look that was answered is enough. Being told to slow down is an answer too."""
+        failures = [look for look in looks if isinstance(look, ProviderError)]
+        away = [failure for failure in failures if failure.outcome in _AWAY]
+        if any(look is not None and look not in failures for look in looks) or len(away) < len(failures):
+            self._away.discard(provider)
+            await self._outages.report(provider, None)
+        elif away:
+            self._away.add(provider)
+            first = away[0]
+            # A revoked key must not look like a network: LiveKit gives it no code of its own.
+            code = first.outcome if first.outcome is Outcome.CREDENTIALS else first.code or first.outcome
+            await self._outages.report(provider, (code, first.message))
+
+    async def _ask(self, bucket: Bucket, read: Callable[[], Awaitable[_T]]) -> _T | ProviderError | None:
+        """None: nobody asked this time, for want of a token."""
+        if not await self._providers.budget.spare(bucket, Rank.HEAL):
+            return None
+        try:
+            return await read()
+        except ProviderError as error:
+            log.warning("observer_is_blind", provider=error.provider, operation=error.operation, code=error.code)
+            return error
+
+
+def _seen(look: _T | ProviderError | None) -> _T | None:
+    """What is not known this time disagrees with nothing."""
+    return None if isinstance(look, ProviderError) else look
+
+
+def _room_differs(known: Known, room: RoomSeen) -> bool:
+    return (room.publishers > 0) is not bool(known.host_publishing) or room.recorded is not known.recorded
+
+
+def disagreements(  # noqa: C901 - one question a kind
+    known: Sequence[Known],
+    rooms: Sequence[RoomSeen] | None,
+    egresses: Sequence[EgressSeen] | None,
+    streams: Sequence[StreamSeen] | None,
+    *,
+    files: str = "",
+) -> set[str]:
+    """Broadcasts of which the providers show something else than is stored. Pure. *files* begins every object key of
+    ours: other files are not ours to judge.
+    """
+    differ: set[str] = set()
+    by_name = {room.name: room for room in rooms or ()}
+    by_id = {egress.id: egress for egress in egresses or ()}
+    active = {stream.id for stream in streams or ()}
+    known_egresses = {each.external_id for each in known if each.kind in (Kind.EGRESS, Kind.RECORDING)}
+    in_room: defaultdict[str, list[EgressSeen]] = defaultdict(list)
+    for egress in egresses or ():
+        if not egress.file or (files and egress.file.startswith(files)):
+            in_room[egress.room_name].append(egress)
+    for each in known:
+        if each.phase != Phase.PRESENT:
+            # On its way anyhow: its own passes look at it.
+            continue
+        match each.kind:
+            case Kind.ROOM if rooms is not None:
+                room = by_name.get(each.broadcast_id)
+                if room is None or _room_differs(each, room):
+                    differ.add(each.broadcast_id)
+                if any(egress.id not in known_egresses for egress in in_room[each.broadcast_id]):
+                    differ.add(each.broadcast_id)
+            case Kind.EGRESS | Kind.RECORDING if egresses is not None:
+                egress = by_id.get(each.external_id)
+                if egress is None or egress.status != each.status or egress.updated_ns > each.updated_ns:
+                    differ.add(each.broadcast_id)
+            case Kind.STREAM if streams is not None:
+                if (each.external_id in active) is not (each.status == StreamStatus.ACTIVE):
+                    differ.add(each.broadcast_id)
+            case _:
+                pass
+    return differ

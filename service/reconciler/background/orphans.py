@@ -1,0 +1,224 @@
+"""Finds and removes what carries our mark and has no owner: for the sweeper, and for those who are on call.
+
+What does not carry the mark of this environment is never touched. Owners are looked up after the providers were asked,
+so what a create under way makes in between has its intent by then.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, TypeVar
+
+import structlog
+
+from service import telemetry
+from service.domain.errors import ProviderError
+from service.domain.orphans import Found, Orphan, Reaped
+from service.domain.resources import Kind
+from service.failpoints import failpoint
+from service.providers.budget import Bucket, Rank
+from service.reconciler.act.requests import is_upload_tag
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Collection, Sequence
+    from datetime import datetime
+
+    from service.domain.ports import StreamSeen, UploadSeen
+    from service.reconciler.act.requests import Providers
+    from service.store.owned_ids import Census
+
+log = structlog.get_logger(__name__)
+
+PER_CALL = 20
+"""Removals at a time: a mistake of ours must not empty an account."""
+UPLOAD_GRACE = timedelta(minutes=15)
+"""On top of the common one: an upload is looked for during ten minutes before it is given up
+(`Timing.upload_grace_s`)."""
+_UPLOADS_BACK = timedelta(days=1)
+"""How far the assets of the environment are read: every broadcast leaves one, so there may be very many."""
+_PAGES = 50
+_LIVEKIT, _MUX = "livekit", "mux"
+
+_Seen = TypeVar("_Seen", "StreamSeen", "UploadSeen")
+
+
+class Incomplete(Exception):
+    """A provider was not asked, or did not answer."""
+
+
+class Reaper:
+    def __init__(
+        self, census: Census, providers: Providers, *, grace: timedelta, upload_grace: timedelta = UPLOAD_GRACE
+    ) -> None:
+        """*grace*: the age below which something may be about to be adopted."""
+        self._census = census
+        self._providers = providers
+        self._grace = grace
+        self._upload_grace = upload_grace
+
+    async def find(self, *, uploads: bool = True) -> Found:
+        """*uploads*: whether they are looked for, which takes a request for each hundred assets of a day. Raises
+        StoreUnavailable.
+        """
+        failpoint("sweep.before_list")
+        before = await self._census.now() - self._grace
+        orphans: list[Orphan] = []
+        incomplete: list[str] = []
+        looks = [(_LIVEKIT, self._egresses), (_LIVEKIT, self._rooms), (_MUX, self._streams)]
+        if uploads:
+            looks.append((_MUX, self._uploads))
+        for provider, look in looks:
+            try:
+                await look(before, orphans.append)
+            except ProviderError as error:
+                log.warning("orphans_unseen", provider=provider, operation=error.operation, code=error.code)
+                incomplete.append(provider)
+            except Incomplete:
+                incomplete.append(provider)
+        return Found(orphans=tuple(orphans), incomplete=tuple(dict.fromkeys(incomplete)))
+
+    async def reap(self, external_ids: Collection[str], *, dry_run: bool) -> Reaped:
+        """Raises StoreUnavailable."""
+        found = await self.find()
+        asked = [orphan for orphan in found.orphans if not external_ids or orphan.external_id in external_ids]
+        due = [orphan for orphan in asked if orphan.removable][:PER_CALL]
+        removed = due if dry_run else await self.remove(due)
+        remaining = tuple(orphan for orphan in asked if orphan not in removed)
+        return Reaped(removed=tuple(removed), remaining=remaining, incomplete=found.incomplete)
+
+    async def remove(self, due: Collection[Orphan]) -> list[Orphan]:
+        """Answers which of them were removed."""
+        removed: list[Orphan] = []
+        for orphan in due:
+            bucket, remove = self._remover(orphan.kind)
+            if not await self._providers.budget.spare(bucket, Rank.SWEEP):
+                # Of the other provider's budget there may be some.
+                continue
+            failpoint("sweep.before_remove")
+            try:
+                await remove(orphan.external_id)
+            except ProviderError as error:
+                # Such as an egress whose worker is gone, which answers no stop: the others must not wait behind it.
+                log.warning("orphan_stays", kind=orphan.kind, external_id=orphan.external_id, code=error.code)
+                continue
+            failpoint("sweep.after_remove")
+            removed.append(orphan)
+            telemetry.ORPHANS_SWEPT.add(1, {"kind": orphan.kind})
+            log.warning(
+                "orphan_swept", kind=orphan.kind, external_id=orphan.external_id, broadcast_id=orphan.broadcast_id
+            )
+        return removed
+
+    def _remover(self, kind: Kind) -> tuple[Bucket, Callable[[str], Awaitable[None]]]:
+        match kind:
+            case Kind.ROOM:
+                return Bucket.LIVEKIT, self._providers.rooms.delete
+            case Kind.STREAM:
+                return Bucket.MUX_OTHER, self._providers.streams.delete
+            case Kind.UPLOAD:
+                return Bucket.MUX_OTHER, self._providers.streams.delete_recording
+            case _:
+                return Bucket.LIVEKIT, self._providers.egresses.stop
+
+    async def _may_ask(self, bucket: Bucket) -> None:
+        if not await self._providers.budget.spare(bucket, Rank.SWEEP):
+            raise Incomplete
+
+    async def _rooms(self, before: datetime, add: Callable[[Orphan], None]) -> None:
+        await self._may_ask(Bucket.LIVEKIT)
+        tag = self._providers.tag
+        # One without any mark was made by a token that somebody kept: it is ours if its broadcast is, and is over.
+        rooms = [room for room in await self._providers.rooms.list() if room.tag in ("", f"{tag}{room.name}")]
+        exist, over = await self._census.over([room.name for room in rooms])
+        for room in rooms:
+            if room.name in over or (room.tag and room.name not in exist):
+                add(
+                    Orphan(
+                        provider=_LIVEKIT,
+                        kind=Kind.ROOM,
+                        external_id=room.name,
+                        broadcast_id=room.name,
+                        created_at=room.created_at,
+                        removable=_is_before(room.created_at, before),
+                    )
+                )
+
+    async def _egresses(self, before: datetime, add: Callable[[Orphan], None]) -> None:
+        """Active in a room of a broadcast that is over. Whose room we do not know, it is not ours to judge."""
+        await self._may_ask(Bucket.LIVEKIT)
+        active = await self._providers.egresses.list_active()
+        _, over = await self._census.over([egress.room_name for egress in active])
+        for egress in active:
+            if egress.room_name in over:
+                add(
+                    Orphan(
+                        provider=_LIVEKIT,
+                        kind=Kind.EGRESS,
+                        external_id=egress.id,
+                        broadcast_id=egress.room_name,
+                        created_at=egress.started_at,
+                        removable=_is_before(egress.started_at, before),
+                    )
+                )
+
+    async def _streams(self, before: datetime, add: Callable[[Orphan], None]) -> None:
+        streams = self._providers.streams
+        tagged, broken_off = await self._read(lambda page: streams.list_tagged(self._providers.tag, page=page))
+        await self._judge(Kind.STREAM, tagged, before, add)
+        if broken_off is not None:
+            raise broken_off
+
+    async def _uploads(self, before: datetime, add: Callable[[Orphan], None]) -> None:
+        since = before - _UPLOADS_BACK
+        if not await self._census.uploaded_since(since):
+            return
+        uploads = self._providers.uploads
+        listed, broken_off = await self._read(
+            lambda page: uploads.list_tagged(self._providers.tag, since=since, page=page)
+        )
+        tagged = [upload for upload in listed if is_upload_tag(upload.tag)]
+        await self._judge(Kind.UPLOAD, tagged, before - self._upload_grace, add)
+        if broken_off is not None:
+            raise broken_off
+
+    async def _judge(
+        self, kind: Kind, tagged: Collection[_Seen], before: datetime, add: Callable[[Orphan], None]
+    ) -> None:
+        owned = await self._census.owned(kind, [seen.id for seen in tagged])
+        searching = await self._census.searching(kind, sorted({self._owner(seen) for seen in tagged}))
+        for seen in tagged:
+            if seen.id not in owned and self._owner(seen) not in searching:
+                add(
+                    Orphan(
+                        provider=_MUX,
+                        kind=kind,
+                        external_id=seen.id,
+                        broadcast_id=self._owner(seen),
+                        created_at=seen.created_at,
+                        removable=_is_before(seen.created_at, before),
+                    )
+                )
+
+    async def _read(
+        self, page_of: Callable[[int], Awaitable[tuple[Sequence[_Seen], bool]]]
+    ) -> tuple[list[_Seen], Exception | None]:
+        """What was read, and why it is not all: it is judged all the same."""
+        tagged: dict[str, _Seen] = {}
+        try:
+            for page in range(1, _PAGES + 1):
+                await self._may_ask(Bucket.MUX_OTHER)
+                found, more = await page_of(page)
+                # One that is made meanwhile moves the last of a page to the next, where it is met again.
+                tagged.update((seen.id, seen) for seen in found)
+                if not more:
+                    return list(tagged.values()), None
+        except (ProviderError, Incomplete) as error:
+            return list(tagged.values()), error
+        return list(tagged.values()), Incomplete()
+
+    def _owner(self, seen: StreamSeen | UploadSeen) -> str:
+        return seen.tag.removeprefix(self._providers.tag).rpartition(":")[0]
+
+
+def _is_before(created_at: datetime | None, moment: datetime) -> bool:
+    return created_at is not None and created_at <= moment

@@ -1,0 +1,125 @@
+"""Looks at the two ends of the chain of every running broadcast: who publishes in the room, and what a player gets.
+
+One replica at a time. It is what health tells, and a playlist that stands still is what the plan acts on. What cannot
+be looked at now is left as it was, and grows old.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import structlog
+
+from service.domain.broadcast import State
+from service.domain.errors import ProviderError, StoreUnavailable
+from service.providers.budget import Bucket, Rank
+from service.store.probes import Looked
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from service.domain.ports import Playlists, PlaylistSeen
+    from service.reconciler.act.requests import Providers
+    from service.store.leases import Leases
+    from service.store.probes import Probed, Probes
+
+log = structlog.get_logger(__name__)
+
+_AT_ONCE = 16
+_ASKING_AT_ONCE = 2
+"""The pool belongs to passes and callers."""
+_WRITTEN_TOGETHER = 64
+
+
+class Prober:
+    def __init__(
+        self,
+        leases: Leases,
+        probes: Probes,
+        providers: Providers,
+        playlists: Playlists,
+        *,
+        playback_base_url: str,
+        every: timedelta,
+    ) -> None:
+        self._leases = leases
+        self._probes = probes
+        self._providers = providers
+        self._playlists = playlists
+        self._playback_base_url = playback_base_url
+        self._every = every
+
+    async def run(self) -> None:
+        while True:
+            try:
+                if await self._leases.take_duty("prober", self._every * 3):
+                    await self.probe()
+            except StoreUnavailable:
+                pass
+            except Exception:
+                # As the observer's: it must not take the replica down.
+                log.exception("prober_failed")
+            await asyncio.sleep(self._every.total_seconds())
+
+    async def probe(self) -> int:
+        """One round. Answers how many looks were answered."""
+        running = await self._probes.running()
+        answered = 0
+        for n in range(0, len(running), _WRITTEN_TOGETHER):
+            answered += await self._some(running[n : n + _WRITTEN_TOGETHER])
+        return answered
+
+    async def _some(self, probed: Sequence[Probed]) -> int:
+        places, asking = asyncio.Semaphore(_AT_ONCE), asyncio.Semaphore(_ASKING_AT_ONCE)
+        looked = Looked()
+
+        async def one(each: Probed) -> None:
+            async with asking:
+                allowed = await self._providers.budget.spare(Bucket.LIVEKIT, Rank.SWEEP)
+            async with places:
+                if allowed:
+                    await self._people(each, looked)
+                await self._playlist(each, looked)
+
+        await asyncio.gather(*(one(each) for each in probed))
+        await self._probes.saw(looked)
+        return len(looked.people) + len(looked.playlists)
+
+    async def _people(self, probed: Probed, looked: Looked) -> None:
+        try:
+            looked.people[probed.broadcast_id] = await self._providers.rooms.people(probed.broadcast_id)
+        except ProviderError as error:
+            log.info("people_not_seen", broadcast_id=probed.broadcast_id, code=error.code)
+
+    async def _playlist(self, probed: Probed, looked: Looked) -> None:
+        """Playback is no call of Mux's API, and counts against no limit of it."""
+        if not probed.public or not probed.playback_id or probed.state is State.READY:
+            return
+        try:
+            seen = await self._playlists.look(f"{self._playback_base_url}/{probed.playback_id}.m3u8")
+        except ProviderError as error:
+            log.info("playlist_not_seen", broadcast_id=probed.broadcast_id, code=error.code)
+            return
+        moved = moved_on(probed.seen.playlist, seen)
+        looked.playlists[probed.broadcast_id] = (seen, moved)
+        stands = moved is False and replace(probed.seen, playlist=seen).stalled
+        if stands is not probed.stalled and (probed.stalled or probed.state is State.LIVE):
+            looked.wake.add(probed.broadcast_id)
+
+
+def moved_on(before: PlaylistSeen | None, seen: PlaylistSeen) -> bool | None:
+    """Whether there are segments that were not there before. An older copy out of some cache has none, and what is no
+    playlist either. None: there was none before.
+    """
+    last, first = _end(seen), _end(before) if before is not None else None
+    if last is None:
+        return None if before is None else False
+    return None if first is None else last > first
+
+
+def _end(playlist: PlaylistSeen) -> int | None:
+    """Number of the segment that comes next."""
+    return None if playlist.media_sequence is None else playlist.media_sequence + playlist.segments

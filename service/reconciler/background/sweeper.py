@@ -1,0 +1,86 @@
+"""Removes what carries our mark and has no owner, and forgets what is old. What it removes is counted; it should be
+nothing.
+
+Two sights and a minimum age before anything is removed, because a list may shift between its pages and a create may
+be under way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import structlog
+
+from service.domain.errors import StoreUnavailable
+from service.domain.resources import Kind
+from service.reconciler.background.orphans import PER_CALL, UPLOAD_GRACE, Reaper
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from service.reconciler.act.requests import Providers
+    from service.store.broadcasts import Broadcasts
+    from service.store.changes import Changes
+    from service.store.leases import Leases
+    from service.store.owned_ids import Census
+
+log = structlog.get_logger(__name__)
+
+REQUESTS_KEPT = timedelta(days=7)
+EVENTS_KEPT = timedelta(days=30)
+UPLOADS_EVERY = 10
+"""Rounds from one look for uploads to the next: it reads the assets of a day."""
+
+
+class Sweeper:
+    def __init__(
+        self,
+        leases: Leases,
+        census: Census,
+        broadcasts: Broadcasts,
+        changes: Changes,
+        providers: Providers,
+        *,
+        every: timedelta,
+        grace: timedelta,
+        upload_grace: timedelta = UPLOAD_GRACE,
+        forget: Sequence[Callable[[], Awaitable[object]]] = (),
+    ) -> None:
+        """*forget*: what else is done at every round, to what is old."""
+        self._leases = leases
+        self._broadcasts = broadcasts
+        self._changes = changes
+        self._every = every
+        self._reaper = Reaper(census, providers, grace=grace, upload_grace=upload_grace)
+        self._forget = forget
+        self._suspects: set[tuple[Kind, str]] = set()
+        self._rounds = 0
+
+    async def run(self) -> None:
+        while True:
+            await asyncio.sleep(self._every.total_seconds())
+            try:
+                if await self._leases.take_duty("sweeper", self._every * 3):
+                    await self.sweep()
+                    await self._broadcasts.forget_requests(older_than=REQUESTS_KEPT)
+                    await self._changes.trim(older_than=EVENTS_KEPT)
+                    for forget in self._forget:
+                        await forget()
+            except StoreUnavailable:
+                pass
+            except Exception:
+                # As the observer's: it must not take the replica down.
+                log.exception("sweeper_failed")
+
+    async def sweep(self) -> int:
+        """One round. Answers how many were removed."""
+        uploads = self._rounds % UPLOADS_EVERY == 0
+        self._rounds += 1
+        found = await self._reaper.find(uploads=uploads)
+        orphans = [orphan for orphan in found.orphans if orphan.removable]
+        due = [orphan for orphan in orphans if (orphan.kind, orphan.external_id) in self._suspects]
+        kept = {suspect for suspect in self._suspects if suspect[0] is Kind.UPLOAD and not uploads}
+        self._suspects = kept | {(orphan.kind, orphan.external_id) for orphan in orphans}
+        return len(await self._reaper.remove(due[:PER_CALL]))

@@ -1,0 +1,207 @@
+"""The reads of a pass: what the plan asks to look at, asked of the providers and stored before planning."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from service import telemetry
+from service.domain.errors import ProviderError
+from service.domain.facts import provider_of
+from service.domain.lifecycle import Event
+from service.domain.observing.playlist import probed
+from service.domain.observing.provider_state import (
+    Learned,
+    egresses_seen,
+    recording_checked,
+    recordings_seen,
+    room_seen,
+    stream_seen,
+    streams_found,
+    upload_checked,
+    upload_found,
+)
+from service.domain.observing.webhook_facts import listen
+from service.domain.ports import Push
+from service.domain.resource_set import View
+from service.domain.resources import Egress, Kind, Phase, Room, Stream, Upload
+from service.failpoints import failpoint
+from service.providers.budget import Bucket
+from service.reconciler.act.requests import names_of, pushes_of, stream_tag, upload_tag
+
+if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
+    from datetime import datetime
+
+    from service.domain.timing import Timing
+    from service.providers.budget import Rank
+    from service.reconciler.act.requests import Providers
+    from service.store.leases import Claim
+    from service.store.passes import Passes, Situation
+
+Look = tuple[Kind, int]
+
+
+class Looker:
+    def __init__(self, passes: Passes, providers: Providers, timing: Timing) -> None:
+        self._passes = passes
+        self._providers = providers
+        self._timing = timing
+
+    async def look(
+        self, claim: Claim, situation: Situation, wanted: AbstractSet[Look], rank: Rank
+    ) -> tuple[Situation, frozenset[Look]]:
+        """The situation with what was learned, and what could not be looked at now."""
+        view = View(situation.resources)
+        egresses = frozenset(look for look in wanted if look[0] in (Kind.EGRESS, Kind.RECORDING))
+        groups: list[tuple[frozenset[Look], Room | Stream | Upload | None]] = [
+            (frozenset({(resource.kind, resource.ordinal)}), resource)
+            for resource in (*view.rooms, *view.streams, *view.uploads)
+            if (resource.kind, resource.ordinal) in wanted
+        ]
+        if egresses:
+            # One list shows them all.
+            groups.append((egresses, None))
+        results = await asyncio.gather(*(self._one(situation, view, resource, rank) for _, resource in groups))
+        missed: set[Look] = set()
+        learned: list[Learned] = []
+        for (looks, _), result in zip(groups, results, strict=True):
+            if result is None:
+                missed |= looks
+            else:
+                learned.append(result)
+        failpoint("observe.after_read")
+        resources = [resource for each in learned for resource in each.resources]
+        if resources:
+            for each in learned:
+                if each.adopted:
+                    telemetry.ADOPTED.add(each.adopted)
+            # Found: what its creation failed of is overcome.
+            found = [resource for each in learned if each.adopted for resource in each.resources]
+            situation = await self._passes.record(
+                claim,
+                resources,
+                events=[event for each in learned for event in each.events],
+                recovered=provider_of(found[0]) if found else "",
+            )
+            failpoint("observe.after_record")
+        return situation, frozenset(missed)
+
+    async def listen(self, claim: Claim, situation: Situation) -> Situation:
+        """The situation with what webhooks and the prober told since the last pass."""
+        if situation.heard:
+            situation = replace(await self._webhooks(claim, situation), probe=situation.probe)
+        learned = probed(situation.resources, situation.probe, situation.now)
+        if not learned.resources:
+            return situation
+        return await self._passes.record(claim, learned.resources, events=learned.events, actor="prober")
+
+    async def _webhooks(self, claim: Claim, situation: Situation) -> Situation:
+        broadcast, providers = situation.broadcast, self._providers
+        learned = listen(
+            situation.resources,
+            [heard for _, heard in situation.heard],
+            lambda egress: names_of(broadcast, egress.pushes, providers.egresses),
+            situation.now,
+            self._timing,
+        )
+        failpoint("webhook.before_apply")
+        numbers = [number for number, _ in situation.heard]
+        situation = await self._passes.record(
+            claim, learned.resources, events=learned.events, heard=numbers, actor="webhook"
+        )
+        failpoint("webhook.after_apply")
+        return situation
+
+    async def _one(  # noqa: PLR0911 - one answer a kind
+        self, situation: Situation, view: View, resource: Room | Stream | Upload | None, rank: Rank
+    ) -> Learned | None:
+        bucket = Bucket.MUX_OTHER if isinstance(resource, Stream | Upload) else Bucket.LIVEKIT
+        if not await self._providers.budget.spare(bucket, rank):
+            return None
+        try:
+            match resource:
+                case Room():
+                    return await self._room(situation, view, resource, rank)
+                case Upload():
+                    return await self._upload(situation.broadcast.id, resource, situation.now)
+                case Stream() if resource.phase is Phase.GONE:
+                    return await self._recordings(resource, situation.now, rank)
+                case Stream():
+                    return await self._stream(situation.broadcast.id, resource, view, situation.now)
+                case None:
+                    return await self._egresses(situation, view)
+        except ProviderError:
+            # Counted and traced by the adapter. Not knowing is no news for the caller: a step that fails is.
+            return None
+
+    async def _room(self, situation: Situation, view: View, room: Room, rank: Rank) -> Learned | None:
+        """With who is in it, where the first answer does not say: a second call, and rarely."""
+        name, rooms = situation.broadcast.id, self._providers.rooms
+        seen = await rooms.get(name)
+        if seen is None:
+            return room_seen(room, None, situation.now)
+        inside = None if seen.recorded else frozenset[str]()
+        if seen.recorded and len(view.may_be_inside) > 1:
+            if not await self._providers.budget.spare(Bucket.LIVEKIT, rank):
+                return None
+            inside = await rooms.recorders(name)
+        return room_seen(room, seen, situation.now, missing=view.missing(inside, situation.now))
+
+    async def _stream(self, broadcast_id: str, stream: Stream, view: View, now: datetime) -> Learned:
+        streams = self._providers.streams
+        if not stream.external_id:
+            tag = stream_tag(self._providers.tag, broadcast_id, stream.ordinal)
+            return streams_found(stream, await streams.find(tag, since=stream.intended_at), view.streams, now)
+        return stream_seen(stream, await streams.get(stream.external_id), now)
+
+    async def _recordings(self, stream: Stream, now: datetime, rank: Rank) -> Learned:
+        """Of a live stream that is over: what became of what Mux recorded of it."""
+        recordings, told = list(stream.recordings), list[Event]()
+        pending = [n for n, recording in enumerate(recordings) if not recording.settled]
+        for asked, n in enumerate(pending):
+            # The token that was taken is for one call.
+            if asked and not await self._providers.budget.spare(Bucket.MUX_OTHER, rank):
+                break
+            seen = await self._providers.streams.recording(recordings[n].asset_id)
+            recordings[n], events = recording_checked(
+                recordings[n], seen, since=stream.changed_at, now=now, timing=self._timing
+            )
+            told += events
+        return Learned(resources=(replace(stream, recordings=tuple(recordings), observed_at=now),), events=tuple(told))
+
+    async def _upload(self, broadcast_id: str, upload: Upload, now: datetime) -> Learned:
+        uploads = self._providers.uploads
+        if upload.unresolved:
+            tag = upload_tag(self._providers.tag, broadcast_id, upload)
+            return upload_found(upload, await uploads.find(tag, since=upload.intended_at), now, self._timing)
+        return upload_checked(upload, await uploads.get(upload.external_id), now, self._timing)
+
+    async def _egresses(self, situation: Situation, view: View) -> Learned:
+        listed = await self._providers.egresses.list_room(situation.broadcast.id)
+        stream = view.stream or (view.streams[-1] if view.streams else None)
+        address, epoch, names = "", 0, dict[str, list[str]]()
+        egresses: list[Egress] = view.egresses
+        if stream is not None and stream.phase is not Phase.GONE:
+            push = pushes_of(situation.broadcast, stream, self._providers.streams)[""]
+            address = self._providers.egresses.address_of(Push(name="", url=push))
+            epoch = stream.key_epoch
+        for egress in egresses:
+            for shown, given in names_of(situation.broadcast, egress.pushes, self._providers.egresses).items():
+                names[shown] = [*dict.fromkeys([*names.get(shown, ()), *given])]
+        sent = egresses_seen(
+            egresses,
+            listed,
+            names=names,
+            address=address,
+            key_epoch=epoch,
+            now=situation.now,
+            timing=self._timing,
+        )
+        recorded = recordings_seen(view.recordings, listed, now=situation.now, timing=self._timing)
+        return Learned(
+            resources=(*sent.resources, *recorded.resources),
+            events=(*sent.events, *recorded.events),
+            adopted=sent.adopted + recorded.adopted,
+        )
