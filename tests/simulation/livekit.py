@@ -1,8 +1,8 @@
 """LiveKit as it is: rooms, who publishes in them, egresses and what becomes of them.
 
 Sources are those of the sandbox (`broadcast_sandbox/livekit/egress.py`, `rooms.py`): lists lag, a start waits for media
-without a limit, a stop is answered before the end, a worker that dies leaves a record that is ACTIVE for ever and answers
-no stop.
+without a limit, a stop is answered before the end, a worker that dies leaves a record that is ACTIVE for ever and
+answers no stop.
 """
 
 from __future__ import annotations
