@@ -26,13 +26,14 @@ from broadcast.v1 import broadcast_pb2 as broadcast_dot_v1_dot_broadcast__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x62roadcast/v1/event.proto\x12\x0c\x62roadcast.v1\x1a\x1c\x62roadcast/v1/broadcast.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbf\x01\n\x0e\x42roadcastEvent\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x14\n\x0c\x62roadcast_id\x18\x02 \x01(\t\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x06 \x01(\t\x12+\n\x05state\x18\x07 \x01(\x0e\x32\x1c.broadcast.v1.BroadcastStateb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x62roadcast/v1/event.proto\x12\x0c\x62roadcast.v1\x1a\x1c\x62roadcast/v1/broadcast.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbf\x01\n\x0e\x42roadcastEvent\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x14\n\x0c\x62roadcast_id\x18\x02 \x01(\t\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x06 \x01(\t\x12+\n\x05state\x18\x07 \x01(\x0e\x32\x1c.broadcast.v1.BroadcastStateBS\n\x0c\x62roadcast.v1P\x01Z/broadcast.internal/gen/broadcast/v1;broadcastv1\xaa\x02\x0f\x42roadcastApi.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'broadcast.v1.event_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\014broadcast.v1P\001Z/broadcast.internal/gen/broadcast/v1;broadcastv1\252\002\017BroadcastApi.V1'
   _globals['_BROADCASTEVENT']._serialized_start=106
   _globals['_BROADCASTEVENT']._serialized_end=297
 # @@protoc_insertion_point(module_scope)
