@@ -23,7 +23,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Orphan(_message.Message):
-    """Something at a provider that carries our mark and belongs to no broadcast."""
+    """A resource at a provider that carries this environment's mark and belongs to no broadcast."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -38,14 +38,14 @@ class Orphan(_message.Message):
     kind: _builtins.str
     """"room", "egress" or "stream"."""
     external_id: _builtins.str
-    """The provider's id; the name of a room."""
+    """The provider's id of it; for a room, its name."""
     broadcast_id: _builtins.str
-    """The broadcast it was made for, as far as its mark says."""
+    """The broadcast it was made for. Empty: its mark names none."""
     removable: _builtins.bool
     """Whether it is old enough to be removed."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was made. Unset: the provider does not say."""
+        """When it was created. Unset: the provider does not say."""
 
     def __init__(
         self,
@@ -92,11 +92,11 @@ class ListOrphansResponse(_message.Message):
     INCOMPLETE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def orphans(self) -> _containers.RepeatedCompositeFieldContainer[Global___Orphan]:
-        """What was found."""
+        """The orphans that were found."""
 
     @_builtins.property
     def incomplete(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Providers that could not be asked in full, so that there may be more."""
+        """The providers that did not answer in full: they may have more orphans."""
 
     def __init__(
         self,
@@ -121,10 +121,10 @@ class ReapOrphansRequest(_message.Message):
     DRY_RUN_FIELD_NUMBER: _builtins.int
     EXTERNAL_IDS_FIELD_NUMBER: _builtins.int
     dry_run: _builtins.bool
-    """Answer what would be removed, and remove nothing."""
+    """Answers the orphans that would be removed, and removes none."""
     @_builtins.property
     def external_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Only these; empty: all that are found."""
+        """Removes only the orphans with these ids. Empty: every orphan that is found."""
 
     def __init__(
         self,
@@ -151,15 +151,15 @@ class ReapOrphansResponse(_message.Message):
     INCOMPLETE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def removed(self) -> _containers.RepeatedCompositeFieldContainer[Global___Orphan]:
-        """What was removed (or would be)."""
+        """The orphans that were removed, or with `dry_run` would be."""
 
     @_builtins.property
     def remaining(self) -> _containers.RepeatedCompositeFieldContainer[Global___Orphan]:
-        """What is still there: too young, beyond the limit of a call, or the provider refused."""
+        """The orphans that are still there: too young, beyond the limit of a call, or the provider refused."""
 
     @_builtins.property
     def incomplete(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Providers that could not be asked in full, so that there may be more."""
+        """The providers that did not answer in full: they may have more orphans."""
 
     def __init__(
         self,
@@ -184,7 +184,7 @@ class WakeBroadcastRequest(_message.Message):
 
     BROADCAST_ID_FIELD_NUMBER: _builtins.int
     broadcast_id: _builtins.str
-    """Which."""
+    """The id of the broadcast."""
     def __init__(
         self,
         *,
@@ -207,7 +207,7 @@ class WakeBroadcastResponse(_message.Message):
     BROADCAST_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def broadcast(self) -> _broadcast_pb2.Broadcast:
-        """As it was when it was woken; watch or get it to see what came of it."""
+        """The broadcast as it was when it was woken. Watch it, or get it again, to see the result."""
 
     def __init__(
         self,
@@ -242,19 +242,19 @@ class Webhook(_message.Message):
     id: _builtins.int
     """Its number in the inbox."""
     provider: _webhook_service_pb2.WebhookProvider.ValueType
-    """Who sent it."""
+    """The provider that sent it."""
     event_id: _builtins.str
     """The provider's id of the event. The same id is stored once."""
     type: _builtins.str
     """The provider's type of the event, such as "egress_ended" or "video.live_stream.active"."""
     broadcast_id: _builtins.str
-    """The broadcast it is about, as far as it says."""
+    """The broadcast it is about. Empty: it names none."""
     outcome: _webhook_service_pb2.WebhookOutcome.ValueType
-    """What became of it."""
+    """The result of reading it."""
     delivery_count: _builtins.int
-    """How often it was delivered."""
+    """The number of times it was delivered."""
     redacted_body: _builtins.str
-    """The body as JSON, without secrets. In ListWebhooks only when asked for."""
+    """The body as JSON, without secrets. ListWebhooks fills it only with `include_bodies`."""
     @_builtins.property
     def provider_time(self) -> _timestamp_pb2.Timestamp:
         """When the provider says it happened."""
@@ -265,7 +265,7 @@ class Webhook(_message.Message):
 
     @_builtins.property
     def apply_time(self) -> _timestamp_pb2.Timestamp:
-        """When a pass took it into account. Unset: not yet, or it has no effect."""
+        """When a reconciliation of the broadcast applied it. Unset: not yet, or it has no effect."""
 
     def __init__(
         self,
@@ -304,19 +304,19 @@ class ListWebhooksRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     provider: _webhook_service_pb2.WebhookProvider.ValueType
-    """Of this provider."""
+    """Only webhooks of this provider. Unset: any."""
     broadcast_id: _builtins.str
-    """About this broadcast. Empty: any."""
+    """Only webhooks about this broadcast. Empty: any."""
     type: _builtins.str
-    """Of this type. Empty: any."""
+    """Only webhooks of this type. Empty: any."""
     outcome: _webhook_service_pb2.WebhookOutcome.ValueType
-    """With this outcome."""
+    """Only webhooks with this outcome. Unset: any."""
     include_bodies: _builtins.bool
-    """Answer the bodies too, without secrets."""
+    """Answers the bodies too, without secrets."""
     page_size: _builtins.int
-    """How many at most. 0: 50; more than 500: 500."""
+    """The largest number of entries on the page. 0 means 50; more than 500 means 500."""
     page_token: _builtins.str
-    """next_page_token of the page before, with the same filter."""
+    """`next_page_token` of the page before, with the same filter. Empty: the first page."""
     def __init__(
         self,
         *,
@@ -345,10 +345,10 @@ class ListWebhooksResponse(_message.Message):
     WEBHOOKS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """For the next page. Empty on the last."""
+    """The token of the next page. Empty on the last page."""
     @_builtins.property
     def webhooks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Webhook]:
-        """Newest first."""
+        """The webhooks, newest first."""
 
     def __init__(
         self,
@@ -395,7 +395,7 @@ class ReplayWebhookResponse(_message.Message):
     WEBHOOK_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def webhook(self) -> Global___Webhook:
-        """As it is stored now."""
+        """The webhook as it is stored now."""
 
     def __init__(
         self,

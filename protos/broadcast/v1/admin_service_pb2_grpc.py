@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class AdminServiceStub:
-    """For those who are on call.
+    """For the engineers who are on call.
     """
 
     def __init__(self, channel):
@@ -63,40 +63,43 @@ class AdminServiceStub:
 
 
 class AdminServiceServicer:
-    """For those who are on call.
+    """For the engineers who are on call.
     """
 
     def ListOrphans(self, request, context):
-        """What exists at the providers with our mark and belongs to no broadcast. Asks the providers: seconds rather than
-        milliseconds. The sweeper removes it by itself when it was seen twice and is old enough; there should be none.
+        """Answers the resources at the providers that carry this environment's mark and belong to no broadcast. It asks the
+        providers, so it takes seconds. There should be none: the sweeper removes an orphan once it was seen twice and is old
+        enough.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReapOrphans(self, request, context):
-        """Removes orphans now, up to 20 a call. Only those that are old enough: a younger one may be about to be adopted.
+        """Removes orphans now, at most 20 a call, and only those that are old enough: a younger resource may belong to a
+        reconciliation that is still under way.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WakeBroadcast(self, request, context):
-        """Looks at everything of one broadcast again, now. Harmless at any time; what is at rest stays at rest.
+        """Has every resource of one broadcast looked at again, now. Harmless at any time; a broadcast at rest stays at rest.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListWebhooks(self, request, context):
-        """The inbox, newest first. Kept for 7 days.
+        """Answers the stored webhooks, newest first. They are kept for 7 days.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReplayWebhook(self, request, context):
-        """Applies a stored webhook once more. Harmless at any time: what is older than what was seen since changes nothing.
+        """Applies a stored webhook once more. Harmless at any time: a webhook changes only fields that were seen before its
+        provider's timestamp.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -139,7 +142,7 @@ def add_AdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AdminService:
-    """For those who are on call.
+    """For the engineers who are on call.
     """
 
     @staticmethod

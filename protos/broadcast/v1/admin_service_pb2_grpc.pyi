@@ -27,45 +27,55 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AdminServiceStub:
-    """For those who are on call."""
+    """For the engineers who are on call."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AdminServiceAsyncStub: ...
     ListOrphans: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListOrphansRequest, _admin_service_pb2.ListOrphansResponse]
-    """What exists at the providers with our mark and belongs to no broadcast. Asks the providers: seconds rather than
-    milliseconds. The sweeper removes it by itself when it was seen twice and is old enough; there should be none.
+    """Answers the resources at the providers that carry this environment's mark and belong to no broadcast. It asks the
+    providers, so it takes seconds. There should be none: the sweeper removes an orphan once it was seen twice and is old
+    enough.
     """
     ReapOrphans: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ReapOrphansRequest, _admin_service_pb2.ReapOrphansResponse]
-    """Removes orphans now, up to 20 a call. Only those that are old enough: a younger one may be about to be adopted."""
+    """Removes orphans now, at most 20 a call, and only those that are old enough: a younger resource may belong to a
+    reconciliation that is still under way.
+    """
     WakeBroadcast: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.WakeBroadcastRequest, _admin_service_pb2.WakeBroadcastResponse]
-    """Looks at everything of one broadcast again, now. Harmless at any time; what is at rest stays at rest."""
+    """Has every resource of one broadcast looked at again, now. Harmless at any time; a broadcast at rest stays at rest."""
     ListWebhooks: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListWebhooksRequest, _admin_service_pb2.ListWebhooksResponse]
-    """The inbox, newest first. Kept for 7 days."""
+    """Answers the stored webhooks, newest first. They are kept for 7 days."""
     ReplayWebhook: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ReplayWebhookRequest, _admin_service_pb2.ReplayWebhookResponse]
-    """Applies a stored webhook once more. Harmless at any time: what is older than what was seen since changes nothing."""
+    """Applies a stored webhook once more. Harmless at any time: a webhook changes only fields that were seen before its
+    provider's timestamp.
+    """
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
-    """For those who are on call."""
+    """For the engineers who are on call."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListOrphans: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListOrphansRequest, _admin_service_pb2.ListOrphansResponse]  # type: ignore[assignment]
-    """What exists at the providers with our mark and belongs to no broadcast. Asks the providers: seconds rather than
-    milliseconds. The sweeper removes it by itself when it was seen twice and is old enough; there should be none.
+    """Answers the resources at the providers that carry this environment's mark and belong to no broadcast. It asks the
+    providers, so it takes seconds. There should be none: the sweeper removes an orphan once it was seen twice and is old
+    enough.
     """
     ReapOrphans: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ReapOrphansRequest, _admin_service_pb2.ReapOrphansResponse]  # type: ignore[assignment]
-    """Removes orphans now, up to 20 a call. Only those that are old enough: a younger one may be about to be adopted."""
+    """Removes orphans now, at most 20 a call, and only those that are old enough: a younger resource may belong to a
+    reconciliation that is still under way.
+    """
     WakeBroadcast: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.WakeBroadcastRequest, _admin_service_pb2.WakeBroadcastResponse]  # type: ignore[assignment]
-    """Looks at everything of one broadcast again, now. Harmless at any time; what is at rest stays at rest."""
+    """Has every resource of one broadcast looked at again, now. Harmless at any time; a broadcast at rest stays at rest."""
     ListWebhooks: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListWebhooksRequest, _admin_service_pb2.ListWebhooksResponse]  # type: ignore[assignment]
-    """The inbox, newest first. Kept for 7 days."""
+    """Answers the stored webhooks, newest first. They are kept for 7 days."""
     ReplayWebhook: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ReplayWebhookRequest, _admin_service_pb2.ReplayWebhookResponse]  # type: ignore[assignment]
-    """Applies a stored webhook once more. Harmless at any time: what is older than what was seen since changes nothing."""
+    """Applies a stored webhook once more. Harmless at any time: a webhook changes only fields that were seen before its
+    provider's timestamp.
+    """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
-    """For those who are on call."""
+    """For the engineers who are on call."""
 
     @_abc_1.abstractmethod
     def ListOrphans(
@@ -73,8 +83,9 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.ListOrphansRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.ListOrphansResponse, _abc.Awaitable[_admin_service_pb2.ListOrphansResponse]]:
-        """What exists at the providers with our mark and belongs to no broadcast. Asks the providers: seconds rather than
-        milliseconds. The sweeper removes it by itself when it was seen twice and is old enough; there should be none.
+        """Answers the resources at the providers that carry this environment's mark and belong to no broadcast. It asks the
+        providers, so it takes seconds. There should be none: the sweeper removes an orphan once it was seen twice and is old
+        enough.
         """
 
     @_abc_1.abstractmethod
@@ -83,7 +94,9 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.ReapOrphansRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.ReapOrphansResponse, _abc.Awaitable[_admin_service_pb2.ReapOrphansResponse]]:
-        """Removes orphans now, up to 20 a call. Only those that are old enough: a younger one may be about to be adopted."""
+        """Removes orphans now, at most 20 a call, and only those that are old enough: a younger resource may belong to a
+        reconciliation that is still under way.
+        """
 
     @_abc_1.abstractmethod
     def WakeBroadcast(
@@ -91,7 +104,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.WakeBroadcastRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.WakeBroadcastResponse, _abc.Awaitable[_admin_service_pb2.WakeBroadcastResponse]]:
-        """Looks at everything of one broadcast again, now. Harmless at any time; what is at rest stays at rest."""
+        """Has every resource of one broadcast looked at again, now. Harmless at any time; a broadcast at rest stays at rest."""
 
     @_abc_1.abstractmethod
     def ListWebhooks(
@@ -99,7 +112,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.ListWebhooksRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.ListWebhooksResponse, _abc.Awaitable[_admin_service_pb2.ListWebhooksResponse]]:
-        """The inbox, newest first. Kept for 7 days."""
+        """Answers the stored webhooks, newest first. They are kept for 7 days."""
 
     @_abc_1.abstractmethod
     def ReplayWebhook(
@@ -107,6 +120,8 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.ReplayWebhookRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.ReplayWebhookResponse, _abc.Awaitable[_admin_service_pb2.ReplayWebhookResponse]]:
-        """Applies a stored webhook once more. Harmless at any time: what is older than what was seen since changes nothing."""
+        """Applies a stored webhook once more. Harmless at any time: a webhook changes only fields that were seen before its
+        provider's timestamp.
+        """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -39,7 +39,7 @@ class _FallbackModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Fallback
     """
 
 class FallbackMode(_FallbackMode, metaclass=_FallbackModeEnumTypeWrapper):
-    """A way to go on when a part of the chain fails. New values may be added."""
+    """A way to go on while a part of the chain fails. New values may be added."""
 
 FALLBACK_MODE_UNSPECIFIED: FallbackMode.ValueType  # 0
 """Never sent."""
@@ -113,7 +113,7 @@ class _LatencyModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LatencyMo
     """25 to 30 s."""
 
 class LatencyMode(_LatencyMode, metaclass=_LatencyModeEnumTypeWrapper):
-    """Distance between host and viewer. New values may be added."""
+    """Delay between host and viewer. New values may be added."""
 
 LATENCY_MODE_UNSPECIFIED: LatencyMode.ValueType  # 0
 """REDUCED."""
@@ -139,7 +139,7 @@ class _PlaybackPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Playba
     """Only with a token signed by the caller's signing key."""
 
 class PlaybackPolicy(_PlaybackPolicy, metaclass=_PlaybackPolicyEnumTypeWrapper):
-    """Who may play. New values may be added."""
+    """The viewers who may play a broadcast. New values may be added."""
 
 PLAYBACK_POLICY_UNSPECIFIED: PlaybackPolicy.ValueType  # 0
 """PUBLIC."""
@@ -163,7 +163,7 @@ class _RecordingPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Recor
     """The recording is deleted at the end of the broadcast."""
 
 class RecordingPolicy(_RecordingPolicy, metaclass=_RecordingPolicyEnumTypeWrapper):
-    """What becomes of the recording. New values may be added."""
+    """Whether the recording is kept after the end. New values may be added."""
 
 RECORDING_POLICY_UNSPECIFIED: RecordingPolicy.ValueType  # 0
 """KEEP."""
@@ -184,17 +184,17 @@ class _DeliveryPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Delive
     DELIVERY_POLICY_ON_PUBLISH: _DeliveryPolicy.ValueType  # 1
     """As soon as a host publishes."""
     DELIVERY_POLICY_MANUAL: _DeliveryPolicy.ValueType  # 2
-    """Only after SetOnAir: a backstage before the show."""
+    """Only after SetOnAir: until then the host is backstage."""
 
 class DeliveryPolicy(_DeliveryPolicy, metaclass=_DeliveryPolicyEnumTypeWrapper):
-    """What makes the egress run. New values may be added."""
+    """The event that starts the egress. New values may be added."""
 
 DELIVERY_POLICY_UNSPECIFIED: DeliveryPolicy.ValueType  # 0
 """ON_PUBLISH."""
 DELIVERY_POLICY_ON_PUBLISH: DeliveryPolicy.ValueType  # 1
 """As soon as a host publishes."""
 DELIVERY_POLICY_MANUAL: DeliveryPolicy.ValueType  # 2
-"""Only after SetOnAir: a backstage before the show."""
+"""Only after SetOnAir: until then the host is backstage."""
 Global___DeliveryPolicy: _TypeAlias = DeliveryPolicy  # noqa: Y015
 
 class _DestinationCarrier:
@@ -211,7 +211,7 @@ class _DestinationCarrierEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_De
     """The live stream relays to it: fixed from StartBroadcast on, costs the egress nothing."""
 
 class DestinationCarrier(_DestinationCarrier, metaclass=_DestinationCarrierEnumTypeWrapper):
-    """Which provider sends to a destination. New values may be added."""
+    """The provider that sends to a destination. New values may be added."""
 
 DESTINATION_CARRIER_UNSPECIFIED: DestinationCarrier.ValueType  # 0
 """EGRESS."""
@@ -238,16 +238,18 @@ class _BroadcastStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Broadc
     BROADCAST_STATE_LIVE: _BroadcastState.ValueType  # 4
     """A viewer who presses play sees the show."""
     BROADCAST_STATE_INTERRUPTED: _BroadcastState.ValueType  # 5
-    """Was live, media is lost; comes back by itself within the reconnect window or ends. Or viewers are served by a fallback."""
+    """It was live, and media are lost: it comes back by itself within the reconnect window, or it ends. Or viewers are served
+    by a fallback.
+    """
     BROADCAST_STATE_STOPPING: _BroadcastState.ValueType  # 6
     """Being taken down."""
     BROADCAST_STATE_ENDED: _BroadcastState.ValueType  # 7
     """Over; nothing is left running at a provider."""
     BROADCAST_STATE_FAILED: _BroadcastState.ValueType  # 8
-    """Could not be what was asked for; nothing is left running at a provider. `state_reason` says why."""
+    """It could not become or stay live; nothing is left running at a provider. `state_reason` says why."""
 
 class BroadcastState(_BroadcastState, metaclass=_BroadcastStateEnumTypeWrapper):
-    """Where a broadcast is in its life. -ING moves on by itself, -ED rests. New values may be added."""
+    """Where a broadcast is in its life. A state in -ING moves on by itself, a state in -ED rests. New values may be added."""
 
 BROADCAST_STATE_UNSPECIFIED: BroadcastState.ValueType  # 0
 """Never sent."""
@@ -260,13 +262,15 @@ BROADCAST_STATE_READY: BroadcastState.ValueType  # 3
 BROADCAST_STATE_LIVE: BroadcastState.ValueType  # 4
 """A viewer who presses play sees the show."""
 BROADCAST_STATE_INTERRUPTED: BroadcastState.ValueType  # 5
-"""Was live, media is lost; comes back by itself within the reconnect window or ends. Or viewers are served by a fallback."""
+"""It was live, and media are lost: it comes back by itself within the reconnect window, or it ends. Or viewers are served
+by a fallback.
+"""
 BROADCAST_STATE_STOPPING: BroadcastState.ValueType  # 6
 """Being taken down."""
 BROADCAST_STATE_ENDED: BroadcastState.ValueType  # 7
 """Over; nothing is left running at a provider."""
 BROADCAST_STATE_FAILED: BroadcastState.ValueType  # 8
-"""Could not be what was asked for; nothing is left running at a provider. `state_reason` says why."""
+"""It could not become or stay live; nothing is left running at a provider. `state_reason` says why."""
 Global___BroadcastState: _TypeAlias = BroadcastState  # noqa: Y015
 
 class _ConditionType:
@@ -327,7 +331,7 @@ class _DestinationStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Dest
     """Its connection failed. The other destinations and the viewers are not affected."""
 
 class DestinationState(_DestinationState, metaclass=_DestinationStateEnumTypeWrapper):
-    """Where a destination is. New values may be added."""
+    """The state of a destination. New values may be added."""
 
 DESTINATION_STATE_UNSPECIFIED: DestinationState.ValueType  # 0
 """Never sent."""
@@ -350,7 +354,7 @@ class _RecordingStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Record
     RECORDING_STATE_UNSPECIFIED: _RecordingState.ValueType  # 0
     """Never sent."""
     RECORDING_STATE_PREPARING: _RecordingState.ValueType  # 1
-    """Mux is at work on it."""
+    """Mux is still processing it."""
     RECORDING_STATE_READY: _RecordingState.ValueType  # 2
     """It can be played with its playback id."""
     RECORDING_STATE_ERRORED: _RecordingState.ValueType  # 3
@@ -362,7 +366,7 @@ class RecordingState(_RecordingState, metaclass=_RecordingStateEnumTypeWrapper):
 RECORDING_STATE_UNSPECIFIED: RecordingState.ValueType  # 0
 """Never sent."""
 RECORDING_STATE_PREPARING: RecordingState.ValueType  # 1
-"""Mux is at work on it."""
+"""Mux is still processing it."""
 RECORDING_STATE_READY: RecordingState.ValueType  # 2
 """It can be played with its playback id."""
 RECORDING_STATE_ERRORED: RecordingState.ValueType  # 3
@@ -434,8 +438,8 @@ class Broadcast(_message.Message):
     generation: _builtins.int
     """Counts changes of spec; starts at 1. Compare with `status.observed_generation`."""
     etag: _builtins.str
-    """Opaque version of spec and labels. Send it back with UpdateBroadcast to be told of a lost race.
-    Status changes do not touch it.
+    """Opaque version of spec and labels. Send it with UpdateBroadcast: if somebody else changed the broadcast in between, the
+    update fails with ETAG_MISMATCH. Status changes do not touch it.
     """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -447,15 +451,15 @@ class Broadcast(_message.Message):
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """The caller's own marks, for filters. Never interpreted by the service."""
+        """The caller's own labels, for filters. The service never interprets them."""
 
     @_builtins.property
     def spec(self) -> Global___BroadcastSpec:
-        """What the caller wants."""
+        """The wanted broadcast, as the caller describes it."""
 
     @_builtins.property
     def status(self) -> Global___BroadcastStatus:
-        """What is."""
+        """The present state, as the service knows it."""
 
     def __init__(
         self,
@@ -479,7 +483,7 @@ Global___Broadcast: _TypeAlias = Broadcast  # noqa: Y015
 
 @_typing.final
 class BroadcastSpec(_message.Message):
-    """What a caller wants of a broadcast. Fields marked "live" may still be changed after StartBroadcast,
+    """The broadcast that a caller wants. Fields marked "live" may still be changed after StartBroadcast,
     the others are fixed from then on (FIELD_IMMUTABLE).
     """
 
@@ -502,19 +506,19 @@ class BroadcastSpec(_message.Message):
     title: _builtins.str
     """Title for people, at most 200 characters; visible to viewers through the player. Live."""
     owner_id: _builtins.str
-    """The caller's id of who this broadcast belongs to, for filters and audit."""
+    """The caller's id of the owner of this broadcast, for filters and audit."""
     audio_only: _builtins.bool
     """Send no video: an audio broadcast costs a tenth at the live stream."""
     layout: _builtins.str
     """How participants are arranged in the picture. Live, with `encoding` unchanged: see UpdateBroadcast. Empty: "grid"."""
     latency_mode: Global___LatencyMode.ValueType
-    """Distance between host and viewer. Unset: REDUCED."""
+    """Delay between host and viewer. Unset: REDUCED."""
     playback_policy: Global___PlaybackPolicy.ValueType
-    """Who may play. Unset: PUBLIC."""
+    """The viewers who may play it. Unset: PUBLIC."""
     recording_policy: Global___RecordingPolicy.ValueType
     """Whether the recording is kept after the end. Unset: RECORDING_POLICY_KEEP."""
     delivery_policy: Global___DeliveryPolicy.ValueType
-    """What makes the egress run. Unset: ON_PUBLISH."""
+    """The event that starts the egress. Unset: ON_PUBLISH."""
     test: _builtins.bool
     """A test broadcast: free at the live stream, watermarked, cut after 5 minutes, its recording deleted after 24 hours."""
     @_builtins.property
@@ -533,14 +537,14 @@ class BroadcastSpec(_message.Message):
 
     @_builtins.property
     def destinations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Destination]:
-        """Further places that get the same picture, at most 8 in all and 6 of them by MUX.
+        """Further RTMP addresses that receive the same picture, at most 8 in all and 6 of them by MUX.
         Those by EGRESS may be added and removed live, those by MUX are fixed from StartBroadcast on. Names are unique.
         """
 
     @_builtins.property
     def fallback_policy(self) -> Global___FallbackPolicy:
-        """What to fall back to when viewers cannot be served in the normal way. Unset: every mode, up to 100 WebRTC viewers.
-        Set and empty: none. Live.
+        """The ways to serve viewers when HLS fails. Unset: every mode, up to 100 WebRTC viewers. Set, but without a mode: none.
+        Live.
         """
 
     def __init__(
@@ -571,14 +575,14 @@ Global___BroadcastSpec: _TypeAlias = BroadcastSpec  # noqa: Y015
 
 @_typing.final
 class FallbackPolicy(_message.Message):
-    """What to fall back to when viewers cannot be served in the normal way."""
+    """The ways to serve viewers, and to keep a recording, when HLS fails."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MODES_FIELD_NUMBER: _builtins.int
     MAX_WEBRTC_VIEWERS_FIELD_NUMBER: _builtins.int
     max_webrtc_viewers: _builtins.int
-    """How many viewers may enter the room at a time in DIRECT_WEBRTC, up to 1000. 0: 100."""
+    """The largest number of viewers in the room at a time in DIRECT_WEBRTC, at most 1000. 0 means 100."""
     @_builtins.property
     def modes(self) -> _containers.RepeatedScalarFieldContainer[Global___FallbackMode.ValueType]:
         """The modes that may be entered, each at most once."""
@@ -599,7 +603,7 @@ Global___FallbackPolicy: _TypeAlias = FallbackPolicy  # noqa: Y015
 
 @_typing.final
 class Encoding(_message.Message):
-    """What the egress sends."""
+    """Resolution, frame rate and bit rates of the egress."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -629,7 +633,9 @@ Global___Encoding: _TypeAlias = Encoding  # noqa: Y015
 
 @_typing.final
 class CustomEncoding(_message.Message):
-    """An encoding by hand. H.264 and AAC, a key frame every 2 s: the live stream takes nothing else well."""
+    """An encoding by hand. H.264 and AAC, a key frame every 2 s: Mux live streams
+    are unreliable with anything else.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -667,7 +673,7 @@ Global___CustomEncoding: _TypeAlias = CustomEncoding  # noqa: Y015
 
 @_typing.final
 class Destination(_message.Message):
-    """A further place that gets the same picture."""
+    """A further RTMP address that receives the same picture."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -676,7 +682,7 @@ class Destination(_message.Message):
     STREAM_KEY_FIELD_NUMBER: _builtins.int
     CARRIER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """The caller's name of it, unique in the broadcast."""
+    """The caller's name of the destination, unique in the broadcast."""
     url: _builtins.str
     """RTMP or RTMPS address up to and including the application, such as "rtmps://live.example.com:443/app".
     Private, loopback and link-local addresses are refused.
@@ -686,7 +692,7 @@ class Destination(_message.Message):
     key keeps the stored one of the destination of the same name and url.
     """
     carrier: Global___DestinationCarrier.ValueType
-    """Which provider sends to it. Unset: EGRESS."""
+    """The provider that sends to it. Unset: EGRESS."""
     def __init__(
         self,
         *,
@@ -705,7 +711,9 @@ Global___Destination: _TypeAlias = Destination  # noqa: Y015
 
 @_typing.final
 class BroadcastStatus(_message.Message):
-    """What is. Everything here was seen at the providers or decided by the service; where nobody knows, it says so."""
+    """The present state of a broadcast. Everything here was seen at the providers or decided by the service; a fact that is not
+    known is unset or UNKNOWN.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -732,7 +740,7 @@ class BroadcastStatus(_message.Message):
     state_reason: _builtins.str
     """Why it is there, for programs: a stable upper-case word such as "HOST_PUBLISHING" or "START_TIMEOUT"."""
     target_state: Global___BroadcastState.ValueType
-    """What the callers asked for last: CREATED, LIVE or ENDED."""
+    """The state that callers asked for last: CREATED, LIVE or ENDED."""
     reconciling: _builtins.bool
     """True while the service is still working towards the target."""
     observed_generation: _builtins.int
@@ -745,7 +753,7 @@ class BroadcastStatus(_message.Message):
 
     @_builtins.property
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Condition]:
-        """The parts of the chain, one entry a type."""
+        """The parts of the chain, one entry for each type."""
 
     @_builtins.property
     def playback(self) -> Global___Playback:
@@ -757,15 +765,15 @@ class BroadcastStatus(_message.Message):
 
     @_builtins.property
     def provider_ids(self) -> Global___ProviderIds:
-        """The provider's ids of what exists now, for support requests. Not to be built on."""
+        """The providers' ids of the resources that exist now, for support requests. Programs should not rely on them."""
 
     @_builtins.property
     def last_error(self) -> Global___ProviderError:
-        """The last trouble with a provider, until it is overcome."""
+        """The last error of a provider, until a later call succeeds."""
 
     @_builtins.property
     def next_attempt_time(self) -> _timestamp_pb2.Timestamp:
-        """When the service will look again by itself. Unset when at rest."""
+        """When the service looks again by itself. Unset: the broadcast is at rest."""
 
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
@@ -787,7 +795,7 @@ class BroadcastStatus(_message.Message):
 
     @_builtins.property
     def fallback(self) -> Global___Fallback:
-        """Unset: viewers are served in the normal way, as far as the state goes."""
+        """The fallback in use. Unset: none."""
 
     def __init__(
         self,
@@ -821,7 +829,7 @@ Global___BroadcastStatus: _TypeAlias = BroadcastStatus  # noqa: Y015
 
 @_typing.final
 class Fallback(_message.Message):
-    """How viewers are served while the normal way fails. It is left when the normal way was healthy for two minutes."""
+    """How viewers are served while HLS fails. The fallback ends when HLS was healthy for two minutes."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -829,7 +837,7 @@ class Fallback(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     SINCE_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
-    """Why, for programs: "EGRESS_FAILING" or "MUX_UNREACHABLE"."""
+    """Why it was entered, for programs: "EGRESS_FAILING" or "MUX_UNREACHABLE"."""
     @_builtins.property
     def modes(self) -> _containers.RepeatedScalarFieldContainer[Global___FallbackMode.ValueType]:
         """The modes in use."""
@@ -867,7 +875,7 @@ class Condition(_message.Message):
     type: Global___ConditionType.ValueType
     """Which part."""
     met: _builtins.bool
-    """Whether it is so. Unset: not known."""
+    """True: the condition holds. False: it does not. Unset: not known."""
     reason: _builtins.str
     """Why, for programs: a stable upper-case word."""
     message: _builtins.str
@@ -907,7 +915,7 @@ class Playback(_message.Message):
     playback_id: _builtins.str
     """The playback id at Mux."""
     policy: Global___PlaybackPolicy.ValueType
-    """Who may play."""
+    """The viewers who may play it."""
     hls_url: _builtins.str
     """The HLS address. Answers 412 until the broadcast is LIVE. With policy SIGNED a `token` parameter must be added."""
     def __init__(
@@ -927,7 +935,7 @@ Global___Playback: _TypeAlias = Playback  # noqa: Y015
 
 @_typing.final
 class DestinationStatus(_message.Message):
-    """What a destination is doing."""
+    """The state of one destination."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -937,7 +945,7 @@ class DestinationStatus(_message.Message):
     name: _builtins.str
     """The name in the spec."""
     state: Global___DestinationState.ValueType
-    """Where it is."""
+    """Its state."""
     message: _builtins.str
     """The provider's message when it failed, without secrets."""
     def __init__(
@@ -957,7 +965,7 @@ Global___DestinationStatus: _TypeAlias = DestinationStatus  # noqa: Y015
 
 @_typing.final
 class ProviderIds(_message.Message):
-    """The providers' ids of what exists now."""
+    """The providers' ids of the resources that exist now."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -991,7 +999,7 @@ Global___ProviderIds: _TypeAlias = ProviderIds  # noqa: Y015
 
 @_typing.final
 class ProviderError(_message.Message):
-    """A provider's trouble. It is never an RPC error: writes do not call providers."""
+    """The error of a provider. It is never an RPC error, because writes do not call providers."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1013,7 +1021,7 @@ class ProviderError(_message.Message):
     """Whether the service tries again by itself."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
-        """When it happened first: the same error again, without a success or another error between, leaves it as it is."""
+        """When it happened first. The same error again, without a success or another error in between, does not change it."""
 
     def __init__(
         self,
@@ -1052,12 +1060,12 @@ class Recording(_message.Message):
     state: Global___RecordingState.ValueType
     """Whether it can be played."""
     message: _builtins.str
-    """Why not, when it is ERRORED."""
+    """Why it cannot be played, if it is ERRORED."""
     origin: Global___RecordingOrigin.ValueType
     """Where it comes from."""
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
-        """How long it plays, once it is READY."""
+        """Its playing time, once it is READY."""
 
     def __init__(
         self,

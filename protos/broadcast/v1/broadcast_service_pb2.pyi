@@ -88,16 +88,16 @@ class CreateBroadcastRequest(_message.Message):
     SPEC_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Makes a retry safe. Any text the caller will not use twice, a UUID for choice."""
+    """Makes a retry safe. A text that the caller never uses for another request, such as a UUID."""
     broadcast_id: _builtins.str
-    """The id. Empty: made by the service."""
+    """The id of the new broadcast. Empty: the service makes one."""
     @_builtins.property
     def spec(self) -> _broadcast_pb2.BroadcastSpec:
-        """What is wanted."""
+        """The wanted broadcast."""
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Marks for filters, at most 32."""
+        """The caller's labels, at most 32, for filters."""
 
     def __init__(
         self,
@@ -124,7 +124,7 @@ class CreateBroadcastResponse(_message.Message):
     BROADCAST_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def broadcast(self) -> _broadcast_pb2.Broadcast:
-        """As stored."""
+        """The broadcast as it was stored."""
 
     def __init__(
         self,
@@ -147,7 +147,7 @@ class GetBroadcastRequest(_message.Message):
 
     BROADCAST_ID_FIELD_NUMBER: _builtins.int
     broadcast_id: _builtins.str
-    """Which."""
+    """The id of the broadcast."""
     def __init__(
         self,
         *,
@@ -170,7 +170,7 @@ class GetBroadcastResponse(_message.Message):
     BROADCAST_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def broadcast(self) -> _broadcast_pb2.Broadcast:
-        """As it is now."""
+        """The broadcast as it is now."""
 
     def __init__(
         self,
@@ -187,7 +187,7 @@ Global___GetBroadcastResponse: _TypeAlias = GetBroadcastResponse  # noqa: Y015
 
 @_typing.final
 class BroadcastFilter(_message.Message):
-    """Which broadcasts. Everything set must hold; an empty filter matches all."""
+    """Selects broadcasts. One that matches satisfies every field that is set; an empty filter matches all."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -217,7 +217,7 @@ class BroadcastFilter(_message.Message):
     OWNER_ID_FIELD_NUMBER: _builtins.int
     CREATED_AFTER_FIELD_NUMBER: _builtins.int
     owner_id: _builtins.str
-    """Of this owner."""
+    """With this `spec.owner_id`."""
     @_builtins.property
     def broadcast_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """One of these ids."""
@@ -261,12 +261,12 @@ class ListBroadcastsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """How many at most. 0: 50; more than 500: 500."""
+    """The largest number of entries on the page. 0 means 50; more than 500 means 500."""
     page_token: _builtins.str
-    """next_page_token of the page before, with the same filter."""
+    """`next_page_token` of the page before, with the same filter. Empty: the first page."""
     @_builtins.property
     def filter(self) -> Global___BroadcastFilter:
-        """Which."""
+        """Which broadcasts. Unset: all."""
 
     def __init__(
         self,
@@ -293,14 +293,14 @@ class ListBroadcastsResponse(_message.Message):
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """For the next page. Empty on the last."""
+    """The token of the next page. Empty on the last page."""
     resume_token: _builtins.str
     """WatchBroadcasts with the same filter goes on from the moment the first page was read, without a gap.
     The same on every page of one listing.
     """
     @_builtins.property
     def broadcasts(self) -> _containers.RepeatedCompositeFieldContainer[_broadcast_pb2.Broadcast]:
-        """Newest first."""
+        """The broadcasts, newest first."""
 
     def __init__(
         self,
@@ -352,12 +352,14 @@ class UpdateBroadcastRequest(_message.Message):
     request_id: _builtins.str
     """Makes a retry safe."""
     broadcast_id: _builtins.str
-    """Which."""
+    """The id of the broadcast."""
     etag: _builtins.str
-    """The etag that was read. Empty: whatever is there is overwritten."""
+    """The etag of the broadcast that the caller read: if it changed since, the call fails with ETAG_MISMATCH. Empty: the
+    broadcast is changed whatever its etag is.
+    """
     @_builtins.property
     def spec(self) -> _broadcast_pb2.BroadcastSpec:
-        """The new values of what `update_mask` names."""
+        """The new values of the fields that `update_mask` names."""
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -365,7 +367,7 @@ class UpdateBroadcastRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """What changes: "labels" or fields of the spec such as "spec.title". Required."""
+        """The fields to change: "labels", or fields of the spec such as "spec.title". Required."""
 
     def __init__(
         self,
@@ -394,7 +396,7 @@ class UpdateBroadcastResponse(_message.Message):
     BROADCAST_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def broadcast(self) -> _broadcast_pb2.Broadcast:
-        """As stored now."""
+        """The broadcast as it is stored now."""
 
     def __init__(
         self,
@@ -422,13 +424,13 @@ class StartBroadcastRequest(_message.Message):
     request_id: _builtins.str
     """Makes a retry safe."""
     broadcast_id: _builtins.str
-    """Which."""
+    """The id of the broadcast."""
     host_identity: _builtins.str
-    """Identity under which the host enters, as in IssueHostAccess. Set: the answer holds `host_access`."""
+    """The identity under which the host enters, as in IssueHostAccess. If it is set, the answer holds `host_access`."""
     @_builtins.property
     def wait(self) -> _duration_pb2.Duration:
-        """Answer when it is READY (or over), at the latest after this time, up to 30 s. Unset: answer at once.
-        The RPC is not an error when the time is over; look at the state.
+        """Delays the answer until the broadcast is READY, ENDED or FAILED, but no longer than this, at most 30 s. Unset: no delay.
+        If the time runs out the answer is OK all the same, with the state of that moment.
         """
 
     def __init__(
@@ -449,7 +451,7 @@ Global___StartBroadcastRequest: _TypeAlias = StartBroadcastRequest  # noqa: Y015
 
 @_typing.final
 class StartBroadcastResponse(_message.Message):
-    """Response of StartBroadcast: what a web backend needs in one call."""
+    """Response of StartBroadcast: a web backend needs no further call to let a host in."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -457,11 +459,11 @@ class StartBroadcastResponse(_message.Message):
     HOST_ACCESS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def broadcast(self) -> _broadcast_pb2.Broadcast:
-        """As it is now; `status.playback` is set from READY on."""
+        """The broadcast as it is now; `status.playback` is set from READY on."""
 
     @_builtins.property
     def host_access(self) -> Global___HostAccess:
-        """Set when host_identity was given."""
+        """Set if the request has a `host_identity`."""
 
     def __init__(
         self,
@@ -479,7 +481,7 @@ Global___StartBroadcastResponse: _TypeAlias = StartBroadcastResponse  # noqa: Y0
 
 @_typing.final
 class HostAccess(_message.Message):
-    """With this a host enters the room."""
+    """An address and a token with which one host enters the room."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -493,12 +495,12 @@ class HostAccess(_message.Message):
     token: _builtins.str
     """The token. A secret: hand it to this host alone."""
     room_name: _builtins.str
-    """The room."""
+    """The name of the room."""
     identity: _builtins.str
     """The host's identity in the room."""
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """Until when the token lets enter. Who is in the room stays."""
+        """The token lets the host enter until this time. A host who is in the room by then stays."""
 
     def __init__(
         self,
@@ -529,9 +531,9 @@ class SetOnAirRequest(_message.Message):
     request_id: _builtins.str
     """Makes a retry safe."""
     broadcast_id: _builtins.str
-    """Which."""
+    """The id of the broadcast."""
     on_air: _builtins.bool
-    """True: on air. False: back to the backstage, the egress is stopped."""
+    """True: the egress sends. False: the egress is stopped, the host stays in the room (backstage)."""
     def __init__(
         self,
         *,
@@ -556,7 +558,7 @@ class SetOnAirResponse(_message.Message):
     BROADCAST_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def broadcast(self) -> _broadcast_pb2.Broadcast:
-        """As it is now."""
+        """The broadcast as it is now."""
 
     def __init__(
         self,
@@ -584,12 +586,12 @@ class StopBroadcastRequest(_message.Message):
     request_id: _builtins.str
     """Makes a retry safe."""
     broadcast_id: _builtins.str
-    """Which."""
+    """The id of the broadcast."""
     note: _builtins.str
-    """Why, for the story of the broadcast."""
+    """Why the broadcast is ended; it is shown in its events."""
     @_builtins.property
     def wait(self) -> _duration_pb2.Duration:
-        """Answer when it is ENDED or FAILED, at the latest after this time, up to 60 s. Unset: answer at once."""
+        """Delays the answer until the broadcast is ENDED or FAILED, but no longer than this, at most 60 s. Unset: no delay."""
 
     def __init__(
         self,
@@ -616,7 +618,7 @@ class StopBroadcastResponse(_message.Message):
     BROADCAST_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def broadcast(self) -> _broadcast_pb2.Broadcast:
-        """As it is now."""
+        """The broadcast as it is now."""
 
     def __init__(
         self,
@@ -641,11 +643,13 @@ class DeleteBroadcastRequest(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     ALLOW_MISSING_FIELD_NUMBER: _builtins.int
     broadcast_id: _builtins.str
-    """Which."""
+    """The id of the broadcast."""
     etag: _builtins.str
-    """The etag that was read. Empty: whatever is there is deleted."""
+    """The etag of the broadcast that the caller read: if it changed since, the call fails with ETAG_MISMATCH. Empty: the
+    broadcast is deleted whatever its etag is.
+    """
     allow_missing: _builtins.bool
-    """Answer OK when there is no such broadcast."""
+    """Answers OK instead of BROADCAST_NOT_FOUND if there is no such broadcast."""
     def __init__(
         self,
         *,
@@ -689,16 +693,16 @@ class IssueHostAccessRequest(_message.Message):
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     TTL_FIELD_NUMBER: _builtins.int
     broadcast_id: _builtins.str
-    """Which."""
+    """The id of the broadcast."""
     identity: _builtins.str
-    """The host's identity in the room; the same identity entering twice puts the first out.
+    """The host's identity in the room; if it enters a second time, LiveKit removes the first one.
     Must not begin with "EG_" (an egress) or "viewer:" (a viewer of the fallback).
     """
     display_name: _builtins.str
-    """The name others see."""
+    """The name that the other participants see."""
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
-        """How long the token lets enter, 1 min to 6 h. Unset: 10 min."""
+        """The time in which the token lets the host enter, 1 min to 6 h. Unset: 10 min."""
 
     def __init__(
         self,
@@ -725,7 +729,7 @@ class IssueHostAccessResponse(_message.Message):
     HOST_ACCESS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def host_access(self) -> Global___HostAccess:
-        """With this the host enters."""
+        """The address and the token with which the host enters."""
 
     def __init__(
         self,
@@ -750,11 +754,11 @@ class ListBroadcastEventsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     broadcast_id: _builtins.str
-    """Which."""
+    """The id of the broadcast."""
     page_size: _builtins.int
-    """How many at most. 0: 50; more than 500: 500."""
+    """The largest number of entries on the page. 0 means 50; more than 500 means 500."""
     page_token: _builtins.str
-    """next_page_token of the page before."""
+    """`next_page_token` of the page before. Empty: the first page."""
     def __init__(
         self,
         *,
@@ -779,10 +783,10 @@ class ListBroadcastEventsResponse(_message.Message):
     EVENTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """For the next page. Empty on the last."""
+    """The token of the next page. Empty on the last page."""
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.BroadcastEvent]:
-        """Oldest first."""
+        """The events, oldest first."""
 
     def __init__(
         self,
@@ -808,14 +812,16 @@ class WatchBroadcastsRequest(_message.Message):
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     HEARTBEAT_INTERVAL_FIELD_NUMBER: _builtins.int
     resume_token: _builtins.str
-    """From a message of an earlier watch, or from ListBroadcasts, with the same filter. Empty: begin with everything."""
+    """From a message of an earlier watch, or from ListBroadcasts, with the same filter. Empty: begin with
+    a snapshot of every broadcast that matches.
+    """
     @_builtins.property
     def filter(self) -> Global___BroadcastFilter:
-        """Which."""
+        """Which broadcasts. Unset: all."""
 
     @_builtins.property
     def heartbeat_interval(self) -> _duration_pb2.Duration:
-        """A heartbeat comes this often, 1 s to 60 s. Unset: 15 s."""
+        """The time between two heartbeats, 1 s to 60 s. Unset: 15 s."""
 
     def __init__(
         self,
@@ -843,18 +849,18 @@ class WatchBroadcastsResponse(_message.Message):
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     resume_token: _builtins.str
-    """Go on from here after a break."""
+    """The token with which another WatchBroadcasts goes on after this message."""
     @_builtins.property
     def change(self) -> Global___BroadcastChange:
-        """A broadcast as it is now, whole."""
+        """One broadcast, whole, and why it is sent."""
 
     @_builtins.property
     def snapshot_complete(self) -> Global___SnapshotComplete:
-        """All that matched at the beginning has been sent; from here on come changes."""
+        """Every broadcast that matched at the beginning has been sent; only changes follow."""
 
     @_builtins.property
     def heartbeat(self) -> Global___Heartbeat:
-        """Nothing to tell; the resume_token moves on all the same."""
+        """No change happened; the resume_token moves on all the same."""
 
     def __init__(
         self,
@@ -876,7 +882,7 @@ Global___WatchBroadcastsResponse: _TypeAlias = WatchBroadcastsResponse  # noqa: 
 
 @_typing.final
 class BroadcastChange(_message.Message):
-    """A broadcast in a watch."""
+    """One broadcast in a watch."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -908,7 +914,7 @@ Global___BroadcastChange: _TypeAlias = BroadcastChange  # noqa: Y015
 
 @_typing.final
 class SnapshotComplete(_message.Message):
-    """All that matched at the beginning has been sent."""
+    """Marks the end of the snapshot."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -925,7 +931,7 @@ Global___SnapshotComplete: _TypeAlias = SnapshotComplete  # noqa: Y015
 
 @_typing.final
 class Heartbeat(_message.Message):
-    """Nothing happened."""
+    """Shows that the stream is alive while no change happens."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -955,7 +961,7 @@ class GetBroadcastHealthRequest(_message.Message):
 
     BROADCAST_ID_FIELD_NUMBER: _builtins.int
     broadcast_id: _builtins.str
-    """Which."""
+    """The id of the broadcast."""
     def __init__(
         self,
         *,
@@ -978,7 +984,7 @@ class GetBroadcastHealthResponse(_message.Message):
     HEALTH_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def health(self) -> _health_pb2.BroadcastHealth:
-        """As it is known now."""
+        """The health as it is known now."""
 
     def __init__(
         self,
@@ -1001,7 +1007,7 @@ class ExplainBroadcastRequest(_message.Message):
 
     BROADCAST_ID_FIELD_NUMBER: _builtins.int
     broadcast_id: _builtins.str
-    """Which."""
+    """The id of the broadcast."""
     def __init__(
         self,
         *,
@@ -1024,7 +1030,7 @@ class ExplainBroadcastResponse(_message.Message):
     EXPLANATION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def explanation(self) -> _health_pb2.Explanation:
-        """Why it is as it is."""
+        """Why the broadcast is in its state."""
 
     def __init__(
         self,
@@ -1049,12 +1055,12 @@ class ReportHostStatsRequest(_message.Message):
     IDENTITY_FIELD_NUMBER: _builtins.int
     STATS_FIELD_NUMBER: _builtins.int
     broadcast_id: _builtins.str
-    """Which."""
+    """The id of the broadcast."""
     identity: _builtins.str
     """The host's identity in the room."""
     @_builtins.property
     def stats(self) -> _health_pb2.HostStats:
-        """What the browser measured."""
+        """The measurements of the browser."""
 
     def __init__(
         self,
@@ -1080,7 +1086,7 @@ class ReportHostStatsResponse(_message.Message):
     REPORT_INTERVAL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def report_interval(self) -> _duration_pb2.Duration:
-        """Report again after this time."""
+        """Send the next report after this time."""
 
     def __init__(
         self,
@@ -1105,7 +1111,7 @@ class WatchHealthRequest(_message.Message):
     INTERVAL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def filter(self) -> Global___BroadcastFilter:
-        """Which."""
+        """Which broadcasts. Unset: all."""
 
     @_builtins.property
     def interval(self) -> _duration_pb2.Duration:
@@ -1141,11 +1147,11 @@ class WatchHealthResponse(_message.Message):
     """How many messages were left out because the reader had not taken the one before."""
     @_builtins.property
     def healths(self) -> _containers.RepeatedCompositeFieldContainer[_health_pb2.BroadcastHealth]:
-        """The health of those that changed since the message before; of all in the first."""
+        """The health of the broadcasts whose health changed since the message before; in the first message, of all."""
 
     @_builtins.property
     def removed_broadcast_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Ids that do not match any more."""
+        """The ids of broadcasts that do not match any more."""
 
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:

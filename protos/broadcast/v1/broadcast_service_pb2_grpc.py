@@ -28,11 +28,12 @@ if _version_not_supported:
 class BroadcastServiceStub:
     """Provisions, runs, watches and ends live broadcasts.
 
-    Writes store what is wanted and answer; the service then makes it so. A write never fails because of a provider: look
-    at `status.last_error`. Every error carries google.rpc.ErrorInfo with one of ErrorReason.
+    A write stores the wanted state and is answered; the service then calls the providers until they match it. So a write
+    never fails because of a provider: a provider's error is in `status.last_error`. Every RPC error carries
+    google.rpc.ErrorInfo with one of ErrorReason.
 
-    `request_id` on a write makes a retry safe: the same id with the same content does nothing more and answers the present
-    broadcast, the same id with other content is refused. Ids are kept for 7 days.
+    `request_id` on a write makes a retry safe: the same id with the same content changes nothing and answers the broadcast
+    as it is now, the same id with other content is refused (REQUEST_ID_REUSED). Ids are kept for 7 days.
     """
 
     def __init__(self, channel):
@@ -121,11 +122,12 @@ class BroadcastServiceStub:
 class BroadcastServiceServicer:
     """Provisions, runs, watches and ends live broadcasts.
 
-    Writes store what is wanted and answer; the service then makes it so. A write never fails because of a provider: look
-    at `status.last_error`. Every error carries google.rpc.ErrorInfo with one of ErrorReason.
+    A write stores the wanted state and is answered; the service then calls the providers until they match it. So a write
+    never fails because of a provider: a provider's error is in `status.last_error`. Every RPC error carries
+    google.rpc.ErrorInfo with one of ErrorReason.
 
-    `request_id` on a write makes a retry safe: the same id with the same content does nothing more and answers the present
-    broadcast, the same id with other content is refused. Ids are kept for 7 days.
+    `request_id` on a write makes a retry safe: the same id with the same content changes nothing and answers the broadcast
+    as it is now, the same id with other content is refused (REQUEST_ID_REUSED). Ids are kept for 7 days.
     """
 
     def CreateBroadcast(self, request, context):
@@ -158,7 +160,7 @@ class BroadcastServiceServicer:
 
     def StartBroadcast(self, request, context):
         """Asks for the broadcast to be live: room and live stream are made, the host may enter as soon as it is READY.
-        What is live or starting already stays as it is. What was stopped cannot be started again (STATE_FORBIDS).
+        A broadcast that is starting or live stays as it is. One that was stopped cannot be started again (STATE_FORBIDS).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -172,7 +174,7 @@ class BroadcastServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def StopBroadcast(self, request, context):
-        """Ends a broadcast. Never refused for its state, idempotent.
+        """Ends a broadcast. It is accepted in every state, and may be repeated.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -193,44 +195,47 @@ class BroadcastServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetBroadcastHealth(self, request, context):
-        """Every part of the chain: what it does, since when, and how we know.
+        """Answers the health of every part of the chain: its state, since when, and the evidence.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ExplainBroadcast(self, request, context):
-        """Why a broadcast is in its state: ranked causes with evidence, what happens next and when, and the commands that override.
+        """Answers why a broadcast is in its state: causes with evidence, the likeliest first, what the service does next and when,
+        and the commands that override it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReportHostStats(self, request, context):
-        """What only the host's browser knows. Reported every few seconds; it counts as unknown 30 s after the last report.
+        """Stores the measurements of the host's connection that only the host's browser has. Send them every few seconds: 30 s
+        after the last report they count as unknown.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchHealth(self, request, context):
-        """The health of every broadcast that matches, then of those whose health changed, at most one message an interval.
-        A level, not a log: who reads slowly gets the latest and is told how many messages were skipped.
+        """Streams the health of every broadcast that matches, then of those whose health changed, at most one message an interval.
+        Only the latest health is kept for a stream: a slow reader gets that, and the number of messages that were skipped.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListBroadcastEvents(self, request, context):
-        """The story of one broadcast, oldest first.
+        """Answers the events of one broadcast, oldest first, a page at a time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchBroadcasts(self, request, context):
-        """Every broadcast that matches, then every change, in the order of commits. Nothing is lost: after a break go on with the
-        last resume_token, at any replica. A slow reader costs the service nothing and loses nothing.
+        """Streams every broadcast that matches, then every change, in the order of commits. After a break, call again with the
+        last resume_token, at any replica: no change is lost. A slow reader loses nothing either, because changes are read from
+        the change log when the reader takes them, and are not kept in memory for it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -325,11 +330,12 @@ def add_BroadcastServiceServicer_to_server(servicer, server):
 class BroadcastService:
     """Provisions, runs, watches and ends live broadcasts.
 
-    Writes store what is wanted and answer; the service then makes it so. A write never fails because of a provider: look
-    at `status.last_error`. Every error carries google.rpc.ErrorInfo with one of ErrorReason.
+    A write stores the wanted state and is answered; the service then calls the providers until they match it. So a write
+    never fails because of a provider: a provider's error is in `status.last_error`. Every RPC error carries
+    google.rpc.ErrorInfo with one of ErrorReason.
 
-    `request_id` on a write makes a retry safe: the same id with the same content does nothing more and answers the present
-    broadcast, the same id with other content is refused. Ids are kept for 7 days.
+    `request_id` on a write makes a retry safe: the same id with the same content changes nothing and answers the broadcast
+    as it is now, the same id with other content is refused (REQUEST_ID_REUSED). Ids are kept for 7 days.
     """
 
     @staticmethod

@@ -29,11 +29,12 @@ GRPC_VERSION: str
 class BroadcastServiceStub:
     """Provisions, runs, watches and ends live broadcasts.
 
-    Writes store what is wanted and answer; the service then makes it so. A write never fails because of a provider: look
-    at `status.last_error`. Every error carries google.rpc.ErrorInfo with one of ErrorReason.
+    A write stores the wanted state and is answered; the service then calls the providers until they match it. So a write
+    never fails because of a provider: a provider's error is in `status.last_error`. Every RPC error carries
+    google.rpc.ErrorInfo with one of ErrorReason.
 
-    `request_id` on a write makes a retry safe: the same id with the same content does nothing more and answers the present
-    broadcast, the same id with other content is refused. Ids are kept for 7 days.
+    `request_id` on a write makes a retry safe: the same id with the same content changes nothing and answers the broadcast
+    as it is now, the same id with other content is refused (REQUEST_ID_REUSED). Ids are kept for 7 days.
     """
 
     @_typing.overload
@@ -50,42 +51,48 @@ class BroadcastServiceStub:
     """Changes spec or labels. After StartBroadcast only title, layout, destinations by EGRESS, delivery policy and labels."""
     StartBroadcast: _grpc.UnaryUnaryMultiCallable[_broadcast_service_pb2.StartBroadcastRequest, _broadcast_service_pb2.StartBroadcastResponse]
     """Asks for the broadcast to be live: room and live stream are made, the host may enter as soon as it is READY.
-    What is live or starting already stays as it is. What was stopped cannot be started again (STATE_FORBIDS).
+    A broadcast that is starting or live stays as it is. One that was stopped cannot be started again (STATE_FORBIDS).
     """
     SetOnAir: _grpc.UnaryUnaryMultiCallable[_broadcast_service_pb2.SetOnAirRequest, _broadcast_service_pb2.SetOnAirResponse]
     """Takes a broadcast of delivery policy MANUAL on air, or back to its backstage."""
     StopBroadcast: _grpc.UnaryUnaryMultiCallable[_broadcast_service_pb2.StopBroadcastRequest, _broadcast_service_pb2.StopBroadcastResponse]
-    """Ends a broadcast. Never refused for its state, idempotent."""
+    """Ends a broadcast. It is accepted in every state, and may be repeated."""
     DeleteBroadcast: _grpc.UnaryUnaryMultiCallable[_broadcast_service_pb2.DeleteBroadcastRequest, _broadcast_service_pb2.DeleteBroadcastResponse]
     """Forgets a broadcast that is CREATED, ENDED or FAILED. Its id is not given out again."""
     IssueHostAccess: _grpc.UnaryUnaryMultiCallable[_broadcast_service_pb2.IssueHostAccessRequest, _broadcast_service_pb2.IssueHostAccessResponse]
     """Mints a LiveKit token with which a host enters the room. Only while the broadcast is wanted live."""
     GetBroadcastHealth: _grpc.UnaryUnaryMultiCallable[_broadcast_service_pb2.GetBroadcastHealthRequest, _broadcast_service_pb2.GetBroadcastHealthResponse]
-    """Every part of the chain: what it does, since when, and how we know."""
+    """Answers the health of every part of the chain: its state, since when, and the evidence."""
     ExplainBroadcast: _grpc.UnaryUnaryMultiCallable[_broadcast_service_pb2.ExplainBroadcastRequest, _broadcast_service_pb2.ExplainBroadcastResponse]
-    """Why a broadcast is in its state: ranked causes with evidence, what happens next and when, and the commands that override."""
+    """Answers why a broadcast is in its state: causes with evidence, the likeliest first, what the service does next and when,
+    and the commands that override it.
+    """
     ReportHostStats: _grpc.UnaryUnaryMultiCallable[_broadcast_service_pb2.ReportHostStatsRequest, _broadcast_service_pb2.ReportHostStatsResponse]
-    """What only the host's browser knows. Reported every few seconds; it counts as unknown 30 s after the last report."""
+    """Stores the measurements of the host's connection that only the host's browser has. Send them every few seconds: 30 s
+    after the last report they count as unknown.
+    """
     WatchHealth: _grpc.UnaryStreamMultiCallable[_broadcast_service_pb2.WatchHealthRequest, _broadcast_service_pb2.WatchHealthResponse]
-    """The health of every broadcast that matches, then of those whose health changed, at most one message an interval.
-    A level, not a log: who reads slowly gets the latest and is told how many messages were skipped.
+    """Streams the health of every broadcast that matches, then of those whose health changed, at most one message an interval.
+    Only the latest health is kept for a stream: a slow reader gets that, and the number of messages that were skipped.
     """
     ListBroadcastEvents: _grpc.UnaryUnaryMultiCallable[_broadcast_service_pb2.ListBroadcastEventsRequest, _broadcast_service_pb2.ListBroadcastEventsResponse]
-    """The story of one broadcast, oldest first."""
+    """Answers the events of one broadcast, oldest first, a page at a time."""
     WatchBroadcasts: _grpc.UnaryStreamMultiCallable[_broadcast_service_pb2.WatchBroadcastsRequest, _broadcast_service_pb2.WatchBroadcastsResponse]
-    """Every broadcast that matches, then every change, in the order of commits. Nothing is lost: after a break go on with the
-    last resume_token, at any replica. A slow reader costs the service nothing and loses nothing.
+    """Streams every broadcast that matches, then every change, in the order of commits. After a break, call again with the
+    last resume_token, at any replica: no change is lost. A slow reader loses nothing either, because changes are read from
+    the change log when the reader takes them, and are not kept in memory for it.
     """
 
 @_typing.type_check_only
 class BroadcastServiceAsyncStub(BroadcastServiceStub):
     """Provisions, runs, watches and ends live broadcasts.
 
-    Writes store what is wanted and answer; the service then makes it so. A write never fails because of a provider: look
-    at `status.last_error`. Every error carries google.rpc.ErrorInfo with one of ErrorReason.
+    A write stores the wanted state and is answered; the service then calls the providers until they match it. So a write
+    never fails because of a provider: a provider's error is in `status.last_error`. Every RPC error carries
+    google.rpc.ErrorInfo with one of ErrorReason.
 
-    `request_id` on a write makes a retry safe: the same id with the same content does nothing more and answers the present
-    broadcast, the same id with other content is refused. Ids are kept for 7 days.
+    `request_id` on a write makes a retry safe: the same id with the same content changes nothing and answers the broadcast
+    as it is now, the same id with other content is refused (REQUEST_ID_REUSED). Ids are kept for 7 days.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -99,41 +106,47 @@ class BroadcastServiceAsyncStub(BroadcastServiceStub):
     """Changes spec or labels. After StartBroadcast only title, layout, destinations by EGRESS, delivery policy and labels."""
     StartBroadcast: _aio.UnaryUnaryMultiCallable[_broadcast_service_pb2.StartBroadcastRequest, _broadcast_service_pb2.StartBroadcastResponse]  # type: ignore[assignment]
     """Asks for the broadcast to be live: room and live stream are made, the host may enter as soon as it is READY.
-    What is live or starting already stays as it is. What was stopped cannot be started again (STATE_FORBIDS).
+    A broadcast that is starting or live stays as it is. One that was stopped cannot be started again (STATE_FORBIDS).
     """
     SetOnAir: _aio.UnaryUnaryMultiCallable[_broadcast_service_pb2.SetOnAirRequest, _broadcast_service_pb2.SetOnAirResponse]  # type: ignore[assignment]
     """Takes a broadcast of delivery policy MANUAL on air, or back to its backstage."""
     StopBroadcast: _aio.UnaryUnaryMultiCallable[_broadcast_service_pb2.StopBroadcastRequest, _broadcast_service_pb2.StopBroadcastResponse]  # type: ignore[assignment]
-    """Ends a broadcast. Never refused for its state, idempotent."""
+    """Ends a broadcast. It is accepted in every state, and may be repeated."""
     DeleteBroadcast: _aio.UnaryUnaryMultiCallable[_broadcast_service_pb2.DeleteBroadcastRequest, _broadcast_service_pb2.DeleteBroadcastResponse]  # type: ignore[assignment]
     """Forgets a broadcast that is CREATED, ENDED or FAILED. Its id is not given out again."""
     IssueHostAccess: _aio.UnaryUnaryMultiCallable[_broadcast_service_pb2.IssueHostAccessRequest, _broadcast_service_pb2.IssueHostAccessResponse]  # type: ignore[assignment]
     """Mints a LiveKit token with which a host enters the room. Only while the broadcast is wanted live."""
     GetBroadcastHealth: _aio.UnaryUnaryMultiCallable[_broadcast_service_pb2.GetBroadcastHealthRequest, _broadcast_service_pb2.GetBroadcastHealthResponse]  # type: ignore[assignment]
-    """Every part of the chain: what it does, since when, and how we know."""
+    """Answers the health of every part of the chain: its state, since when, and the evidence."""
     ExplainBroadcast: _aio.UnaryUnaryMultiCallable[_broadcast_service_pb2.ExplainBroadcastRequest, _broadcast_service_pb2.ExplainBroadcastResponse]  # type: ignore[assignment]
-    """Why a broadcast is in its state: ranked causes with evidence, what happens next and when, and the commands that override."""
+    """Answers why a broadcast is in its state: causes with evidence, the likeliest first, what the service does next and when,
+    and the commands that override it.
+    """
     ReportHostStats: _aio.UnaryUnaryMultiCallable[_broadcast_service_pb2.ReportHostStatsRequest, _broadcast_service_pb2.ReportHostStatsResponse]  # type: ignore[assignment]
-    """What only the host's browser knows. Reported every few seconds; it counts as unknown 30 s after the last report."""
+    """Stores the measurements of the host's connection that only the host's browser has. Send them every few seconds: 30 s
+    after the last report they count as unknown.
+    """
     WatchHealth: _aio.UnaryStreamMultiCallable[_broadcast_service_pb2.WatchHealthRequest, _broadcast_service_pb2.WatchHealthResponse]  # type: ignore[assignment]
-    """The health of every broadcast that matches, then of those whose health changed, at most one message an interval.
-    A level, not a log: who reads slowly gets the latest and is told how many messages were skipped.
+    """Streams the health of every broadcast that matches, then of those whose health changed, at most one message an interval.
+    Only the latest health is kept for a stream: a slow reader gets that, and the number of messages that were skipped.
     """
     ListBroadcastEvents: _aio.UnaryUnaryMultiCallable[_broadcast_service_pb2.ListBroadcastEventsRequest, _broadcast_service_pb2.ListBroadcastEventsResponse]  # type: ignore[assignment]
-    """The story of one broadcast, oldest first."""
+    """Answers the events of one broadcast, oldest first, a page at a time."""
     WatchBroadcasts: _aio.UnaryStreamMultiCallable[_broadcast_service_pb2.WatchBroadcastsRequest, _broadcast_service_pb2.WatchBroadcastsResponse]  # type: ignore[assignment]
-    """Every broadcast that matches, then every change, in the order of commits. Nothing is lost: after a break go on with the
-    last resume_token, at any replica. A slow reader costs the service nothing and loses nothing.
+    """Streams every broadcast that matches, then every change, in the order of commits. After a break, call again with the
+    last resume_token, at any replica: no change is lost. A slow reader loses nothing either, because changes are read from
+    the change log when the reader takes them, and are not kept in memory for it.
     """
 
 class BroadcastServiceServicer(metaclass=_abc_1.ABCMeta):
     """Provisions, runs, watches and ends live broadcasts.
 
-    Writes store what is wanted and answer; the service then makes it so. A write never fails because of a provider: look
-    at `status.last_error`. Every error carries google.rpc.ErrorInfo with one of ErrorReason.
+    A write stores the wanted state and is answered; the service then calls the providers until they match it. So a write
+    never fails because of a provider: a provider's error is in `status.last_error`. Every RPC error carries
+    google.rpc.ErrorInfo with one of ErrorReason.
 
-    `request_id` on a write makes a retry safe: the same id with the same content does nothing more and answers the present
-    broadcast, the same id with other content is refused. Ids are kept for 7 days.
+    `request_id` on a write makes a retry safe: the same id with the same content changes nothing and answers the broadcast
+    as it is now, the same id with other content is refused (REQUEST_ID_REUSED). Ids are kept for 7 days.
     """
 
     @_abc_1.abstractmethod
@@ -175,7 +188,7 @@ class BroadcastServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_broadcast_service_pb2.StartBroadcastResponse, _abc.Awaitable[_broadcast_service_pb2.StartBroadcastResponse]]:
         """Asks for the broadcast to be live: room and live stream are made, the host may enter as soon as it is READY.
-        What is live or starting already stays as it is. What was stopped cannot be started again (STATE_FORBIDS).
+        A broadcast that is starting or live stays as it is. One that was stopped cannot be started again (STATE_FORBIDS).
         """
 
     @_abc_1.abstractmethod
@@ -192,7 +205,7 @@ class BroadcastServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _broadcast_service_pb2.StopBroadcastRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_broadcast_service_pb2.StopBroadcastResponse, _abc.Awaitable[_broadcast_service_pb2.StopBroadcastResponse]]:
-        """Ends a broadcast. Never refused for its state, idempotent."""
+        """Ends a broadcast. It is accepted in every state, and may be repeated."""
 
     @_abc_1.abstractmethod
     def DeleteBroadcast(
@@ -216,7 +229,7 @@ class BroadcastServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _broadcast_service_pb2.GetBroadcastHealthRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_broadcast_service_pb2.GetBroadcastHealthResponse, _abc.Awaitable[_broadcast_service_pb2.GetBroadcastHealthResponse]]:
-        """Every part of the chain: what it does, since when, and how we know."""
+        """Answers the health of every part of the chain: its state, since when, and the evidence."""
 
     @_abc_1.abstractmethod
     def ExplainBroadcast(
@@ -224,7 +237,9 @@ class BroadcastServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _broadcast_service_pb2.ExplainBroadcastRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_broadcast_service_pb2.ExplainBroadcastResponse, _abc.Awaitable[_broadcast_service_pb2.ExplainBroadcastResponse]]:
-        """Why a broadcast is in its state: ranked causes with evidence, what happens next and when, and the commands that override."""
+        """Answers why a broadcast is in its state: causes with evidence, the likeliest first, what the service does next and when,
+        and the commands that override it.
+        """
 
     @_abc_1.abstractmethod
     def ReportHostStats(
@@ -232,7 +247,9 @@ class BroadcastServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _broadcast_service_pb2.ReportHostStatsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_broadcast_service_pb2.ReportHostStatsResponse, _abc.Awaitable[_broadcast_service_pb2.ReportHostStatsResponse]]:
-        """What only the host's browser knows. Reported every few seconds; it counts as unknown 30 s after the last report."""
+        """Stores the measurements of the host's connection that only the host's browser has. Send them every few seconds: 30 s
+        after the last report they count as unknown.
+        """
 
     @_abc_1.abstractmethod
     def WatchHealth(
@@ -240,8 +257,8 @@ class BroadcastServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _broadcast_service_pb2.WatchHealthRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_broadcast_service_pb2.WatchHealthResponse], _abc.AsyncIterator[_broadcast_service_pb2.WatchHealthResponse]]:
-        """The health of every broadcast that matches, then of those whose health changed, at most one message an interval.
-        A level, not a log: who reads slowly gets the latest and is told how many messages were skipped.
+        """Streams the health of every broadcast that matches, then of those whose health changed, at most one message an interval.
+        Only the latest health is kept for a stream: a slow reader gets that, and the number of messages that were skipped.
         """
 
     @_abc_1.abstractmethod
@@ -250,7 +267,7 @@ class BroadcastServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _broadcast_service_pb2.ListBroadcastEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_broadcast_service_pb2.ListBroadcastEventsResponse, _abc.Awaitable[_broadcast_service_pb2.ListBroadcastEventsResponse]]:
-        """The story of one broadcast, oldest first."""
+        """Answers the events of one broadcast, oldest first, a page at a time."""
 
     @_abc_1.abstractmethod
     def WatchBroadcasts(
@@ -258,8 +275,9 @@ class BroadcastServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _broadcast_service_pb2.WatchBroadcastsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_broadcast_service_pb2.WatchBroadcastsResponse], _abc.AsyncIterator[_broadcast_service_pb2.WatchBroadcastsResponse]]:
-        """Every broadcast that matches, then every change, in the order of commits. Nothing is lost: after a break go on with the
-        last resume_token, at any replica. A slow reader costs the service nothing and loses nothing.
+        """Streams every broadcast that matches, then every change, in the order of commits. After a break, call again with the
+        last resume_token, at any replica: no change is lost. A slow reader loses nothing either, because changes are read from
+        the change log when the reader takes them, and are not kept in memory for it.
         """
 
 def add_BroadcastServiceServicer_to_server(servicer: BroadcastServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

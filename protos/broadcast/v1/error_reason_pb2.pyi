@@ -77,7 +77,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         {"reason": "RESUME_TOKEN_EXPIRED", "domain": "broadcast.v1"}
     """
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 11
-    """As many calls or streams as this replica takes. RESOURCE_EXHAUSTED, with google.rpc.RetryInfo.
+    """This replica has as many calls or streams as it takes. RESOURCE_EXHAUSTED, with google.rpc.RetryInfo.
 
         {"reason": "OVERLOADED", "domain": "broadcast.v1", "metadata": {"limit": "2000"}}
     """
@@ -92,7 +92,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         {"reason": "SHUTTING_DOWN", "domain": "broadcast.v1"}
     """
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 14
-    """A fault of the service. INTERNAL; the trace id finds it in the logs.
+    """A fault of the service. INTERNAL; search the logs for the trace id.
 
         {"reason": "INTERNAL", "domain": "broadcast.v1", "metadata": {"trace_id": "4bf9..."}}
     """
@@ -107,12 +107,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         {"reason": "WEBHOOK_NOT_FOUND", "domain": "broadcast.v1", "metadata": {"webhook_id": "17"}}
     """
     ERROR_REASON_VIEWER_LIMIT: _ErrorReason.ValueType  # 17
-    """As many viewers as the fallback policy lets into the room. RESOURCE_EXHAUSTED, with google.rpc.RetryInfo.
+    """The room has as many viewers as the fallback policy allows. RESOURCE_EXHAUSTED, with google.rpc.RetryInfo.
 
         {"reason": "VIEWER_LIMIT", "domain": "broadcast.v1", "metadata": {"broadcast_id": "show-1", "limit": "100"}}
     """
     ERROR_REASON_PROVIDER_UNAVAILABLE: _ErrorReason.ValueType  # 18
-    """A provider did not answer what had to be asked of it now. UNAVAILABLE, with google.rpc.RetryInfo.
+    """A provider that had to be asked for this call did not answer. UNAVAILABLE, with google.rpc.RetryInfo.
 
         {"reason": "PROVIDER_UNAVAILABLE", "domain": "broadcast.v1", "metadata": {"provider": "mux"}}
     """
@@ -177,7 +177,7 @@ ERROR_REASON_RESUME_TOKEN_EXPIRED: ErrorReason.ValueType  # 10
     {"reason": "RESUME_TOKEN_EXPIRED", "domain": "broadcast.v1"}
 """
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 11
-"""As many calls or streams as this replica takes. RESOURCE_EXHAUSTED, with google.rpc.RetryInfo.
+"""This replica has as many calls or streams as it takes. RESOURCE_EXHAUSTED, with google.rpc.RetryInfo.
 
     {"reason": "OVERLOADED", "domain": "broadcast.v1", "metadata": {"limit": "2000"}}
 """
@@ -192,7 +192,7 @@ ERROR_REASON_SHUTTING_DOWN: ErrorReason.ValueType  # 13
     {"reason": "SHUTTING_DOWN", "domain": "broadcast.v1"}
 """
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 14
-"""A fault of the service. INTERNAL; the trace id finds it in the logs.
+"""A fault of the service. INTERNAL; search the logs for the trace id.
 
     {"reason": "INTERNAL", "domain": "broadcast.v1", "metadata": {"trace_id": "4bf9..."}}
 """
@@ -207,12 +207,12 @@ ERROR_REASON_WEBHOOK_NOT_FOUND: ErrorReason.ValueType  # 16
     {"reason": "WEBHOOK_NOT_FOUND", "domain": "broadcast.v1", "metadata": {"webhook_id": "17"}}
 """
 ERROR_REASON_VIEWER_LIMIT: ErrorReason.ValueType  # 17
-"""As many viewers as the fallback policy lets into the room. RESOURCE_EXHAUSTED, with google.rpc.RetryInfo.
+"""The room has as many viewers as the fallback policy allows. RESOURCE_EXHAUSTED, with google.rpc.RetryInfo.
 
     {"reason": "VIEWER_LIMIT", "domain": "broadcast.v1", "metadata": {"broadcast_id": "show-1", "limit": "100"}}
 """
 ERROR_REASON_PROVIDER_UNAVAILABLE: ErrorReason.ValueType  # 18
-"""A provider did not answer what had to be asked of it now. UNAVAILABLE, with google.rpc.RetryInfo.
+"""A provider that had to be asked for this call did not answer. UNAVAILABLE, with google.rpc.RetryInfo.
 
     {"reason": "PROVIDER_UNAVAILABLE", "domain": "broadcast.v1", "metadata": {"provider": "mux"}}
 """

@@ -20,7 +20,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class BroadcastEvent(_message.Message):
-    """One entry of a broadcast's story."""
+    """One event of a broadcast."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -34,15 +34,17 @@ class BroadcastEvent(_message.Message):
     revision: _builtins.int
     """Position in the change log of the service; grows with the order of commits."""
     broadcast_id: _builtins.str
-    """The broadcast."""
+    """The id of the broadcast."""
     reason: _builtins.str
     """What happened, for programs: a stable upper-case word such as "ROOM_CREATED" or "EGRESS_ADOPTED"."""
     message: _builtins.str
     """What happened, for people."""
     actor: _builtins.str
-    """Who did it: "caller" for an RPC, "reconciler" for what the service did or saw, "webhook" for what a provider told."""
+    """The origin of the event: "caller" for an RPC, "reconciler" for an act or an
+    observation of the service, "webhook" for a provider's webhook.
+    """
     state: _broadcast_pb2.BroadcastState.ValueType
-    """The state of the broadcast after it."""
+    """The state of the broadcast after the event."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When it was committed."""

@@ -39,7 +39,7 @@ class _ChainPartEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChainPart.V
     CHAIN_PART_INGEST: _ChainPart.ValueType  # 4
     """The live stream's side of it."""
     CHAIN_PART_PLAYBACK: _ChainPart.ValueType  # 5
-    """What a player gets: a playlist whose segments move on."""
+    """The playlist that players load: new segments must keep coming."""
     CHAIN_PART_RECORDING: _ChainPart.ValueType  # 6
     """The recording, by Mux or by the fallback."""
     CHAIN_PART_DESTINATION: _ChainPart.ValueType  # 7
@@ -61,7 +61,7 @@ CHAIN_PART_EGRESS: ChainPart.ValueType  # 3
 CHAIN_PART_INGEST: ChainPart.ValueType  # 4
 """The live stream's side of it."""
 CHAIN_PART_PLAYBACK: ChainPart.ValueType  # 5
-"""What a player gets: a playlist whose segments move on."""
+"""The playlist that players load: new segments must keep coming."""
 CHAIN_PART_RECORDING: ChainPart.ValueType  # 6
 """The recording, by Mux or by the fallback."""
 CHAIN_PART_DESTINATION: ChainPart.ValueType  # 7
@@ -83,16 +83,16 @@ class _HealthStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HealthSta
     HEALTH_STATE_IDLE: _HealthState.ValueType  # 2
     """It is not needed now, or not yet: nothing is wrong with it."""
     HEALTH_STATE_PENDING: _HealthState.ValueType  # 3
-    """It is on its way: being made, connecting, coming back."""
+    """It is being created, connecting or recovering."""
     HEALTH_STATE_DEGRADED: _HealthState.ValueType  # 4
     """It works, but not as it should."""
     HEALTH_STATE_DOWN: _HealthState.ValueType  # 5
     """It should work and does not."""
     HEALTH_STATE_UNKNOWN: _HealthState.ValueType  # 6
-    """Nobody knows: it was not looked at yet, or the provider does not answer."""
+    """Not known: it was not looked at yet, or the provider does not answer."""
 
 class HealthState(_HealthState, metaclass=_HealthStateEnumTypeWrapper):
-    """How a part does. New values may be added."""
+    """The health of one part. New values may be added."""
 
 HEALTH_STATE_UNSPECIFIED: HealthState.ValueType  # 0
 """Never sent."""
@@ -101,13 +101,13 @@ HEALTH_STATE_OK: HealthState.ValueType  # 1
 HEALTH_STATE_IDLE: HealthState.ValueType  # 2
 """It is not needed now, or not yet: nothing is wrong with it."""
 HEALTH_STATE_PENDING: HealthState.ValueType  # 3
-"""It is on its way: being made, connecting, coming back."""
+"""It is being created, connecting or recovering."""
 HEALTH_STATE_DEGRADED: HealthState.ValueType  # 4
 """It works, but not as it should."""
 HEALTH_STATE_DOWN: HealthState.ValueType  # 5
 """It should work and does not."""
 HEALTH_STATE_UNKNOWN: HealthState.ValueType  # 6
-"""Nobody knows: it was not looked at yet, or the provider does not answer."""
+"""Not known: it was not looked at yet, or the provider does not answer."""
 Global___HealthState: _TypeAlias = HealthState  # noqa: Y015
 
 class _ConnectionQuality:
@@ -119,27 +119,27 @@ class _ConnectionQualityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Con
     CONNECTION_QUALITY_UNSPECIFIED: _ConnectionQuality.ValueType  # 0
     """Not sent; in a report: not measured."""
     CONNECTION_QUALITY_UNKNOWN: _ConnectionQuality.ValueType  # 1
-    """Nobody knows."""
+    """Not known."""
     CONNECTION_QUALITY_EXCELLENT: _ConnectionQuality.ValueType  # 2
-    """As good as it gets."""
+    """The best rating."""
     CONNECTION_QUALITY_GOOD: _ConnectionQuality.ValueType  # 3
-    """Good enough."""
+    """Good enough: viewers do not notice."""
     CONNECTION_QUALITY_POOR: _ConnectionQuality.ValueType  # 4
     """Viewers notice."""
     CONNECTION_QUALITY_LOST: _ConnectionQuality.ValueType  # 5
     """The connection is lost."""
 
 class ConnectionQuality(_ConnectionQuality, metaclass=_ConnectionQualityEnumTypeWrapper):
-    """LiveKit's measure of a connection. New values may be added."""
+    """The quality of a connection, as LiveKit's SDK rates it. New values may be added."""
 
 CONNECTION_QUALITY_UNSPECIFIED: ConnectionQuality.ValueType  # 0
 """Not sent; in a report: not measured."""
 CONNECTION_QUALITY_UNKNOWN: ConnectionQuality.ValueType  # 1
-"""Nobody knows."""
+"""Not known."""
 CONNECTION_QUALITY_EXCELLENT: ConnectionQuality.ValueType  # 2
-"""As good as it gets."""
+"""The best rating."""
 CONNECTION_QUALITY_GOOD: ConnectionQuality.ValueType  # 3
-"""Good enough."""
+"""Good enough: viewers do not notice."""
 CONNECTION_QUALITY_POOR: ConnectionQuality.ValueType  # 4
 """Viewers notice."""
 CONNECTION_QUALITY_LOST: ConnectionQuality.ValueType  # 5
@@ -148,7 +148,9 @@ Global___ConnectionQuality: _TypeAlias = ConnectionQuality  # noqa: Y015
 
 @_typing.final
 class BroadcastHealth(_message.Message):
-    """The chain from the host to the viewers, part by part. Put together from what is stored: no provider is asked for it."""
+    """The health of the chain from the host to the viewers, part by part. It is made of stored observations; no provider is
+    asked for it.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -161,24 +163,24 @@ class BroadcastHealth(_message.Message):
     NEXT_ACTION_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
     broadcast_id: _builtins.str
-    """The broadcast."""
+    """The id of the broadcast."""
     state: _broadcast_pb2.BroadcastState.ValueType
-    """Its state."""
+    """The state of the broadcast."""
     state_reason: _builtins.str
-    """Why it is in it."""
+    """Why it is in this state, for programs: `status.state_reason`."""
     overall: Global___HealthState.ValueType
-    """The worst of the parts that should work now."""
+    """The worst state among the parts that should work now."""
     @_builtins.property
     def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___PartHealth]:
-        """The parts, from the host to the viewers; one entry a destination."""
+        """The parts, from the host to the viewers; one entry for each destination."""
 
     @_builtins.property
     def publishers(self) -> _containers.RepeatedCompositeFieldContainer[Global___PublisherHealth]:
-        """Who publishes in the room, and how well."""
+        """The participants who publish in the room, and the quality of their connection."""
 
     @_builtins.property
     def next_action(self) -> Global___NextAction:
-        """What happens next."""
+        """What the service does next."""
 
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
@@ -206,7 +208,7 @@ Global___BroadcastHealth: _TypeAlias = BroadcastHealth  # noqa: Y015
 
 @_typing.final
 class PartHealth(_message.Message):
-    """How one part does."""
+    """The health of one part."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -219,26 +221,26 @@ class PartHealth(_message.Message):
     OBSERVED_TIME_FIELD_NUMBER: _builtins.int
     EVIDENCE_FIELD_NUMBER: _builtins.int
     part: Global___ChainPart.ValueType
-    """Which."""
+    """Which part."""
     name: _builtins.str
-    """Its name, where there are several: a destination's."""
+    """The name of the destination. Empty for every other part."""
     state: Global___HealthState.ValueType
-    """How it does."""
+    """Its health."""
     reason: _builtins.str
     """Why, for programs: a stable upper-case word."""
     message: _builtins.str
     """Why, for people."""
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
-        """Since when it is so."""
+        """Since when it is in this state."""
 
     @_builtins.property
     def observed_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was last seen so. Unset: never."""
+        """When it was last seen in this state. Unset: never."""
 
     @_builtins.property
     def evidence(self) -> _containers.RepeatedCompositeFieldContainer[Global___Evidence]:
-        """What this rests on."""
+        """The observations that this follows from."""
 
     def __init__(
         self,
@@ -262,7 +264,7 @@ Global___PartHealth: _TypeAlias = PartHealth  # noqa: Y015
 
 @_typing.final
 class Evidence(_message.Message):
-    """One fact, as it was seen."""
+    """One observation."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -270,7 +272,7 @@ class Evidence(_message.Message):
     VALUE_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """What: a stable lower-case word such as "livekit_egress_id", "last_error" or "media_sequence"."""
+    """Its name: a stable lower-case word such as "livekit_egress_id", "last_error" or "media_sequence"."""
     value: _builtins.str
     """Its value, without secrets."""
     @_builtins.property
@@ -294,7 +296,7 @@ Global___Evidence: _TypeAlias = Evidence  # noqa: Y015
 
 @_typing.final
 class PublisherHealth(_message.Message):
-    """One who publishes in the room."""
+    """One participant who publishes in the room."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -308,24 +310,24 @@ class PublisherHealth(_message.Message):
     identity: _builtins.str
     """Identity in the room."""
     display_name: _builtins.str
-    """The name others see."""
+    """The name that the other participants see."""
     connection_quality: Global___ConnectionQuality.ValueType
-    """As the host's browser reported it. UNKNOWN when nobody did within 30 s."""
+    """As the host's browser reported it. UNKNOWN if there was no report within 30 s."""
     @_builtins.property
     def joined_time(self) -> _timestamp_pb2.Timestamp:
-        """Since when in the room."""
+        """When the participant entered the room."""
 
     @_builtins.property
     def tracks(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrackHealth]:
-        """What is published."""
+        """The published tracks."""
 
     @_builtins.property
     def stats(self) -> Global___HostStats:
-        """The last report. Unset: none within 30 s."""
+        """The last report. Unset: there was none within 30 s."""
 
     @_builtins.property
     def stats_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was reported."""
+        """When the last report arrived."""
 
     def __init__(
         self,
@@ -372,14 +374,14 @@ class TrackHealth(_message.Message):
     simulcast: _builtins.bool
     """Whether it is sent in several layers."""
     mime_type: _builtins.str
-    """Such as "video/VP8". Empty: not known."""
+    """The MIME type of the codec, such as "video/VP8". Empty: not known."""
     width: _builtins.int
     """Declared width in pixels. 0: not known."""
     height: _builtins.int
     """Declared height in pixels. 0: not known."""
     @_builtins.property
     def layers(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrackLayer]:
-        """The layers it declared, smallest first. What is really sent only the browser knows."""
+        """The layers that the publisher declared, smallest first. Only the browser knows which of them it sends."""
 
     def __init__(
         self,
@@ -438,7 +440,7 @@ Global___TrackLayer: _TypeAlias = TrackLayer  # noqa: Y015
 
 @_typing.final
 class HostStats(_message.Message):
-    """What the host's browser measured; what it did not measure is unset."""
+    """Measurements of the host's browser. A field that it did not measure is unset."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -449,18 +451,18 @@ class HostStats(_message.Message):
     PACKET_LOSS_RATIO_FIELD_NUMBER: _builtins.int
     ROUND_TRIP_TIME_FIELD_NUMBER: _builtins.int
     connection_quality: Global___ConnectionQuality.ValueType
-    """LiveKit's measure of the connection."""
+    """The quality of the connection, as LiveKit's SDK rates it."""
     video_bitrate_bps: _builtins.int
-    """Bits of video sent a second."""
+    """Sent video in bits per second."""
     audio_bitrate_bps: _builtins.int
-    """Bits of audio sent a second."""
+    """Sent audio in bits per second."""
     frame_rate: _builtins.float
-    """Frames sent a second."""
+    """Sent video frames per second."""
     packet_loss_ratio: _builtins.float
     """Share of packets lost, 0 to 1."""
     @_builtins.property
     def round_trip_time(self) -> _duration_pb2.Duration:
-        """Round trip to LiveKit."""
+        """Round trip time between the browser and LiveKit."""
 
     def __init__(
         self,
@@ -505,12 +507,12 @@ class NextAction(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
     action: _builtins.str
-    """For programs: a stable upper-case word such as "START_EGRESS", "WAIT_FOR_HOST" or "NONE"."""
+    """The action, for programs: a stable upper-case word such as "START_EGRESS", "WAIT_FOR_HOST" or "NONE"."""
     message: _builtins.str
-    """For people."""
+    """The action, for people."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
-        """When, at the latest. Unset: as soon as something happens."""
+        """When it is done, at the latest. Unset: as soon as the event that it waits for happens."""
 
     def __init__(
         self,
@@ -541,22 +543,22 @@ class Explanation(_message.Message):
     OVERRIDES_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
     broadcast_id: _builtins.str
-    """The broadcast."""
+    """The id of the broadcast."""
     state: _broadcast_pb2.BroadcastState.ValueType
-    """Its state."""
+    """The state of the broadcast."""
     summary: _builtins.str
-    """In one sentence, for people."""
+    """The explanation in one sentence, for people."""
     @_builtins.property
     def causes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Cause]:
-        """The likeliest first. Empty: nothing is wrong."""
+        """The causes, the likeliest first. Empty: nothing is wrong."""
 
     @_builtins.property
     def next_action(self) -> Global___NextAction:
-        """What happens next."""
+        """What the service does next."""
 
     @_builtins.property
     def overrides(self) -> _containers.RepeatedCompositeFieldContainer[Global___Override]:
-        """What a person can do about it."""
+        """Commands with which a person can change it."""
 
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
@@ -583,7 +585,7 @@ Global___Explanation: _TypeAlias = Explanation  # noqa: Y015
 
 @_typing.final
 class Cause(_message.Message):
-    """One cause."""
+    """One cause of the state of a broadcast."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -593,16 +595,16 @@ class Cause(_message.Message):
     BLAME_FIELD_NUMBER: _builtins.int
     REMEDY_FIELD_NUMBER: _builtins.int
     code: _builtins.str
-    """For programs: a stable upper-case word; docs/explain.md lists them."""
+    """The cause, for programs: a stable upper-case word; docs/explain.md lists them."""
     message: _builtins.str
-    """For people, in one sentence."""
+    """The cause in one sentence, for people."""
     blame: _builtins.str
-    """Who is to look: "service", "livekit", "mux", "host", "caller" or "storage"."""
+    """Where the cause lies, and so who can remove it: "service", "livekit", "mux", "host", "caller" or "storage"."""
     remedy: _builtins.str
     """What a person can do about it."""
     @_builtins.property
     def evidence(self) -> _containers.RepeatedCompositeFieldContainer[Global___Evidence]:
-        """What this rests on."""
+        """The observations that this follows from."""
 
     def __init__(
         self,

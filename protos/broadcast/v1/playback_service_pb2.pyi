@@ -30,7 +30,7 @@ class JoinBroadcastRequest(_message.Message):
     BROADCAST_ID_FIELD_NUMBER: _builtins.int
     VIEWER_ID_FIELD_NUMBER: _builtins.int
     broadcast_id: _builtins.str
-    """Which."""
+    """The id of the broadcast."""
     viewer_id: _builtins.str
     """The caller's id of the viewer, one for each device or tab."""
     def __init__(
@@ -64,11 +64,11 @@ class JoinBroadcastResponse(_message.Message):
     """The state of the broadcast."""
     @_builtins.property
     def hls(self) -> Global___HlsPlayback:
-        """Play this address."""
+        """Play the live stream by HLS."""
 
     @_builtins.property
     def webrtc(self) -> Global___WebRtcPlayback:
-        """Enter the room."""
+        """Enter the LiveKit room."""
 
     @_builtins.property
     def starting(self) -> Global___StartingPlayback:
@@ -76,11 +76,11 @@ class JoinBroadcastResponse(_message.Message):
 
     @_builtins.property
     def recording(self) -> Global___RecordingPlayback:
-        """It is over; this is the recording."""
+        """The broadcast is over; play a recording of it."""
 
     @_builtins.property
     def ended(self) -> Global___EndedPlayback:
-        """It is over, and there is no recording, or none that can be played yet."""
+        """The broadcast is over, and there is no recording, or none that can be played yet."""
 
     @_builtins.property
     def refresh_after(self) -> _duration_pb2.Duration:
@@ -109,7 +109,7 @@ Global___JoinBroadcastResponse: _TypeAlias = JoinBroadcastResponse  # noqa: Y015
 
 @_typing.final
 class HlsPlayback(_message.Message):
-    """HLS."""
+    """The viewer plays HLS."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -133,7 +133,7 @@ Global___HlsPlayback: _TypeAlias = HlsPlayback  # noqa: Y015
 
 @_typing.final
 class WebRtcPlayback(_message.Message):
-    """The room itself."""
+    """The viewer enters the LiveKit room."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -146,7 +146,7 @@ class WebRtcPlayback(_message.Message):
     """The token. It lets this viewer watch and nothing else."""
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """Until when the token lets enter and the viewer's place is kept."""
+        """The token lets the viewer enter, and the viewer's place is kept, until this time."""
 
     def __init__(
         self,
@@ -165,17 +165,17 @@ Global___WebRtcPlayback: _TypeAlias = WebRtcPlayback  # noqa: Y015
 
 @_typing.final
 class StartingPlayback(_message.Message):
-    """Nothing to watch yet."""
+    """There is nothing to watch yet."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ETA_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
-    """Why, for programs: the reason of the condition PLAYABLE."""
+    """Why there is nothing to watch, for programs: the reason of the condition PLAYABLE."""
     @_builtins.property
     def eta(self) -> _duration_pb2.Duration:
-        """About how long it takes, from what is stored. Unset: not known, such as when no host is there."""
+        """The expected time until there is, estimated from stored facts alone. Unset: not known, for example without a host."""
 
     def __init__(
         self,
@@ -193,7 +193,7 @@ Global___StartingPlayback: _TypeAlias = StartingPlayback  # noqa: Y015
 
 @_typing.final
 class RecordingPlayback(_message.Message):
-    """The recording of what is over."""
+    """The broadcast is over and was recorded."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -217,7 +217,7 @@ Global___RecordingPlayback: _TypeAlias = RecordingPlayback  # noqa: Y015
 
 @_typing.final
 class EndedPlayback(_message.Message):
-    """Over."""
+    """The broadcast is over and cannot be played."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -48,8 +48,8 @@ class PlaybackServiceServicer:
 
     def JoinBroadcast(self, request, context):
         """Answers how one viewer watches now: by HLS, in the room (fallback DIRECT_WEBRTC), the recording, or not yet.
-        Ask again after `refresh_after`: the way may change while a broadcast is interrupted. In the room a viewer holds one of
-        `max_webrtc_viewers` places until `expire_time`; asking again with the same viewer_id keeps the place.
+        Call again after `refresh_after`: the answer may change while a broadcast is interrupted. In the room a viewer holds one
+        of `max_webrtc_viewers` places until `expire_time`; a call with the same viewer_id keeps the place.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

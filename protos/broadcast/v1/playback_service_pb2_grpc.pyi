@@ -35,8 +35,8 @@ class PlaybackServiceStub:
     def __new__(cls, channel: _aio.Channel) -> PlaybackServiceAsyncStub: ...
     JoinBroadcast: _grpc.UnaryUnaryMultiCallable[_playback_service_pb2.JoinBroadcastRequest, _playback_service_pb2.JoinBroadcastResponse]
     """Answers how one viewer watches now: by HLS, in the room (fallback DIRECT_WEBRTC), the recording, or not yet.
-    Ask again after `refresh_after`: the way may change while a broadcast is interrupted. In the room a viewer holds one of
-    `max_webrtc_viewers` places until `expire_time`; asking again with the same viewer_id keeps the place.
+    Call again after `refresh_after`: the answer may change while a broadcast is interrupted. In the room a viewer holds one
+    of `max_webrtc_viewers` places until `expire_time`; a call with the same viewer_id keeps the place.
     """
 
 @_typing.type_check_only
@@ -46,8 +46,8 @@ class PlaybackServiceAsyncStub(PlaybackServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     JoinBroadcast: _aio.UnaryUnaryMultiCallable[_playback_service_pb2.JoinBroadcastRequest, _playback_service_pb2.JoinBroadcastResponse]  # type: ignore[assignment]
     """Answers how one viewer watches now: by HLS, in the room (fallback DIRECT_WEBRTC), the recording, or not yet.
-    Ask again after `refresh_after`: the way may change while a broadcast is interrupted. In the room a viewer holds one of
-    `max_webrtc_viewers` places until `expire_time`; asking again with the same viewer_id keeps the place.
+    Call again after `refresh_after`: the answer may change while a broadcast is interrupted. In the room a viewer holds one
+    of `max_webrtc_viewers` places until `expire_time`; a call with the same viewer_id keeps the place.
     """
 
 class PlaybackServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -60,8 +60,8 @@ class PlaybackServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_playback_service_pb2.JoinBroadcastResponse, _abc.Awaitable[_playback_service_pb2.JoinBroadcastResponse]]:
         """Answers how one viewer watches now: by HLS, in the room (fallback DIRECT_WEBRTC), the recording, or not yet.
-        Ask again after `refresh_after`: the way may change while a broadcast is interrupted. In the room a viewer holds one of
-        `max_webrtc_viewers` places until `expire_time`; asking again with the same viewer_id keeps the place.
+        Call again after `refresh_after`: the answer may change while a broadcast is interrupted. In the room a viewer holds one
+        of `max_webrtc_viewers` places until `expire_time`; a call with the same viewer_id keeps the place.
         """
 
 def add_PlaybackServiceServicer_to_server(servicer: PlaybackServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

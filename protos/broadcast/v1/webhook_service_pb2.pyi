@@ -33,7 +33,7 @@ class _WebhookProviderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Webho
     """Mux."""
 
 class WebhookProvider(_WebhookProvider, metaclass=_WebhookProviderEnumTypeWrapper):
-    """Who sends webhooks. New values may be added."""
+    """A provider that sends webhooks. New values may be added."""
 
 WEBHOOK_PROVIDER_UNSPECIFIED: WebhookProvider.ValueType  # 0
 """Never sent; in a filter: any."""
@@ -52,27 +52,27 @@ class _WebhookOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Webhoo
     WEBHOOK_OUTCOME_UNSPECIFIED: _WebhookOutcome.ValueType  # 0
     """Never sent; in a filter: any."""
     WEBHOOK_OUTCOME_ACCEPTED: _WebhookOutcome.ValueType  # 1
-    """It is about a broadcast of ours, and woke it."""
+    """It is about a broadcast of this environment, and woke it."""
     WEBHOOK_OUTCOME_FOREIGN: _WebhookOutcome.ValueType  # 2
-    """It is about nothing of ours, or about another environment's. Stored, without effect."""
+    """It is about no broadcast of this environment. Stored, without effect."""
     WEBHOOK_OUTCOME_UNKNOWN_TYPE: _WebhookOutcome.ValueType  # 3
-    """Its type is none that anything is done for. Stored, without effect."""
+    """Its type has no effect on broadcasts. Stored, without effect."""
     WEBHOOK_OUTCOME_QUARANTINED: _WebhookOutcome.ValueType  # 4
-    """Signed, and cannot be read. Stored, without effect."""
+    """The signature is right and the body cannot be read. Stored, without effect."""
 
 class WebhookOutcome(_WebhookOutcome, metaclass=_WebhookOutcomeEnumTypeWrapper):
-    """What became of a webhook. New values may be added."""
+    """The result of reading a webhook. New values may be added."""
 
 WEBHOOK_OUTCOME_UNSPECIFIED: WebhookOutcome.ValueType  # 0
 """Never sent; in a filter: any."""
 WEBHOOK_OUTCOME_ACCEPTED: WebhookOutcome.ValueType  # 1
-"""It is about a broadcast of ours, and woke it."""
+"""It is about a broadcast of this environment, and woke it."""
 WEBHOOK_OUTCOME_FOREIGN: WebhookOutcome.ValueType  # 2
-"""It is about nothing of ours, or about another environment's. Stored, without effect."""
+"""It is about no broadcast of this environment. Stored, without effect."""
 WEBHOOK_OUTCOME_UNKNOWN_TYPE: WebhookOutcome.ValueType  # 3
-"""Its type is none that anything is done for. Stored, without effect."""
+"""Its type has no effect on broadcasts. Stored, without effect."""
 WEBHOOK_OUTCOME_QUARANTINED: WebhookOutcome.ValueType  # 4
-"""Signed, and cannot be read. Stored, without effect."""
+"""The signature is right and the body cannot be read. Stored, without effect."""
 Global___WebhookOutcome: _TypeAlias = WebhookOutcome  # noqa: Y015
 
 @_typing.final
@@ -105,12 +105,12 @@ class DeliverWebhookRequest(_message.Message):
     HEADERS_FIELD_NUMBER: _builtins.int
     BODY_FIELD_NUMBER: _builtins.int
     provider: Global___WebhookProvider.ValueType
-    """Who sent it."""
+    """The provider that sent it."""
     body: _builtins.bytes
-    """The body, byte for byte: the signature is over it. At most 256 KiB."""
+    """The HTTP body, byte for byte, because the signature covers it. At most 256 KiB."""
     @_builtins.property
     def headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """The headers it came with, of which "Authorization" (LiveKit) and "Mux-Signature" are read. Names in any case."""
+        """The HTTP headers of the webhook. Only "Authorization" (LiveKit) and "Mux-Signature" are read; names in any case."""
 
     def __init__(
         self,
@@ -139,7 +139,7 @@ class DeliverWebhookResponse(_message.Message):
     webhook_id: _builtins.int
     """Its number in the inbox."""
     outcome: Global___WebhookOutcome.ValueType
-    """What became of it."""
+    """The result of reading it."""
     duplicate: _builtins.bool
     """Whether it had been delivered before."""
     def __init__(

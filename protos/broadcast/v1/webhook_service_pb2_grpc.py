@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class WebhookServiceStub:
-    """Takes webhooks from gateways that receive them for us. The same path as the HTTP intake.
+    """Takes webhooks from gateways that receive them in place of this service. They are treated as those of the HTTP intake.
     """
 
     def __init__(self, channel):
@@ -43,12 +43,13 @@ class WebhookServiceStub:
 
 
 class WebhookServiceServicer:
-    """Takes webhooks from gateways that receive them for us. The same path as the HTTP intake.
+    """Takes webhooks from gateways that receive them in place of this service. They are treated as those of the HTTP intake.
     """
 
     def DeliverWebhook(self, request, context):
-        """Verifies a webhook, stores it and wakes the broadcast it is about. OK means that it is stored, now or before: whatever
-        its content is, it need not be sent again. WEBHOOK_REFUSED when its signature does not verify.
+        """Verifies the signature of a webhook, stores it and wakes the broadcast it is about. OK means that it is stored, by this
+        call or an earlier one, and need not be sent again, even if its content cannot be read. A signature that does not verify
+        is WEBHOOK_REFUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -71,7 +72,7 @@ def add_WebhookServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class WebhookService:
-    """Takes webhooks from gateways that receive them for us. The same path as the HTTP intake.
+    """Takes webhooks from gateways that receive them in place of this service. They are treated as those of the HTTP intake.
     """
 
     @staticmethod

@@ -27,29 +27,31 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class WebhookServiceStub:
-    """Takes webhooks from gateways that receive them for us. The same path as the HTTP intake."""
+    """Takes webhooks from gateways that receive them in place of this service. They are treated as those of the HTTP intake."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> WebhookServiceAsyncStub: ...
     DeliverWebhook: _grpc.UnaryUnaryMultiCallable[_webhook_service_pb2.DeliverWebhookRequest, _webhook_service_pb2.DeliverWebhookResponse]
-    """Verifies a webhook, stores it and wakes the broadcast it is about. OK means that it is stored, now or before: whatever
-    its content is, it need not be sent again. WEBHOOK_REFUSED when its signature does not verify.
+    """Verifies the signature of a webhook, stores it and wakes the broadcast it is about. OK means that it is stored, by this
+    call or an earlier one, and need not be sent again, even if its content cannot be read. A signature that does not verify
+    is WEBHOOK_REFUSED.
     """
 
 @_typing.type_check_only
 class WebhookServiceAsyncStub(WebhookServiceStub):
-    """Takes webhooks from gateways that receive them for us. The same path as the HTTP intake."""
+    """Takes webhooks from gateways that receive them in place of this service. They are treated as those of the HTTP intake."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     DeliverWebhook: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.DeliverWebhookRequest, _webhook_service_pb2.DeliverWebhookResponse]  # type: ignore[assignment]
-    """Verifies a webhook, stores it and wakes the broadcast it is about. OK means that it is stored, now or before: whatever
-    its content is, it need not be sent again. WEBHOOK_REFUSED when its signature does not verify.
+    """Verifies the signature of a webhook, stores it and wakes the broadcast it is about. OK means that it is stored, by this
+    call or an earlier one, and need not be sent again, even if its content cannot be read. A signature that does not verify
+    is WEBHOOK_REFUSED.
     """
 
 class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Takes webhooks from gateways that receive them for us. The same path as the HTTP intake."""
+    """Takes webhooks from gateways that receive them in place of this service. They are treated as those of the HTTP intake."""
 
     @_abc_1.abstractmethod
     def DeliverWebhook(
@@ -57,8 +59,9 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _webhook_service_pb2.DeliverWebhookRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_webhook_service_pb2.DeliverWebhookResponse, _abc.Awaitable[_webhook_service_pb2.DeliverWebhookResponse]]:
-        """Verifies a webhook, stores it and wakes the broadcast it is about. OK means that it is stored, now or before: whatever
-        its content is, it need not be sent again. WEBHOOK_REFUSED when its signature does not verify.
+        """Verifies the signature of a webhook, stores it and wakes the broadcast it is about. OK means that it is stored, by this
+        call or an earlier one, and need not be sent again, even if its content cannot be read. A signature that does not verify
+        is WEBHOOK_REFUSED.
         """
 
 def add_WebhookServiceServicer_to_server(servicer: WebhookServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
