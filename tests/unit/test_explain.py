@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf import json_format
 
+from service.api.messages.commands import override_command
+from service.api.transport.validation import METHODS
 from service.domain.broadcast import (
     Carrier,
     DeliveryPolicy,
@@ -584,6 +587,12 @@ def explained(facts: Facts) -> Explanation:
     return explain(facts, TIMING)
 
 
+def override_commands(facts: Facts) -> list[str]:
+    """As the API writes them."""
+    explanation = explained(facts)
+    return [override_command(explanation.broadcast_id, each.intervention) for each in explanation.overrides]
+
+
 def codes(facts: Facts) -> list[str]:
     return [cause.code for cause in explained(facts).causes]
 
@@ -678,18 +687,23 @@ def test_a_change_that_does_not_get_there_is_told_while_live() -> None:
 )
 def test_the_commands_that_override(facts: Facts, commands: list[str]) -> None:
     overrides = explained(facts).overrides
-    assert [each.command.rsplit("/", 1)[1] for each in overrides] == commands
-    for each in overrides:
-        assert each.description
-        assert each.command.startswith("grpcurl -plaintext -d '{")
-        assert " $ADDRESS broadcast.v1." in each.command
+    assert all(each.description for each in overrides)
+    written = override_commands(facts)
+    assert [command.rsplit("/", 1)[1] for command in written] == commands
+    for command in written:
+        assert command.startswith("grpcurl -plaintext -d '{")
+        assert " $ADDRESS broadcast.v1." in command
+        body = command.removeprefix("grpcurl -plaintext -d '").partition("' $ADDRESS broadcast.v1.")[0]
+        method = METHODS["/" + command.rpartition(" ")[2]]
+        # Every field that the command names is one of the request's.
+        json_format.Parse(body, method.request())
 
 
 def test_what_failed_is_removed_and_nothing_else() -> None:
-    [command, *others] = [each.command for each in explained(failed_place(DestinationState.FAILED)).overrides]
+    [command, *others] = override_commands(failed_place(DestinationState.FAILED))
     assert command == "broadcastctl --target $ADDRESS update show --remove-destination one"
     assert [each.rsplit("/", 1)[1] for each in others] == ["WakeBroadcast", "StopBroadcast"]
-    assert not any("remove" in each.command for each in explained(failed_place(DestinationState.ACTIVE)).overrides)
+    assert not any("remove" in command for command in override_commands(failed_place(DestinationState.ACTIVE)))
 
 
 STUCK = (

@@ -5,6 +5,7 @@ from datetime import timedelta
 from broadcast.v1 import broadcast_pb2 as pb
 from broadcast.v1 import health_pb2 as health_pb
 from service.api.messages.broadcast import duration_message, duration_of, time_message
+from service.api.messages.commands import override_command
 from service.domain.broadcast import State
 from service.domain.explain.explain import Explanation
 from service.domain.facts import HostStats, Quality
@@ -50,7 +51,10 @@ def explanation_message(explanation: Explanation) -> health_pb.Explanation:
         ],
         next_action=_next_action_message(explanation.next_action),
         overrides=[
-            health_pb.Override(description=each.description, command=each.command) for each in explanation.overrides
+            health_pb.Override(
+                description=each.description, command=override_command(explanation.broadcast_id, each.intervention)
+            )
+            for each in explanation.overrides
         ],
         time=time_message(explanation.time),
     )

@@ -1,77 +1,106 @@
-"""The commands with which a person overrides what the service would do by itself. `$ADDRESS` is the service's."""
+"""Overrides: what a person can ask of the service so that it does something else than it would do by itself.
 
-import json
-import shlex
+An override names the intervention and its arguments and nothing of an interface; `service.api.messages.commands` writes
+it as a command line.
+"""
+
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from service.domain.broadcast import Broadcast, Carrier, DeliveryPolicy, DestinationState, State, Target
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Ask for the broadcast to be live."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Ask for the broadcast to end now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """Make the broadcast due, so that a pass looks at its providers now."""
+
+
+@dataclass(frozen=True, slots=True)
+class FindOrphans:
+    """List the resources at the providers that have no owner. Removes nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetOnAir:
+    """Take a broadcast of the delivery policy MANUAL on air, or off."""
+
+    on_air: bool
+
+
+@dataclass(frozen=True, slots=True)
+class IssueHostAccess:
+    """Make a token with which a host enters the room under *identity*."""
+
+    identity: str
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveDestinations:
+    """Take destinations out of the spec, by name."""
+
+    names: tuple[str, ...]
+
+
+Intervention: TypeAlias = Start | Stop | Wake | FindOrphans | SetOnAir | IssueHostAccess | RemoveDestinations
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Override:
     description: str
-    command: str
+    """For people: what the override does."""
+    intervention: Intervention
 
 
 def overrides(broadcast: Broadcast, codes: AbstractSet[str]) -> tuple[Override, ...]:
-    """*codes* of the causes. What helps most comes first."""
-    which = {"broadcast_id": broadcast.id}
+    """*codes* of the causes. The override that helps most comes first."""
     if broadcast.target is Target.CREATED:
-        return (Override(description="Start it.", command=_call("BroadcastService/StartBroadcast", which)),)
+        return (Override(description="Start it.", intervention=Start()),)
     if broadcast.state.over:
         return ()
     found: list[Override] = []
     if broadcast.target is Target.LIVE:
-        found += _of_a_show(broadcast, codes)
+        found += _while_live_is_wanted(broadcast, codes)
     if broadcast.state is State.STOPPING or "EGRESS_GHOST" in codes:
         found.append(
-            Override(
-                description="See what is left at the providers without an owner.",
-                command=_call("AdminService/ReapOrphans", {"dry_run": True}),
-            )
+            Override(description="See what is left at the providers without an owner.", intervention=FindOrphans())
         )
-    found.append(
-        Override(description="Look at everything again now.", command=_call("AdminService/WakeBroadcast", which))
-    )
+    found.append(Override(description="Look at everything again now.", intervention=Wake()))
     if broadcast.target is Target.LIVE:
-        found.append(Override(description="End it now.", command=_call("BroadcastService/StopBroadcast", which)))
+        found.append(Override(description="End it now.", intervention=Stop()))
     return tuple(found)
 
 
-def _of_a_show(broadcast: Broadcast, codes: AbstractSet[str]) -> list[Override]:
-    which = {"broadcast_id": broadcast.id}
+def _while_live_is_wanted(broadcast: Broadcast, codes: AbstractSet[str]) -> list[Override]:
     found: list[Override] = []
     if broadcast.spec.delivery_policy is DeliveryPolicy.MANUAL:
         on_air = not broadcast.on_air
         told = "Take it on air." if on_air else "Take it back to its backstage; the egress is stopped."
-        found.append(
-            Override(description=told, command=_call("BroadcastService/SetOnAir", {**which, "on_air": on_air}))
-        )
+        found.append(Override(description=told, intervention=SetOnAir(on_air)))
     if codes & {"WAITING_FOR_HOST", "HOST_LEFT", "ROOM_LOST"}:
-        entry = {**which, "identity": "host"}
         found.append(
             Override(
-                description="Make a token with which a host enters.",
-                command=_call("BroadcastService/IssueHostAccess", entry),
+                description="Make a token with which a host enters.", intervention=IssueHostAccess(identity="host")
             )
         )
-    if "DESTINATION_FAILED" in codes:
-        found += _without_failed(broadcast)
+    if "DESTINATION_FAILED" in codes and (failed := _removable(broadcast)):
+        found.append(
+            Override(description=f"Send no longer to {', '.join(failed)}.", intervention=RemoveDestinations(failed))
+        )
     return found
 
 
-def _without_failed(broadcast: Broadcast) -> list[Override]:
-    """Those by Mux are fixed since the start."""
+def _removable(broadcast: Broadcast) -> tuple[str, ...]:
+    """Names of the failed destinations that an update may remove. Those carried by Mux are fixed since the start."""
     failed = {each.name for each in broadcast.status.destinations if each.state is DestinationState.FAILED}
-    removed = [each.name for each in broadcast.spec.carried_by(Carrier.EGRESS) if each.name in failed]
-    if not removed:
-        return []
-    # grpcurl and buf curl do not write an update mask the same way.
-    named = [argument for name in removed for argument in ("--remove-destination", shlex.quote(name))]
-    command = " ".join(["broadcastctl --target $ADDRESS update", shlex.quote(broadcast.id), *named])
-    return [Override(description=f"Send no longer to {', '.join(removed)}.", command=command)]
-
-
-def _call(method: str, body: object) -> str:
-    return f"grpcurl -plaintext -d {shlex.quote(json.dumps(body))} $ADDRESS broadcast.v1.{method}"
+    return tuple(each.name for each in broadcast.spec.carried_by(Carrier.EGRESS) if each.name in failed)
