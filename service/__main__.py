@@ -1,4 +1,6 @@
-"""The commands: serve, migrate, probe."""
+"""The commands: serve, migrate, probe. Each ends with exit code 0, or with 1 and one line on standard error that shows
+no secret.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,9 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
-from service.settings import SettingError, Settings, from_environment
-from service.usage import usage
+from service.settings.declared import SettingError
+from service.settings.settings import Settings, database_url, from_environment, grpc_port
+from service.settings.usage import usage
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -32,7 +35,7 @@ def main() -> None:
     )
     commands.add_parser("migrate", help="bring the database of DATABASE_URL up to date")
     probe = commands.add_parser("probe", help="exit 0 if the service on this machine is serving")
-    probe.add_argument("--target", default=f"127.0.0.1:{os.environ.get('GRPC_PORT', '50051')}")
+    probe.add_argument("--target", default="", help="HOST:PORT; 127.0.0.1 and GRPC_PORT by default")
     arguments = parser.parse_args()
     match arguments.command:
         case "serve":
@@ -94,11 +97,10 @@ async def _serve_until_told(settings: Settings) -> int:
 async def _migrate() -> int:
     from service.store.migrate import MigrationFailed, migrate  # noqa: PLC0415
 
-    dsn = os.environ.get("DATABASE_URL", "")
-    if not dsn:
-        return _say("DATABASE_URL is not set")
     try:
-        applied = await migrate(dsn)
+        applied = await migrate(database_url(os.environ).reveal())
+    except SettingError as error:
+        return _say(str(error))
     except MigrationFailed as error:
         return _say(f"migrate: {error}")
     sys.stdout.write(f"applied: {', '.join(applied) or 'nothing, up to date'}\n")
@@ -109,6 +111,10 @@ async def _probe(target: str) -> int:
     import grpc  # noqa: PLC0415
     from grpc_health.v1 import health_pb2, health_pb2_grpc  # noqa: PLC0415
 
+    try:
+        target = target or f"127.0.0.1:{grpc_port(os.environ)}"
+    except SettingError as error:
+        return _say(str(error))
     async with grpc.aio.insecure_channel(target) as channel:
         # grpcio-health-checking is not typed.
         stub: Any = health_pb2_grpc.HealthStub(channel)

@@ -54,7 +54,7 @@ from service.webhooks.reading import Reader
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from service.settings import Settings
+    from service.settings.settings import Settings
 
 log = structlog.get_logger(__name__)
 

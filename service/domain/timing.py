@@ -54,6 +54,7 @@ class Timing:
     replan_s: float = 300.0
     """A broadcast in its wanted state is looked at and planned again this often, whatever anybody noticed."""
     starts_window_s: float = 600.0
+    """The window in which the egress starts of one broadcast are counted."""
     starts_limit: int = 5
     """Egress starts of one broadcast in a window: a loop of failing starts costs money."""
     starts_backoff_s: float = 10.0

@@ -77,7 +77,7 @@ class Database:
         statement_timeout: timedelta = timedelta(seconds=5),
         lock_timeout: timedelta = timedelta(seconds=3),
     ) -> Database:
-        pool = await asyncpg.create_pool(
+        create = asyncpg.create_pool(
             dsn,
             min_size=2,
             max_size=size,
@@ -92,6 +92,12 @@ class Database:
                 "idle_in_transaction_session_timeout": "10000",
             },
         )
+        try:
+            pool = await create
+        except (TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
+            # asyncpg's own errors about an address quote pieces of it, the password among them: neither the message nor
+            # the chain of errors goes on.
+            raise StoreUnavailable(f"DATABASE_URL cannot be used: {type(error).__name__}") from None
         return cls(pool, dsn)
 
     async def close(self) -> None:

@@ -17,7 +17,8 @@ from broadcast_sandbox.storage.s3 import Object, S3Simulator, S3SimulatorSetting
 from broadcast_sandbox.storage.signature import Keys, Request, SignatureError, check, signed
 from service.domain.secret import Secret
 from service.providers.storage.links import Storage, StorageSettings
-from service.settings import SettingError, from_environment
+from service.settings.declared import SettingError
+from service.settings.settings import from_environment
 from tests.waiting import eventually
 
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import os
 import re
 import subprocess
 import sys
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,10 +19,12 @@ from service.domain.secret import Secret
 from service.domain.timing import Timing
 from service.providers.budget import Limit, Limits
 from service.providers.storage.links import StorageSettings
-from service.settings import SettingError, Settings, from_environment, variables
+from service.settings.declared import SettingError
+from service.settings.settings import Settings, from_environment, variables
+from service.settings.usage import table, with_table
 from service.store.rows import OUTAGES
-from service.usage import NOTES
 
+OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 KEY, OLD_KEY = b"k" * 32, b"o" * 32
 SECRETS = {
     "DATABASE_URL": "postgresql://broadcast:hunter2@db/broadcast",
@@ -34,6 +38,22 @@ REQUIRED = {
     "LIVEKIT_API_KEY": "key",
     "MUX_TOKEN_ID": "id",
 }
+
+# Addresses that are read in another way than their author meant, because of a sign in the password.
+MISREAD_URLS = [
+    "postgresql://u:hunter2#more@db/d",
+    "postgresql://u:hunter2/more@db/d",
+    "postgresql://u:hunter2?more@db/d",
+    "postgresql://u:12?hunter2@db/d",
+    "postgresql://u:12/hunter2@db/d",
+    "postgresql://u:a@hunter2@db/d",
+    "postgresql://u:hunter2[@db/d",
+    "postgresql://u:pass@db:hunter2/d",
+    "postgresql://u:pass@db:99999/hunter2",
+    "postgresql://u:pass@a,b:hunter2/d",
+    "postgresql://u:pass@db/d?hunter2",
+    "postgresql://u:pass@db/d?sslmode=disable&hunter2",
+]
 
 
 def refusal(**changes: str) -> str:
@@ -74,6 +94,7 @@ SHORT_KEY = base64.b64encode(b"s" * 16).decode()
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        *(("DATABASE_URL", url) for url in MISREAD_URLS),
         ("DATABASE_URL", "mysql://u:hunter2@h/d"),
         ("DATABASE_URL", "postgresql://u:hunter2@[::1/d"),
         ("DATABASE_URL", "hunter2"),
@@ -253,8 +274,19 @@ def test_the_help_lists_everything_that_can_be_set(command: tuple[str, ...]) -> 
     assert max(map(len, shown.splitlines())) <= 120
 
 
-def test_every_note_is_of_a_setting() -> None:
-    assert set(NOTES) <= set(variables())
+def test_the_table_of_the_docs_is_the_one_of_the_settings() -> None:
+    document = OPERATIONS.read_text()
+    assert with_table(document) == document, "python -m service.settings.usage docs/operations.md writes it anew"
+    for variable in variables():
+        rows = [row for row in table().splitlines() if row.startswith(f"| `{variable.name}` |")]
+        assert len(rows) == 1
+        # A variable without a meaning would be a riddle.
+        assert len(rows[0].split("|")[4].strip()) > 5, variable.name
+
+
+def test_every_variable_has_a_name_of_its_own() -> None:
+    names = [variable.name for variable in variables()]
+    assert len(names) == len(set(names))
 
 
 def test_an_outage_is_seen_and_health_is_known_with_the_longest_rounds() -> None:
@@ -286,3 +318,46 @@ def test_settings_that_are_printed_show_no_secret() -> None:
     given = ("webhook-secret-12", "rotated-secret-13", "access-key-14", "storage-secret-15")
     for secret in (*SECRETS.values(), *given, "hunter2", repr(KEY), "kkkkkkkk"):
         assert secret not in printed
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:p%23%2F%3F%40%5B@db/d",
+        "postgres://db",
+        "postgresql:///d?host=/run/postgresql",
+        "postgresql://%2Frun%2Fpostgresql/d",
+        "postgresql://u:p@[::1]:5432/d",
+        "postgresql://u:p@a:5432,b:5433/d?target_session_attrs=read-write",
+        "postgresql:///d?user=me@server&host=db",
+        "postgresql://u:@db:5432/d?sslmode=verify-full&sslrootcert=/etc/ca.pem",
+    ],
+)
+def test_addresses_of_every_other_form_are_taken_as_they_are(url: str) -> None:
+    assert from_environment({**REQUIRED, "DATABASE_URL": url}).database_url == Secret(url)
+
+
+def run_service(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "service", *command],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **REQUIRED, **environment},
+    )
+
+
+@pytest.mark.parametrize("command", ["serve", "migrate"])
+@pytest.mark.parametrize("url", MISREAD_URLS[:3])
+def test_a_password_that_splits_the_address_ends_in_one_line_without_it(command: str, url: str) -> None:
+    ended = run_service(command, DATABASE_URL=url)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("DATABASE_URL: ")
+    assert len(ended.stderr.splitlines()) == 1
+    for piece in ("hunter2", "more"):
+        assert piece not in ended.stdout + ended.stderr
+
+
+def test_a_probe_names_the_port_that_is_none_and_reads_no_secret() -> None:
+    ended = run_service("probe", DATABASE_URL=MISREAD_URLS[0], GRPC_PORT="hunter2")
+    assert (ended.returncode, ended.stderr) == (1, "GRPC_PORT: not a number\n")
