@@ -4,7 +4,6 @@ ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never
 WORKDIR /app
 # The dependencies alone first: they change less often than the code.
 COPY pyproject.toml uv.lock ./
-COPY protos/pyproject.toml protos/
 COPY clients/python/pyproject.toml clients/python/
 COPY sandbox/pyproject.toml sandbox/
 RUN uv sync --frozen --no-dev --no-install-workspace

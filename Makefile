@@ -12,9 +12,9 @@ UV := $(or $(shell command -v uv 2>/dev/null),build/uv/bin/uv)
 # What `make run` needs, and what developers need beside it.
 RUNNABLE := .venv/.runnable
 INSTALLED := .venv/.installed
-MEMBERS := pyproject.toml protos/pyproject.toml clients/python/pyproject.toml sandbox/pyproject.toml
+MEMBERS := pyproject.toml clients/python/pyproject.toml sandbox/pyproject.toml
 
-.PHONY: help run test check protos released fmt test-crash chaos simulate bench image lock clean
+.PHONY: help run test check protos released fmt test-crash chaos simulate bench dist image lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,11 @@ chaos: $(INSTALLED) ## Postgres restarts under load, two minutes of them (ARGS="
 
 bench: $(INSTALLED) ## measure the service under load
 	$(BIN)/python -m tests.bench $(ARGS)
+
+dist: | $(UV) ## build the wheels of the client and of the service into dist/
+	rm -rf dist
+	$(UV) build --wheel --out-dir dist --package broadcast-client
+	$(UV) build --wheel --out-dir dist --package broadcast-service
 
 image: ## build the container image (IMAGE=name:tag)
 	docker build --tag $(IMAGE) .
