@@ -15,6 +15,7 @@ from service.domain.resources import Kind
 class Provider(StrEnum):
     """A party that we call. Its text is stored in outages, errors, budgets and the inbox, and shown to callers."""
 
+    _value_: str
     display_name: str
     """Its name in messages for people."""
     credentials: tuple[str, ...]

@@ -7,6 +7,7 @@ from enum import IntEnum
 from functools import cached_property
 
 from service.domain.broadcast import State, Target, seconds
+from service.domain.explain.causes import CauseCode
 from service.domain.facts import Facts, Told
 from service.domain.health.health_of import Health
 from service.domain.health.model import Evidence
@@ -36,7 +37,7 @@ class Weight(IntEnum):
 class Finding:
     """What one rule found."""
 
-    code: str
+    code: CauseCode
     weight: int
     message: str
     evidence: tuple[Evidence, ...] = ()

@@ -1,152 +1,369 @@
-"""The codes of causes: who is to look at each, what a person can do, and which others follow from it.
+"""The codes of causes: when each is told, who is to look at it, what a person can do, and which others follow from it.
 
-Codes are a promise to programs: one that was given out keeps its meaning. docs/explain.md lists them.
+Codes are a promise to programs: one that was given out keeps its text and its meaning. `make docs` writes the table in
+`docs/explain.md` from them. A code is used by its member, whose name is ours: where the text names a provider, the
+member names the role.
 """
 
-from collections.abc import Set as AbstractSet
+from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, Self
 
-_PICTURE = frozenset({"NO_MEDIA", "PLAYLIST_STALLED"})
-_GIVEN_UP = frozenset({"START_LIMIT", "FALLBACK_ACTIVE"})
-_SENDING = frozenset(
-    {
-        "EGRESS_FAILED",
-        "EGRESS_ABORTED",
-        "EGRESS_ENDED_UNASKED",
-        "EGRESS_LIMIT_REACHED",
-        "EGRESS_LOST",
-        "EGRESS_GHOST",
-        "RTMP_REFUSED",
-        "RTMP_NOT_CONNECTED",
-        "RTMP_LOST",
-    }
-)
-_STARTING = frozenset({"EGRESS_START_STUCK", "EGRESS_START_LOST", "EGRESS_NO_WORKER"})
-_AFTER_EGRESS = _PICTURE | _GIVEN_UP | {"DESTINATION_FAILED"}
-_NO_ANSWER = frozenset({"START_TIMEOUT", "FALLBACK_ACTIVE", "WAITING_FOR_BUDGET"})
+from service.domain.provider import ROOMS, STORAGE, STREAMS, Provider
+
+_ROOMS: Final = ROOMS.display_name
+_STREAMS: Final = STREAMS.display_name
 
 
-@dataclass(frozen=True, slots=True)
-class Code:
-    blame: str
-    """Who is to look: service, livekit, mux, host, caller or storage."""
+class Blame(StrEnum):
+    """Who is to look at a cause: a provider, by its text, or one of us."""
+
+    ROOM_PROVIDER = ROOMS.value
+    STREAM_PROVIDER = STREAMS.value
+    OWN_STORAGE = STORAGE.value
+    SERVICE = "service"
+    HOST = "host"
+    CALLER = "caller"
+
+
+class CauseCode(StrEnum):
+    """Why a broadcast is in its state. Compares, sorts and encodes as its text."""
+
+    _value_: str
+    blame: Blame
+    when: str
+    """When the code is told, for the documentation."""
     remedy: str
-    explains: AbstractSet[str] = frozenset()
-    """Codes that follow from it: they rank below."""
+    """What a person can do; shown to callers."""
 
+    def __new__(cls, text: str, blame: Blame, when: str, remedy: str) -> Self:
+        member = str.__new__(cls, text)
+        member._value_ = text
+        member.blame = blame
+        member.when = when
+        member.remedy = remedy
+        return member
 
-CODES: dict[str, Code] = {
     # The host.
-    "WAITING_FOR_HOST": Code("host", "Let a host enter the room and publish.", _PICTURE | {"WAITING_FOR_BUDGET"}),
-    "HOST_LEFT": Code(
-        "host",
+    WAITING_FOR_HOST = (
+        "WAITING_FOR_HOST",
+        Blame.HOST,
+        "room and live stream are ready, nobody publishes yet",
+        "Let a host enter the room and publish.",
+    )
+    HOST_LEFT = (
+        "HOST_LEFT",
+        Blame.HOST,
+        "it was live, and nobody publishes; or it ended because the host did not come back",
         "Let the host come back; a token for the same identity is enough.",
-        _AFTER_EGRESS | {"EGRESS_START_STUCK", "INGEST_STALLED", "NO_HOST"},
-    ),
-    "HOST_MUTED": Code("host", "Ask the host to unmute."),
-    "NO_VIDEO": Code("host", "Ask the host to share a camera or a screen."),
-    "HOST_UPLINK_POOR": Code(
-        "host", "Ask the host for a better connection, or fewer or smaller tracks.", {"PLAYLIST_STALLED"}
-    ),
-    # What callers want.
-    "NOT_ON_AIR": Code("caller", "Call SetOnAir when the show begins.", _PICTURE),
-    "STOPPED_BY_CALLER": Code("caller", "Nothing: a broadcast runs once. Create another one."),
-    "MAX_DURATION": Code("caller", "Create another one, with a greater max_duration if it was too short."),
-    "TEST_LIMIT": Code("caller", "Create one that is no test: Mux cuts tests after 5 minutes."),
-    "NO_HOST": Code("host", "Create another one when a host is there."),
-    # Somebody else's hand.
-    "ROOM_LOST": Code(
-        "livekit",
+    )
+    HOST_MUTED = ("HOST_MUTED", Blame.HOST, "every camera or every microphone is muted", "Ask the host to unmute.")
+    NO_VIDEO = (
+        "NO_VIDEO",
+        Blame.HOST,
+        "somebody publishes, and no picture",
+        "Ask the host to share a camera or a screen.",
+    )
+    HOST_UPLINK_POOR = (
+        "HOST_UPLINK_POOR",
+        Blame.HOST,
+        "the host's browser reports a poor or lost connection",
+        "Ask the host for a better connection, or fewer or smaller tracks.",
+    )
+
+    # Wishes of the callers.
+    NOT_ON_AIR = (
+        "NOT_ON_AIR",
+        Blame.CALLER,
+        "delivery policy MANUAL, and SetOnAir was not called",
+        "Call SetOnAir when the show begins.",
+    )
+    STOPPED_BY_CALLER = (
+        "STOPPED_BY_CALLER",
+        Blame.CALLER,
+        "StopBroadcast was called",
+        "Nothing: a broadcast runs once. Create another one.",
+    )
+    MAX_DURATION = (
+        "MAX_DURATION",
+        Blame.CALLER,
+        "it was on air for `max_duration`",
+        "Create another one, with a greater max_duration if it was too short.",
+    )
+    TEST_LIMIT = (
+        "TEST_LIMIT",
+        Blame.CALLER,
+        f"a test, cut by {_STREAMS}",
+        f"Create one that is no test: {_STREAMS} cuts tests after 5 minutes.",
+    )
+    NO_HOST = ("NO_HOST", Blame.HOST, "no host came in time", "Create another one when a host is there.")
+
+    # Changes by somebody else.
+    ROOM_LOST = (
+        "ROOM_LOST",
+        Blame.ROOM_PROVIDER,
+        "the room was gone and we had not deleted it",
         "Find out who deleted the room. It is made again by itself; the host has to enter again.",
-        _AFTER_EGRESS | _SENDING | _STARTING | {"INGEST_STALLED", "HOST_LEFT", "WAITING_FOR_HOST", "NO_HOST"},
-    ),
-    "STREAM_DISABLED_OUTSIDE": Code(
-        "mux",
-        "Find out who disabled the live stream at Mux. Create another broadcast.",
-        _AFTER_EGRESS | _SENDING | _STARTING | {"INGEST_STALLED"},
-    ),
-    "STREAM_DELETED_OUTSIDE": Code(
-        "mux",
-        "Find out who deleted the live stream at Mux. Create another broadcast.",
-        _AFTER_EGRESS | _SENDING | _STARTING | {"INGEST_STALLED"},
-    ),
-    "KEY_RESET_OUTSIDE": Code(
-        "mux",
-        "Find out who reset the stream key at Mux. An egress with the new key is started by itself.",
-        _AFTER_EGRESS | _SENDING | {"INGEST_STALLED"},
-    ),
+    )
+    STREAM_DISABLED_OUTSIDE = (
+        "STREAM_DISABLED_OUTSIDE",
+        Blame.STREAM_PROVIDER,
+        "the live stream is disabled and we had not done it",
+        f"Find out who disabled the live stream at {_STREAMS}. Create another broadcast.",
+    )
+    STREAM_DELETED_OUTSIDE = (
+        "STREAM_DELETED_OUTSIDE",
+        Blame.STREAM_PROVIDER,
+        "the live stream is gone and we had not deleted it",
+        f"Find out who deleted the live stream at {_STREAMS}. Create another broadcast.",
+    )
+    KEY_RESET_OUTSIDE = (
+        "KEY_RESET_OUTSIDE",
+        Blame.STREAM_PROVIDER,
+        "the live stream has another key than we know of, and something failed since",
+        f"Find out who reset the stream key at {_STREAMS}. An egress with the new key is started by itself.",
+    )
+
     # The egress.
-    "EGRESS_REFUSED": Code("livekit", "Read the message: what was asked for is not possible.", _GIVEN_UP),
-    "EGRESS_QUOTA": Code("livekit", "Raise LiveKit's limit of concurrent egresses, or end others.", _GIVEN_UP),
-    "EGRESS_NO_WORKER": Code("livekit", "Add egress workers, or look why none is free.", _GIVEN_UP),
-    "EGRESS_START_STUCK": Code("livekit", "Look at the egress worker: it does not get to work.", _AFTER_EGRESS),
-    "EGRESS_START_LOST": Code(
-        "livekit", "Nothing: it is looked for, the key is reset, and another one is started.", _GIVEN_UP
-    ),
-    "EGRESS_FAILED": Code("livekit", "Look at the egress in LiveKit; it is replaced by itself.", _AFTER_EGRESS),
-    "EGRESS_ABORTED": Code("livekit", "Look at the egress in LiveKit; it is replaced by itself.", _AFTER_EGRESS),
-    "EGRESS_ENDED_UNASKED": Code(
-        "livekit", "Find out who stopped the egress, or which worker was shut down.", _AFTER_EGRESS
-    ),
-    "EGRESS_LIMIT_REACHED": Code("livekit", "Raise LiveKit's session limit of egresses.", _AFTER_EGRESS),
-    "EGRESS_LOST": Code(
-        "livekit", "Look why LiveKit forgot the egress; it is replaced by itself.", _AFTER_EGRESS | {"EGRESS_GHOST"}
-    ),
-    "EGRESS_GHOST": Code(
-        "livekit",
+    EGRESS_REFUSED = (
+        "EGRESS_REFUSED",
+        Blame.ROOM_PROVIDER,
+        f"{_ROOMS} refuses the start for what it asks",
+        "Read the message: what was asked for is not possible.",
+    )
+    EGRESS_QUOTA = (
+        "EGRESS_QUOTA",
+        Blame.ROOM_PROVIDER,
+        f"{_ROOMS} answers a start that there are too many",
+        f"Raise {_ROOMS}'s limit of concurrent egresses, or end others.",
+    )
+    EGRESS_NO_WORKER = (
+        "EGRESS_NO_WORKER",
+        Blame.ROOM_PROVIDER,
+        f"{_ROOMS} answers a start that no worker took it",
+        "Add egress workers, or look why none is free.",
+    )
+    EGRESS_START_STUCK = (
+        "EGRESS_START_STUCK",
+        Blame.ROOM_PROVIDER,
+        "it was started and does not become active",
+        "Look at the egress worker: it does not get to work.",
+    )
+    EGRESS_START_LOST = (
+        "EGRESS_START_LOST",
+        Blame.ROOM_PROVIDER,
+        "nobody answered the start: it may have happened or not",
+        "Nothing: it is looked for, the key is reset, and another one is started.",
+    )
+    EGRESS_FAILED = (
+        "EGRESS_FAILED",
+        Blame.ROOM_PROVIDER,
+        "it ended FAILED",
+        f"Look at the egress in {_ROOMS}; it is replaced by itself.",
+    )
+    EGRESS_ABORTED = (
+        "EGRESS_ABORTED",
+        Blame.ROOM_PROVIDER,
+        "it ended ABORTED",
+        f"Look at the egress in {_ROOMS}; it is replaced by itself.",
+    )
+    EGRESS_ENDED_UNASKED = (
+        "EGRESS_ENDED_UNASKED",
+        Blame.ROOM_PROVIDER,
+        "it ended COMPLETE and we had not stopped it",
+        "Find out who stopped the egress, or which worker was shut down.",
+    )
+    EGRESS_LIMIT_REACHED = (
+        "EGRESS_LIMIT_REACHED",
+        Blame.ROOM_PROVIDER,
+        "it ended LIMIT_REACHED",
+        f"Raise {_ROOMS}'s session limit of egresses.",
+    )
+    EGRESS_LOST = (
+        "EGRESS_LOST",
+        Blame.ROOM_PROVIDER,
+        f"{_ROOMS} lists it no more",
+        f"Look why {_ROOMS} forgot the egress; it is replaced by itself.",
+    )
+    EGRESS_GHOST = (
+        "EGRESS_GHOST",
+        Blame.ROOM_PROVIDER,
+        "it is listed and is not in its room, answers no stop, or was never seen to end",
         "Look for the worker that died. The key is reset and the egress replaced by itself.",
-        _AFTER_EGRESS | {"EGRESS_FAILED", "INGEST_STALLED"},
-    ),
-    "RTMP_REFUSED": Code(
-        "mux", "Look at the live stream at Mux: it takes no encoder.", _AFTER_EGRESS | {"EGRESS_FAILED"}
-    ),
-    "RTMP_NOT_CONNECTED": Code("mux", "Look at the way between LiveKit and Mux: no connection is made.", _AFTER_EGRESS),
-    "RTMP_LOST": Code("mux", "Look at the way between LiveKit and Mux.", _AFTER_EGRESS | {"EGRESS_FAILED"}),
-    "NO_MEDIA": Code(
-        "livekit", "Look at what the egress sends: Mux sees no media in it.", _GIVEN_UP | {"PLAYLIST_STALLED"}
-    ),
-    "INGEST_STALLED": Code(
-        "livekit",
+    )
+    RTMP_REFUSED = (
+        "RTMP_REFUSED",
+        Blame.STREAM_PROVIDER,
+        "its connection to the live stream failed before it ever stood",
+        f"Look at the live stream at {_STREAMS}: it takes no encoder.",
+    )
+    RTMP_NOT_CONNECTED = (
+        "RTMP_NOT_CONNECTED",
+        Blame.STREAM_PROVIDER,
+        "it runs and never got its connection to the live stream: for more than 10 s now, or until it was stopped",
+        f"Look at the way between {_ROOMS} and {_STREAMS}: no connection is made.",
+    )
+    RTMP_LOST = (
+        "RTMP_LOST",
+        Blame.STREAM_PROVIDER,
+        "its connection to the live stream stood and broke",
+        f"Look at the way between {_ROOMS} and {_STREAMS}.",
+    )
+    NO_MEDIA = (
+        "NO_MEDIA",
+        Blame.ROOM_PROVIDER,
+        f"it is connected, and {_STREAMS} never saw media of it",
+        f"Look at what the egress sends: {_STREAMS} sees no media in it.",
+    )
+    INGEST_STALLED = (
+        "INGEST_STALLED",
+        Blame.ROOM_PROVIDER,
+        "media arrived and does not any more, although it says that it sends (a wedge)",
         "Look at the egress: it says that it sends, and nothing arrives.",
-        _GIVEN_UP | {"PLAYLIST_STALLED", "RTMP_LOST", "EGRESS_FAILED"},
-    ),
-    "PLAYLIST_STALLED": Code("mux", "Look at the live stream at Mux: its playlist stands still."),
-    "START_LIMIT": Code(
-        "service", "Mend what makes the egresses fail; the next start comes by itself.", {"PLAYLIST_STALLED"}
-    ),
-    "DESTINATION_FAILED": Code("caller", "Look at the destination; remove it and add it again under another name."),
-    "FALLBACK_ACTIVE": Code("service", "Nothing: it is left when the normal way was healthy for two minutes."),
-    "LOCAL_RECORDING_LOST": Code(
-        "livekit", "Look for the worker that died. The recording goes on by itself, with a gap.", {"FALLBACK_ACTIVE"}
-    ),
-    "LOCAL_RECORDING_FAILED": Code(
-        "storage", "Look at our own storage, and at the egress in LiveKit; it is tried again.", {"FALLBACK_ACTIVE"}
-    ),
-    "RECORDING_ERRORED": Code("mux", "Look at the asset at Mux."),
+    )
+    PLAYLIST_STALLED = (
+        "PLAYLIST_STALLED",
+        Blame.STREAM_PROVIDER,
+        "all says that it plays, and the playlist stands still",
+        f"Look at the live stream at {_STREAMS}: its playlist stands still.",
+    )
+    START_LIMIT = (
+        "START_LIMIT",
+        Blame.SERVICE,
+        "five egresses were started within ten minutes, no more before the window is over",
+        "Mend what makes the egresses fail; the next start comes by itself.",
+    )
+    DESTINATION_FAILED = (
+        "DESTINATION_FAILED",
+        Blame.CALLER,
+        "a destination failed",
+        "Look at the destination; remove it and add it again under another name.",
+    )
+    FALLBACK_ACTIVE = (
+        "FALLBACK_ACTIVE",
+        Blame.SERVICE,
+        "viewers are served by a fallback",
+        "Nothing: it is left when the normal way was healthy for two minutes.",
+    )
+    LOCAL_RECORDING_LOST = (
+        "LOCAL_RECORDING_LOST",
+        Blame.ROOM_PROVIDER,
+        "the worker of the file egress is gone, and what it had written with it",
+        "Look for the worker that died. The recording goes on by itself, with a gap.",
+    )
+    LOCAL_RECORDING_FAILED = (
+        "LOCAL_RECORDING_FAILED",
+        Blame.OWN_STORAGE,
+        "a fallback asks for a recording to our own storage, and the last one failed",
+        f"Look at our own storage, and at the egress in {_ROOMS}; it is tried again.",
+    )
+    RECORDING_ERRORED = (
+        "RECORDING_ERRORED",
+        Blame.STREAM_PROVIDER,
+        f"{_STREAMS} could not make the recording",
+        f"Look at the asset at {_STREAMS}.",
+    )
+
     # The providers.
-    "LIVEKIT_UNREACHABLE": Code("livekit", "Look at LiveKit, and the way to it.", _NO_ANSWER | _STARTING | _PICTURE),
-    "LIVEKIT_CREDENTIALS": Code(
-        "service",
-        "Set LIVEKIT_API_KEY and LIVEKIT_API_SECRET to what LiveKit takes.",
-        _NO_ANSWER | _STARTING | {"LIVEKIT_UNREACHABLE"},
-    ),
-    "LIVEKIT_THROTTLED": Code(
-        "livekit", "Make fewer calls, or have LiveKit's limit raised.", _NO_ANSWER | {"LIVEKIT_UNREACHABLE"}
-    ),
-    "LIVEKIT_REFUSED": Code("service", "Read the message: LiveKit refuses what was asked for.", _NO_ANSWER),
-    "MUX_UNREACHABLE": Code("mux", "Look at Mux, and the way to it.", _NO_ANSWER),
-    "MUX_CREDENTIALS": Code(
-        "service", "Set MUX_TOKEN_ID and MUX_TOKEN_SECRET to what Mux takes.", _NO_ANSWER | {"MUX_UNREACHABLE"}
-    ),
-    "MUX_THROTTLED": Code("mux", "Make fewer calls, or have Mux's limit raised.", _NO_ANSWER | {"MUX_UNREACHABLE"}),
-    "MUX_REFUSED": Code("caller", "Read the message: Mux refuses what the spec asks for.", _NO_ANSWER),
-    # Ourselves.
-    "START_TIMEOUT": Code("service", "Look at the story and at last_error: room or live stream could not be made."),
-    "WAITING_FOR_BUDGET": Code("service", "Wait, or have the provider's rate limit raised."),
-    "TAKE_DOWN_BLOCKED": Code("service", "Look at what is left; it is tried until it is gone."),
-    "SERVICE_BEHIND": Code(
-        "service",
+    ROOMS_UNREACHABLE = (
+        "LIVEKIT_UNREACHABLE",
+        Blame.ROOM_PROVIDER,
+        "the observer gets no answer, or the last call failed so",
+        f"Look at {_ROOMS}, and the way to it.",
+    )
+    ROOMS_CREDENTIALS = (
+        "LIVEKIT_CREDENTIALS",
+        Blame.SERVICE,
+        f"{_ROOMS} refuses our key",
+        f"Set {' and '.join(ROOMS.credentials)} to what {_ROOMS} takes.",
+    )
+    ROOMS_THROTTLED = (
+        "LIVEKIT_THROTTLED",
+        Blame.ROOM_PROVIDER,
+        f"{_ROOMS} answers that these are too many requests",
+        f"Make fewer calls, or have {_ROOMS}'s limit raised.",
+    )
+    ROOMS_REFUSED = (
+        "LIVEKIT_REFUSED",
+        Blame.SERVICE,
+        f"{_ROOMS} refuses what was asked for",
+        f"Read the message: {_ROOMS} refuses what was asked for.",
+    )
+    STREAMS_UNREACHABLE = (
+        "MUX_UNREACHABLE",
+        Blame.STREAM_PROVIDER,
+        "the observer gets no answer, the last call failed so, or it ended because of that",
+        f"Look at {_STREAMS}, and the way to it.",
+    )
+    STREAMS_CREDENTIALS = (
+        "MUX_CREDENTIALS",
+        Blame.SERVICE,
+        f"{_STREAMS} refuses our token",
+        f"Set {' and '.join(STREAMS.credentials)} to what {_STREAMS} takes.",
+    )
+    STREAMS_THROTTLED = (
+        "MUX_THROTTLED",
+        Blame.STREAM_PROVIDER,
+        f"{_STREAMS} answers that these are too many requests",
+        f"Make fewer calls, or have {_STREAMS}'s limit raised.",
+    )
+    STREAMS_REFUSED = (
+        "MUX_REFUSED",
+        Blame.CALLER,
+        f"{_STREAMS} refuses what was asked for",
+        f"Read the message: {_STREAMS} refuses what the spec asks for.",
+    )
+
+    # The service.
+    START_TIMEOUT = (
+        "START_TIMEOUT",
+        Blame.SERVICE,
+        "room and live stream could not be made in time",
+        "Look at the story and at last_error: room or live stream could not be made.",
+    )
+    WAITING_FOR_BUDGET = (
+        "WAITING_FOR_BUDGET",
+        Blame.SERVICE,
+        "what comes next waits for its turn at a provider's rate limit",
+        "Wait, or have the provider's rate limit raised.",
+    )
+    TAKE_DOWN_BLOCKED = (
+        "TAKE_DOWN_BLOCKED",
+        Blame.SERVICE,
+        "it is being taken down and something does not go: it says what, how many calls failed and how",
+        "Look at what is left; it is tried until it is gone.",
+    )
+    SERVICE_BEHIND = (
+        "SERVICE_BEHIND",
+        Blame.SERVICE,
+        "it is due since 10 s or more, and no replica took it up",
         "Look at the replicas: nobody takes this broadcast up.",
-        _NO_ANSWER | {"EGRESS_START_LOST", "TAKE_DOWN_BLOCKED"},
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderCodes:
+    """The codes that tell how one provider answers."""
+
+    unreachable: CauseCode
+    credentials: CauseCode
+    throttled: CauseCode
+    refused: CauseCode
+
+
+OF_PROVIDER: Final[Mapping[Provider, ProviderCodes]] = {
+    ROOMS: ProviderCodes(
+        unreachable=CauseCode.ROOMS_UNREACHABLE,
+        credentials=CauseCode.ROOMS_CREDENTIALS,
+        throttled=CauseCode.ROOMS_THROTTLED,
+        refused=CauseCode.ROOMS_REFUSED,
+    ),
+    STREAMS: ProviderCodes(
+        unreachable=CauseCode.STREAMS_UNREACHABLE,
+        credentials=CauseCode.STREAMS_CREDENTIALS,
+        throttled=CauseCode.STREAMS_THROTTLED,
+        refused=CauseCode.STREAMS_REFUSED,
     ),
 }
+"""In the order in which their rules are asked."""

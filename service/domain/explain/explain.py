@@ -11,7 +11,8 @@ from datetime import datetime
 from service.domain.broadcast import EndReason, State
 from service.domain.explain import rules_egress, rules_end, rules_host, rules_providers
 from service.domain.explain.case import Case, Finding, Rule
-from service.domain.explain.causes import CODES
+from service.domain.explain.causes import Blame, CauseCode
+from service.domain.explain.consequences import CONSEQUENCES
 from service.domain.explain.overrides import Override, overrides
 from service.domain.facts import Facts
 from service.domain.health.health_of import health_of
@@ -22,11 +23,13 @@ from service.domain.timing import Timing
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cause:
-    code: str
+    code: CauseCode
     message: str
     evidence: tuple[Evidence, ...]
-    blame: str
+    blame: Blame
+    """Who is to look."""
     remedy: str
+    """What a person can do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +65,8 @@ def explain(facts: Facts, timing: Timing) -> Explanation:
             code=finding.code,
             message=finding.message,
             evidence=finding.evidence,
-            blame=CODES[finding.code].blame,
-            remedy=CODES[finding.code].remedy,
+            blame=finding.code.blame,
+            remedy=finding.code.remedy,
         )
         for finding in found
     )
@@ -93,13 +96,13 @@ def _rules(case: Case) -> Iterable[Rule]:
 
 def ranked(findings: Sequence[Finding]) -> list[Finding]:
     """The likeliest first, one of a code; consequences below their causes."""
-    best: dict[str, Finding] = {}
+    best: dict[CauseCode, Finding] = {}
     for finding in findings:
         if finding.code not in best or finding.weight > best[finding.code].weight:
             best[finding.code] = finding
     weights = {code: float(finding.weight) for code, finding in best.items()}
     for _ in weights:
         for code, weight in [*weights.items()]:
-            for follows in CODES[code].explains & weights.keys():
+            for follows in CONSEQUENCES.get(code, frozenset()) & weights.keys():
                 weights[follows] = min(weights[follows], weight - 0.5)
     return sorted(best.values(), key=lambda finding: -weights[finding.code])

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from service.domain.broadcast import Broadcast, Carrier, DeliveryPolicy, DestinationState, State, Target
+from service.domain.explain.causes import CauseCode
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class Override:
     intervention: Intervention
 
 
-def overrides(broadcast: Broadcast, codes: AbstractSet[str]) -> tuple[Override, ...]:
+def overrides(broadcast: Broadcast, codes: AbstractSet[CauseCode]) -> tuple[Override, ...]:
     """*codes* of the causes. The override that helps most comes first."""
     if broadcast.target is Target.CREATED:
         return (Override(description="Start it.", intervention=Start()),)
@@ -71,7 +72,7 @@ def overrides(broadcast: Broadcast, codes: AbstractSet[str]) -> tuple[Override, 
     found: list[Override] = []
     if broadcast.target is Target.LIVE:
         found += _while_live_is_wanted(broadcast, codes)
-    if broadcast.state is State.STOPPING or "EGRESS_GHOST" in codes:
+    if broadcast.state is State.STOPPING or CauseCode.EGRESS_GHOST in codes:
         found.append(
             Override(description="See what is left at the providers without an owner.", intervention=FindOrphans())
         )
@@ -81,19 +82,19 @@ def overrides(broadcast: Broadcast, codes: AbstractSet[str]) -> tuple[Override, 
     return tuple(found)
 
 
-def _while_live_is_wanted(broadcast: Broadcast, codes: AbstractSet[str]) -> list[Override]:
+def _while_live_is_wanted(broadcast: Broadcast, codes: AbstractSet[CauseCode]) -> list[Override]:
     found: list[Override] = []
     if broadcast.spec.delivery_policy is DeliveryPolicy.MANUAL:
         on_air = not broadcast.on_air
         told = "Take it on air." if on_air else "Take it back to its backstage; the egress is stopped."
         found.append(Override(description=told, intervention=SetOnAir(on_air)))
-    if codes & {"WAITING_FOR_HOST", "HOST_LEFT", "ROOM_LOST"}:
+    if codes & {CauseCode.WAITING_FOR_HOST, CauseCode.HOST_LEFT, CauseCode.ROOM_LOST}:
         found.append(
             Override(
                 description="Make a token with which a host enters.", intervention=IssueHostAccess(identity="host")
             )
         )
-    if "DESTINATION_FAILED" in codes and (failed := _removable(broadcast)):
+    if CauseCode.DESTINATION_FAILED in codes and (failed := _removable(broadcast)):
         found.append(
             Override(description=f"Send no longer to {', '.join(failed)}.", intervention=RemoveDestinations(failed))
         )
@@ -101,6 +102,8 @@ def _while_live_is_wanted(broadcast: Broadcast, codes: AbstractSet[str]) -> list
 
 
 def _removable(broadcast: Broadcast) -> tuple[str, ...]:
-    """Names of the failed destinations that an update may remove. Those carried by Mux are fixed since the start."""
+    """Names of the failed destinations that an update may remove. Those that the
+    provider of live streams carries are fixed since the start.
+    """
     failed = {each.name for each in broadcast.status.destinations if each.state is DestinationState.FAILED}
     return tuple(each.name for each in broadcast.spec.carried_by(Carrier.EGRESS) if each.name in failed)

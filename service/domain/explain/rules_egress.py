@@ -3,6 +3,7 @@
 from service.domain.broadcast import DestinationState, FallbackMode, seconds
 from service.domain.errors import Outcome
 from service.domain.explain.case import Case, Finding, Rule, Weight
+from service.domain.explain.causes import CauseCode
 from service.domain.health.delivery import encoder_left, failed_recording, recording_evidence
 from service.domain.health.egress import egress_evidence, unconnected_since
 from service.domain.health.model import ChainPart, Evidence, noted
@@ -22,13 +23,13 @@ from service.domain.resources import (
 )
 
 _ENDS = {
-    "FAILED": ("EGRESS_FAILED", "The egress failed"),
-    "ABORTED": ("EGRESS_ABORTED", "The egress was aborted before it began"),
-    "COMPLETE": ("EGRESS_ENDED_UNASKED", "The egress ended, and we did not stop it"),
-    "ENDED": ("EGRESS_ENDED_UNASKED", "The egress ended, and we did not stop it"),
-    "LIMIT_REACHED": ("EGRESS_LIMIT_REACHED", "The egress ran into LiveKit's limit of a session"),
-    "LOST": ("EGRESS_LOST", "LiveKit does not know the egress any more"),
-    "END_TIMEOUT": ("EGRESS_GHOST", "The egress began to end and never did"),
+    "FAILED": (CauseCode.EGRESS_FAILED, "The egress failed"),
+    "ABORTED": (CauseCode.EGRESS_ABORTED, "The egress was aborted before it began"),
+    "COMPLETE": (CauseCode.EGRESS_ENDED_UNASKED, "The egress ended, and we did not stop it"),
+    "ENDED": (CauseCode.EGRESS_ENDED_UNASKED, "The egress ended, and we did not stop it"),
+    "LIMIT_REACHED": (CauseCode.EGRESS_LIMIT_REACHED, "The egress ran into LiveKit's limit of a session"),
+    "LOST": (CauseCode.EGRESS_LOST, "LiveKit does not know the egress any more"),
+    "END_TIMEOUT": (CauseCode.EGRESS_GHOST, "The egress began to end and never did"),
 }
 _SERVED = {
     FallbackMode.DIRECT_WEBRTC: "Viewers watch in the room.",
@@ -82,14 +83,14 @@ def start_refused(case: Case) -> Finding | None:
         return None
     if egress.refused or _start_outcome(case, egress) == Outcome.REFUSED:
         return Finding(
-            code="EGRESS_REFUSED",
+            code=CauseCode.EGRESS_REFUSED,
             weight=Weight.CERTAIN,
             message=_with("LiveKit refuses to start the egress", egress.error),
             evidence=_evidence(case, egress),
         )
     if _start_outcome(case, egress) == Outcome.THROTTLED:
         return Finding(
-            code="EGRESS_QUOTA",
+            code=CauseCode.EGRESS_QUOTA,
             weight=Weight.CERTAIN,
             message=_with("LiveKit takes no more egresses now", egress.error),
             evidence=_evidence(case, egress),
@@ -102,7 +103,7 @@ def no_worker(case: Case) -> Finding | None:
     if egress is None or _NO_SERVERS not in egress.error:
         return None
     return Finding(
-        code="EGRESS_NO_WORKER",
+        code=CauseCode.EGRESS_NO_WORKER,
         weight=Weight.CERTAIN,
         message="LiveKit found no egress worker for the start.",
         evidence=_evidence(case, egress),
@@ -118,7 +119,7 @@ def start_lost(case: Case) -> Finding | None:
     if not egress.failures and case.facts.now < egress.intended_at + seconds(case.timing.list_lag_s):
         return None
     return Finding(
-        code="EGRESS_START_LOST",
+        code=CauseCode.EGRESS_START_LOST,
         weight=Weight.SEEN if egress.failures else Weight.LIKELY,
         message=_with("Nobody answered the start of the egress", egress.error),
         evidence=_evidence(case, egress),
@@ -129,7 +130,7 @@ def start_stuck(case: Case) -> Finding | None:
     failed, current = case.failed_egress, case.view.egress
     if failed is not None and failed.fault == "START_TIMEOUT":
         return Finding(
-            code="EGRESS_START_STUCK",
+            code=CauseCode.EGRESS_START_STUCK,
             weight=Weight.SEEN,
             message=f"The egress did not start within {case.timing.egress_start_s:g} s.",
             evidence=_evidence(case, failed),
@@ -140,7 +141,7 @@ def start_stuck(case: Case) -> Finding | None:
     if case.facts.now < current.intended_at + seconds(case.timing.egress_start_s / 2):
         return None
     return Finding(
-        code="EGRESS_START_STUCK",
+        code=CauseCode.EGRESS_START_STUCK,
         weight=Weight.LIKELY,
         message="The egress takes long to start.",
         evidence=_evidence(case, current),
@@ -172,7 +173,7 @@ def push_failed(case: Case) -> Finding | None:
         return None
     stood = case.delivered(egress)
     return Finding(
-        code="RTMP_LOST" if stood else "RTMP_REFUSED",
+        code=CauseCode.RTMP_LOST if stood else CauseCode.RTMP_REFUSED,
         weight=Weight.SEEN + 5,
         message=_with(
             "The connection from the egress to the live stream broke" if stood else "The live stream takes no encoder",
@@ -189,7 +190,7 @@ def not_connected(case: Case) -> Finding | None:
         if case.live or egress is None or unconnected_since(case.facts, egress, case.timing) is None:
             return None
     return Finding(
-        code="RTMP_NOT_CONNECTED",
+        code=CauseCode.RTMP_NOT_CONNECTED,
         weight=Weight.SEEN,
         message="The egress runs and never got its connection to the live stream.",
         evidence=_evidence(case, egress),
@@ -200,7 +201,7 @@ def no_media(case: Case) -> Finding | None:
     failed, part = case.failed_egress, case.health.part(ChainPart.INGEST)
     if failed is not None and failed.fault == "NO_MEDIA":
         return Finding(
-            code="NO_MEDIA",
+            code=CauseCode.NO_MEDIA,
             weight=Weight.SEEN,
             message=f"Mux saw no media of the egress within {case.timing.ingest_start_s:g} s.",
             evidence=_evidence(case, failed),
@@ -209,7 +210,7 @@ def no_media(case: Case) -> Finding | None:
     if part.reason != "NO_MEDIA" or egress is None or not egress.delivering or _fell_silent(case, egress, stream):
         return None
     return Finding(
-        code="NO_MEDIA",
+        code=CauseCode.NO_MEDIA,
         weight=Weight.SEEN,
         message="The egress is connected, and Mux sees no media.",
         evidence=(*part.evidence, *egress_evidence(egress)),
@@ -233,7 +234,7 @@ def ingest_stalled(case: Case) -> Finding | None:
     wedged = push is not None and _NO_PROGRESS in push.message
     if failed is not None and (failed.fault == "INGEST_LOST" or wedged):
         return Finding(
-            code="INGEST_STALLED",
+            code=CauseCode.INGEST_STALLED,
             weight=Weight.SEEN,
             message="The egress said that it sends, and nothing arrived at the live stream any more.",
             evidence=_evidence(case, failed),
@@ -242,7 +243,7 @@ def ingest_stalled(case: Case) -> Finding | None:
     if egress is None or not wants_egress(case.facts.broadcast, case.view) or not _fell_silent(case, egress, stream):
         return None
     return Finding(
-        code="INGEST_STALLED",
+        code=CauseCode.INGEST_STALLED,
         weight=Weight.SEEN,
         message="The egress says that it sends, and nothing arrives at the live stream any more.",
         evidence=(*case.health.part(ChainPart.INGEST).evidence, *egress_evidence(egress)),
@@ -260,7 +261,7 @@ def ghost(case: Case) -> Finding | None:
         return None
     how = "is not in its room" if deaf[-1].fault == GHOST else "answers no stop"
     return Finding(
-        code="EGRESS_GHOST",
+        code=CauseCode.EGRESS_GHOST,
         weight=Weight.SEEN + 5,
         message=f"The egress is listed and {how}: its worker is gone.",
         evidence=(*egress_evidence(deaf[-1]), *noted(("stops_failed", deaf[-1].failures or None, deaf[-1].changed_at))),
@@ -281,7 +282,7 @@ def playlist_stalled(case: Case) -> Finding | None:
     if not (held or answered or part.reason == "STALLED"):
         return None
     return Finding(
-        code="PLAYLIST_STALLED",
+        code=CauseCode.PLAYLIST_STALLED,
         weight=Weight.LIKELY + 10,
         message="The playlist that viewers play stands still.",
         evidence=part.evidence,
@@ -294,7 +295,7 @@ def start_limit(case: Case) -> Finding | None:
     window = case.timing.starts_window_s / 60
     recent = recent_starts(case.view.egresses, case.facts.now, case.timing)
     return Finding(
-        code="START_LIMIT",
+        code=CauseCode.START_LIMIT,
         weight=Weight.LIKELY,
         message=f"{len(recent)} egresses were started within {window:g} min: no more before the window is over.",
         evidence=noted(
@@ -309,7 +310,7 @@ def destination_failed(case: Case) -> Finding | None:
         return None
     names = ", ".join(each.name for each in failed)
     return Finding(
-        code="DESTINATION_FAILED",
+        code=CauseCode.DESTINATION_FAILED,
         weight=Weight.LIKELY,
         message=_with(f"The destination {names} failed", failed[0].message),
         evidence=noted(*((f"destination_{each.name}", each.message or each.state, None) for each in failed)),
@@ -321,7 +322,7 @@ def fallback_active(case: Case) -> Finding | None:
     if not fallback.modes:
         return None
     return Finding(
-        code="FALLBACK_ACTIVE",
+        code=CauseCode.FALLBACK_ACTIVE,
         weight=Weight.HINT + 10,
         message=f"{' '.join(_SERVED[mode] for mode in fallback.modes)} The reason is {fallback.reason}.",
         evidence=noted(("fallback", ", ".join(fallback.modes), fallback.since)),
@@ -340,7 +341,7 @@ def local_recording_lost(case: Case) -> Finding | None:
     if not dead:
         return None
     return Finding(
-        code="LOCAL_RECORDING_LOST",
+        code=CauseCode.LOCAL_RECORDING_LOST,
         weight=Weight.SEEN,
         message="The worker that recorded the room is gone, and what it had written with it.",
         evidence=noted(
@@ -355,7 +356,7 @@ def local_recording_failed(case: Case) -> Finding | None:
     if failed is None or failed.fault == GHOST:
         return None
     return Finding(
-        code="LOCAL_RECORDING_FAILED",
+        code=CauseCode.LOCAL_RECORDING_FAILED,
         weight=Weight.SEEN,
         message=_with("The room is not recorded to our own storage, as the fallback asks", failed.error),
         evidence=recording_evidence(failed),
@@ -367,7 +368,7 @@ def recording_errored(case: Case) -> Finding | None:
     if not errored:
         return None
     return Finding(
-        code="RECORDING_ERRORED",
+        code=CauseCode.RECORDING_ERRORED,
         # Whatever else is so led to it, or is worse.
         weight=Weight.HINT - 5,
         message=_with("Mux could not make the recording", errored[0].message),

@@ -4,6 +4,7 @@ from datetime import datetime
 
 from service.domain.broadcast import EndReason, State, Target, seconds
 from service.domain.explain.case import Case, Finding, Rule, Weight
+from service.domain.explain.causes import CauseCode
 from service.domain.health.model import Evidence, noted
 from service.domain.resources import AnyResource, Kind, Phase
 
@@ -12,20 +13,24 @@ BEHIND_S = 10.0
 TAKE_DOWN_S = 20.0
 """With nothing in its way it takes less."""
 
-_ENDS: dict[EndReason, tuple[str, str]] = {
-    EndReason.STOPPED: ("STOPPED_BY_CALLER", "A caller stopped it."),
-    EndReason.NO_HOST: ("NO_HOST", "No host came in time."),
-    EndReason.HOST_LEFT: ("HOST_LEFT", "The host left and did not come back in time."),
-    EndReason.MAX_DURATION: ("MAX_DURATION", "It was on air for its maximum duration."),
-    EndReason.TEST_LIMIT: ("TEST_LIMIT", "Mux cuts test streams after 5 minutes."),
-    EndReason.START_TIMEOUT: ("START_TIMEOUT", "Room and live stream could not be made in time."),
+_ENDS: dict[EndReason, tuple[CauseCode, str]] = {
+    EndReason.STOPPED: (CauseCode.STOPPED_BY_CALLER, "A caller stopped it."),
+    EndReason.NO_HOST: (CauseCode.NO_HOST, "No host came in time."),
+    EndReason.HOST_LEFT: (CauseCode.HOST_LEFT, "The host left and did not come back in time."),
+    EndReason.MAX_DURATION: (CauseCode.MAX_DURATION, "It was on air for its maximum duration."),
+    EndReason.TEST_LIMIT: (CauseCode.TEST_LIMIT, "Mux cuts test streams after 5 minutes."),
+    EndReason.START_TIMEOUT: (CauseCode.START_TIMEOUT, "Room and live stream could not be made in time."),
     EndReason.MUX_UNREACHABLE: (
-        "MUX_UNREACHABLE",
+        CauseCode.STREAMS_UNREACHABLE,
         "Mux did not answer for too long, and nothing else was left to try.",
     ),
-    EndReason.EGRESS_FAILED: ("EGRESS_FAILED", "The egresses kept failing, and nothing else was left to try."),
+    EndReason.EGRESS_FAILED: (CauseCode.EGRESS_FAILED, "The egresses kept failing, and nothing else was left to try."),
 }
-_REFUSED = {Kind.ROOM: "LIVEKIT_REFUSED", Kind.STREAM: "MUX_REFUSED", Kind.EGRESS: "EGRESS_REFUSED"}
+_REFUSED = {
+    Kind.ROOM: CauseCode.ROOMS_REFUSED,
+    Kind.STREAM: CauseCode.STREAMS_REFUSED,
+    Kind.EGRESS: CauseCode.EGRESS_REFUSED,
+}
 
 
 def _decided(case: Case) -> tuple[Evidence, ...]:
@@ -87,7 +92,7 @@ def take_down_blocked(case: Case) -> Finding | None:
         return None
     what = "; ".join(_still(case, each) for each in failing or left)
     return Finding(
-        code="TAKE_DOWN_BLOCKED",
+        code=CauseCode.TAKE_DOWN_BLOCKED,
         weight=Weight.CERTAIN + 7,
         message=f"Not everything is gone yet: {what}.",
         evidence=noted(*(_left(each) for each in left), *(_failing(case, each) for each in failing)),
@@ -122,7 +127,7 @@ def service_behind(case: Case) -> Finding | None:
     if since is None or case.facts.now - since < seconds(BEHIND_S):
         return None
     return Finding(
-        code="SERVICE_BEHIND",
+        code=CauseCode.SERVICE_BEHIND,
         weight=Weight.CERTAIN + 8,
         message=f"It is due since {since:%H:%M:%S} UTC, and no replica takes it up.",
         evidence=noted(("due_since", since, since)),
@@ -134,7 +139,7 @@ def waiting_for_budget(case: Case) -> Finding | None:
     if turn is None or turn <= case.facts.now or not case.plan.steps:
         return None
     return Finding(
-        code="WAITING_FOR_BUDGET",
+        code=CauseCode.WAITING_FOR_BUDGET,
         weight=Weight.HINT,
         message=f"What comes next waits for its turn at the provider's rate limit, at {turn:%H:%M:%S} UTC.",
         evidence=noted(("turn", turn, turn)),

@@ -2,10 +2,14 @@
 
 from service.domain.broadcast import DeliveryPolicy, State
 from service.domain.explain.case import Case, Finding, Rule, Weight
+from service.domain.explain.causes import CauseCode
 from service.domain.facts import Quality, ReportedStats
 from service.domain.health.model import Evidence, noted
 from service.domain.health.room import people, poor_uplinks, publishes, silence
+from service.domain.reasons import HealthReason
 from service.domain.resources import Phase, Room
+
+_SILENCES = {HealthReason.HOST_MUTED: CauseCode.HOST_MUTED, HealthReason.NO_VIDEO: CauseCode.NO_VIDEO}
 
 
 def _room(case: Case) -> Room | None:
@@ -35,7 +39,7 @@ def waiting_for_host(case: Case) -> Finding | None:
     if evidence is None or broadcast.ready_time is None or broadcast.live_time is not None:
         return None
     return Finding(
-        code="WAITING_FOR_HOST",
+        code=CauseCode.WAITING_FOR_HOST,
         weight=Weight.CERTAIN,
         message="Room and live stream are ready, and no host publishes yet.",
         evidence=evidence,
@@ -47,7 +51,7 @@ def host_left(case: Case) -> Finding | None:
     if evidence is None or case.facts.broadcast.live_time is None:
         return None
     return Finding(
-        code="HOST_LEFT",
+        code=CauseCode.HOST_LEFT,
         weight=Weight.CERTAIN,
         message="The host was live and does not publish any more.",
         evidence=evidence,
@@ -72,7 +76,9 @@ def host_silent(case: Case) -> Finding | None:
             for identity, track in tracks
         )
     )
-    return Finding(code=reason, weight=Weight.LIKELY, message=message[0].upper() + message[1:] + ".", evidence=evidence)
+    return Finding(
+        code=_SILENCES[reason], weight=Weight.LIKELY, message=message[0].upper() + message[1:] + ".", evidence=evidence
+    )
 
 
 def uplink_poor(case: Case) -> Finding | None:
@@ -83,7 +89,7 @@ def uplink_poor(case: Case) -> Finding | None:
     lost = any(quality is Quality.LOST for _, quality in poor)
     identity, quality = poor[0]
     return Finding(
-        code="HOST_UPLINK_POOR",
+        code=CauseCode.HOST_UPLINK_POOR,
         weight=Weight.SEEN if lost else Weight.LIKELY + 5,
         message=f"The browser of {identity} reports a {quality.lower()} connection.",
         evidence=tuple(each for identity, _ in poor for each in _measured(identity, case.facts.stats[identity])),
@@ -110,7 +116,7 @@ def not_on_air(case: Case) -> Finding | None:
     # Before the show there is something to see only when the host is there too.
     alone = _absent(case) is None
     return Finding(
-        code="NOT_ON_AIR",
+        code=CauseCode.NOT_ON_AIR,
         weight=Weight.CERTAIN + 5 if alone or taken_off is not None else Weight.CERTAIN - 5,
         message="The delivery policy is MANUAL, and SetOnAir was not called.",
         evidence=noted(
@@ -129,7 +135,7 @@ def room_lost(case: Case) -> Finding | None:
         return None
     room = case.view.rooms[-1] if case.view.rooms else None
     return Finding(
-        code="ROOM_LOST",
+        code=CauseCode.ROOM_LOST,
         weight=Weight.SEEN + 10,
         message="The room was gone, and we did not delete it.",
         evidence=noted(

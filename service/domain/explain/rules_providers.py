@@ -5,17 +5,18 @@ from functools import partial
 from service.domain.broadcast import EndReason, State
 from service.domain.errors import Outcome
 from service.domain.explain.case import Case, Finding, Rule, Weight
+from service.domain.explain.causes import OF_PROVIDER, CauseCode
 from service.domain.facts import Told, provider_of
 from service.domain.health.model import Evidence, noted
+from service.domain.provider import STREAMS, Provider
 from service.domain.resources import Phase, Stream, StreamStatus
 
-_NAMES = {"livekit": "LiveKit", "mux": "Mux"}
 _CREDENTIALS = ("unauthenticated", "permission_denied", "401", "403", Outcome.CREDENTIALS)
 _THROTTLED = ("resource_exhausted", "429", Outcome.THROTTLED)
 _FAILED_BY_PROVIDER = (EndReason.START_TIMEOUT, EndReason.PROVIDER_REFUSED, EndReason.MUX_UNREACHABLE)
 
 
-def unreachable(case: Case, provider: str) -> Finding | None:
+def unreachable(case: Case, provider: Provider) -> Finding | None:
     """The observer got no answer."""
     outage = case.facts.around.outages.get(provider)
     if outage is None or case.facts.broadcast.state.over:
@@ -29,10 +30,10 @@ def unreachable(case: Case, provider: str) -> Finding | None:
     )
 
 
-def failing_call(case: Case, provider: str) -> Finding | None:
+def failing_call(case: Case, provider: Provider) -> Finding | None:
     """The last call to it failed, and none since did better."""
     trouble = case.facts.broadcast.status.last_error
-    if trouble is None or trouble.provider != provider or not _matters(case):
+    if trouble is None or trouble.provider != provider.value or not _matters(case):
         return None
     starts = trouble.operation.startswith("Start")
     outcome = trouble.outcome
@@ -44,15 +45,15 @@ def failing_call(case: Case, provider: str) -> Finding | None:
     )
     if outcome == Outcome.REFUSED:
         return Finding(
-            code=f"{provider.upper()}_REFUSED",
+            code=OF_PROVIDER[provider].refused,
             weight=Weight.CERTAIN,
-            message=f"{_NAMES[provider]} refuses {trouble.operation}: {trouble.message}",
+            message=f"{provider.display_name} refuses {trouble.operation}: {trouble.message}",
             evidence=evidence,
         )
     if outcome == Outcome.MISSING:
         return None
     code, message = _read(provider, trouble.code, outcome)
-    certain = code.endswith(("CREDENTIALS", "THROTTLED")) or _holds_up_the_end(case, provider)
+    certain = code is not OF_PROVIDER[provider].unreachable or _holds_up_the_end(case, provider)
     return Finding(
         code=code,
         weight=Weight.CERTAIN if certain else Weight.LIKELY + 5,
@@ -61,9 +62,9 @@ def failing_call(case: Case, provider: str) -> Finding | None:
     )
 
 
-def _holds_up_the_end(case: Case, provider: str) -> bool:
+def _holds_up_the_end(case: Case, provider: Provider) -> bool:
     return case.facts.broadcast.state is State.STOPPING and any(
-        resource.failures and resource.phase is not Phase.GONE and provider_of(resource) == provider
+        resource.failures and resource.phase is not Phase.GONE and provider_of(resource) == provider.value
         for resource in case.facts.resources
     )
 
@@ -78,14 +79,14 @@ def _matters(case: Case) -> bool:
     return True
 
 
-def _read(provider: str, code: str, outcome: str) -> tuple[str, str]:
+def _read(provider: Provider, code: str, outcome: str) -> tuple[CauseCode, str]:
     """The code of the cause, and how its message begins."""
-    name = _NAMES[provider]
+    name, codes = provider.display_name, OF_PROVIDER[provider]
     if outcome == Outcome.CREDENTIALS or code in _CREDENTIALS:
-        return f"{provider.upper()}_CREDENTIALS", f"{name} refuses our credentials"
+        return codes.credentials, f"{name} refuses our credentials"
     if outcome == Outcome.THROTTLED or code in _THROTTLED:
-        return f"{provider.upper()}_THROTTLED", f"{name} answers that these are too many requests"
-    return f"{provider.upper()}_UNREACHABLE", f"{name} does not answer as it should"
+        return codes.throttled, f"{name} answers that these are too many requests"
+    return codes.unreachable, f"{name} does not answer as it should"
 
 
 def stream_disabled(case: Case) -> Finding | None:
@@ -97,9 +98,9 @@ def stream_disabled(case: Case) -> Finding | None:
         return None
     told = case.facts.last("STREAM_DISABLED_OUTSIDE")
     return Finding(
-        code="STREAM_DISABLED_OUTSIDE",
+        code=CauseCode.STREAM_DISABLED_OUTSIDE,
         weight=Weight.CERTAIN + 5,
-        message="The live stream was disabled at Mux, and not by us.",
+        message=f"The live stream was disabled at {STREAMS.display_name}, and not by us.",
         evidence=_about(stream, told),
     )
 
@@ -111,9 +112,9 @@ def stream_deleted(case: Case) -> Finding | None:
     if broadcast.end_reason is not EndReason.STREAM_LOST and not gone:
         return None
     return Finding(
-        code="STREAM_DELETED_OUTSIDE",
+        code=CauseCode.STREAM_DELETED_OUTSIDE,
         weight=Weight.CERTAIN + 5,
-        message="The live stream was deleted at Mux, and not by us.",
+        message=f"The live stream was deleted at {STREAMS.display_name}, and not by us.",
         evidence=_about(stream, told),
     )
 
@@ -126,10 +127,13 @@ def key_reset(case: Case) -> Finding | None:
     if told is None:
         return None
     return Finding(
-        code="KEY_RESET_OUTSIDE",
+        code=CauseCode.KEY_RESET_OUTSIDE,
         weight=Weight.SEEN + 10,
-        message="The stream key was reset at Mux, and not by us: what sends with the old one is refused.",
-        evidence=noted(("mux_live_stream_id", stream.external_id, None), ("event", told.reason, told.time)),
+        message=(
+            f"The stream key was reset at {STREAMS.display_name}, and not by us: "
+            "what sends with the old one is refused."
+        ),
+        evidence=noted((f"{STREAMS}_live_stream_id", stream.external_id, None), ("event", told.reason, told.time)),
     )
 
 
@@ -139,9 +143,9 @@ def _last_stream(case: Case) -> Stream | None:
 
 def _about(stream: Stream | None, told: Told | None) -> tuple[Evidence, ...]:
     return noted(
-        ("mux_live_stream_id", stream.external_id if stream is not None else None, None),
+        (f"{STREAMS}_live_stream_id", stream.external_id if stream is not None else None, None),
         (
-            "mux_status",
+            f"{STREAMS}_status",
             stream.status if stream is not None else None,
             stream.observed_at if stream is not None else None,
         ),
@@ -149,7 +153,7 @@ def _about(stream: Stream | None, told: Told | None) -> tuple[Evidence, ...]:
     )
 
 
-LIVEKIT_AND_MUX: tuple[Rule, ...] = tuple(
-    partial(rule, provider=provider) for provider in _NAMES for rule in (unreachable, failing_call)
+_OF_EACH_PROVIDER: tuple[Rule, ...] = tuple(
+    partial(rule, provider=provider) for provider in OF_PROVIDER for rule in (unreachable, failing_call)
 )
-RULES: tuple[Rule, ...] = (*LIVEKIT_AND_MUX, stream_disabled, stream_deleted, key_reset)
+RULES: tuple[Rule, ...] = (*_OF_EACH_PROVIDER, stream_disabled, stream_deleted, key_reset)

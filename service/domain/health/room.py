@@ -8,6 +8,7 @@ from service.domain.facts import PROBED_S, REPORTED_S, Facts, Quality
 from service.domain.health.common import believed, existence, resting
 from service.domain.health.model import ChainPart, Evidence, HealthState, PartHealth, noted
 from service.domain.ports import RoomPeople, TrackKind
+from service.domain.reasons import HealthReason
 from service.domain.resource_set import host_deadline
 from service.domain.resources import Phase, Room
 from service.domain.timing import Timing
@@ -118,17 +119,17 @@ def _publishing(facts: Facts, part: PartHealth) -> PartHealth:
     return part
 
 
-def silence(broadcast: Broadcast, there: RoomPeople) -> tuple[str, str] | None:
+def silence(broadcast: Broadcast, there: RoomPeople) -> tuple[HealthReason, str] | None:
     """What viewers do not see or hear although somebody publishes; the reason and a message."""
     tracks = [track for publisher in there.publishers for track in publisher.tracks]
     video = [track for track in tracks if track.kind is TrackKind.VIDEO]
     audio = [track for track in tracks if track.kind is TrackKind.AUDIO]
     if not broadcast.spec.audio_only and not video and tracks:
-        return "NO_VIDEO", "nobody publishes a picture"
+        return HealthReason.NO_VIDEO, "nobody publishes a picture"
     if not broadcast.spec.audio_only and video and all(track.muted for track in video):
-        return "HOST_MUTED", "every camera is muted: the picture is black"
+        return HealthReason.HOST_MUTED, "every camera is muted: the picture is black"
     if audio and all(track.muted for track in audio):
-        return "HOST_MUTED", "every microphone is muted: there is no sound"
+        return HealthReason.HOST_MUTED, "every microphone is muted: there is no sound"
     return None
 
 
