@@ -14,7 +14,7 @@ RUNNABLE := .venv/.runnable
 INSTALLED := .venv/.installed
 MEMBERS := pyproject.toml clients/python/pyproject.toml sandbox/pyproject.toml
 
-.PHONY: help run test check protos released fmt test-crash chaos simulate bench dist image lock clean
+.PHONY: help run test check protos docs released fmt test-crash chaos simulate bench dist image lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,12 +34,16 @@ check: $(INSTALLED) ## every check that runs no test: style, types, architecture
 	$(BIN)/buf format protos --diff --exit-code
 	$(BIN)/buf breaking protos --against $(RELEASED)
 	$(BIN)/python protos/generate.py --check
+	$(BIN)/python docs/generate.py --check
 	$(BIN)/hadolint Dockerfile
 	$(UV) lock --check
 
 protos: $(INSTALLED) ## write the Python of the .proto files, beside them
 	$(BIN)/buf format protos --write
 	$(BIN)/python protos/generate.py
+
+docs: $(INSTALLED) ## write the tables of docs/ that are made from declarations in the code
+	$(BIN)/python docs/generate.py
 
 released: $(INSTALLED) ## at a release: keep the protos as they are, for the comparison in `make check`
 	$(BIN)/buf build protos --exclude-source-info --output $(RELEASED)

@@ -1,14 +1,12 @@
 """The settings as people read them: `--help` and the table of docs/operations.md, both made from the declarations.
 
-`python -m service.settings.usage FILE` writes the table into FILE, between the two comments that mark its place.
+`make docs` writes the table into its place.
 """
 
 from __future__ import annotations
 
 import ast
 import inspect
-import pathlib
-import sys
 import textwrap
 from typing import TYPE_CHECKING, Final
 
@@ -23,8 +21,6 @@ if TYPE_CHECKING:
 
 _WIDTH: Final = 120
 _NO_BREAK: Final = "\N{NO-BREAK SPACE}"
-BEGIN: Final = "<!-- settings: made by `python -m service.settings.usage docs/operations.md` -->"
-END: Final = "<!-- settings: end -->"
 
 
 def usage() -> str:
@@ -51,15 +47,6 @@ def table() -> str:
         texts = {variable.name: waits.get(name, "") for name, variable in group.variables.items()}
         parts.append(_table(group.variables.values(), texts))
     return "\n\n".join(parts)
-
-
-def with_table(document: str) -> str:
-    """*document* with the present table between its two comments. Raises ValueError if they are missing."""
-    before, _, rest = document.partition(BEGIN)
-    _, found, after = rest.partition(END)
-    if not found:
-        raise ValueError(f"there is no {BEGIN} with its end")
-    return f"{before}{BEGIN}\n\n{table()}\n\n{END}{after}"
 
 
 def docstrings_of_fields(of: type[object]) -> dict[str, str]:
@@ -114,8 +101,3 @@ def _table(variables: Iterable[Variable], texts: dict[str, str] | None = None) -
         text = variable.help or (texts or {}).get(variable.name, "")
         rows.append(f"| `{variable.name}` | {default} | {variable.unit} | {text.replace('|', chr(92) + '|')} |")
     return "\n".join(rows)
-
-
-if __name__ == "__main__":
-    document = pathlib.Path(sys.argv[1])
-    document.write_text(with_table(document.read_text()))

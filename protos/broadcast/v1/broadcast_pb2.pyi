@@ -738,7 +738,7 @@ class BroadcastStatus(_message.Message):
     state: Global___BroadcastState.ValueType
     """Where the broadcast is in its life."""
     state_reason: _builtins.str
-    """Why it is there, for programs: a stable upper-case word such as "HOST_PUBLISHING" or "START_TIMEOUT"."""
+    """Why it is there, for programs: a stable upper-case word such as "NO_HOST" or "START_TIMEOUT"."""
     target_state: Global___BroadcastState.ValueType
     """The state that callers asked for last: CREATED, LIVE or ENDED."""
     reconciling: _builtins.bool

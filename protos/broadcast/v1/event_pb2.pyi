@@ -36,12 +36,14 @@ class BroadcastEvent(_message.Message):
     broadcast_id: _builtins.str
     """The id of the broadcast."""
     reason: _builtins.str
-    """What happened, for programs: a stable upper-case word such as "ROOM_CREATED" or "EGRESS_ADOPTED"."""
+    """What happened, for programs: a stable upper-case word such as "ROOM_CREATED" or "EGRESS_ADOPTED";
+    docs/events.md lists them.
+    """
     message: _builtins.str
     """What happened, for people."""
     actor: _builtins.str
-    """The origin of the event: "caller" for an RPC, "reconciler" for an act or an
-    observation of the service, "webhook" for a provider's webhook.
+    """The origin of the event: "caller" for an RPC, "reconciler" for an act or an observation of the service, "webhook" for a
+    provider's webhook, "prober" for what the prober saw in the playlist that players get.
     """
     state: _broadcast_pb2.BroadcastState.ValueType
     """The state of the broadcast after the event."""
