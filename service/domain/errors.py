@@ -99,6 +99,8 @@ class EtagMismatch(ServiceError):
 
 
 class StateForbids(ServiceError):
+    """The message says why, such as "it was stopped". It does not name the RPC: the interface puts that before it."""
+
     reason = "STATE_FORBIDS"
 
 

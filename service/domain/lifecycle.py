@@ -33,7 +33,7 @@ def start(stored: Broadcast, now: datetime) -> Change | None:
         case Target.LIVE:
             return None
         case Target.ENDED:
-            raise _forbidden(stored, "StartBroadcast", "it was stopped, and a broadcast runs once: create another")
+            raise _forbidden(stored, "it was stopped, and a broadcast runs once: create another")
         case Target.CREATED:
             return Change(
                 broadcast=replace(
@@ -68,9 +68,9 @@ def stop(stored: Broadcast, now: datetime, note: str) -> Change | None:
 def set_on_air(stored: Broadcast, now: datetime, *, on_air: bool) -> Change | None:
     del now
     if stored.spec.delivery_policy is not DeliveryPolicy.MANUAL:
-        raise _forbidden(stored, "SetOnAir", "its delivery policy is not MANUAL")
+        raise _forbidden(stored, "its delivery policy is not MANUAL")
     if stored.target is Target.ENDED:
-        raise _forbidden(stored, "SetOnAir", "it was stopped")
+        raise _forbidden(stored, "it was stopped")
     if stored.on_air == on_air:
         return None
     return Change(
@@ -121,12 +121,18 @@ def delete(stored: Broadcast, now: datetime, *, etag: str) -> Change | None:
     del now
     check_etag(stored, etag)
     if not stored.state.at_rest:
-        raise _forbidden(stored, "DeleteBroadcast", "it is not at rest: stop it first")
+        raise _forbidden(stored, "it is not at rest: stop it first")
     return Change(
         broadcast=replace(stored, deleted=True, destination_keys={}),
         events=(Event(reason="DELETED"),),
         wake=False,
     )
+
+
+def check_wanted_live(stored: Broadcast) -> None:
+    """Raises StateForbids."""
+    if stored.target is not Target.LIVE:
+        raise _forbidden(stored, "it was not started" if stored.target is Target.CREATED else "it was stopped")
 
 
 def check_etag(stored: Broadcast, etag: str) -> None:
@@ -172,7 +178,5 @@ def _keep_keys(stored: Broadcast, spec: Spec, keys: Mapping[str, Secret]) -> dic
     return kept
 
 
-def _forbidden(stored: Broadcast, method: str, why: str) -> StateForbids:
-    return StateForbids(
-        f"{method} of {stored.id!r} is not possible: {why}", broadcast_id=stored.id, state=stored.state, method=method
-    )
+def _forbidden(stored: Broadcast, why: str) -> StateForbids:
+    return StateForbids(why, broadcast_id=stored.id, state=stored.state)

@@ -245,12 +245,7 @@ class Probes:
         if row is None:
             raise BroadcastNotFound(broadcast_id)
         why = "it was not started" if row["target"] == "CREATED" else "it was stopped"
-        raise StateForbids(
-            f"ReportHostStats of {broadcast_id!r} is not possible: {why}",
-            broadcast_id=broadcast_id,
-            state=row["state"],
-            method="ReportHostStats",
-        )
+        raise StateForbids(why, broadcast_id=broadcast_id, state=row["state"])
 
     async def forget(self) -> None:
         """What nobody asks for any more."""

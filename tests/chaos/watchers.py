@@ -121,7 +121,7 @@ class Watcher:
         token = read_resume_token(message.resume_token, _EVERYTHING)
         told = _told(message, token.revision)
         connection.told.append(told)
-        self._tokens.append((message.resume_token, token.revision, token.place is not None))
+        self._tokens.append((message.resume_token, token.revision, token.last is not None))
 
 
 def _told(message: WatchBroadcastsResponse, up_to: int) -> Told:

@@ -17,15 +17,10 @@ from broadcast.v1 import broadcast_pb2 as pb
 from broadcast.v1 import broadcast_service_pb2 as rpc
 from broadcast.v1 import error_reason_pb2
 from service.api.messages import tokens
-from service.api.messages.broadcast import (
-    SPEC_FIELDS,
-    broadcast_message,
-    duration_of,
-    given_filter,
-    given_spec,
-    spec_message,
-)
-from service.api.streams.stream import transition
+from service.api.messages.broadcast import broadcast_message, given_filter
+from service.api.messages.spec import SPEC_FIELDS, given_spec, spec_message
+from service.api.messages.times import given_duration
+from service.api.streams.broadcasts import transition
 from service.api.transport import errors
 from service.domain import broadcast as domain
 from service.domain.broadcast import Broadcast, Condition, ConditionType, Spec, State, Status, Target
@@ -103,7 +98,7 @@ def test_what_is_not_set_is_the_default() -> None:
 
 def test_every_field_of_the_contract_is_converted() -> None:
     assert set(SPEC_FIELDS) == set(pb.BroadcastSpec.DESCRIPTOR.fields_by_name)
-    inner = [name for names in SPEC_FIELDS.values() for name in names]
+    inner = [name for row in SPEC_FIELDS.values() for name in row.parts]
     assert sorted(inner) == sorted(field.name for field in dataclasses.fields(Spec))
 
 
@@ -120,7 +115,7 @@ def test_stream_keys_go_one_way() -> None:
 )
 def test_durations_that_are_none(seconds: int, nanos: int) -> None:
     with pytest.raises(InvalidField):
-        duration_of(Duration(seconds=seconds, nanos=nanos), "wait")
+        given_duration(Duration(seconds=seconds, nanos=nanos), "wait")
 
 
 def test_a_fraction_of_a_second_of_max_duration() -> None:
@@ -305,19 +300,19 @@ def test_no_text_is_a_token_by_chance(text: str) -> None:
 
 
 def test_tokens_hold_what_was_put_in() -> None:
-    place = tokens.Place.of(NOW, "show-1")
+    place = tokens.Position.of(NOW, "show-1")
     assert place.key == (NOW, "show-1")
     page = tokens.read_page_token(tokens.page_token("f", place, 7), "f")
-    assert (page.place, page.revision) == (place, 7)
+    assert (page.last, page.revision) == (place, 7)
     resume = tokens.read_resume_token(tokens.resume_token("f", 7, place), "f")
-    assert (resume.place, resume.revision) == (place, 7)
+    assert (resume.last, resume.revision) == (place, 7)
     assert tokens.read_resume_token(tokens.resume_token("f", 2**63 - 1), "f").revision == 2**63 - 1
-    assert len(tokens.resume_token("f" * 16, 2**63 - 1, tokens.Place.of(NOW, "x" * 63))) < 512
+    assert len(tokens.resume_token("f" * 16, 2**63 - 1, tokens.Position.of(NOW, "x" * 63))) < 512
     for forged in (
         tokens.resume_token("f", 2**63),
         tokens.resume_token("f", -1),
-        tokens.resume_token("f", 1, tokens.Place(2**62, "show-1")),
-        tokens.resume_token("f", 1, tokens.Place(1, "a\0")),
+        tokens.resume_token("f", 1, tokens.Position(2**62, "show-1")),
+        tokens.resume_token("f", 1, tokens.Position(1, "a\0")),
     ):
         with pytest.raises(ResumeTokenInvalid):
             tokens.read_resume_token(forged, "f")

@@ -2,31 +2,24 @@
 
 from datetime import timedelta
 
-from broadcast.v1 import broadcast_pb2 as pb
 from broadcast.v1 import health_pb2 as health_pb
-from service.api.messages.broadcast import duration_message, duration_of, time_message
 from service.api.messages.commands import override_command
-from service.domain.broadcast import State
+from service.api.messages.enums import CHAIN_PARTS, HEALTH_STATES, QUALITIES, STATES
+from service.api.messages.times import duration_message, given_duration, time_message
 from service.domain.explain.explain import Explanation
 from service.domain.facts import HostStats, Quality
 from service.domain.health.health_of import Health, PublisherHealth
-from service.domain.health.model import ChainPart, Evidence, HealthState, PartHealth
+from service.domain.health.model import Evidence, PartHealth
 from service.domain.ports import TrackSeen
 from service.domain.reporting.next_action import NextAction
-
-_STATES = {state: pb.BroadcastState.Value(f"BROADCAST_STATE_{state}") for state in State}
-_PARTS = {part: health_pb.ChainPart.Value(f"CHAIN_PART_{part}") for part in ChainPart}
-_HEALTHS = {state: health_pb.HealthState.Value(f"HEALTH_STATE_{state}") for state in HealthState}
-_QUALITIES = {quality: health_pb.ConnectionQuality.Value(f"CONNECTION_QUALITY_{quality}") for quality in Quality}
-_QUALITIES_READ = {number: quality for quality, number in _QUALITIES.items()}
 
 
 def health_message(health: Health) -> health_pb.BroadcastHealth:
     return health_pb.BroadcastHealth(
         broadcast_id=health.broadcast_id,
-        state=_STATES[health.state],
+        state=STATES.number[health.state],
         state_reason=health.state_reason,
-        overall=_HEALTHS[health.overall],
+        overall=HEALTH_STATES.number[health.overall],
         parts=[_part_message(part) for part in health.parts],
         publishers=[_publisher_message(publisher) for publisher in health.publishers],
         next_action=_next_action_message(health.next_action),
@@ -37,7 +30,7 @@ def health_message(health: Health) -> health_pb.BroadcastHealth:
 def explanation_message(explanation: Explanation) -> health_pb.Explanation:
     return health_pb.Explanation(
         broadcast_id=explanation.broadcast_id,
-        state=_STATES[explanation.state],
+        state=STATES.number[explanation.state],
         summary=explanation.summary,
         causes=[
             health_pb.Cause(
@@ -64,9 +57,9 @@ def given_stats(message: health_pb.HostStats) -> HostStats:
     """Raises InvalidField."""
     rtt: timedelta | None = None
     if message.HasField("round_trip_time"):
-        rtt = duration_of(message.round_trip_time, "stats.round_trip_time")
+        rtt = given_duration(message.round_trip_time, "stats.round_trip_time")
     return HostStats(
-        quality=_QUALITIES_READ.get(message.connection_quality, Quality.UNKNOWN),
+        quality=QUALITIES.member.get(message.connection_quality, Quality.UNKNOWN),
         video_bitrate_bps=message.video_bitrate_bps if message.HasField("video_bitrate_bps") else None,
         audio_bitrate_bps=message.audio_bitrate_bps if message.HasField("audio_bitrate_bps") else None,
         frame_rate=message.frame_rate if message.HasField("frame_rate") else None,
@@ -77,9 +70,9 @@ def given_stats(message: health_pb.HostStats) -> HostStats:
 
 def _part_message(part: PartHealth) -> health_pb.PartHealth:
     return health_pb.PartHealth(
-        part=_PARTS[part.part],
+        part=CHAIN_PARTS.number[part.part],
         name=part.name,
-        state=_HEALTHS[part.state],
+        state=HEALTH_STATES.number[part.state],
         reason=part.reason,
         message=part.message,
         since=time_message(part.since),
@@ -103,7 +96,7 @@ def _publisher_message(publisher: PublisherHealth) -> health_pb.PublisherHealth:
         display_name=seen.name,
         joined_time=time_message(seen.joined_at),
         tracks=[_track_message(track) for track in seen.tracks],
-        connection_quality=_QUALITIES[publisher.quality],
+        connection_quality=QUALITIES.number[publisher.quality],
         stats=None if reported is None else _stats_message(reported.stats),
         stats_time=None if reported is None else time_message(reported.time),
     )
@@ -131,7 +124,7 @@ def _track_message(track: TrackSeen) -> health_pb.TrackHealth:
 
 def _stats_message(stats: HostStats) -> health_pb.HostStats:
     return health_pb.HostStats(
-        connection_quality=_QUALITIES[stats.quality],
+        connection_quality=QUALITIES.number[stats.quality],
         video_bitrate_bps=stats.video_bitrate_bps,
         audio_bitrate_bps=stats.audio_bitrate_bps,
         frame_rate=stats.frame_rate,

@@ -1,16 +1,16 @@
-"""Which fields of a spec an update names."""
+"""The update mask: which fields of a spec an update changes."""
 
 from collections.abc import Sequence
 
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from broadcast.v1 import broadcast_pb2 as pb
-from service.api.messages.broadcast import SPEC_FIELDS
-from service.domain.errors import FieldImmutable, InvalidField, Violation
+from service.api.messages.spec import SPEC_FIELDS
+from service.domain.errors import InvalidField, Violation
 
 
 def masked_fields(paths: Sequence[str]) -> set[str]:
-    """Names of fields of the spec. Raises InvalidField."""
+    """Names of fields of the contract's spec. The path `labels` is allowed and adds none. Raises InvalidField."""
     if not paths:
         raise InvalidField(Violation(field="update_mask", description="must name at least one path"))
     names: set[str] = set()
@@ -30,14 +30,12 @@ def masked_fields(paths: Sequence[str]) -> set[str]:
 
 
 def only(spec: pb.BroadcastSpec, names: set[str]) -> pb.BroadcastSpec:
-    """Without what the mask does not name: it may hold anything."""
+    """*spec* with the fields *names* alone: what an update does not name, it does not change."""
     masked = pb.BroadcastSpec()
     FieldMask(paths=sorted(names)).MergeMessage(spec, masked)
     return masked
 
 
-def in_words_of_the_contract(error: FieldImmutable) -> FieldImmutable:
-    field = error.metadata["field"]
-    inner = field.removeprefix("spec.")
-    outer = next((name for name, parts in SPEC_FIELDS.items() if inner in parts), inner)
-    return FieldImmutable(error.message.replace(field, f"spec.{outer}"), field=f"spec.{outer}")
+def domain_fields(names: set[str]) -> set[str]:
+    """The fields of the domain's spec that hold the fields *names* of the contract's."""
+    return {part for name in names for part in SPEC_FIELDS[name].parts}

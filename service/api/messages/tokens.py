@@ -1,6 +1,7 @@
 """Page and resume tokens: opaque to callers, versioned, and bound to the filter they were made for.
 
-They hold positions and nothing secret, so they are not signed: who forges one reads what it could have asked for.
+A token holds positions and nothing secret, so it is not signed: a caller who forges one reads what it could have asked
+for. Callers keep resume tokens over restarts and new versions of the service, so the names in a token do not change.
 """
 
 import base64
@@ -25,14 +26,14 @@ _Micros = Annotated[int, msgspec.Meta(ge=-62_135_596_800_000_000, le=253_402_300
 _Id = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]{1,63}\Z")]
 
 
-class Place(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
-    """The last broadcast of a page: create time in microseconds since 1970, and id."""
+class Position(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
+    """Where a broadcast is in a list, which goes by create time and id. The time: microseconds since 1970, UTC."""
 
     micros: _Micros
     id: _Id
 
     @classmethod
-    def of(cls, create_time: datetime, broadcast_id: str) -> "Place":
+    def of(cls, create_time: datetime, broadcast_id: str) -> "Position":
         return cls((create_time - _EPOCH) // timedelta(microseconds=1), broadcast_id)
 
     @property
@@ -43,16 +44,17 @@ class Place(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=
 class Page(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="page", tag_field="t"):
     v: int
     filter: str
-    place: Place
+    last: Position = msgspec.field(name="place")
+    """Of the last broadcast of the page."""
     revision: _Count
-    """Of the first page."""
+    """Of the change log when the first page was read."""
 
 
 class StoryPage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="story", tag_field="t"):
     v: int
     broadcast_id: _Id
     revision: _Count
-    """Of the last event that was told."""
+    """Of the last event of the page."""
 
 
 class InboxPage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="inbox", tag_field="t"):
@@ -66,8 +68,10 @@ class Resume(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     v: int
     filter: str
     revision: _Count
-    place: Place | None = None
-    """The snapshot was told up to here; the rest of it comes first."""
+    last: Position | None = msgspec.field(name="place", default=None)
+    """The last broadcast of the snapshot that was sent: the rest of the snapshot comes before the changes. None: the
+    whole snapshot was sent.
+    """
 
 
 _Token = TypeVar("_Token", Page, StoryPage, InboxPage, Resume)
@@ -90,19 +94,20 @@ def webhook_filter_hash(filter: WebhookFilter) -> str:
 
 
 def page_size(asked: int) -> int:
-    """How many are told where so many are asked for. 0: not said."""
+    """The size of a page for a caller that asks for *asked* entries. 0: the caller leaves it to the service."""
     return min(asked or _DEFAULT_PAGE, _MAX_PAGE)
 
 
-def page_token(filter_is: str, place: Place, revision: int) -> str:
-    return _encode(Page(_VERSION, filter_is, place, revision))
+def page_token(digest: str, last: Position, revision: int) -> str:
+    return _encode(Page(_VERSION, digest, last, revision))
 
 
-def read_page_token(text: str, filter_is: str) -> Page:
+def read_page_token(text: str, digest: str) -> Page:
+    """Raises PageTokenInvalid."""
     page = _decode(text, Page)
     if page is None:
         raise PageTokenInvalid("the page token is damaged")
-    if page.filter != filter_is:
+    if page.filter != digest:
         raise PageTokenInvalid("the page token belongs to another filter")
     return page
 
@@ -112,6 +117,7 @@ def story_token(broadcast_id: str, revision: int) -> str:
 
 
 def read_story_token(text: str, broadcast_id: str) -> StoryPage:
+    """Raises PageTokenInvalid."""
     page = _decode(text, StoryPage)
     if page is None:
         raise PageTokenInvalid("the page token is damaged")
@@ -120,28 +126,30 @@ def read_story_token(text: str, broadcast_id: str) -> StoryPage:
     return page
 
 
-def inbox_token(filter_is: str, last_id: int) -> str:
-    return _encode(InboxPage(_VERSION, filter_is, last_id))
+def inbox_token(digest: str, last_id: int) -> str:
+    return _encode(InboxPage(_VERSION, digest, last_id))
 
 
-def read_inbox_token(text: str, filter_is: str) -> InboxPage:
+def read_inbox_token(text: str, digest: str) -> InboxPage:
+    """Raises PageTokenInvalid."""
     page = _decode(text, InboxPage)
     if page is None:
         raise PageTokenInvalid("the page token is damaged")
-    if page.filter != filter_is:
+    if page.filter != digest:
         raise PageTokenInvalid("the page token belongs to another filter")
     return page
 
 
-def resume_token(filter_is: str, revision: int, place: Place | None = None) -> str:
-    return _encode(Resume(_VERSION, filter_is, revision, place))
+def resume_token(digest: str, revision: int, last: Position | None = None) -> str:
+    return _encode(Resume(_VERSION, digest, revision, last))
 
 
-def read_resume_token(text: str, filter_is: str) -> Resume:
+def read_resume_token(text: str, digest: str) -> Resume:
+    """Raises ResumeTokenInvalid."""
     token = _decode(text, Resume)
     if token is None:
         raise ResumeTokenInvalid("the resume token is damaged")
-    if token.filter != filter_is:
+    if token.filter != digest:
         raise ResumeTokenInvalid("the resume token belongs to another filter")
     return token
 
@@ -155,6 +163,7 @@ def _encode(token: Page | StoryPage | InboxPage | Resume) -> str:
 
 
 def _decode(text: str, kind: type[_Token]) -> _Token | None:
+    """None: *text* is no token of this kind and version."""
     try:
         # The standard decoder skips characters that are not of its alphabet, and damage must not go unseen.
         token = msgspec.json.decode(

@@ -11,8 +11,9 @@ import grpc
 from broadcast.v1 import admin_service_pb2 as rpc
 from broadcast.v1.admin_service_pb2_grpc import AdminServiceServicer
 from service.api.messages import tokens
-from service.api.messages.broadcast import broadcast_message, time_message
-from service.api.services.webhooks import webhook_filter, webhook_message
+from service.api.messages.broadcast import broadcast_message
+from service.api.messages.times import time_message
+from service.api.messages.webhook import webhook_filter, webhook_message
 from service.domain.errors import ProviderUnavailable
 from service.domain.orphans import Orphan, Orphans
 from service.store.broadcasts import Broadcasts
@@ -70,14 +71,14 @@ class AdminApi(AdminServiceServicer):
 
     async def ListWebhooks(self, request: rpc.ListWebhooksRequest, context: _Context) -> rpc.ListWebhooksResponse:
         filter_ = webhook_filter(request)
-        filter_is = tokens.webhook_filter_hash(filter_)
-        before_id = tokens.read_inbox_token(request.page_token, filter_is).id if request.page_token else None
+        digest = tokens.webhook_filter_hash(filter_)
+        before_id = tokens.read_inbox_token(request.page_token, digest).id if request.page_token else None
         size = tokens.page_size(request.page_size)
         found = await self._inbox.list(filter_, limit=size + 1, before_id=before_id, bodies=request.include_bodies)
         webhooks = found[:size]
         return rpc.ListWebhooksResponse(
             webhooks=[webhook_message(webhook) for webhook in webhooks],
-            next_page_token=tokens.inbox_token(filter_is, webhooks[-1].id) if len(found) > size else "",
+            next_page_token=tokens.inbox_token(digest, webhooks[-1].id) if len(found) > size else "",
         )
 
     async def ReplayWebhook(self, request: rpc.ReplayWebhookRequest, context: _Context) -> rpc.ReplayWebhookResponse:

@@ -6,10 +6,11 @@ from typing import Final
 from google.protobuf.duration_pb2 import Duration
 
 from broadcast.v1 import broadcast_service_pb2 as rpc
-from service.api.messages.broadcast import duration_of, given_filter
+from service.api.identities import check_reporter_identity
+from service.api.messages.broadcast import given_filter
 from service.api.messages.health import explanation_message, given_stats, health_message
+from service.api.messages.times import given_duration
 from service.api.streams.health import HealthWatches
-from service.domain.errors import InvalidField, Violation
 from service.domain.explain.explain import explain
 from service.domain.health.health_of import health_of
 from service.domain.timing import Timing
@@ -36,11 +37,10 @@ class HealthApi:
         return rpc.ExplainBroadcastResponse(explanation=explanation_message(explain(facts, self._timing)))
 
     async def report(self, request: rpc.ReportHostStatsRequest) -> rpc.ReportHostStatsResponse:
-        if request.identity.startswith("EG_"):
-            raise InvalidField(Violation(field="identity", description='must not begin with "EG_"'))
+        check_reporter_identity(request.identity, "identity")
         await self._probes.report(request.broadcast_id, request.identity, given_stats(request.stats))
         return rpc.ReportHostStatsResponse(report_interval=Duration(seconds=REPORT_EVERY_S))
 
     def watch(self, request: rpc.WatchHealthRequest) -> AsyncIterator[bytes]:
-        interval = duration_of(request.interval, "interval").total_seconds()
+        interval = given_duration(request.interval, "interval").total_seconds()
         return self.watches.follow(given_filter(request.filter), interval or _DEFAULT_INTERVAL_S)

@@ -4,13 +4,15 @@
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any
 
 import grpc
 
 from broadcast.v1 import playback_service_pb2 as rpc
 from broadcast.v1.playback_service_pb2_grpc import PlaybackServiceServicer
-from service.api.messages.broadcast import broadcast_message, duration_message, recording_message, time_message
+from service.api.identities import viewer_identity
+from service.api.messages.broadcast import broadcast_message, recording_message
+from service.api.messages.times import duration_message, time_message
 from service.domain.broadcast import Broadcast
 from service.domain.errors import ViewerLimit
 from service.domain.ports import ViewerTokens
@@ -19,9 +21,6 @@ from service.store.broadcasts import Broadcasts
 from service.store.viewers import Full, Viewers
 
 _Context = grpc.aio.ServicerContext[Any, Any]
-
-VIEWER_PREFIX: Final = "viewer:"
-"""Begins the identity of every viewer in a room, and of no host: LiveKit puts out whoever has the same identity."""
 
 _LEASE = timedelta(minutes=10)
 # How soon another answer is possible.
@@ -96,7 +95,7 @@ class PlaybackApi(PlaybackServiceServicer):
             )
             full.retry_after = min(max(held_until.next_free, timedelta(seconds=1)), _LONGEST_PAUSE)
             raise full
-        token = self._tokens.issue_viewer(room_name=broadcast.id, identity=f"{VIEWER_PREFIX}{viewer_id}", ttl=_LEASE)
+        token = self._tokens.issue_viewer(room_name=broadcast.id, identity=viewer_identity(viewer_id), ttl=_LEASE)
         return rpc.WebRtcPlayback(
             livekit_url=token.livekit_url,
             token=token.token.reveal(),

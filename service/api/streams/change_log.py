@@ -1,4 +1,4 @@
-"""The newest part of the change log, read once for all who watch in this process."""
+"""The newest part of the change log, read once for all watches of this process."""
 
 import asyncio
 import bisect
@@ -20,12 +20,12 @@ log = structlog.get_logger(__name__)
 
 _POLL_S = 1.0
 _PAGE = 200
-# So many different filters share the bytes of a message.
 _FORMS = 8
+"""Messages that an entry keeps. Further filters get theirs made each time."""
 
 
-class Entry:
-    """A change, and the messages that tell of it: made at most once for each type and filter."""
+class TailEntry:
+    """A change, and the messages that tell of it. A message is serialised once for each type and filter."""
 
     __slots__ = ("_forms", "_message", "_playback_base_url", "change")
 
@@ -39,48 +39,53 @@ class Entry:
     def revision(self) -> int:
         return self.change.revision
 
-    def serialised(self, type_: rpc.ChangeType.ValueType, filter_is: str) -> bytes:
+    def serialised(self, type_: rpc.ChangeType.ValueType, digest: str) -> bytes:
         """A WatchBroadcastsResponse."""
-        form = self._forms.get((type_, filter_is))
+        form = self._forms.get((type_, digest))
         if form is not None:
             return form
         if self._message is None:
             self._message = broadcast_message(self.change.broadcast, self._playback_base_url)
         change = rpc.BroadcastChange(type=type_, broadcast=self._message, revision=self.revision)
         form = rpc.WatchBroadcastsResponse(
-            change=change, resume_token=resume_token(filter_is, self.revision)
+            change=change, resume_token=resume_token(digest, self.revision)
         ).SerializeToString()
         if len(self._forms) < _FORMS:
-            self._forms[type_, filter_is] = form
+            self._forms[type_, digest] = form
         return form
 
 
 class Tail:
-    """Reads the log as it grows and keeps its last entries. Who is further behind reads the database instead."""
+    """Reads the log as it grows and keeps its last *capacity* entries. A watch that is further behind reads the
+    database.
+
+    Invariant: the entries kept are every change after `_start` up to `_head`, in the order of revisions.
+    """
 
     def __init__(self, changes: Changes, moved: Moved, *, playback_base_url: str, capacity: int = 1000) -> None:
         self._changes = changes
         self._moved = moved
         self._playback_base_url = playback_base_url
-        self._entries: deque[Entry] = deque()
+        self._entries: deque[TailEntry] = deque()
         self._capacity = capacity
         self._start: int | None = None
         self._head = 0
         self._failure: StoreUnavailable | None = None
         self.advanced = Moved()
-        """Told when there is more to read, and when there will be none."""
+        """Notified when there is more to read, and when the log cannot be read."""
 
     async def run(self) -> None:
+        """Read for ever. Ends by cancellation alone: an error is told to the watches, and reading is tried again."""
         while True:
             seen = self._moved.count
             try:
                 await self._read()
             except StoreUnavailable as error:
                 self._fail(error)
-                # Notices keep coming while it is away, and none of them is a reason to try more often.
+                # Notices of changes may come while the database is away. They are no reason to try more often.
                 await asyncio.sleep(_POLL_S / 2)
             except Exception:
-                # One row that cannot be read must not end all watches of this process for ever.
+                # A single row that cannot be read must not stop the watches of this process for ever.
                 log.exception("change_log_unreadable")
                 self._fail(StoreUnavailable("the change log cannot be read"))
                 await asyncio.sleep(_POLL_S)
@@ -95,11 +100,11 @@ class Tail:
             changes, up_to, floor = await self._changes.after(self._head, limit=_PAGE)
             recovered, self._failure = self._failure is not None, None
             if floor > self._head:
-                # This process slept for longer than the log reaches.
+                # This process did not read for longer than entries are kept.
                 self._entries.clear()
                 self._start = self._head = floor
                 continue
-            self._entries.extend(Entry(change, self._playback_base_url) for change in changes)
+            self._entries.extend(TailEntry(change, self._playback_base_url) for change in changes)
             advanced, self._head = up_to > self._head, up_to
             self._forget(floor)
             if advanced or recovered:
@@ -117,12 +122,13 @@ class Tail:
         self._failure = error
         self.advanced.notify()
 
-    async def after(self, cursor: int, *, limit: int = 100) -> tuple[Sequence[Entry], int]:
-        """At most *limit* entries after *cursor*, oldest first, and the cursor to go on from: the same one when there
-        is nothing new. Raises StoreUnavailable, and ResumeTokenExpired when the log does not reach back to *cursor*.
+    async def after(self, cursor: int, *, limit: int = 100) -> tuple[Sequence[TailEntry], int]:
+        """At most *limit* entries after the revision *cursor*, oldest first, and the cursor to go on from, which is
+        *cursor* when there is nothing new. Raises StoreUnavailable, and ResumeTokenExpired when the log does not reach
+        back to *cursor*.
         """
         if self._failure is not None:
-            # One of its own for each: a shared one would collect the tracebacks of all who raise it.
+            # Each watch raises an error of its own: a shared one would collect the tracebacks of all.
             unavailable = StoreUnavailable(self._failure.message)
             unavailable.retry_after = self._failure.retry_after
             raise unavailable
@@ -130,14 +136,16 @@ class Tail:
             changes, up_to, floor = await self._changes.after(cursor, limit=limit)
             if cursor < floor:
                 raise ResumeTokenExpired("the change log does not reach back to this token")
-            return [Entry(change, self._playback_base_url) for change in changes], up_to
+            return [TailEntry(change, self._playback_base_url) for change in changes], up_to
         first = bisect.bisect_right(self._entries, cursor, key=lambda entry: entry.revision)
         entries = list(islice(self._entries, first, first + limit))
         whole = first + len(entries) == len(self._entries)
         return entries, max(cursor, self._head) if whole else entries[-1].revision
 
     def changed(self, broadcast_id: str, since: int) -> bool:
-        """Whether the broadcast may have changed after the revision *since*, as far as is known here."""
+        """Whether the broadcast may have changed after the revision *since*. True as well when the entries do not reach
+        back to *since*.
+        """
         if self._failure is not None or self._start is None or since < self._start:
             return True
         newer = reversed(self._entries)

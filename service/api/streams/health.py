@@ -14,8 +14,8 @@ import structlog
 
 from broadcast.v1 import broadcast_service_pb2 as rpc
 from broadcast.v1 import health_pb2 as health_pb
-from service.api.messages.broadcast import time_message
 from service.api.messages.health import health_message
+from service.api.messages.times import time_message
 from service.domain.broadcast import Broadcast
 from service.domain.errors import StoreUnavailable
 from service.domain.facts import Facts
@@ -38,7 +38,7 @@ _AT_ONCE = 5
 """So many healths are put together before others get their turn."""
 
 
-class Entry:
+class KnownHealth:
     """The health of one broadcast as it was last read."""
 
     __slots__ = ("broadcast", "fingerprint", "framed", "stamp", "time")
@@ -110,7 +110,7 @@ class Slot:
         self._next_at = now + self.interval_s
         self._quiet_at = now + _QUIET_INTERVALS * self.interval_s
 
-    def offer(self, board: "dict[str, Entry]", now: float) -> None:
+    def offer(self, board: dict[str, KnownHealth], now: float) -> None:
         """To be called after each reading."""
         if not self.begun or now < self._next_at:
             return
@@ -122,9 +122,9 @@ class Slot:
         self.begin(now)
         self.due.set()
 
-    def news(self, board: "dict[str, Entry]") -> tuple[list[Entry], list[str]]:
+    def news(self, board: dict[str, KnownHealth]) -> tuple[list[KnownHealth], list[str]]:
         """What it does not know yet, and what does not match any more."""
-        changed: list[Entry] = []
+        changed: list[KnownHealth] = []
         removed: list[str] = []
         for broadcast_id, entry in board.items():
             known = self.told.get(broadcast_id)
@@ -137,7 +137,7 @@ class Slot:
                 changed.append(entry)
         return changed, removed
 
-    def take(self, board: "dict[str, Entry]") -> tuple[list[Entry], list[str], int]:
+    def take(self, board: dict[str, KnownHealth]) -> tuple[list[KnownHealth], list[str], int]:
         changed, removed = self.news(board)
         self.tell(changed)
         for broadcast_id in removed:
@@ -146,7 +146,7 @@ class Slot:
         self.due.clear()
         return changed, removed, skipped
 
-    def tell(self, entries: Sequence[Entry]) -> None:
+    def tell(self, entries: Sequence[KnownHealth]) -> None:
         for entry in entries:
             self.told[entry.broadcast.id] = (entry.fingerprint, entry.time)
 
@@ -157,7 +157,7 @@ class HealthWatches:
         self._probes = probes
         self._timing = timing
         self.slots: set[Slot] = set()
-        self.board: dict[str, Entry] = {}
+        self.board: dict[str, KnownHealth] = {}
         self._revision: int | None = None
         """Changes up to here are on the board, or were told."""
         self._time = datetime.fromtimestamp(0, UTC)
@@ -209,19 +209,19 @@ class HealthWatches:
         self._reading = self._revision = None
         self.board.clear()
 
-    async def _pages(self, filter_: Filter) -> AsyncGenerator[tuple[list[Entry], datetime]]:
+    async def _pages(self, filter_: Filter) -> AsyncGenerator[tuple[list[KnownHealth], datetime]]:
         """Everything that matches, newest first. At least one page, which may be empty."""
-        place: tuple[datetime, str] | None = None
+        last: tuple[datetime, str] | None = None
         while True:
-            found, _ = await self._broadcasts.list(filter_, limit=_PAGE, before=place)
+            found, _ = await self._broadcasts.list(filter_, limit=_PAGE, before=last)
             read = await self._probes.read([broadcast.id for broadcast in found])
             entries = await self._entries(read)
             matching = [entry for entry in entries if entry.matches(filter_)]
-            if matching or place is None:
+            if matching or last is None:
                 yield matching, read.time
             if len(found) < _PAGE:
                 return
-            place = found[-1].create_time, found[-1].id
+            last = found[-1].create_time, found[-1].id
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -262,10 +262,10 @@ class HealthWatches:
         self._time = read.time
         self._forget(named)
 
-    async def _entries(self, read: Read) -> list[Entry]:
-        entries: list[Entry] = []
+    async def _entries(self, read: Read) -> list[KnownHealth]:
+        entries: list[KnownHealth] = []
         for n, each in enumerate(read.facts, 1):
-            entries.append(Entry(each, read.stamps[each.broadcast.id], self._timing))
+            entries.append(KnownHealth(each, read.stamps[each.broadcast.id], self._timing))
             if n % _AT_ONCE == 0:
                 await asyncio.sleep(0)
         return entries
@@ -290,6 +290,6 @@ class HealthWatches:
             slot.due.set()
 
 
-def _message(entries: Sequence[Entry], removed: Sequence[str], skipped: int, time: datetime) -> bytes:
+def _message(entries: Sequence[KnownHealth], removed: Sequence[str], skipped: int, time: datetime) -> bytes:
     rest = rpc.WatchHealthResponse(removed_broadcast_ids=removed, time=time_message(time), skipped_count=skipped)
     return b"".join([*(entry.framed for entry in entries), rest.SerializeToString()])

@@ -10,7 +10,7 @@ from google.protobuf import any_pb2
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
-from service.domain.errors import ServiceError
+from service.domain.errors import ServiceError, StateForbids
 
 DOMAIN = "broadcast.v1"
 INTERNAL = "INTERNAL"
@@ -50,9 +50,11 @@ def code_of(error: ServiceError) -> grpc.StatusCode:
     return CODES[error.reason]
 
 
-def status_of(error: ServiceError) -> status_pb2.Status:
-    """The whole of what the caller is told."""
+def status_of(error: ServiceError, method: str = "") -> status_pb2.Status:
+    """The whole of what the caller is told. *method*: the name of the RPC, which a refusal by the state names."""
     code = code_of(error)
+    if isinstance(error, StateForbids) and method:
+        error = _with_method(error, method)
     details: list[Message] = [
         error_details_pb2.ErrorInfo(
             reason=error.reason,
@@ -94,6 +96,12 @@ def internal(trace_id: str) -> status_pb2.Status:
 
 def trailing_metadata(status: status_pb2.Status) -> tuple[tuple[str, bytes], ...]:
     return (("grpc-status-details-bin", status.SerializeToString()),)
+
+
+def _with_method(error: StateForbids, method: str) -> StateForbids:
+    """The domain says why, and does not know which RPC was called."""
+    message = f"{method} of {error.metadata['broadcast_id']!r} is not possible: {error.message}"
+    return StateForbids(message, **error.metadata, method=method)
 
 
 def _bad_request(error: ServiceError) -> error_details_pb2.BadRequest:

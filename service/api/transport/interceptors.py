@@ -188,7 +188,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
                     told.code = grpc.StatusCode.CANCELLED
                     raise
             except ServiceError as error:
-                told.code, told.reason, told.failure = errors.code_of(error), error.reason, errors.status_of(error)
+                told.code, told.reason, told.failure = errors.code_of(error), error.reason, errors.status_of(error, name)
                 told.violations = ", ".join(violation.field for violation in error.violations)[:_LOGGED_CHARACTERS]
             except Exception:
                 _at_fault(told)

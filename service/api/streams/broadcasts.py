@@ -1,7 +1,7 @@
 """WatchBroadcasts: every broadcast that matches, then every change, in the order of commits.
 
-A watch is a cursor into the change log and nothing else. There is no queue to overflow: a slow reader is awaited, and
-what it has not read stays in the log.
+A watch is a cursor into the change log and nothing else. It has no queue that could overflow: a slow reader is awaited,
+and the changes that it has not read stay in the log.
 """
 
 import asyncio
@@ -11,21 +11,18 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from broadcast.v1 import broadcast_service_pb2 as rpc
 from service.api.messages.broadcast import broadcast_message
-from service.api.messages.tokens import Place, Resume, filter_hash, read_resume_token, resume_token
+from service.api.messages.tokens import Position, Resume, filter_hash, read_resume_token, resume_token
 from service.api.streams.change_log import Tail
-from service.api.streams.moved import Moved
 from service.domain.broadcast import Broadcast
 from service.domain.errors import ResumeTokenExpired
 from service.failpoints import failpoint
 from service.store.broadcasts import Broadcasts, Filter
 from service.store.changes import Changes, LoggedChange
 
-__all__ = ["Moved", "Watches", "transition"]
-
 _SNAPSHOT_PAGE = 200
 
 
-class Watches:
+class BroadcastWatches:
     def __init__(self, broadcasts: Broadcasts, changes: Changes, tail: Tail, *, playback_base_url: str) -> None:
         self._broadcasts = broadcasts
         self._changes = changes
@@ -33,46 +30,48 @@ class Watches:
         self._playback_base_url = playback_base_url
 
     async def follow(self, filter_: Filter, token: str, heartbeat_s: float) -> AsyncIterator[bytes]:
-        """Serialised WatchBroadcastsResponses, without an end.
+        """Serialised WatchBroadcastsResponses, without an end. *token*: empty for a watch from the beginning.
 
         Raises ResumeTokenInvalid, ResumeTokenExpired, StoreUnavailable.
         """
-        filter_is = filter_hash(filter_)
-        resume = read_resume_token(token, filter_is) if token else None
+        digest = filter_hash(filter_)
+        resume = read_resume_token(token, digest) if token else None
         if resume is not None:
             await self._check(resume)
         cursor = resume.revision if resume is not None else None
-        if resume is None or resume.place is not None:
-            place = resume.place if resume is not None else None
+        if resume is None or resume.last is not None:
+            last = resume.last if resume is not None else None
             failpoint("watch.before_snapshot")
             while True:
                 found, revision = await self._broadcasts.list(
-                    filter_, limit=_SNAPSHOT_PAGE, before=place.key if place is not None else None
+                    filter_, limit=_SNAPSHOT_PAGE, before=last.key if last is not None else None
                 )
-                # What changes while the pages are read comes again as a change: after the first page nothing is missed.
+                # The changes are followed from the revision of the first page. A broadcast that changes while the
+                # pages are read is sent again as a change, so none is missed.
                 cursor = revision if cursor is None else cursor
                 for broadcast in found:
-                    place = Place.of(broadcast.create_time, broadcast.id)
-                    yield self._snapshot(broadcast, resume_token(filter_is, cursor, place))
+                    last = Position.of(broadcast.create_time, broadcast.id)
+                    yield self._snapshot(broadcast, resume_token(digest, cursor, last))
                 if len(found) < _SNAPSHOT_PAGE:
                     break
             yield rpc.WatchBroadcastsResponse(
-                snapshot_complete=rpc.SnapshotComplete(), resume_token=resume_token(filter_is, cursor)
+                snapshot_complete=rpc.SnapshotComplete(), resume_token=resume_token(digest, cursor)
             ).SerializeToString()
-        assert cursor is not None  # noqa: S101 - for the type checker: of the token, or of the first page
-        async for message in self._changes_after(cursor, filter_, filter_is, heartbeat_s):
+        assert cursor is not None  # noqa: S101 - for the type checker: the token has one, or the first page
+        async for message in self._changes_after(cursor, filter_, digest, heartbeat_s):
             yield message
 
     async def _check(self, resume: Resume) -> None:
+        """Raises ResumeTokenExpired."""
         floor, head = await self._changes.bounds()
         if resume.revision < floor:
             raise ResumeTokenExpired("the change log does not reach back to this token")
         if resume.revision > head:
-            # It was made by another database, or by this one before it was restored from a backup.
+            # Another database made the token, or this one before it was restored from a backup.
             raise ResumeTokenExpired("the token is of a change log that is no more")
 
     async def _changes_after(
-        self, cursor: int, filter_: Filter, filter_is: str, heartbeat_s: float
+        self, cursor: int, filter_: Filter, digest: str, heartbeat_s: float
     ) -> AsyncIterator[bytes]:
         loop = asyncio.get_running_loop()
         heartbeat_at = loop.time() + heartbeat_s
@@ -83,11 +82,11 @@ class Watches:
                 type_ = transition(filter_, entry.change)
                 if type_ is not None:
                     failpoint("watch.mid_delta")
-                    yield entry.serialised(type_, filter_is)
+                    yield entry.serialised(type_, digest)
             more, cursor = up_to != cursor, up_to
             now = loop.time()
             if now >= heartbeat_at:
-                yield _heartbeat(resume_token(filter_is, cursor))
+                yield _heartbeat(resume_token(digest, cursor))
                 heartbeat_at = loop.time() + heartbeat_s
             elif not more:
                 await self._tail.advanced.wait(heartbeat_at - now, since=seen)
@@ -99,7 +98,7 @@ class Watches:
 
 
 def transition(filter_: Filter, change: LoggedChange) -> rpc.ChangeType.ValueType | None:
-    """What a change is to a filter; None when it is nothing to it, before and after."""
+    """The type of a change for a watch with *filter_*. None: the broadcast matches neither before nor after."""
     after, before = change.broadcast, change.before
     is_in = not after.deleted and filter_.matches(
         id=after.id,

@@ -1,0 +1,130 @@
+"""The writes of callers: from the request of a write to one transaction of the store.
+
+Invariant: every write is safe to repeat under its `request_id`, and after every write the reconciler of this process
+is woken and the watches of this process look at the change log.
+"""
+
+import base64
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import TypeAlias
+
+from google.protobuf.message import Message
+
+from broadcast.v1 import broadcast_service_pb2 as rpc
+from service import telemetry
+from service.api.addresses import Resolve, private_hosts
+from service.api.messages.masks import domain_fields, masked_fields, only
+from service.api.messages.spec import GivenSpec, given_spec, in_words_of_the_contract
+from service.api.streams.moved import Moved
+from service.domain import lifecycle
+from service.domain.broadcast import Broadcast
+from service.domain.errors import BroadcastNotFound, FieldImmutable, InvalidField, Violation
+from service.domain.lifecycle import Change
+from service.domain.validation import destination_violations, missing_keys
+from service.store.broadcasts import Broadcasts, Request
+
+_NOT_CONTENT = ("request_id", "wait", "host_identity")
+"""Fields that say how the caller wants the answer: a retry may have others."""
+
+_Change: TypeAlias = (
+    rpc.UpdateBroadcastRequest
+    | rpc.StartBroadcastRequest
+    | rpc.SetOnAirRequest
+    | rpc.StopBroadcastRequest
+    | rpc.DeleteBroadcastRequest
+)
+Decide: TypeAlias = Callable[[Broadcast, datetime], Change | None]
+"""From what is stored and the time of the database to what to store. None: the write was done before."""
+
+
+class Writes:
+    def __init__(self, *, broadcasts: Broadcasts, moved: Moved, wake: Callable[[str], None], resolve: Resolve) -> None:
+        """*moved* and *wake*: as of `ApiServer`."""
+        self._broadcasts = broadcasts
+        self._moved = moved
+        self._wake = wake
+        self._resolve = resolve
+
+    async def create(self, request: rpc.CreateBroadcastRequest) -> Broadcast:
+        """Raises InvalidField, BroadcastExists, RequestIdReused, StoreUnavailable, and BroadcastNotFound for a
+        repeated request whose broadcast was deleted meanwhile.
+        """
+        given = given_spec(request.spec)
+        await self._check_destinations(given, missing_keys(given.spec.destinations, given.keys))
+        broadcast = await self._broadcasts.create(
+            request.broadcast_id or _new_id(), given.spec, given.keys, dict(request.labels), _request(request)
+        )
+        # Nothing exists at the providers yet, so there is nothing to wake for.
+        self._moved.notify()
+        return _present(broadcast)
+
+    async def update(self, request: rpc.UpdateBroadcastRequest) -> Broadcast:
+        """Raises InvalidField, FieldImmutable, EtagMismatch, and what `change` raises."""
+        names = masked_fields(request.update_mask.paths)
+        labels = dict(request.labels) if "labels" in request.update_mask.paths else None
+        given = given_spec(only(request.spec, names))
+        await self._check_destinations(given, ())
+        paths = domain_fields(names)
+
+        def decide(stored: Broadcast, now: datetime) -> Change | None:
+            change = lifecycle.update(
+                stored, now, etag=request.etag, spec=given.spec, keys=given.keys, labels=labels, paths=paths
+            )
+            if change is not None and "destinations" in names:
+                missing = missing_keys(change.broadcast.spec.destinations, change.broadcast.destination_keys)
+                if missing:
+                    raise InvalidField(*missing)
+            return change
+
+        try:
+            return await self.change(request, decide)
+        except FieldImmutable as error:
+            raise in_words_of_the_contract(error) from None
+
+    async def change(self, request: _Change, decide: Decide) -> Broadcast:
+        """The broadcast after the write. A repeated request is answered with the broadcast as it is now.
+
+        Raises what *decide* raises, BroadcastNotFound, RequestIdReused, StoreUnavailable.
+        """
+        broadcast = await self._broadcasts.change(
+            request.broadcast_id, decide, _request(request), trace_context=telemetry.traceparent()
+        )
+        self._wake(broadcast.id)
+        self._moved.notify()
+        return broadcast if isinstance(request, rpc.DeleteBroadcastRequest) else _present(broadcast)
+
+    async def _check_destinations(self, given: GivenSpec, missing: Sequence[Violation]) -> None:
+        violations = [*destination_violations(given.spec.destinations, given.keys), *missing]
+        if not violations:
+            violations = await private_hosts(given.spec.destinations, self._resolve)
+        if violations:
+            raise InvalidField(*violations)
+
+
+def _present(broadcast: Broadcast) -> Broadcast:
+    """Raises BroadcastNotFound: a repeated request may be about a broadcast that was deleted since."""
+    if broadcast.deleted:
+        raise BroadcastNotFound(broadcast.id)
+    return broadcast
+
+
+def _new_id() -> str:
+    """100 random bits."""
+    return "b" + base64.b32encode(os.urandom(13)).decode()[:20].lower()
+
+
+def _request(message: Message) -> Request:
+    """What makes a retry of the write recognisable: its id, the RPC and a digest of its content. Stored, so what the
+    digest is made of stays as it is.
+    """
+    method = message.DESCRIPTOR.name.removesuffix("Request")
+    content = type(message)()
+    content.CopyFrom(message)
+    for name in _NOT_CONTENT:
+        if name in content.DESCRIPTOR.fields_by_name:
+            content.ClearField(name)
+    digest = hashlib.sha256(f"{method}\n".encode() + content.SerializeToString(deterministic=True)).digest()
+    return Request(id=getattr(message, "request_id", ""), method=method, digest=digest)
