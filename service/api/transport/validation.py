@@ -65,7 +65,7 @@ class _Subscript(Protocol):
     value: Any
 
 
-class Requests:
+class RequestParser:
     """Parses and validates the requests of all services."""
 
     def __init__(self) -> None:
