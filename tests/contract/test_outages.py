@@ -48,12 +48,12 @@ async def adapter(bench: Bench, longest_s: float = 20) -> AsyncGenerator[Mux]:
 async def test_mux_is_away_and_comes_back(how: Any, outcome: Outcome) -> None:
     """A load balancer's 503, silence, a cut connection, and nobody who listens."""
     async with running() as bench, adapter(bench) as mux, adapter(bench, longest_s=0.5) as hasty:
-        await bench.simulator.door.begin(how)
+        await bench.simulator.frontend.begin(how)
         streams = (hasty if how == "hang" else mux).streams
         for call in (streams.list_active, lambda: streams.create(test_mux_adapter.wanted())):
             assert (await test_mux_adapter.refusal(call())).outcome is outcome
         assert bench.kinds("stream.created") == []
-        await bench.simulator.door.end()
+        await bench.simulator.frontend.end()
         assert (await mux.streams.create(test_mux_adapter.wanted())).id
 
 
@@ -64,12 +64,12 @@ async def test_livekit_is_away_and_comes_back(how: Any, outcome: Outcome) -> Non
         livekit_at(stage.simulator.base_url) as livekit,
         livekit_at(stage.simulator.base_url, longest_s=0.5) as hasty,
     ):
-        await stage.simulator.door.begin(how)
+        await stage.simulator.frontend.begin(how)
         rooms = (hasty if how == "hang" else livekit).rooms
         error = await test_livekit_adapter.refusal(rooms.create(test_livekit_adapter.ROOM))
         assert error.outcome is outcome
         assert stage.kinds("room.created") == []
-        await stage.simulator.door.end()
+        await stage.simulator.frontend.end()
         assert (await livekit.rooms.create(test_livekit_adapter.ROOM)).sid
 
 
@@ -85,7 +85,7 @@ async def test_viewers_keep_watching_while_the_api_is_down(how: Any) -> None:
         stream, url = await live(bench)
         hls = Hls(longest_call=timedelta(seconds=20))
         bench.simulator.add_fault(Fault(kind="outage", detail={"how": how}))
-        await eventually(lambda: bench.simulator.door.outage == how)
+        await eventually(lambda: bench.simulator.frontend.outage == how)
         await test_mux_adapter.refusal(mux.streams.get(stream["id"]))
         first = await hls.look(url)
 
@@ -100,11 +100,11 @@ async def test_viewers_keep_watching_while_the_api_is_down(how: Any) -> None:
 async def test_with_nobody_listening_the_encoder_is_cut_too() -> None:
     async with running() as bench:
         stream, url = await live(bench)
-        await bench.simulator.door.begin("refuse")
+        await bench.simulator.frontend.begin("refuse")
         await bench.effect("ingest.disconnected", stream["id"])
         hls = Hls(longest_call=timedelta(seconds=20))
         assert (await test_playlists.refusal(hls.look(url))).outcome is Outcome.NOT_SENT
-        await bench.simulator.door.end()
+        await bench.simulator.frontend.end()
         assert (await hls.look(url)).status == 200
         await hls.close()
 
@@ -137,10 +137,10 @@ async def test_an_outage_ends_by_itself() -> None:
 async def test_an_outage_is_ended_by_clearing_the_faults() -> None:
     async with running() as bench, adapter(bench) as mux:
         await bench.control("POST", "/_faults", {"kind": "outage", "detail": {"how": "error"}})
-        await eventually(lambda: bench.simulator.door.outage == "error")
+        await eventually(lambda: bench.simulator.frontend.outage == "error")
         await test_mux_adapter.refusal(mux.streams.list_active())
         await bench.control("DELETE", "/_faults")
-        await eventually(lambda: bench.simulator.door.outage is None)
+        await eventually(lambda: bench.simulator.frontend.outage is None)
         assert await mux.streams.list_active() == []
 
 
@@ -151,14 +151,14 @@ async def test_an_outage_that_nobody_could_end_is_refused(detail: dict[str, str]
         assert status == 400
         status, _ = await stage.post("/_faults", kind="outage", detail=detail)
         assert status == 400
-        assert (bench.simulator.door.outage, stage.simulator.door.outage) == (None, None)
+        assert (bench.simulator.frontend.outage, stage.simulator.frontend.outage) == (None, None)
 
 
 async def test_rooms_and_egresses_live_on_while_the_api_of_livekit_is_down() -> None:
     async with staged() as stage:
         await stage.live()
         await stage.post("/_faults", kind="outage", detail={"how": "hang"})
-        await until(lambda: stage.simulator.door.outage == "hang")
+        await until(lambda: stage.simulator.frontend.outage == "hang")
         await stage.post("/_control/leave", room="bc-1", identity="host")
         await until(lambda: stage.receiver.of("participant_left"))
         assert stage.ingest.connections == 1

@@ -189,11 +189,11 @@ async def test_an_outage_of_the_storage_is_ended_through_its_own_door() -> None:
         simulator.objects[FILE] = stored(b"x")
         url = Storage(storage_at(simulator.base_url)).url_of(FILE).reveal()
         simulator.add_fault(Fault(kind="outage", detail={"how": "error"}))
-        await eventually(lambda: simulator.door.outage)
+        await eventually(lambda: simulator.frontend.outage)
         assert (await fetched(url))[0] == 503
         async with http.delete(f"{simulator.base_url}/_faults") as response:
             assert response.status == 204
-        await eventually(lambda: simulator.door.outage is None)
+        await eventually(lambda: simulator.frontend.outage is None)
         assert (await fetched(url))[0] == 200
 
 

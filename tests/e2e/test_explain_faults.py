@@ -517,14 +517,14 @@ async def both_fail_at_the_end(bench: Bench, name: str) -> Show:
 @fault("MUX_UNREACHABLE", alone=True)
 async def mux_is_away(bench: Bench, name: str) -> Show:
     show = await bench.live(name)
-    await bench.stack.mux.door.begin("error")
+    await bench.stack.mux.frontend.begin("error")
     return show
 
 
 @fault("LIVEKIT_UNREACHABLE", alone=True)
 async def livekit_is_away(bench: Bench, name: str) -> Show:
     show = await bench.live(name)
-    await bench.stack.livekit.door.begin("error")
+    await bench.stack.livekit.frontend.begin("error")
     return show
 
 
@@ -636,7 +636,7 @@ async def _asked(bench: Bench, faults: dict[str, Named]) -> list[Asked]:
         if named.alone:
             asked.append(await ask(bench, name, named))
             for simulator in (bench.stack.livekit, bench.stack.mux):
-                await simulator.door.end()
+                await simulator.frontend.end()
     return asked
 
 

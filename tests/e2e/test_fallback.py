@@ -156,7 +156,7 @@ async def test_an_outage_of_mux_is_recorded_and_uploaded_and_moves_nobody(databa
         show = await begun(stack)
         await show.live()
         viewer = Viewer(show)
-        await stack.mux.door.begin("error")
+        await stack.mux.frontend.begin("error")
         told = await show.until_so(
             lambda broadcast: broadcast.status.state_reason == "MUX_UNREACHABLE", "unconfirmed", within=WITHIN_S
         )
@@ -167,7 +167,7 @@ async def test_an_outage_of_mux_is_recorded_and_uploaded_and_moves_nobody(databa
         assert fallen.status.fallback.reason == "MUX_UNREACHABLE"
         assert await handle(show) == "hls", "the media flow"
         await show.until_effect("egress.active", 2)
-        await stack.mux.door.end()
+        await stack.mux.frontend.end()
         await viewer.sees_moving_pictures()
         await until_modes(show)
         done = await show.until_so(ready_upload, "an upload that can be played", within=WITHIN_S)
@@ -185,12 +185,12 @@ async def test_mux_that_comes_back_after_the_end_gets_the_file_all_the_same(data
     async with running_stack(database_url) as stack:
         show = await begun(stack)
         await show.live()
-        await stack.mux.door.begin("error")
+        await stack.mux.frontend.begin("error")
         await until_modes(show, RECORDING)
         await show.until_effect("egress.active", 2)
         await show.client.stop(show.id)
         await show.until_told("RECORDING_WRITTEN")
-        await stack.mux.door.end()
+        await stack.mux.frontend.end()
         await show.over(within=WITHIN_S)
         done = await show.until_so(ready_upload, "an upload that can be played", within=WITHIN_S)
         assert state_name(done.status.state) == "ENDED"
@@ -204,13 +204,13 @@ async def test_an_outage_with_nothing_to_see_sends_viewers_into_the_room(databas
     async with running_stack(database_url, webhooks=False) as stack:
         show = await begun(stack)
         await show.ready()
-        await stack.mux.door.begin("error")
+        await stack.mux.frontend.begin("error")
         await stack.host_joins(show.id)
         fallen = await until_modes(show, WEBRTC, RECORDING)
         assert fallen.status.fallback.reason == "MUX_UNREACHABLE"
         assert state_name(fallen.status.state) == "INTERRUPTED"
         assert await handle(show) == "webrtc"
-        await stack.mux.door.end()
+        await stack.mux.frontend.end()
         await until_modes(show)
         assert await handle(show) == "hls"
         await show.ended()
@@ -220,14 +220,14 @@ async def test_an_outage_with_no_mode_left_ends_what_nobody_sees(database_url: s
     async with running_stack(database_url, webhooks=False) as stack:
         show = await begun(stack, BroadcastSpec(fallback_policy=NONE), BROADCAST_TIMING_FALLBACK_OUTAGE_S="1")
         await show.ready()
-        await stack.mux.door.begin("error")
+        await stack.mux.frontend.begin("error")
         await stack.host_joins(show.id)
         stopping = await show.until("STOPPING", "FAILED", within=WITHIN_S)
         assert stopping.status.state_reason == "MUX_UNREACHABLE"
         # The live stream cannot be taken down, and FAILED promises that it is.
         await asyncio.wait_for(show.until_effect("egress.ended"), WITHIN_S)
         assert await show.state() == "STOPPING"
-        await stack.mux.door.end()
+        await stack.mux.frontend.end()
         over = await show.over("FAILED", within=WITHIN_S)
         assert over.status.state_reason == "MUX_UNREACHABLE"
 
@@ -236,14 +236,14 @@ async def test_a_mux_that_is_back_has_to_stay(database_url: str) -> None:
     async with running_stack(database_url) as stack:
         show = await begun(stack, BROADCAST_TIMING_FALLBACK_RETURN_S="4")
         await show.live()
-        await stack.mux.door.begin("error")
+        await stack.mux.frontend.begin("error")
         await until_modes(show, RECORDING)
-        await stack.mux.door.end()
+        await stack.mux.frontend.end()
         await show.until_so(lambda broadcast: not broadcast.status.state_reason, "confirmed again")
-        await stack.mux.door.begin("error")
+        await stack.mux.frontend.begin("error")
         again = await show.until_so(lambda broadcast: bool(broadcast.status.state_reason), "away again")
         assert modes(again) == [RECORDING]
-        await stack.mux.door.end()
+        await stack.mux.frontend.end()
         await until_modes(show)
         reasons = await show.reasons()
         assert (reasons.count("FALLBACK_ENTERED"), reasons.count("FALLBACK_LEFT")) == (1, 1)

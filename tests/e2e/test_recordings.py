@@ -113,7 +113,7 @@ async def test_what_a_stream_recorded_is_known_although_somebody_deleted_it(
 
 async def recorded_locally(show: Show, stack: Stack) -> None:
     await show.live()
-    await stack.mux.door.begin("error")
+    await stack.mux.frontend.begin("error")
     await show.until_so(lambda broadcast: bool(broadcast.status.fallback.modes), "in a fallback", within=WITHIN_S)
     # What is stopped before it is active makes no file.
     await show.until_effect("egress.active", 2)
@@ -131,7 +131,7 @@ async def test_a_file_is_uploaded_once_whatever_becomes_of_the_answer(database_u
         stack.mux.add_fault(Fault(kind=fault, operation="create_asset", delay_s=0.5, status=429))
         await show.client.stop(show.id)
         await show.until_told("RECORDING_WRITTEN")
-        await stack.mux.door.end()
+        await stack.mux.frontend.end()
         await show.over(within=WITHIN_S)
         ready = await show.until_so(
             lambda broadcast: bool(uploads(list(broadcast.status.recordings))) and settled(broadcast),
@@ -162,7 +162,7 @@ async def test_a_file_that_mux_could_not_fetch_is_handed_over_again(database_url
         await recorded_locally(show, stack)
         await show.client.stop(show.id)
         await show.until_told("RECORDING_WRITTEN")
-        await stack.mux.door.end()
+        await stack.mux.frontend.end()
         await show.over(within=WITHIN_S)
         broadcast = await show.until_so(
             lambda broadcast: bool(uploads(list(broadcast.status.recordings))) and settled(broadcast),
@@ -186,7 +186,7 @@ async def test_a_file_that_mux_cannot_use_is_told_and_stays_in_the_storage(datab
         await recorded_locally(show, stack)
         await show.client.stop(show.id)
         await show.until_told("RECORDING_WRITTEN")
-        await stack.mux.door.end()
+        await stack.mux.frontend.end()
         await show.over(within=WITHIN_S)
         broadcast = await show.until_so(
             lambda broadcast: bool(uploads(list(broadcast.status.recordings))) and settled(broadcast),
@@ -209,7 +209,7 @@ async def test_a_storage_that_refuses_the_file_costs_nothing_but_the_file(databa
         await recorded_locally(show, stack)
         await show.client.stop(show.id)
         await show.until_told("RECORDING_FAILED")
-        await stack.mux.door.end()
+        await stack.mux.frontend.end()
         await show.over(within=WITHIN_S)
         recordings = await until_settled(show)
         assert [each.origin for each in recordings] == [RECORDING_ORIGIN_LIVE_STREAM]
@@ -224,7 +224,7 @@ async def test_an_upload_that_somebody_deletes_is_told_as_lost(database_url: str
         await recorded_locally(show, stack)
         await show.client.stop(show.id)
         await show.until_told("RECORDING_WRITTEN")
-        await stack.mux.door.end()
+        await stack.mux.frontend.end()
         await show.over(within=WITHIN_S)
         broadcast = await show.until_so(
             lambda broadcast: bool(uploads(list(broadcast.status.recordings))), "an upload", within=WITHIN_S

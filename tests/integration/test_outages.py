@@ -260,11 +260,11 @@ async def watch(database_url: str) -> AsyncIterator[Watch]:
 async def test_a_provider_that_does_not_answer_is_away_until_it_does(watch: Watch, how: Any) -> None:
     assert await watch.outages() == set()
     hasty = how == "hang"
-    await watch.stack.mux.door.begin(how)
+    await watch.stack.mux.frontend.begin(how)
     assert await watch.outages(hasty=hasty) == {"mux"}
-    await watch.stack.mux.door.end()
+    await watch.stack.mux.frontend.end()
     assert await watch.outages() == set()
-    await watch.stack.livekit.door.begin(how)
+    await watch.stack.livekit.frontend.begin(how)
     assert await watch.outages(hasty=hasty) == {"livekit"}
 
 
@@ -296,7 +296,7 @@ async def test_wrong_credentials_are_an_outage_and_being_told_to_slow_down_is_no
 
 
 async def test_nobody_who_did_not_ask_says_that_it_is_away(watch: Watch) -> None:
-    await watch.stack.mux.door.begin("error")
+    await watch.stack.mux.frontend.begin("error")
     assert await watch.outages() == {"mux"}
     before = await watch.rows()
     while await watch.providers.budget.spare(Bucket.MUX_OTHER, Rank.HEAL):
@@ -310,13 +310,13 @@ async def test_nobody_who_did_not_ask_says_that_it_is_away(watch: Watch) -> None
 async def test_an_outage_is_watched_to_its_end_although_nothing_runs_any_more(watch: Watch) -> None:
     """What was recorded of what is over waits for it."""
     await watch.store.add("waiting", due_in_s=300, target="ENDED", state="ENDED", lane=0)
-    await watch.stack.mux.door.begin("error")
+    await watch.stack.mux.frontend.begin("error")
     assert await watch.outages() == {"mux"}
     await watch.store.sql("UPDATE broadcast SET target = 'ENDED' WHERE id = 'first'")
     await watch.store.sql("UPDATE broadcast SET due_at = now() + interval '300 s' WHERE id = 'waiting'")
     await watch.observer.look()
     assert (await watch.rows())["mux"]["unreachable_since"] is not None
-    await watch.stack.mux.door.end()
+    await watch.stack.mux.frontend.end()
     await watch.observer.look()
     assert (await watch.rows())["mux"]["unreachable_since"] is None
     [woken] = await watch.store.all("SELECT due_at <= now() AS due FROM broadcast WHERE id = 'waiting'")
@@ -328,9 +328,9 @@ async def test_an_outage_is_watched_to_its_end_although_nothing_runs_any_more(wa
 
 
 async def test_a_provider_that_is_away_disagrees_with_nothing(watch: Watch) -> None:
-    await watch.stack.livekit.door.begin("error")
+    await watch.stack.livekit.frontend.begin("error")
     assert await watch.observer.look() == set()
-    await watch.stack.livekit.door.end()
+    await watch.stack.livekit.frontend.end()
     assert await watch.observer.look() == {"first"}, "its room is not there"
 
 

@@ -150,10 +150,10 @@ async def test_what_cannot_be_seen_now_stays_as_it_was(stage: Stage) -> None:
     await stage.probes.saw(Looked(playlists={"live": (PLAYLIST, True)}))
     before = (await stage.facts("live")).probe
     stage.stack.livekit.add_fault(Fault(kind="error", operation="ListParticipants", status=503, times=-1))
-    await stage.stack.mux.door.begin("refuse")
+    await stage.stack.mux.frontend.begin("refuse")
     assert await stage.prober().probe() == 0
     assert (await stage.facts("live")).probe == before
-    await stage.stack.mux.door.end()
+    await stage.stack.mux.frontend.end()
     stage.stack.livekit.faults.clear()
     # Nobody is in a room that is not there, and a playlist of nothing is none.
     assert await stage.prober().probe() == 2

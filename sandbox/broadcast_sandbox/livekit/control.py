@@ -53,7 +53,7 @@ class Control:
         changed: Callable[[], None],
         cleared: Callable[[], None],
     ) -> None:
-        """*changed* is called after a fault was added and may raise ValueError; *cleared* after all were removed."""
+        """*changed* is called after a fault was added, *cleared* after all were removed."""
         self._world = world
         self._rooms = rooms
         self._egress = egress
@@ -223,9 +223,9 @@ class Control:
     def _add_faults(self, body: Any) -> Any:
         try:
             self._world.faults.add_json(body)
-            self._changed()
-        except (ValueError, TypeError) as error:
+        except ValueError as error:
             raise ControlError(str(error)) from None
+        self._changed()
         return self._faults()
 
     def _clear_faults(self) -> Any:

@@ -16,6 +16,8 @@ from google.protobuf.message import DecodeError, Message
 from livekit import api
 
 from broadcast_sandbox.faults import Fault
+from broadcast_sandbox.frontend import cut, hang
+from broadcast_sandbox.livekit.faults import EGRESS_METHODS, ROOM_METHODS
 from broadcast_sandbox.livekit.world import World
 
 PSRPC_PREFIX = "twirp error unknown: "
@@ -100,6 +102,7 @@ class _Unauthorized(Exception):
 class TwirpEndpoint:
     def __init__(self, world: World, methods: Mapping[str, Method]) -> None:
         """*methods*: `livekit.Egress/StopEgress` -> Method."""
+        assert {name.rpartition("/")[2] for name in methods} == {*ROOM_METHODS, *EGRESS_METHODS}
         self._world = world
         self._methods = methods
         self._verifier = api.TokenVerifier(world.settings.api_key, world.settings.api_secret)
@@ -162,7 +165,7 @@ class TwirpEndpoint:
         except TwirpError as error:
             answer = error.response()
         if world.faults.take(operation, target, "lost_reply") is not None:
-            _abort(request)
+            return cut(request)
         return answer
 
     async def _wait(self, operation: str, target: str) -> None:
@@ -178,14 +181,10 @@ class TwirpEndpoint:
         if fault.kind == "worker_loss":
             raise await no_response_from_servers(self._world)
         if fault.kind == "hang":
-            # aiohttp tells of a caller that left only through the transport.
-            while request.transport is not None and not request.transport.is_closing():  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
-            return web.Response(status=499)
+            await hang(request)
         if fault.kind == "late_effect":
             self._world.background.spawn(_late(method, message, fault.delay_s))
-        _abort(request)
-        return web.Response()
+        return cut(request)
 
 
 def _check(method: Method, grants: api.VideoGrants, message: Message) -> None:
@@ -213,11 +212,6 @@ def fault_response(fault: Fault) -> web.Response:
         )
     code, message = known
     return web.json_response({"code": code, "msg": fault.message or message}, status=fault.status)
-
-
-def _abort(request: web.Request) -> None:
-    if request.transport is not None:
-        request.transport.abort()
 
 
 def _decode(kind: type[Message], body: bytes, content_type: str) -> Message:

@@ -21,6 +21,19 @@ from broadcast_sandbox.webhooks import WebhookSender
 RETRY_WAITS_S = (1.0, 2.0, 4.0, 8.0)
 """hashicorp/go-retryablehttp: RetryMax 4, backoff doubling from 1 s."""
 
+EVENTS = (
+    "room_started",
+    "room_finished",
+    "participant_joined",
+    "participant_left",
+    "track_published",
+    "track_unpublished",
+    "egress_started",
+    "egress_updated",
+    "egress_ended",
+)
+"""The events that are simulated."""
+
 _TOKEN_LIFE = datetime.timedelta(minutes=5)
 
 

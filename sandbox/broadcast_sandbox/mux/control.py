@@ -32,7 +32,7 @@ class MuxControl:
         changed: Callable[[], None],
         cleared: Callable[[], None],
     ) -> None:
-        """*changed* is called after a fault was added and may raise ValueError; *cleared* after all were removed."""
+        """*changed* is called after a fault was added, *cleared* after all were removed."""
         self._clock = clock
         self._effects = effects
         self._faults = faults
@@ -55,9 +55,9 @@ class MuxControl:
         refuse_strangers(request)
         try:
             self._faults.add_json(await request.json())
-            self._changed()
-        except (ValueError, TypeError) as error:
+        except ValueError as error:
             return _bad(str(error))
+        self._changed()
         return web.json_response(self._faults.as_json())
 
     async def _get_faults(self, request: web.Request) -> web.StreamResponse:

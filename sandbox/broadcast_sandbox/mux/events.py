@@ -15,6 +15,32 @@ from broadcast_sandbox.webhooks import Delivery, WebhookSender
 
 WEBHOOK_ID = "sbxwh1"
 
+_STREAM = "video.live_stream."
+_TARGET = "video.live_stream.simulcast_target."
+_ASSET = "video.asset."
+EVENTS = frozenset(
+    {
+        *(
+            _STREAM + name
+            for name in (
+                "created",
+                "updated",
+                "deleted",
+                "connected",
+                "recording",
+                "active",
+                "disconnected",
+                "idle",
+                "disabled",
+                "enabled",
+            )
+        ),
+        *(_TARGET + name for name in ("created", "deleted", "starting", "broadcasting", "errored", "idle")),
+        *(_ASSET + name for name in ("created", "ready", "errored", "deleted", "live_stream_completed")),
+    }
+)
+"""The events that are simulated."""
+
 
 def signature_header(secret: str, body: bytes, *, at: int) -> str:
     """The value of `Mux-Signature` for a body sent at *at* (unix seconds)."""

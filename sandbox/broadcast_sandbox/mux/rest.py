@@ -6,7 +6,6 @@ recorded in github.com/muxinc/next-video/issues/309.
 
 import asyncio
 import base64
-import contextlib
 import hmac
 import json
 import secrets
@@ -18,7 +17,9 @@ from typing import Any
 from aiohttp import web
 
 from broadcast_sandbox.faults import Fault, FaultTable
+from broadcast_sandbox.frontend import cut, hang
 from broadcast_sandbox.mux.calls import Call, MuxCalls, Reply, Route
+from broadcast_sandbox.mux.faults import METHODS
 from broadcast_sandbox.mux.rules import RefusedError
 from broadcast_sandbox.mux.settings import MuxSimulatorSettings
 
@@ -71,7 +72,9 @@ class MuxRest:
         self._stopping = asyncio.Event()
 
     def add_to(self, app: web.Application) -> None:
-        for route in self._calls.routes():
+        routes = self._calls.routes()
+        assert {route.operation for route in routes} == METHODS
+        for route in routes:
             app.router.add_route(route.verb, route.path, self._handler(route))
         for prefix in ("video", "system", "data"):
             app.router.add_route("*", f"/{prefix}/{{tail:.*}}", self._unknown)
@@ -113,7 +116,7 @@ class MuxRest:
             return await self._fail(request, fault, route, call)
         response = _answer(route, call)
         if self._faults.take(route.operation, target, "lost_reply") is not None:
-            return _cut(request)
+            return cut(request)
         return response
 
     async def _fail(self, request: web.Request, fault: Fault, route: Route, call: Call) -> web.StreamResponse:
@@ -121,19 +124,12 @@ class MuxRest:
             case "error":
                 return _error(fault)
             case "hang":
-                await self._hang(request)
+                await hang(request, self._stopping)
             case "late_effect":
                 self._spawn(_run_late(route, call, fault.delay_s))
             case _:
                 pass
-        return _cut(request)
-
-    async def _hang(self, request: web.Request) -> None:
-        """Until the caller leaves (looked at every 50 ms) or the server stops."""
-        while request.transport is not None and not request.transport.is_closing():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), 0.05)
-                return
+        return cut(request)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -193,10 +189,3 @@ def _json(status: int, body: Any | None, headers: dict[str, str] | None = None) 
     if body is None:
         return web.Response(status=status, headers=sent)
     return web.json_response(body, status=status, headers=sent)
-
-
-def _cut(request: web.Request) -> web.Response:
-    """The connection is gone; what is returned reaches nobody."""
-    if request.transport is not None:
-        request.transport.abort()
-    return web.Response(status=500)

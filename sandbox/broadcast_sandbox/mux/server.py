@@ -9,16 +9,17 @@ from aiohttp import web
 from broadcast_sandbox.clock import ScaledClock
 from broadcast_sandbox.effects import EffectLog
 from broadcast_sandbox.faults import Fault, FaultTable
+from broadcast_sandbox.frontend import API, Frontend
 from broadcast_sandbox.mux.calls import MuxCalls
 from broadcast_sandbox.mux.control import MuxControl
 from broadcast_sandbox.mux.edge import MuxIngest, MuxPlayback
 from broadcast_sandbox.mux.events import MuxEvents
+from broadcast_sandbox.mux.faults import sites
 from broadcast_sandbox.mux.life import MuxLife
 from broadcast_sandbox.mux.rest import MuxRest
 from broadcast_sandbox.mux.settings import MuxSimulatorSettings
 from broadcast_sandbox.mux.store import MuxStore
 from broadcast_sandbox.mux.uploads import MuxUploads
-from broadcast_sandbox.outage import Door
 from broadcast_sandbox.webhooks import WebhookSender
 
 __all__ = ["MuxSimulator", "MuxSimulatorSettings"]
@@ -31,7 +32,9 @@ class MuxSimulator:
         self.settings = settings
         self.clock = clock or ScaledClock()
         self.effects = EffectLog("mux")
-        self.faults = FaultTable()
+        parts = {API: ("/video/", "/system/", "/data/"), "playback": ("/playback/",)}
+        self.frontend = Frontend(self.clock, parts, shutdown_s=0.2)
+        self.faults = FaultTable(sites(self.frontend.site()))
         self.store = MuxStore()
         self.webhooks = WebhookSender(
             url=settings.webhook_url,
@@ -60,38 +63,35 @@ class MuxSimulator:
         )
         calls = MuxCalls(settings, self.store, self._life, self._uploads, self.effects)
         self._rest = MuxRest(settings, calls, self.faults)
-        self.door = Door(self.clock, shutdown_s=0.2)
 
     @property
     def base_url(self) -> str:
         """Empty before `start`."""
-        return self.door.url
+        return self.frontend.url
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
         """The base url. Port 0 takes a free one."""
         await self.webhooks.start()
-        return await self.door.open(self._app(), host, port)
+        return await self.frontend.open(self._app(), host, port)
 
     async def stop(self) -> None:
         """Cuts every connection; undelivered webhooks and late effects are lost."""
         await self._rest.close()
         await self._life.close()
         await self._uploads.close()
-        await self.door.close()
+        await self.frontend.close()
         await self.webhooks.close()
 
     def add_fault(self, fault: Fault) -> None:
-        """As `POST /_faults`."""
+        """As `POST /_faults`. Raises ValueError if the fault can never fire."""
         self.faults.add(fault)
         self._take_faults()
 
     def _take_faults(self) -> None:
-        """Raises ValueError."""
-        while (outage := self.faults.take("api", "", "outage")) is not None:
-            self.door.take(outage)
+        self.frontend.take_faults(self.faults)
 
     def _app(self) -> web.Application:
-        app = web.Application(middlewares=[self.door.guard("/video/", "/system/", "/data/")])
+        app = web.Application(middlewares=[self.frontend.middleware()])
         control = MuxControl(
             clock=self.clock,
             effects=self.effects,
@@ -101,7 +101,7 @@ class MuxSimulator:
             store=self.store,
             life=self._life,
             changed=self._take_faults,
-            cleared=self.door.clear,
+            cleared=self.frontend.clear,
         )
         playback = MuxPlayback(self.settings, self.store, self._life, self.clock, self.faults)
         for part in (self._rest, MuxIngest(self._life), playback, control):

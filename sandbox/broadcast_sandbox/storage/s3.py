@@ -10,9 +10,9 @@ from aiohttp import web
 
 from broadcast_sandbox.clock import ScaledClock
 from broadcast_sandbox.effects import EffectLog
-from broadcast_sandbox.faults import Fault, FaultTable
+from broadcast_sandbox.faults import Fault, FaultTable, Kind, Site
+from broadcast_sandbox.frontend import Frontend, cut, hang
 from broadcast_sandbox.mux.control import refuse_strangers
-from broadcast_sandbox.outage import Door, hang
 from broadcast_sandbox.storage.signature import Keys, Request, SignatureError, check
 
 __all__ = ["S3Simulator", "S3SimulatorSettings"]
@@ -27,6 +27,8 @@ _STATUS = {
     "SlowDown": 503,
 }
 """What is not here is 403."""
+_OPERATIONS = {"PUT": "PutObject", "GET": "GetObject", "HEAD": "HeadObject"}
+_CALL_KINDS: tuple[Kind, ...] = ("latency", "error", "hang", "reset", "lost_reply")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,35 +59,36 @@ class S3Simulator:
         self.settings = settings
         self.clock = clock or ScaledClock()
         self.effects = EffectLog("s3")
-        self.faults = FaultTable()
+        self.frontend = Frontend(self.clock)
+        self.faults = FaultTable(_sites(self.frontend.site()))
         self.objects: dict[str, Object] = {}
-        self.door = Door(self.clock)
         self._keys = Keys(access_key=settings.access_key, secret_key=settings.secret_key, region=settings.region)
 
     @property
     def base_url(self) -> str:
         """What is given to the service as the endpoint. Empty before `start`."""
-        return self.door.url
+        return self.frontend.url
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
-        app = web.Application(client_max_size=_MAX_OBJECT_BYTES, middlewares=[self.door.guard("/")])
+        app = web.Application(client_max_size=_MAX_OBJECT_BYTES, middlewares=[self.frontend.middleware()])
         app.router.add_get("/_state", self._state)
         app.router.add_get("/_effects", self._effects_after)
         app.router.add_post("/_faults", self._add_faults)
+        app.router.add_get("/_faults", self._get_faults)
         app.router.add_delete("/_faults", self._clear_faults)
         for verb, act in (("PUT", self._put), ("GET", self._get), ("HEAD", self._get)):
             app.router.add_route(verb, "/{bucket}/{key:.+}", self._answering(act))
-        return await self.door.open(app, host, port)
+        return await self.frontend.open(app, host, port)
 
     async def stop(self) -> None:
-        await self.door.close()
+        await self.frontend.close()
 
     def _answering(
         self, act: Callable[[web.Request, str], Awaitable[web.Response]]
     ) -> Callable[..., Awaitable[web.StreamResponse]]:
         async def handle(request: web.Request) -> web.StreamResponse:
             key = request.match_info["key"]
-            operation = {"PUT": "PutObject", "GET": "GetObject", "HEAD": "HeadObject"}[request.method]
+            operation = _OPERATIONS[request.method]
             fault = self.faults.take(operation, key, "latency")
             if fault is not None:
                 await asyncio.sleep(fault.delay_s)
@@ -99,7 +102,7 @@ class S3Simulator:
                 self.effects.append("object.refused", key, operation=operation, code=str(refused))
                 return _error(str(refused))
             if self.faults.take(operation, key, "lost_reply") is not None:
-                _cut(request)
+                return cut(request)
             return response
 
         return handle
@@ -129,28 +132,30 @@ class S3Simulator:
         return web.Response(body=body, content_type=stored.content_type, headers=headers)
 
     def add_fault(self, fault: Fault) -> None:
-        """As `POST /_faults`. Operations: PutObject, GetObject, HeadObject."""
+        """As `POST /_faults`. Raises ValueError if the fault can never fire."""
         self.faults.add(fault)
-        self._take_faults()
-
-    def _take_faults(self) -> None:
-        """Raises ValueError."""
-        while (outage := self.faults.take("api", "", "outage")) is not None:
-            self.door.take(outage)
+        self.frontend.take_faults(self.faults)
 
     async def _add_faults(self, request: web.Request) -> web.Response:
         refuse_strangers(request)
         try:
             self.faults.add_json(await request.json())
-            self._take_faults()
-        except (ValueError, TypeError) as error:
+        except ValueError as error:
             return web.json_response({"error": str(error)}, status=400)
+        self.frontend.take_faults(self.faults)
+        return self._shown_faults()
+
+    async def _get_faults(self, request: web.Request) -> web.Response:
+        refuse_strangers(request)
+        return self._shown_faults()
+
+    def _shown_faults(self) -> web.Response:
         return web.json_response({"faults": self.faults.as_json(), "hits": self.faults.hits})
 
     async def _clear_faults(self, request: web.Request) -> web.Response:
         refuse_strangers(request)
         self.faults.clear()
-        self.door.clear()
+        self.frontend.clear()
         return web.Response(status=204)
 
     async def _effects_after(self, request: web.Request) -> web.Response:
@@ -166,20 +171,18 @@ class S3Simulator:
         return web.json_response({"objects": shown})
 
 
+def _sites(outage: Site) -> dict[Kind, Site]:
+    return {**dict.fromkeys(_CALL_KINDS, Site(operations=frozenset(_OPERATIONS.values()))), "outage": outage}
+
+
 async def _fail(request: web.Request, fault: Fault) -> web.StreamResponse:
     if fault.kind == "error":
         return _error("SlowDown" if fault.status == 503 else "InternalError" if fault.status >= 500 else "AccessDenied")
     if fault.kind == "hang":
         await hang(request)
-    return _cut(request)
+    return cut(request)
 
 
 def _error(code: str) -> web.Response:
     text = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code></Error>'
     return web.Response(status=_STATUS.get(code, 403), text=text, content_type="application/xml")
-
-
-def _cut(request: web.Request) -> web.Response:
-    if request.transport is not None:
-        request.transport.abort()
-    return web.Response(status=500)
