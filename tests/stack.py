@@ -23,8 +23,8 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from broadcast_client import BroadcastClient
-from broadcast_sandbox.command import BUCKET, storage_environment
 from broadcast_sandbox.effects import Effect
+from broadcast_sandbox.environment import BUCKET, storage_environment
 from broadcast_sandbox.livekit.server import LiveKitSimulator, LiveKitSimulatorSettings
 from broadcast_sandbox.mux.server import MuxSimulator, MuxSimulatorSettings
 from broadcast_sandbox.storage.s3 import S3Simulator, S3SimulatorSettings

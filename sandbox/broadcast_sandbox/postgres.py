@@ -26,34 +26,14 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 
+from broadcast_sandbox.child import bound
+
 log = logging.getLogger(__name__)
 
 START_WITHIN = 20.0
 _SCRATCH_PREFIX = "broadcast-postgres-"
 _SCRATCH_ROOM = 2 << 30
 _STILL_LEAVING = ("pre-existing shared memory block", 'lock file "postmaster.pid" already exists')
-# A new process rather than `preexec_fn`, which would run gRPC's fork handlers in the middle of a test. Postgres refuses
-# to be root, so root steps down here: into a user namespace (files stay root's, private directories stay reachable) or
-# to another user. The death signal comes last because a change of user clears it, and it is SIGQUIT because a clean
-# shutdown may outlive the next start on the same data.
-_LAUNCH = """
-import ctypes, os, signal, sys
-parent, identity, *command = sys.argv[1:]
-libc = ctypes.CDLL(None, use_errno=True)
-if identity == "namespace":
-    if libc.unshare(0x10000000):
-        sys.exit("unshare: " + os.strerror(ctypes.get_errno()))
-    with open("/proc/self/uid_map", "w") as uid_map:
-        uid_map.write("1000 0 1")
-elif identity != "self":
-    user, group = map(int, identity.split(":"))
-    os.setgroups([]), os.setgid(group), os.setuid(user)
-if sys.platform == "linux":
-    libc.prctl(1, int(signal.SIGQUIT))
-    if os.getppid() != int(parent):
-        sys.exit("the parent is gone")
-os.execv(command[0], command)
-"""
 
 
 class PostgresError(RuntimeError):
@@ -253,7 +233,8 @@ class EmbeddedPostgres(PostgresServer):
 def _launch(identity: str, command: list[str], directory: Path, output: IO[bytes]) -> subprocess.Popen[bytes]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")} | {"LC_ALL": "C"}
     return subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), identity, *command],
+        # Not SIGINT: a clean shutdown may outlive the next start on the same data.
+        bound(command, signal.SIGQUIT, identity=identity),
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=subprocess.STDOUT,

@@ -31,7 +31,7 @@ from broadcast_client import (
     state_name,
 )
 from broadcast_sandbox.clock import ScaledClock
-from broadcast_sandbox.command import BUCKET, storage_environment
+from broadcast_sandbox.environment import BUCKET, storage_environment
 from broadcast_sandbox.faults import Fault
 from broadcast_sandbox.storage.s3 import S3Simulator, S3SimulatorSettings
 from tests.chaos import judge
