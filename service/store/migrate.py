@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from importlib import resources
 
 import asyncpg
 
 from service.failpoints import failpoint
 from service.store.database import UNAVAILABLE, Connection
+from service.store.migrations.digest import digest, is_of
 
 # Two replicas may start at once: the second waits here and finds everything applied.
 _LOCK = 7_426_310_511
@@ -19,7 +19,7 @@ class MigrationFailed(Exception):
 
 
 class MigrationChanged(MigrationFailed):
-    """An applied migration is not the one in this version of the service."""
+    """The SQL of an applied migration is not the one in this version of the service. Comments and blanks may differ."""
 
 
 def _files() -> list[tuple[str, str]]:
@@ -28,11 +28,15 @@ def _files() -> list[tuple[str, str]]:
 
 
 async def migrate(dsn: str) -> list[str]:
-    """Bring the database up to date; answers the names of what was applied. Raises MigrationFailed."""
+    """Bring the database up to date and answer the names of the files that were applied now.
+
+    Raises MigrationFailed; its message shows no part of *dsn*.
+    """
     try:
         connection = await asyncpg.connect(dsn, timeout=10)
-    except (*UNAVAILABLE, asyncpg.PostgresError) as error:
-        raise MigrationFailed(f"cannot connect: {type(error).__name__}") from error
+    except (*UNAVAILABLE, asyncpg.PostgresError, ValueError) as error:
+        # Not `from error`: asyncpg's own errors about an address quote pieces of it, the password among them.
+        raise MigrationFailed(f"cannot connect: {type(error).__name__}") from None
     try:
         return await _apply(connection)
     except asyncpg.PostgresError as error:
@@ -50,15 +54,14 @@ async def _apply(connection: Connection) -> list[str]:
     applied = {row["name"]: row["digest"] for row in await connection.fetch("SELECT name, digest FROM migration")}
     done: list[str] = []
     for name, sql in _files():
-        digest = hashlib.sha256(sql.encode()).hexdigest()
         if name in applied:
-            if applied[name] != digest:
+            if not is_of(applied[name], name, sql):
                 raise MigrationChanged(f"{name} was applied with other content")
             continue
         async with connection.transaction():
             await connection.execute(sql)
             failpoint("migrate.before_commit")
-            await connection.execute("INSERT INTO migration (name, digest) VALUES ($1, $2)", name, digest)
+            await connection.execute("INSERT INTO migration (name, digest) VALUES ($1, $2)", name, digest(sql))
         failpoint("migrate.after_commit")
         done.append(name)
     return done

@@ -14,6 +14,7 @@ import pytest
 from broadcast_sandbox.postgres import PostgresServer
 from service.store import migrate as module
 from service.store.migrate import MigrationChanged, MigrationFailed, migrate, pending
+from service.store.migrations.digest import DIGESTS_OF_FILES
 from tests.ports import free_port
 from tests.waiting import eventually
 
@@ -87,13 +88,69 @@ async def test_a_changed_file_is_refused_and_nothing_after_it_applied(
 ) -> None:
     last = files.pop()
     await migrate(empty_url)
-    files[0] = ("0001_a.sql", FILES[0][1] + " ")
+    files[0] = ("0001_a.sql", FILES[0][1].replace("int", "bigint"))
     files.append(last)
     with pytest.raises(MigrationChanged, match=r"0001_a\.sql"):
         await migrate(empty_url)
     assert "b" not in await tables(empty_url)
     files[0] = FILES[0]
     assert await migrate(empty_url) == ["0002_b.sql"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "accepted"),
+    [
+        ("SELECT 1", "-- why\nSELECT /* a /* nested */ one */ 1 -- end", True),
+        ("SELECT (1)", "\n SELECT\t( 1 )\n", True),
+        ("SELECT 1", "SELECT 2", False),
+        ("SELECT 1 -- ; DROP TABLE a", "SELECT 1 ; DROP TABLE a", False),
+        ("SELECT 'a--b'", "SELECT 'a'", False),
+        ("SELECT 'a--b'", "SELECT 'a--c'", False),
+        ("SELECT 'a  b'", "SELECT 'a b'", False),
+        ("SELECT 'it''s -- one'", "SELECT 'it''s'", False),
+        ("SELECT E'it\\'s -- one'", "SELECT E'it\\'s -- two'", False),
+        ("SELECT date '2020-01-01' -- x", "SELECT date '2020-01-01'", True),
+        ('SELECT 1 AS "a--b"', 'SELECT 1 AS "a--c"', False),
+        ("DO $$ BEGIN NULL; -- a\nEND $$", "DO $$ BEGIN NULL; -- b\nEND $$", False),
+        ("DO $a$ BEGIN PERFORM '$$ -- a'; END $a$", "DO $a$ BEGIN PERFORM '$$ -- b'; END $a$", False),
+        ("DO $a$ BEGIN NULL; END $a$ -- x", "DO $a$ BEGIN NULL; END $a$", True),
+        ("SELECT 1 - -1", "SELECT 1 --1", False),
+        ("SELECT 1 <> 2", "SELECT 1 <> 2 /* ' */", True),
+        ("SELECT a b FROM (SELECT 1 AS a) AS c", "SELECT ab FROM (SELECT 1 AS a) AS c", False),
+    ],
+)
+async def test_comments_and_blanks_may_change_and_nothing_else(
+    empty_url: str, files: list[tuple[str, str]], old: str, new: str, *, accepted: bool
+) -> None:
+    files[:] = [("0001_a.sql", old)]
+    assert await migrate(empty_url) == ["0001_a.sql"]
+    files[:] = [("0001_a.sql", new)]
+    if accepted:
+        assert await migrate(empty_url) == []
+    else:
+        with pytest.raises(MigrationChanged):
+            await migrate(empty_url)
+
+
+async def test_a_database_that_knows_the_digest_of_the_whole_file_is_recognised(
+    empty_url: str, files: list[tuple[str, str]]
+) -> None:
+    await migrate(empty_url)
+    await ask(
+        empty_url, "UPDATE migration SET digest = encode(sha256('CREATE TABLE a (n int)'), 'hex') WHERE name ~ 'a'"
+    )
+    assert await migrate(empty_url) == []
+    files[0] = ("0001_a.sql", "CREATE TABLE a (n bigint)")
+    with pytest.raises(MigrationChanged, match=r"0001_a\.sql"):
+        await migrate(empty_url)
+
+
+async def test_databases_of_earlier_versions_are_recognised_by_the_digests_that_those_stored(empty_url: str) -> None:
+    await migrate(empty_url)
+    for name, (of_file, of_sql) in DIGESTS_OF_FILES.items():
+        assert await ask(empty_url, f"SELECT digest FROM migration WHERE name = '{name}'") == [of_sql]  # noqa: S608 - ours
+        await ask(empty_url, f"UPDATE migration SET digest = '{of_file}' WHERE name = '{name}'")  # noqa: S608 - ours
+    assert await migrate(empty_url) == []
 
 
 async def test_a_file_that_fails_leaves_nothing_of_itself(empty_url: str, files: list[tuple[str, str]]) -> None:
