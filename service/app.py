@@ -37,16 +37,19 @@ from service.store.broadcasts import Broadcasts
 from service.store.budgets import Budgets
 from service.store.changes import CHANGED, DUE, Changes, Listener
 from service.store.database import Database
+from service.store.health_facts import HealthFacts
+from service.store.host_stats import HostReports
+from service.store.inbox import Inbox
 from service.store.leases import Leases
 from service.store.migrate import pending
 from service.store.outages import Outages
-from service.store.owned_ids import Census
+from service.store.owned_ids import OwnedIds
 from service.store.passes import Passes
 from service.store.probes import Probes
 from service.store.rows import Rows
 from service.store.sealing import Sealer
 from service.store.viewers import Viewers
-from service.store.webhooks import Inbox
+from service.store.webhooks import StoredWebhooks
 from service.webhooks.delivery import Deliveries
 from service.webhooks.intake import Intake
 from service.webhooks.reading import Reader
@@ -99,7 +102,7 @@ async def run(  # noqa: PLR0915 - wiring, top to bottom
         leases = Leases(database, owner=settings.replica, ttl=settings.lease)
         storage = settings.storage
         passes = Passes(database, rows, derive=derive(settings.timing), storage=storage is not None)
-        census = Census(database)
+        owned_ids = OwnedIds(database)
 
         tag = f"bs1:{settings.environment}:"
         # A call that outlives its lease would be found going on by another replica.
@@ -134,7 +137,7 @@ async def run(  # noqa: PLR0915 - wiring, top to bottom
         )
 
         loop = Loop(leases, Reconciler(passes, providers, settings.timing, lease=settings.lease))
-        observer = Observer(leases, census, Outages(database), providers, every=settings.observe_every)
+        observer = Observer(leases, owned_ids, Outages(database), providers, every=settings.observe_every)
         read = Reader(tag=tag, mux_environment=settings.mux_environment_id).read
         inbox = Inbox(database, sealer, read)
         deliver = Deliveries(
@@ -146,7 +149,8 @@ async def run(  # noqa: PLR0915 - wiring, top to bottom
             mux_secrets=settings.mux_webhook_secrets,
         ).deliver
         viewers = Viewers(database)
-        probes = Probes(database, rows, storage=storage is not None)
+        probes, reports = Probes(database), HostReports(database)
+        facts = HealthFacts(database, rows, storage=storage is not None)
         playlists = Hls(longest_call=longest_call)
         resources.push_async_callback(playlists.close)
         prober = Prober(
@@ -159,13 +163,13 @@ async def run(  # noqa: PLR0915 - wiring, top to bottom
         )
         sweeper = Sweeper(
             leases,
-            census,
+            owned_ids,
             broadcasts,
             changes,
             providers,
             every=settings.sweep_every,
             grace=settings.sweep_grace,
-            forget=[lambda: inbox.forget(older_than=WEBHOOKS_KEPT), viewers.forget, probes.forget],
+            forget=[lambda: inbox.forget(older_than=WEBHOOKS_KEPT), viewers.forget, probes.forget, reports.forget],
         )
         moved = Moved()
 
@@ -184,7 +188,7 @@ async def run(  # noqa: PLR0915 - wiring, top to bottom
             tokens=livekit.tokens,
             moved=moved,
             wake=wake,
-            health_api=HealthApi(broadcasts=broadcasts, probes=probes, timing=settings.timing),
+            health_api=HealthApi(broadcasts=broadcasts, facts=facts, reports=reports, timing=settings.timing),
             playback=PlaybackApi(
                 broadcasts=broadcasts,
                 viewers=viewers,
@@ -197,7 +201,8 @@ async def run(  # noqa: PLR0915 - wiring, top to bottom
                 broadcasts=broadcasts,
                 leases=leases,
                 inbox=inbox,
-                orphans=Reaper(census, providers, grace=settings.sweep_grace),
+                webhooks=StoredWebhooks(database),
+                orphans=Reaper(owned_ids, providers, grace=settings.sweep_grace),
                 wake=wake,
                 playback_base_url=settings.playback_base_url,
             ),

@@ -132,7 +132,13 @@ def delete(stored: Broadcast, now: datetime, *, etag: str) -> Change | None:
 def check_wanted_live(stored: Broadcast) -> None:
     """Raises StateForbids."""
     if stored.target is not Target.LIVE:
-        raise _forbidden(stored, "it was not started" if stored.target is Target.CREATED else "it was stopped")
+        raise not_wanted_live(stored.id, stored.state, stored.target)
+
+
+def not_wanted_live(broadcast_id: str, state: State, target: Target) -> StateForbids:
+    """For callers that do not hold the whole broadcast. *target* is not LIVE."""
+    why = "it was not started" if target is Target.CREATED else "it was stopped"
+    return StateForbids(why, broadcast_id=broadcast_id, state=state)
 
 
 def check_etag(stored: Broadcast, etag: str) -> None:

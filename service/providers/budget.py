@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from typing import Protocol
 
-    class Turn(Protocol):
+    class Reservation(Protocol):
         @property
         def granted(self) -> bool: ...
         @property
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     class Take(Protocol):
         def __call__(
             self, name: str, *, rate: float, burst: float, floor: float, turn: datetime | None, queues: bool
-        ) -> Awaitable[Turn]: ...
+        ) -> Awaitable[Reservation]: ...
 
 
 class Bucket(StrEnum):

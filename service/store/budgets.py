@@ -9,7 +9,7 @@ _QUEUES = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Turn:
+class Reservation:
     granted: bool
     come_back: datetime
     """When to ask again, where it was not granted."""
@@ -28,7 +28,7 @@ class Budgets:
         floor: float,
         turn: datetime | None = None,
         queues: bool = True,
-    ) -> Turn:
+    ) -> Reservation:
         """One token of *name*, which refills at *rate* a second up to *burst*, leaving at least *floor* behind: what
         ranks lower cannot use up what a stop will need.
 
@@ -70,4 +70,4 @@ class Budgets:
                 now,
                 next_turns,
             )
-        return Turn(granted=granted, come_back=come_back)
+        return Reservation(granted=granted, come_back=come_back)

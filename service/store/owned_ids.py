@@ -13,7 +13,7 @@ from service.store.database import Database
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
+class OwnedResource:
     """One resource of a broadcast that is to be live. An egress that failed is kept: what was written off may be listed
     for ever.
     """
@@ -28,14 +28,14 @@ class Known:
     updated_ns: int
 
 
-class Census:
+class OwnedIds:
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def now(self) -> datetime:
         return await self._database.now()
 
-    async def known(self) -> list[Known]:
+    async def of_running(self) -> list[OwnedResource]:
         async with self._database.connection() as connection:
             rows = await connection.fetch(
                 "SELECT r.broadcast_id, r.kind, r.phase, r.external_id, coalesce(r.detail ->> 'status', '') AS status, "
@@ -45,7 +45,7 @@ class Census:
                 "FROM resource r JOIN broadcast b ON b.id = r.broadcast_id "
                 "WHERE b.target = 'LIVE' AND (r.phase <> 'gone' OR r.detail ->> 'fault' <> '')"
             )
-        return [Known(**dict(row)) for row in rows]
+        return [OwnedResource(**dict(row)) for row in rows]
 
     async def over(self, broadcast_ids: Sequence[str]) -> tuple[set[str], set[str]]:
         """Of these: which exist, and which of them are over (nothing of theirs may be left)."""

@@ -21,6 +21,8 @@ Row = Mapping[str, Any] | asyncpg.Record
 _CLASSES: dict[str, type[AnyResource]] = {
     class_.kind: class_ for class_ in (Room, Stream, Egress, LocalRecording, Upload)
 }
+_NO_TEXT = dict.fromkeys((0, *range(0xD800, 0xE000)), "\ufffd")
+"""Signs that Postgres takes in no text: NUL and surrogates."""
 _COMMON = tuple(field.name for field in fields(Resource))
 _SEALED = ("key", "pushes")
 
@@ -152,3 +154,29 @@ class Rows:
 
 def _place(broadcast_id: str, resource: Resource) -> str:
     return f"{resource.kind}/{broadcast_id}/{resource.ordinal}"
+
+
+def heard_column(heard: Heard | None) -> Any:
+    """For `webhook.heard`. Whatever is secret in it stays behind."""
+    return None if heard is None else _plain_json(msgspec.to_builtins(heard, enc_hook=_left_behind))
+
+
+def postgres_text(text: str, longest: int | None = None) -> str:
+    """*text* as Postgres takes it: it has neither NUL nor halves of characters."""
+    return text[:longest].translate(_NO_TEXT)
+
+
+def _left_behind(_value: Any) -> str:
+    return ""
+
+
+def _plain_json(value: Any) -> Any:
+    match value:
+        case str():
+            return postgres_text(value)
+        case dict():
+            return {name: _plain_json(each) for name, each in cast("dict[str, Any]", value).items()}
+        case list():
+            return [_plain_json(each) for each in cast("list[Any]", value)]
+        case _:
+            return value

@@ -1,67 +1,24 @@
-"""The inbox: every webhook whose signature verified, stored before it is answered, once for each id it came with.
-
-Who stores it wakes its broadcast in the same transaction. Who takes it into account is the pass, the only writer of
-resources: what it has read it marks in the transaction of its record.
-"""
+"""The webhooks in the inbox, as people and replays look at them. Bodies stay sealed: what is shown is redacted."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, cast
-from weakref import WeakValueDictionary
+from typing import TYPE_CHECKING, Any
 
-import asyncpg
 import msgspec
-import structlog
 
-from service.domain.errors import StoreUnavailable, WebhookNotFound
-from service.domain.ports import Heard
-from service.failpoints import failpoint
-from service.store.database import RETRYABLE, Database
-from service.store.leases import NEWS, WAKE, wake
-from service.store.sealing import CannotOpen, Sealer
+from service.domain.errors import WebhookNotFound
+from service.store.database import Database
 
 if TYPE_CHECKING:
     from service.store.database import Connection
 
-log = structlog.get_logger(__name__)
-
 _COLUMNS = (
     "id, provider, event_id, type, broadcast_id, outcome, provider_time, receive_time, apply_time, delivery_count"
 )
-# A simulcast target bears no mark of ours, and what was deleted may bear none: their stream or asset is in a row.
-_ABOUT = """
-SELECT coalesce(
-  (SELECT id FROM broadcast WHERE id = $1::text),
-  (SELECT broadcast_id FROM resource WHERE kind = 'stream' AND external_id = $2::text AND external_id <> ''),
-  (SELECT broadcast_id FROM resource WHERE kind = 'upload' AND external_id = $3::text AND external_id <> ''),
-  '')
-"""
-# One statement: a busy replica answers later with every round trip.
-_STORE = f"""
-WITH stored AS (
-  INSERT INTO webhook (broadcast_id, provider, event_id, type, outcome, provider_time, heard, redacted, body)
-  SELECT about.id, $4::text, $5::text, $6::text,
-         CASE WHEN $7::text = 'accepted' AND about.id = '' THEN 'foreign' ELSE $7::text END,
-         $8::timestamptz, $9::jsonb, $10::text, $11::bytea
-  FROM ({_ABOUT}) AS about (id)
-  ON CONFLICT (provider, event_id) DO UPDATE SET delivery_count = webhook.delivery_count + 1
-  RETURNING id, broadcast_id, outcome, delivery_count > 1 AS duplicate),
-woken AS (
-  {WAKE.format(ids="ARRAY(SELECT broadcast_id FROM stored WHERE outcome = 'accepted' AND NOT duplicate)")}
-  RETURNING CASE WHEN {NEWS} THEN pg_notify('broadcast_due', '') END)
-SELECT id, outcome, duplicate FROM stored
-"""  # noqa: S608 - a constant
 _NOT_ASKED = "'' AS redacted"
-_FORGOTTEN_AT_ONCE = 10_000
-
-_LONGEST_TYPE = 128
-_LONG = 16 * 1024
-_NO_TEXT = dict.fromkeys((0, *range(0xD800, 0xE000)), "\ufffd")
 
 
 class WebhookOutcome(StrEnum):
@@ -73,32 +30,6 @@ class WebhookOutcome(StrEnum):
     """Nothing is done for its type."""
     QUARANTINED = "quarantined"
     """Signed, and cannot be read."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """What could be read in a body."""
-
-    event_id: str
-    """Not longer than an index takes."""
-    type: str
-    outcome: WebhookOutcome
-    """ACCEPTED: where there is a broadcast that it is about."""
-    heard: Heard | None
-    """None: QUARANTINED."""
-    broadcast_id: str = ""
-    """As far as it says."""
-    redacted: str = ""
-
-
-Read = Callable[[str, bytes], Reading]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivered:
-    webhook_id: int
-    outcome: WebhookOutcome
-    duplicate: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,36 +58,9 @@ class WebhookFilter:
     outcome: str = ""
 
 
-class Inbox:
-    def __init__(self, database: Database, sealer: Sealer, read: Read) -> None:
-        """*database*: with a pool of the intake's own, or a busy pool would delay the answer. *read* never raises."""
+class StoredWebhooks:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._sealer = sealer
-        self._read = read
-        self._turns = WeakValueDictionary[str, asyncio.Lock]()
-
-    async def store(self, provider: str, body: bytes) -> Delivered:
-        """Raises StoreUnavailable."""
-        if len(body) > _LONG:
-            # It may take a second, and others would wait for it.
-            reading = await asyncio.to_thread(self._read, provider, body)
-        else:
-            reading = self._read(provider, body)
-        event_id = plain(reading.event_id)
-        # Two of one broadcast would wait for each other in the database, each with a connection that others need.
-        turn = self._turns.setdefault(next(filter(None, _about(reading)), event_id), asyncio.Lock())
-        sealed = self._sealer.seal(body.decode("latin-1"), place=_place(provider, event_id))
-        failpoint("webhook.before_commit")
-        try:
-            async with turn, self._database.connection() as connection:
-                row = await connection.fetchrow(
-                    _STORE, *_about(reading), provider, event_id, *_columns(reading), sealed
-                )
-        except (*RETRYABLE, asyncpg.InsufficientResourcesError) as error:
-            raise StoreUnavailable("the webhook could not be stored") from error
-        failpoint("webhook.after_commit")
-        assert row is not None  # noqa: S101 - every way of the statement returns one
-        return Delivered(webhook_id=row["id"], outcome=WebhookOutcome(row["outcome"]), duplicate=row["duplicate"])
 
     async def list(
         self, filter: WebhookFilter, *, limit: int, before_id: int | None = None, bodies: bool = False
@@ -186,129 +90,19 @@ class Inbox:
     async def get(self, webhook_id: int) -> StoredWebhook:
         """Raises WebhookNotFound, StoreUnavailable."""
         async with self._database.connection() as connection:
-            return await _get(connection, webhook_id)
-
-    async def replay(self, webhook_id: int) -> StoredWebhook:
-        """To be taken into account once more, read anew: this version may understand what another did not.
-
-        Raises WebhookNotFound, StoreUnavailable.
-        """
-        async with self._database.connection() as connection:
-            row = await connection.fetchrow(
-                "SELECT provider, event_id, body, broadcast_id, outcome FROM webhook WHERE id = $1", webhook_id
-            )
-        if row is None:
-            raise _not_found(webhook_id)
-        reading = self._read_again(webhook_id, row)
-        try:
-            async with self._database.transaction() as connection:
-                about, outcome = row["broadcast_id"], WebhookOutcome(row["outcome"])
-                if reading is not None:
-                    about, outcome = await connection.fetchval(_ABOUT, *_about(reading)), reading.outcome
-                if outcome is WebhookOutcome.ACCEPTED and not about:
-                    outcome = WebhookOutcome.FOREIGN
-                if outcome is WebhookOutcome.ACCEPTED:
-                    # A pass locks the broadcast and then the webhooks: so must everybody.
-                    await wake(connection, [about])
-                if reading is None:
-                    await connection.execute("UPDATE webhook SET apply_time = NULL WHERE id = $1", webhook_id)
-                else:
-                    type_, _, *others = _columns(reading)
-                    await connection.execute(
-                        "UPDATE webhook SET apply_time = NULL, broadcast_id = $2, type = $3, outcome = $4, "
-                        "provider_time = $5, heard = $6, redacted = $7 WHERE id = $1",
-                        webhook_id,
-                        about,
-                        type_,
-                        outcome,
-                        *others,
-                    )
-                return await _get(connection, webhook_id)
-        except RETRYABLE as error:
-            raise StoreUnavailable("the webhook could not be applied") from error
-
-    def _read_again(self, webhook_id: int, row: asyncpg.Record) -> Reading | None:
-        try:
-            body = self._sealer.open(row["body"], place=_place(row["provider"], row["event_id"]))
-        except CannotOpen:
-            log.warning("webhook_body_sealed_for_ever", webhook_id=webhook_id)
-            return None
-        return self._read(row["provider"], body.encode("latin-1"))
-
-    async def forget(self, *, older_than: timedelta) -> int:
-        """Answers how many. No more than some thousand at once."""
-        async with self._database.connection() as connection:
-            return len(
-                await connection.fetch(
-                    "WITH old AS (SELECT id FROM webhook WHERE receive_time < now() - $1::interval "
-                    "ORDER BY receive_time LIMIT $2) "
-                    "DELETE FROM webhook USING old WHERE webhook.id = old.id RETURNING 1",
-                    older_than,
-                    _FORGOTTEN_AT_ONCE,
-                )
-            )
+            return await get_webhook(connection, webhook_id)
 
 
-def heard_column(heard: Heard | None) -> Any:
-    """For `webhook.heard`. Whatever is secret in it stays behind."""
-    return None if heard is None else _plain_json(msgspec.to_builtins(heard, enc_hook=_left_behind))
-
-
-def plain(text: str, longest: int | None = None) -> str:
-    """*text* as Postgres takes it: it has neither NUL nor halves of characters."""
-    return text[:longest].translate(_NO_TEXT)
-
-
-def _left_behind(_value: Any) -> str:
-    return ""
-
-
-def _plain_json(value: Any) -> Any:
-    match value:
-        case str():
-            return plain(value)
-        case dict():
-            return {name: _plain_json(each) for name, each in cast("dict[str, Any]", value).items()}
-        case list():
-            return [_plain_json(each) for each in cast("list[Any]", value)]
-        case _:
-            return value
-
-
-def _about(reading: Reading) -> tuple[str, str, str]:
-    heard = reading.heard
-    asset = heard.recording.asset_id if heard is not None and heard.recording is not None else ""
-    return plain(reading.broadcast_id), plain(heard.stream_id if heard is not None else ""), plain(asset)
-
-
-def _columns(reading: Reading) -> tuple[Any, ...]:
-    """Type, outcome, provider_time, heard, redacted."""
-    return (
-        plain(reading.type, _LONGEST_TYPE),
-        reading.outcome,
-        reading.heard.provider_time if reading.heard is not None else None,
-        heard_column(reading.heard),
-        plain(reading.redacted),
-    )
-
-
-def _place(provider: str, event_id: str) -> str:
-    return f"webhook/{provider}/{event_id}"
-
-
-async def _get(connection: Connection, webhook_id: int) -> StoredWebhook:
+async def get_webhook(connection: Connection, webhook_id: int) -> StoredWebhook:
+    """`StoredWebhooks.get` as a part of a transaction."""
     row = await connection.fetchrow(
         f"SELECT {_COLUMNS}, redacted FROM webhook WHERE id = $1",  # noqa: S608 - a constant
         webhook_id,
     )
     if row is None:
-        raise _not_found(webhook_id)
+        raise WebhookNotFound(f"there is no webhook {webhook_id}", webhook_id=str(webhook_id))
     return _stored(row)
 
 
-def _not_found(webhook_id: int) -> WebhookNotFound:
-    return WebhookNotFound(f"there is no webhook {webhook_id}", webhook_id=str(webhook_id))
-
-
-def _stored(row: asyncpg.Record) -> StoredWebhook:
+def _stored(row: Any) -> StoredWebhook:
     return msgspec.convert(dict(row), StoredWebhook)

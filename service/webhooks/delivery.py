@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from service.domain.secret import Secret
-    from service.store.webhooks import Delivered, Inbox
+    from service.store.inbox import Delivered, Inbox
 
 log = structlog.get_logger(__name__)
 

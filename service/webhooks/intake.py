@@ -16,7 +16,7 @@ from service.webhooks.delivery import LARGEST, SIGNATURE
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-    from service.store.webhooks import Delivered
+    from service.store.inbox import Delivered
 
 log = structlog.get_logger(__name__)
 

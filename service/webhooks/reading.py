@@ -12,8 +12,9 @@ from service.domain.ports import Unreadable
 from service.providers.livekit.webhooks import heard as livekit_heard
 from service.providers.mux.webhooks import heard as mux_heard
 from service.providers.text.bodies import redacted
-from service.store.rows import heard_of
-from service.store.webhooks import Reading, WebhookOutcome, heard_column
+from service.store.inbox import Reading
+from service.store.rows import heard_column, heard_of
+from service.store.webhooks import WebhookOutcome
 from service.webhooks.worth import acted_on
 
 if TYPE_CHECKING:

@@ -15,8 +15,10 @@ from service.domain.facts import HostStats, Quality
 from service.domain.ports import PlaylistSeen
 from service.domain.timing import Timing
 from service.store.broadcasts import Filter
+from service.store.health_facts import HealthFacts
+from service.store.host_stats import HostReports
 from service.store.migrate import migrate
-from service.store.probes import Looked, Probes
+from service.store.probes import ProbeResults, Probes
 from service.store.rows import Rows
 from service.store.sealing import Sealer
 from tests.bench.figures import Figure
@@ -70,15 +72,15 @@ async def health(stack: Stack, _process: Process, run: int) -> list[Figure]:
     whole: list[float] = []
     quiet: list[float] = []
     async with store(url) as opened:
-        probes = Probes(opened.database, Rows(Sealer(KEYS)))
-        await _fill(opened, probes)
+        facts = HealthFacts(opened.database, Rows(Sealer(KEYS)))
+        await _fill(opened)
         ids = [f"running-{n}" for n in range(RUNNING)]
-        watches = HealthWatches(opened.broadcasts, probes, Timing())
+        watches = HealthWatches(opened.broadcasts, facts, Timing())
         watches.slots.add(Slot(Filter(), 1.0))
         for looked in (_OBSERVED, _PROBED) * READINGS:
             await opened.sql(looked)
             with _cpu(rows):
-                assert len((await probes.read(ids)).facts) == RUNNING
+                assert len((await facts.read(ids)).facts) == RUNNING
             before = {*watches.board.values()}
             with _cpu(whole):
                 await watches.read()
@@ -102,15 +104,17 @@ async def health(stack: Stack, _process: Process, run: int) -> list[Figure]:
     ]
 
 
-async def _fill(opened: Store, probes: Probes) -> None:
+async def _fill(opened: Store) -> None:
     await opened.started(FIRST)
     claim = await opened.claimed(FIRST)
     now = await opened.database.now()
     rows = [replace(each, intended_at=now, changed_at=now, observed_at=now) for each in (ROOM, STREAM, EGRESS)]
     await opened.passes.record(claim, rows)
     seen = PlaylistSeen(status=200, media_sequence=7, segments=6, last_segment="12.ts", target_duration_s=2)
-    await probes.saw(Looked(people={FIRST: ann()}, playlists={FIRST: (seen, True)}))
-    await probes.report(FIRST, "ann", HostStats(quality=Quality.GOOD, video_bitrate_bps=2_000_000))
+    await Probes(opened.database).saw(ProbeResults(people={FIRST: ann()}, playlists={FIRST: (seen, True)}))
+    await HostReports(opened.database).report(
+        FIRST, "ann", HostStats(quality=Quality.GOOD, video_bitrate_bps=2_000_000)
+    )
     for statement in _MANY:
         await opened.sql(statement, RUNNING - 1)
     await opened.sql("ANALYZE")

@@ -17,14 +17,15 @@ from service.store.broadcasts import Broadcasts, Request
 from service.store.budgets import Budgets
 from service.store.changes import Changes
 from service.store.database import Database
+from service.store.inbox import Inbox, Reading
 from service.store.leases import Claim, Leases
 from service.store.outages import Outages
-from service.store.owned_ids import Census
+from service.store.owned_ids import OwnedIds
 from service.store.passes import Derive, Passes
 from service.store.probes import Probes
 from service.store.rows import Rows
 from service.store.sealing import Sealer
-from service.store.webhooks import Inbox, Reading, WebhookOutcome
+from service.store.webhooks import WebhookOutcome
 from tests.simulation import store, store_callers, store_passes, store_probes, store_shared
 
 LEASE = timedelta(seconds=20)
@@ -74,7 +75,7 @@ class Stage:
     broadcasts: Broadcasts
     changes: Changes
     budgets: Budgets
-    census: Census
+    owned_ids: OwnedIds
     outages: Outages
     probes: Probes
     ground: Ground
@@ -162,9 +163,9 @@ async def in_postgres(dsn: str, told: Derive | None = None) -> AsyncGenerator[St
             broadcasts=Broadcasts(database, rows),
             changes=Changes(database, rows),
             budgets=Budgets(database),
-            census=Census(database),
+            owned_ids=OwnedIds(database),
             outages=Outages(database),
-            probes=Probes(database, rows),
+            probes=Probes(database),
             ground=_Postgres(database, sealer),
         )
     finally:
@@ -187,7 +188,7 @@ def in_memory(told: Derive | None = None) -> Stage:
         broadcasts=cast("Broadcasts", store_callers.Broadcasts(tables, line)),
         changes=cast("Changes", store_callers.Changes(tables, line)),
         budgets=cast("Budgets", store_shared.Budgets(tables, line)),
-        census=cast("Census", store_shared.Census(tables, line)),
+        owned_ids=cast("OwnedIds", store_shared.OwnedIds(tables, line)),
         outages=cast("Outages", store_shared.Outages(tables, line)),
         probes=cast("Probes", store_probes.Probes(tables, line)),
         ground=ground,

@@ -4,8 +4,7 @@ import inspect
 
 import pytest
 
-from service.store import broadcasts, budgets, changes, leases, outages, passes
-from service.store import owned_ids as census
+from service.store import broadcasts, budgets, changes, leases, outages, owned_ids, passes
 from tests.simulation import store, store_callers, store_passes, store_shared
 
 PAIRS: list[tuple[type, type]] = [
@@ -14,7 +13,7 @@ PAIRS: list[tuple[type, type]] = [
     (broadcasts.Broadcasts, store_callers.Broadcasts),
     (changes.Changes, store_callers.Changes),
     (budgets.Budgets, store_shared.Budgets),
-    (census.Census, store_shared.Census),
+    (owned_ids.OwnedIds, store_shared.OwnedIds),
     (outages.Outages, store_shared.Outages),
 ]
 

@@ -10,7 +10,7 @@ from service.domain.facts import Probe
 from service.domain.ports import PlaylistSeen
 from service.domain.resources import Stream, StreamStatus
 from service.store.leases import Claim
-from service.store.probes import Looked, Probed
+from service.store.probes import ProbeResults, ProbeTarget
 from tests.conformance.stage import LEASE, Stage
 from tests.integration.store_stage import room, stream
 
@@ -31,14 +31,14 @@ async def ready(stage: Stage, broadcast_id: str = "show", spec: Spec | None = No
 
 async def looked(stage: Stage, playlist: PlaylistSeen, *, moved: bool | None, wake: bool = False) -> None:
     woken = {"show"} if wake else set[str]()
-    await stage.probes.saw(Looked(playlists={"show": (playlist, moved)}, wake=woken))
+    await stage.probes.saw(ProbeResults(playlists={"show": (playlist, moved)}, wake=woken))
 
 
 async def loaded(stage: Stage, claim: Claim) -> Probe:
     return (await stage.one.passes.load(claim, LEASE)).probe
 
 
-async def only(stage: Stage) -> Probed:
+async def only(stage: Stage) -> ProbeTarget:
     [probed] = await stage.probes.running()
     return probed
 
@@ -107,5 +107,5 @@ async def test_who_is_to_be_woken_is_woken(stage: Stage) -> None:
 
 
 async def test_what_was_deleted_meanwhile_is_no_failure(stage: Stage) -> None:
-    await stage.probes.saw(Looked(playlists={"nobody": (PLAYLIST, None)}, wake={"nobody"}))
+    await stage.probes.saw(ProbeResults(playlists={"nobody": (PLAYLIST, None)}, wake={"nobody"}))
     assert await stage.probes.running() == []

@@ -1,4 +1,4 @@
-"""What belongs to no broadcast, in Postgres and in memory: budgets, the census, outages."""
+"""What belongs to no broadcast, in Postgres and in memory: budgets, the owned_ids, outages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from service.domain.errors import StateForbids
 from service.domain.lifecycle import delete
 from service.domain.resources import EgressStatus, Kind, Phase, StreamStatus, Upload
 from service.providers.budget import Bucket, Budget, Limit, Limits, Rank
-from service.store.owned_ids import Known
+from service.store.owned_ids import OwnedResource
 from tests.conformance.stage import LEASE, NOBODYS, Stage
 from tests.integration.store_stage import egress, room, stream
 
@@ -75,11 +75,11 @@ async def test_who_would_rather_go_without_takes_no_turn(stage: Stage) -> None:
     assert await budget.take(Bucket.MUX_POST, Rank.STOP) is None
 
 
-async def known(stage: Stage) -> list[Known]:
-    return sorted(await stage.census.known(), key=lambda each: (each.broadcast_id, each.kind, each.external_id))
+async def known(stage: Stage) -> list[OwnedResource]:
+    return sorted(await stage.owned_ids.of_running(), key=lambda each: (each.broadcast_id, each.kind, each.external_id))
 
 
-async def test_the_census_knows_what_is_held_of_all_that_run(stage: Stage) -> None:
+async def test_owned_ids_knows_what_is_held_of_all_that_run(stage: Stage) -> None:
     for name in ("first", "second"):
         await stage.started(name)
     claims = {claim.broadcast_id: claim for claim in await stage.one.leases.claim(1, limit=2)}
@@ -94,8 +94,8 @@ async def test_the_census_knows_what_is_held_of_all_that_run(stage: Stage) -> No
     unknown = stream(external_id="", phase=Phase.UNKNOWN)
     await stage.one.passes.record(claims["second"], [unknown])
 
-    def one(kind: str, external_id: str, **facts: object) -> Known:
-        empty = Known(
+    def one(kind: str, external_id: str, **facts: object) -> OwnedResource:
+        empty = OwnedResource(
             broadcast_id="first",
             kind=kind,
             phase="present",
@@ -114,11 +114,11 @@ async def test_the_census_knows_what_is_held_of_all_that_run(stage: Stage) -> No
         one("stream", "LS1", status="active"),
         one("stream", "", broadcast_id="second", phase="unknown"),
     ]
-    assert await stage.census.owned(Kind.STREAM, ["LS1", "LS2", ""]) == {"LS1"}
-    assert await stage.census.owned(Kind.UPLOAD, ["LS1"]) == set()
-    assert await stage.census.searching(Kind.STREAM, ["first", "second", "nobody"]) == {"second"}
-    assert await stage.census.searching(Kind.UPLOAD, ["first", "second"]) == set()
-    assert await stage.census.over(["first", "second", "nobody"]) == ({"first", "second"}, set())
+    assert await stage.owned_ids.owned(Kind.STREAM, ["LS1", "LS2", ""]) == {"LS1"}
+    assert await stage.owned_ids.owned(Kind.UPLOAD, ["LS1"]) == set()
+    assert await stage.owned_ids.searching(Kind.STREAM, ["first", "second", "nobody"]) == {"second"}
+    assert await stage.owned_ids.searching(Kind.UPLOAD, ["first", "second"]) == set()
+    assert await stage.owned_ids.over(["first", "second", "nobody"]) == ({"first", "second"}, set())
 
 
 async def test_what_is_over_holds_nothing(stage: Stage) -> None:
@@ -131,16 +131,16 @@ async def test_what_is_over_holds_nothing(stage: Stage) -> None:
         await stage.broadcasts.change("first", lambda stored, now: delete(stored, now, etag=""), NOBODYS)
     except StateForbids:
         await stage.one.passes.record(claim, [stream(phase=Phase.GONE)])
-    assert await stage.census.known() == []
-    assert await stage.census.owned(Kind.STREAM, ["LS1"]) == set()
-    assert await stage.census.over(["first", "second"]) == ({"first", "second"}, {"second"})
+    assert await stage.owned_ids.of_running() == []
+    assert await stage.owned_ids.owned(Kind.STREAM, ["LS1"]) == set()
+    assert await stage.owned_ids.over(["first", "second"]) == ({"first", "second"}, {"second"})
 
 
 async def test_a_deleted_broadcast_keeps_what_was_uploaded_and_looks_for_nothing(stage: Stage) -> None:
     """Its passes are over: nobody goes on with an upload that is under way."""
-    began = await stage.census.now()
+    began = await stage.owned_ids.now()
     await stage.started("first")
-    assert not await stage.census.uploaded_since(began)
+    assert not await stage.owned_ids.uploaded_since(began)
     claim = await stage.one.claimed("first")
     long_ago = began - timedelta(days=9)
     present = Upload(
@@ -149,15 +149,15 @@ async def test_a_deleted_broadcast_keeps_what_was_uploaded_and_looks_for_nothing
     leaving = replace(present, ordinal=1, external_id="A2", phase=Phase.DELETING)
     unknown = replace(present, ordinal=2, external_id="", phase=Phase.UNKNOWN, intended_at=began)
     await stage.one.passes.record(claim, [present, leaving, unknown, stream(phase=Phase.GONE)])
-    assert await stage.census.owned(Kind.UPLOAD, ["A1", "A2", "A3"]) == {"A1", "A2"}
-    assert await stage.census.searching(Kind.UPLOAD, ["first"]) == {"first"}
-    assert await stage.census.uploaded_since(began)
-    assert not await stage.census.uploaded_since(await stage.census.now() + timedelta(seconds=1))
+    assert await stage.owned_ids.owned(Kind.UPLOAD, ["A1", "A2", "A3"]) == {"A1", "A2"}
+    assert await stage.owned_ids.searching(Kind.UPLOAD, ["first"]) == {"first"}
+    assert await stage.owned_ids.uploaded_since(began)
+    assert not await stage.owned_ids.uploaded_since(await stage.owned_ids.now() + timedelta(seconds=1))
     await stage.one.passes.record(claim, end=EndReason.STOPPED)
     await stage.one.passes.release(claim, None)
     await stage.broadcasts.change("first", lambda stored, now: delete(stored, now, etag=""), NOBODYS)
-    assert await stage.census.owned(Kind.UPLOAD, ["A1", "A2"]) == {"A1"}
-    assert await stage.census.searching(Kind.UPLOAD, ["first"]) == set()
+    assert await stage.owned_ids.owned(Kind.UPLOAD, ["A1", "A2"]) == {"A1"}
+    assert await stage.owned_ids.searching(Kind.UPLOAD, ["first"]) == set()
 
 
 async def test_two_failures_in_a_row_are_an_outage_and_one_answer_ends_it(stage: Stage) -> None:
@@ -191,6 +191,6 @@ async def test_an_outage_that_nobody_looked_at_lately_is_none(stage: Stage) -> N
     assert (await stage.one.passes.load(claim, LEASE)).around.outages == {}
 
 
-async def test_the_census_tells_the_time_of_the_database(stage: Stage) -> None:
+async def test_owned_ids_tells_the_time_of_the_database(stage: Stage) -> None:
     before = await stage.ground.now()
-    assert before <= await stage.census.now() <= await stage.ground.now()
+    assert before <= await stage.owned_ids.now() <= await stage.ground.now()

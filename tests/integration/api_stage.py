@@ -27,7 +27,8 @@ from service.domain.timing import Timing
 from service.store.broadcasts import Broadcasts
 from service.store.changes import Changes, Listener, append
 from service.store.database import Database
-from service.store.probes import Probes
+from service.store.health_facts import HealthFacts
+from service.store.host_stats import HostReports
 from service.store.rows import BROADCAST_COLUMNS, Rows
 from service.store.sealing import Sealer
 
@@ -167,7 +168,9 @@ async def api(
     broadcasts, changes = Broadcasts(database, rows), Changes(database, rows)
     tokens, names, moved, woken = Tokens(), Names(), Moved(), list[str]()
     others = beside(Behind(database=database, sealer=sealer, broadcasts=broadcasts, wake=woken.append))
-    health_api = HealthApi(broadcasts=broadcasts, probes=Probes(database, rows), timing=Timing())
+    health_api = HealthApi(
+        broadcasts=broadcasts, facts=HealthFacts(database, rows), reports=HostReports(database), timing=Timing()
+    )
     server = ApiServer(
         options or ApiOptions(host="127.0.0.1", reflection=True),
         broadcasts=broadcasts,

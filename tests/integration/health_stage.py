@@ -11,9 +11,11 @@ from service.domain.resources import AnyResource, Stream
 from service.domain.secret import Secret
 from service.domain.timing import Timing
 from service.reconciler.reconciler import derive
+from service.store.health_facts import HealthFacts
+from service.store.host_stats import HostReports
 from service.store.leases import Leases
 from service.store.passes import Passes
-from service.store.probes import Looked, Probes
+from service.store.probes import ProbeResults, Probes
 from tests.integration.api_stage import Stage
 from tests.unit.health_facts import EGRESS, EMPTY, IDLE, ROOM, STREAM, ann
 
@@ -25,7 +27,9 @@ class Written:
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
-        self.probes = Probes(stage.database, stage.rows)
+        self.probes = Probes(stage.database)
+        self.facts = HealthFacts(stage.database, stage.rows)
+        self.reports = HostReports(stage.database)
         self._leases = Leases(stage.database, owner="test", ttl=timedelta(seconds=60))
         self._passes = Passes(stage.database, stage.rows, derive=derive(Timing()))
 
@@ -56,7 +60,7 @@ class Written:
 
     async def plays(self, broadcast_id: str) -> None:
         """The prober saw people and a playlist that moves."""
-        await self.probes.saw(Looked(people={broadcast_id: ann()}))
+        await self.probes.saw(ProbeResults(people={broadcast_id: ann()}))
         await self.moves(broadcast_id)
 
     async def moves(self, broadcast_id: str) -> None:
@@ -64,7 +68,7 @@ class Written:
         await self.saw_playlist(broadcast_id, seen, advanced=True)
 
     async def saw_playlist(self, broadcast_id: str, seen: PlaylistSeen, *, advanced: bool = False) -> None:
-        await self.probes.saw(Looked(playlists={broadcast_id: (seen, advanced)}))
+        await self.probes.saw(ProbeResults(playlists={broadcast_id: (seen, advanced)}))
 
     def stream(self, broadcast_id: str, stream: Stream) -> Stream:
         return replace(stream, external_id=f"LS_{broadcast_id}", key=Secret(SECRET_KEY))

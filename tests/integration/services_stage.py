@@ -11,9 +11,10 @@ from service.api.services.webhooks import WebhookApi
 from service.domain.orphans import Found, Reaped
 from service.domain.secret import Secret
 from service.providers.livekit.tokens import Tokens
+from service.store.inbox import Inbox
 from service.store.leases import Leases
 from service.store.viewers import Viewers
-from service.store.webhooks import Inbox
+from service.store.webhooks import StoredWebhooks
 from service.webhooks.delivery import Deliveries
 from service.webhooks.reading import Reader
 
@@ -61,6 +62,7 @@ def admin_api(behind: Behind, orphans: Orphans) -> AdminApi:
         broadcasts=behind.broadcasts,
         leases=Leases(behind.database, owner="one", ttl=timedelta(seconds=20)),
         inbox=inbox_of(behind),
+        webhooks=StoredWebhooks(behind.database),
         orphans=orphans,
         wake=behind.wake,
         playback_base_url=PLAYBACK,

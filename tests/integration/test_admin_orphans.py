@@ -31,7 +31,7 @@ from service.reconciler.background.orphans import UPLOAD_GRACE, Reaper
 from service.reconciler.background.sweeper import UPLOADS_EVERY, Sweeper
 from service.store.budgets import Budgets
 from service.store.leases import Leases
-from service.store.owned_ids import Census
+from service.store.owned_ids import OwnedIds
 from tests.integration.api_stage import Behind, Beside, Stage, api, refused, running
 from tests.integration.services_stage import admin_api
 from tests.waiting import eventually
@@ -197,7 +197,7 @@ async def serving(
             budget=Budget(Budgets(behind.database).take, limits),
             tag=TAG,
         )
-        reaper = Reaper(Census(behind.database), providers, grace=grace, upload_grace=upload_grace)
+        reaper = Reaper(OwnedIds(behind.database), providers, grace=grace, upload_grace=upload_grace)
         built.append((reaper, providers))
         return Beside(admin=admin_api(behind, reaper))
 
@@ -411,7 +411,7 @@ async def test_the_sweeper_removes_at_the_second_sight(database_url: str, world:
         def sweeper(grace: timedelta) -> Sweeper:
             return Sweeper(
                 leases,
-                Census(database),
+                OwnedIds(database),
                 show.stage.broadcasts,
                 show.stage.changes,
                 show.providers,
@@ -448,7 +448,7 @@ async def test_the_sweeper_looks_for_uploads_rarely_and_removes_at_the_second_si
         database = show.stage.database
         sweeper = Sweeper(
             Leases(database, owner="one", ttl=timedelta(seconds=20)),
-            Census(database),
+            OwnedIds(database),
             show.stage.broadcasts,
             show.stage.changes,
             show.providers,

@@ -23,7 +23,8 @@ from service.domain.ports import PlaylistSeen
 from service.domain.resources import EgressStatus, Phase
 from service.domain.timing import Timing
 from service.store.broadcasts import Filter
-from service.store.probes import REPORTERS, Probes
+from service.store.health_facts import HealthFacts
+from service.store.host_stats import REPORTERS
 from tests.integration.api_stage import KEY, Refusal, Stage, api, refused, seconds
 from tests.integration.health_stage import SECRET_KEY, Written
 from tests.unit.health_facts import EGRESS, EMPTY, ROOM, STREAM
@@ -262,7 +263,7 @@ async def test_a_report_is_never_refused_and_the_oldest_makes_room(stage: Stage,
         REPORTERS,
     )
     many = [f"late-{number}" for number in range(9)]
-    await asyncio.gather(*(written.probes.report("show", identity, HostStats()) for identity in many))
+    await asyncio.gather(*(written.reports.report("show", identity, HostStats()) for identity in many))
     kept = await stage.sql("SELECT array_agg(identity) FROM host_stats WHERE broadcast_id = 'show'")
     assert set(kept) == {*many, *(f"guest-{number}" for number in range(1, REPORTERS - 8))}
     # Who is known already drives nobody out.
@@ -395,7 +396,7 @@ async def test_without_news_an_empty_message_comes_within_three_intervals(stage:
 async def test_what_was_only_looked_at_again_is_no_news_and_what_is_too_old_is(stage: Stage, written: Written) -> None:
     await written.live("show")
     await written.plays("show")
-    await written.probes.report("show", "ann", HostStats(quality=Quality.GOOD))
+    await written.reports.report("show", "ann", HostStats(quality=Quality.GOOD))
     call = watch(stage)
     assert ids(await read(call)) == ["show"]
     for sequence in range(8, 11):
@@ -433,14 +434,14 @@ async def test_one_reader_serves_all_who_watch(stage: Stage, written: Written, m
     await written.live("show")
     reads: list[float] = []
     loop = asyncio.get_running_loop()
-    original = Probes.read
+    original = HealthFacts.read
 
-    async def counted(self: Probes, broadcast_ids: Sequence[str], **how: Any) -> Any:
+    async def counted(self: HealthFacts, broadcast_ids: Sequence[str], **how: Any) -> Any:
         if how:
             reads.append(loop.time())
         return await original(self, broadcast_ids, **how)
 
-    monkeypatch.setattr(Probes, "read", counted)
+    monkeypatch.setattr(HealthFacts, "read", counted)
     calls = [watch(stage) for _ in range(20)]
     for call in calls:
         assert ids(await read(call)) == ["show"]
@@ -479,12 +480,12 @@ async def test_a_health_is_put_together_anew_when_something_of_it_was_written_or
     for broadcast_id in ("show", "other"):
         await written.live(broadcast_id)
         await written.plays(broadcast_id)
-        await written.probes.report(broadcast_id, "ann", HostStats(quality=Quality.GOOD))
+        await written.reports.report(broadcast_id, "ann", HostStats(quality=Quality.GOOD))
     await stage.sql(
         "INSERT INTO provider (name, answering_since, checked_at) "
         "SELECT name, now(), now() FROM unnest(ARRAY['livekit', 'mux']) AS name"
     )
-    watches = HealthWatches(stage.broadcasts, written.probes, Timing())
+    watches = HealthWatches(stage.broadcasts, written.facts, Timing())
     watches.slots.add(Slot(Filter(), 1.0))
     await watches.read()
     for what, statement in WRITES.items():
@@ -506,7 +507,7 @@ async def test_what_was_not_taken_is_replaced_by_the_latest_and_counted(
 ) -> None:
     monkeypatch.setattr("service.api.streams.health._SHORTEST_S", 0.05)
     await written.live("show")
-    watches = HealthWatches(stage.broadcasts, written.probes, Timing())
+    watches = HealthWatches(stage.broadcasts, written.facts, Timing())
     messages = watches.follow(Filter(), 0.2)
 
     async def take() -> rpc.WatchHealthResponse:
@@ -624,11 +625,12 @@ async def test_old_reports_and_probes_are_forgotten(stage: Stage, written: Writt
     await written.live("over")
     for broadcast_id in ("show", "over"):
         await written.plays(broadcast_id)
-        await written.probes.report(broadcast_id, "ann", HostStats(quality=Quality.GOOD))
+        await written.reports.report(broadcast_id, "ann", HostStats(quality=Quality.GOOD))
     await stage.sql("UPDATE host_stats SET report_time = now() - interval '2 days' WHERE broadcast_id = 'over'")
     await stage.sql(
         "UPDATE broadcast SET state = 'ENDED', target = 'ENDED', end_time = now() - interval '2 days' WHERE id = 'over'"
     )
     await written.probes.forget()
+    await written.reports.forget()
     for table in ("host_stats", "probe"):
         assert await stage.sql(f"SELECT string_agg(broadcast_id, ',') FROM {table}") == "show"  # noqa: S608

@@ -15,8 +15,9 @@ import pytest
 from service.domain.errors import WebhookNotFound
 from service.domain.ports import EgressSeen, Heard
 from service.domain.resources import EgressStatus
+from service.store.inbox import Delivered, Inbox, Reading
 from service.store.sealing import CannotOpen, Sealer
-from service.store.webhooks import Delivered, Inbox, Reading, WebhookFilter, WebhookOutcome
+from service.store.webhooks import StoredWebhooks, WebhookFilter, WebhookOutcome
 from service.webhooks.reading import Reader
 from service.webhooks.worth import WORTH
 from tests.integration.store_stage import KEYS, Store, store
@@ -206,9 +207,9 @@ async def test_a_pass_hears_what_was_stored_in_its_order_until_it_has_recorded_i
     assert len(accepted) == sum(sum(types.values()) for types in WORTH.values())
     await one.passes.record(claim, heard=[number for number, _ in situation.heard])
     assert (await one.passes.load(claim, one.leases.ttl)).heard == ()
-    [last, *_] = await inbox.list(ANY, limit=1)
+    [last, *_] = await StoredWebhooks(one.database).list(ANY, limit=1)
     assert last.apply_time is None
-    assert (await inbox.get(situation.heard[0][0])).apply_time is not None
+    assert (await StoredWebhooks(one.database).get(situation.heard[0][0])).apply_time is not None
 
 
 async def test_whom_one_without_a_mark_of_ours_is_about(one: Store, inbox: Inbox) -> None:
@@ -260,7 +261,7 @@ async def test_no_text_is_refused_by_the_database(one: Store, text: str) -> None
     await one.sql("UPDATE broadcast SET due_at = now()")
     situation = await one.passes.load(await one.claimed("first"), one.leases.ttl)
     assert len(situation.heard) == 1
-    [stored, _] = await inbox.list(ANY, limit=9)
+    [stored, _] = await StoredWebhooks(one.database).list(ANY, limit=9)
     assert len(stored.type) <= 128
     assert (await inbox.replay(stored.id)).outcome is ACCEPTED
 
@@ -298,7 +299,9 @@ async def test_the_inbox_is_listed_newest_first_by_pages_and_by_what_is_asked(on
     await inbox.store("mux", b"no json")
 
     async def ids(filter: WebhookFilter = ANY, *, limit: int = 50, before_id: int | None = None) -> list[int]:
-        return [webhook.id for webhook in await inbox.list(filter, limit=limit, before_id=before_id)]
+        return [
+            webhook.id for webhook in await StoredWebhooks(one.database).list(filter, limit=limit, before_id=before_id)
+        ]
 
     every = await ids()
     assert every == sorted(every, reverse=True)
@@ -312,14 +315,14 @@ async def test_the_inbox_is_listed_newest_first_by_pages_and_by_what_is_asked(on
     assert await ids(WebhookFilter(outcome="quarantined")) == every[:1]
     assert await ids(WebhookFilter(provider="mux", outcome="unknown_type", broadcast_id="first")) == every[1:2]
     assert await ids(WebhookFilter(provider="livekit", outcome="quarantined")) == []
-    assert {webhook.redacted for webhook in await inbox.list(ANY, limit=9)} == {""}
-    bodies = [webhook.redacted for webhook in await inbox.list(ANY, limit=9, bodies=True)]
+    assert {webhook.redacted for webhook in await StoredWebhooks(one.database).list(ANY, limit=9)} == {""}
+    bodies = [webhook.redacted for webhook in await StoredWebhooks(one.database).list(ANY, limit=9, bodies=True)]
     assert all(bodies)
-    assert bodies[2] == (await inbox.get(every[2])).redacted
+    assert bodies[2] == (await StoredWebhooks(one.database).get(every[2])).redacted
 
 
-async def test_what_is_not_there_is_not_found(inbox: Inbox) -> None:
-    for asked in (inbox.get(1), inbox.replay(1)):
+async def test_what_is_not_there_is_not_found(inbox: Inbox, one: Store) -> None:
+    for asked in (StoredWebhooks(one.database).get(1), inbox.replay(1)):
         with pytest.raises(WebhookNotFound) as failure:
             await asked
         assert failure.value.metadata == {"webhook_id": "1"}
@@ -331,7 +334,7 @@ async def test_a_replay_is_taken_into_account_once_more(one: Store, inbox: Inbox
     await one.passes.load(claim, one.leases.ttl)
     await one.passes.record(claim, heard=[delivered.webhook_id])
     await one.passes.release(claim, None)
-    before = await inbox.get(delivered.webhook_id)
+    before = await StoredWebhooks(one.database).get(delivered.webhook_id)
     assert before.apply_time is not None
     await one.sql("UPDATE broadcast SET due_at = NULL")
     replayed = await inbox.replay(delivered.webhook_id)
@@ -442,9 +445,9 @@ async def test_nothing_is_read_from_end_to_end(database_url: str) -> None:
             await one.sql(statement)
         one.database.asked = []
         await inbox.store("mux", encoded(mux("video.live_stream.simulcast_target.idle", "b7")))
-        await inbox.list(WebhookFilter(broadcast_id="b7"), limit=50)
+        await StoredWebhooks(one.database).list(WebhookFilter(broadcast_id="b7"), limit=50)
         found = [
-            await inbox.list(WebhookFilter(**given), limit=50)
+            await StoredWebhooks(one.database).list(WebhookFilter(**given), limit=50)
             for given in (
                 {"type": "rare"},
                 {"type": "nothing"},
@@ -457,9 +460,9 @@ async def test_nothing_is_read_from_end_to_end(database_url: str) -> None:
         # One that is foreign was delivered just now.
         assert [len(each) for each in found] == [3, 0, 6 + 1, 0, 0, 3]
         # Where they are many, by id and to no end.
-        assert len(await inbox.list(WebhookFilter(type="x1"), limit=50)) == 50
-        assert len(await inbox.list(WebhookFilter(outcome="accepted"), limit=50)) == 50
-        [newest] = await inbox.list(ANY, limit=1, before_id=500)
+        assert len(await StoredWebhooks(one.database).list(WebhookFilter(type="x1"), limit=50)) == 50
+        assert len(await StoredWebhooks(one.database).list(WebhookFilter(outcome="accepted"), limit=50)) == 50
+        [newest] = await StoredWebhooks(one.database).list(ANY, limit=1, before_id=500)
         await inbox.replay(newest.id)
         deleting = len(one.database.asked)
         assert await inbox.forget(older_than=timedelta(minutes=29_990)) > 0

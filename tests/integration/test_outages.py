@@ -22,7 +22,7 @@ from service.reconciler.act.requests import Providers, room_wanted
 from service.reconciler.background.observer import Observer, disagreements
 from service.store.budgets import Budgets
 from service.store.outages import Outages
-from service.store.owned_ids import Census, Known
+from service.store.owned_ids import OwnedIds, OwnedResource
 from tests.integration.store_stage import T0, Store, room, store, stream
 from tests.stack import LIVEKIT_SECRET, MUX_SECRET, Stack, running_stack
 
@@ -183,7 +183,7 @@ class Watch:
         """This one from now on."""
         one, providers = self.store, replace(self.providers, streams=mux.streams)
         self.observer = Observer(
-            one.leases, Census(one.database), Outages(one.database), providers, every=timedelta(seconds=10)
+            one.leases, OwnedIds(one.database), Outages(one.database), providers, every=timedelta(seconds=10)
         )
 
     async def rows(self) -> dict[str, dict[str, Any]]:
@@ -238,7 +238,7 @@ async def watching(database_url: str, *, limits: Limits | None = None) -> AsyncG
 
         def observing(providers: Providers) -> Observer:
             return Observer(
-                one.leases, Census(one.database), Outages(one.database), providers, every=timedelta(seconds=10)
+                one.leases, OwnedIds(one.database), Outages(one.database), providers, every=timedelta(seconds=10)
             )
 
         providers = asked(20)
@@ -337,7 +337,7 @@ async def test_a_provider_that_is_away_disagrees_with_nothing(watch: Watch) -> N
 # Which broadcasts disagree.
 
 
-def known(kind: str, external_id: str, **fields: Any) -> Known:
+def known(kind: str, external_id: str, **fields: Any) -> OwnedResource:
     given: dict[str, Any] = {
         "phase": "present",
         "status": "",
@@ -346,7 +346,7 @@ def known(kind: str, external_id: str, **fields: Any) -> Known:
         "updated_ns": 5,
         **fields,
     }
-    return Known(broadcast_id="b", kind=kind, external_id=external_id, **given)
+    return OwnedResource(broadcast_id="b", kind=kind, external_id=external_id, **given)
 
 
 def listed(id: str, status: EgressStatus = EgressStatus.ACTIVE, **fields: Any) -> EgressSeen:
@@ -387,7 +387,7 @@ def test_an_upload_is_nothing_to_compare() -> None:
     assert disagreements([known("upload", "A1")], [], [], []) == set()
 
 
-async def test_the_census_knows_file_egresses_and_their_status(one: Store) -> None:
+async def test_owned_ids_knows_file_egresses_and_their_status(one: Store) -> None:
     await one.started("first")
     claim = await claim_of(one, "first")
     file = LocalRecording(
@@ -401,5 +401,5 @@ async def test_the_census_knows_file_egresses_and_their_status(one: Store) -> No
         updated_ns=7,
     )
     await one.passes.record(claim, [file])
-    [row] = await Census(one.database).known()
+    [row] = await OwnedIds(one.database).of_running()
     assert (row.kind, row.external_id, row.status, row.updated_ns) == ("recording", "EG_file", "ACTIVE", 7)

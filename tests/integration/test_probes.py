@@ -21,7 +21,8 @@ from service.providers.mux.client import Mux
 from service.reconciler.act.requests import Providers
 from service.reconciler.background.prober import Prober, moved_on
 from service.store.budgets import Budgets
-from service.store.probes import Looked, Probes
+from service.store.health_facts import HealthFacts
+from service.store.probes import ProbeResults, Probes
 from service.store.rows import Rows
 from service.store.sealing import Sealer
 from tests.e2e.show import Show
@@ -71,7 +72,7 @@ class Stage:
         )
 
     async def facts(self, broadcast_id: str) -> Facts:
-        return await self.probes.facts(broadcast_id)
+        return await HealthFacts(self.store.database, Rows(Sealer(KEYS))).facts(broadcast_id)
 
 
 @pytest.fixture
@@ -91,7 +92,7 @@ async def stage(database_url: str) -> AsyncIterator[Stage]:
         cleanup.push_async_callback(mux.close)
         hls = Hls(longest_call=within)
         cleanup.push_async_callback(hls.close)
-        yield Stage(stack, stored, Probes(stored.database, Rows(Sealer(KEYS))), livekit, mux, hls)
+        yield Stage(stack, stored, Probes(stored.database), livekit, mux, hls)
 
 
 async def test_both_ends_of_a_show_are_seen(stage: Stage) -> None:
@@ -146,8 +147,8 @@ async def test_only_what_runs_and_may_be_played_is_looked_at(stage: Stage) -> No
 
 async def test_what_cannot_be_seen_now_stays_as_it_was(stage: Stage) -> None:
     await stage.broadcast("live", "LIVE", "PB1")
-    await stage.probes.saw(Looked(people={"live": ann()}))
-    await stage.probes.saw(Looked(playlists={"live": (PLAYLIST, True)}))
+    await stage.probes.saw(ProbeResults(people={"live": ann()}))
+    await stage.probes.saw(ProbeResults(playlists={"live": (PLAYLIST, True)}))
     before = (await stage.facts("live")).probe
     stage.stack.livekit.add_fault(Fault(kind="error", operation="ListParticipants", status=503, times=-1))
     await stage.stack.mux.frontend.begin("refuse")
@@ -282,7 +283,7 @@ def test_a_playlist_moves_on_when_segments_are_added(
 
 async def test_the_first_sight_of_a_playlist_is_no_move_and_a_stall_keeps_its_time(stage: Stage) -> None:
     async def saw(playlist: PlaylistSeen, *, advanced: bool | None) -> Probe:
-        await stage.probes.saw(Looked(playlists={"live": (playlist, advanced)}))
+        await stage.probes.saw(ProbeResults(playlists={"live": (playlist, advanced)}))
         return (await stage.facts("live")).probe
 
     await stage.broadcast("live", "LIVE", "PB1")
@@ -306,5 +307,5 @@ async def test_the_first_sight_of_a_playlist_is_no_move_and_a_stall_keeps_its_ti
     again = await saw(PLAYLIST, advanced=None)
     assert (again.advanced_at, again.standing_since) == (None, again.playlist_at)
     # Nothing is stored of what does not exist.
-    await stage.probes.saw(Looked(people={"never": RoomPeople()}))
+    await stage.probes.saw(ProbeResults(people={"never": RoomPeople()}))
     assert await stage.store.sql("SELECT count(*) FROM probe") == 1

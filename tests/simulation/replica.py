@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from service.store.changes import Changes
     from service.store.leases import Leases
     from service.store.outages import Outages
-    from service.store.owned_ids import Census
+    from service.store.owned_ids import OwnedIds
     from service.store.passes import Passes
     from service.store.probes import Probes
     from tests.simulation.calls import Operation, Provider
@@ -126,7 +126,7 @@ class Replica:
         self.leases = cast("Leases", store.Leases(tables, line, owner=name, ttl=LEASE))
         self.broadcasts = cast("Broadcasts", store_callers.Broadcasts(tables, line))
         passes = cast("Passes", store_passes.Passes(tables, line, derive=derive(shared.timing), storage=shared.storage))
-        census = cast("Census", store_shared.Census(tables, line))
+        owned_ids = cast("OwnedIds", store_shared.OwnedIds(tables, line))
         outages = cast("Outages", store_shared.Outages(tables, line))
         changes = cast("Changes", store_callers.Changes(tables, line))
         self.providers = Providers(
@@ -141,10 +141,10 @@ class Replica:
         )
         self._inbox = store_shared.Inbox(tables, line)
         self.loop = Loop(self.leases, Reconciler(passes, self.providers, shared.timing, lease=LEASE))
-        observer = Observer(self.leases, census, outages, self.providers, every=OBSERVE_EVERY)
+        observer = Observer(self.leases, owned_ids, outages, self.providers, every=OBSERVE_EVERY)
         sweeper = Sweeper(
             self.leases,
-            census,
+            owned_ids,
             self.broadcasts,
             changes,
             self.providers,

@@ -15,7 +15,7 @@ import structlog
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 
 from service import telemetry
-from service.store.webhooks import heard_column
+from service.store.rows import heard_column
 
 if TYPE_CHECKING:
     from tests.simulation.canaries import Canaries

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from service.domain.broadcast import PlaybackPolicy, State, Target
 from service.domain.facts import Probe
 from service.domain.resources import Stream
-from service.store.probes import Looked, Probed
+from service.store.probes import ProbeResults, ProbeTarget
 from tests.simulation.store import transactions
 
 if TYPE_CHECKING:
@@ -24,10 +24,10 @@ class Probes:
         self._tables = tables
         self._line = line
 
-    async def running(self) -> list[Probed]:
+    async def running(self) -> list[ProbeTarget]:
         await self._line.begin("running")
         return [
-            Probed(
+            ProbeTarget(
                 broadcast_id=broadcast_id,
                 state=row.broadcast.state,
                 playback_id=row.broadcast.status.playback_id,
@@ -44,7 +44,7 @@ class Probes:
             if row.broadcast.target is Target.LIVE and row.broadcast.state in _PROBED
         ]
 
-    async def saw(self, looked: Looked) -> None:
+    async def saw(self, looked: ProbeResults) -> None:
         await self._line.begin("saw")
         tables, now = self._tables, self._tables.now()
         for broadcast_id, people in looked.people.items():

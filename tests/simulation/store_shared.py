@@ -1,4 +1,4 @@
-"""What belongs to no broadcast, in memory: budgets, the census, outages, the inbox."""
+"""What belongs to no broadcast, in memory: budgets, the owned_ids, outages, the inbox."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 from service.domain.broadcast import Target
 from service.domain.ports import Heard
 from service.domain.resources import Egress, Kind, LocalRecording, Phase, Resource, Room, Stream
-from service.store.budgets import Turn
-from service.store.owned_ids import Known
+from service.store.budgets import Reservation
+from service.store.owned_ids import OwnedResource
 from tests.simulation.store import Bucket, Line, Looked, Row, Tables, Webhook, transactions
 
 _QUEUES = 4
@@ -30,7 +30,7 @@ class Budgets:
         floor: float,
         turn: datetime | None = None,
         queues: bool = True,
-    ) -> Turn:
+    ) -> Reservation:
         await self._line.begin("take")
         now = self._tables.now()
         bucket = self._tables.buckets.get(name)
@@ -48,11 +48,11 @@ class Budgets:
             come_back = bucket.next_turns[queue] = max(bucket.next_turns[queue], now) + step
         bucket.tokens, bucket.refilled_at = tokens - granted, now
         await self._line.commit("take")
-        return Turn(granted=granted, come_back=come_back)
+        return Reservation(granted=granted, come_back=come_back)
 
 
 @transactions
-class Census:
+class OwnedIds:
     def __init__(self, tables: Tables, line: Line) -> None:
         self._tables = tables
         self._line = line
@@ -61,8 +61,8 @@ class Census:
         await self._line.begin("now")
         return self._tables.now()
 
-    async def known(self) -> list[Known]:
-        await self._line.begin("known")
+    async def of_running(self) -> list[OwnedResource]:
+        await self._line.begin("of_running")
         return [
             _known(broadcast_id, resource)
             for broadcast_id, row in self._tables.rows.items()
@@ -173,8 +173,8 @@ class Inbox:
         ]
 
 
-def _known(broadcast_id: str, resource: Resource) -> Known:
-    return Known(
+def _known(broadcast_id: str, resource: Resource) -> OwnedResource:
+    return OwnedResource(
         broadcast_id=broadcast_id,
         kind=resource.kind,
         phase=resource.phase,

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from service import telemetry
 from service.domain.ports import Heard
 from service.domain.secret import Secret
-from service.store.rows import heard_of
-from service.store.webhooks import WebhookOutcome, heard_column, plain
+from service.store.rows import heard_column, heard_of, postgres_text
+from service.store.webhooks import WebhookOutcome
 from service.webhooks import reading
 from service.webhooks.reading import Reader
 from service.webhooks.worth import WORTH
@@ -234,7 +234,7 @@ def check(provider: str, body: bytes) -> None:
     assert (read.heard is None) == (read.outcome is QUARANTINED)
     assert 0 < len(read.event_id) <= 200
     for text in (read.event_id, read.type, read.redacted):
-        assert plain(text) == text
+        assert postgres_text(text) == text
     if read.heard is not None:
         column = msgspec.json.decode(msgspec.json.encode(heard_column(read.heard)))
         assert heard_of({"heard": [[7, column]]}) == ((7, read.heard),)

@@ -17,8 +17,9 @@ from service.api.messages.webhook import webhook_filter, webhook_message
 from service.domain.errors import ProviderUnavailable
 from service.domain.orphans import Orphan, Orphans
 from service.store.broadcasts import Broadcasts
+from service.store.inbox import Inbox
 from service.store.leases import Leases
-from service.store.webhooks import Inbox
+from service.store.webhooks import StoredWebhooks
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -30,6 +31,7 @@ class AdminApi(AdminServiceServicer):
         broadcasts: Broadcasts,
         leases: Leases,
         inbox: Inbox,
+        webhooks: StoredWebhooks,
         orphans: Orphans,
         wake: Callable[[str], None],
         playback_base_url: str,
@@ -38,6 +40,7 @@ class AdminApi(AdminServiceServicer):
         self._broadcasts = broadcasts
         self._leases = leases
         self._inbox = inbox
+        self._webhooks = webhooks
         self._orphans = orphans
         self._wake = wake
         self._playback_base_url = playback_base_url
@@ -74,7 +77,7 @@ class AdminApi(AdminServiceServicer):
         digest = tokens.webhook_filter_hash(filter_)
         before_id = tokens.read_inbox_token(request.page_token, digest).id if request.page_token else None
         size = tokens.page_size(request.page_size)
-        found = await self._inbox.list(filter_, limit=size + 1, before_id=before_id, bodies=request.include_bodies)
+        found = await self._webhooks.list(filter_, limit=size + 1, before_id=before_id, bodies=request.include_bodies)
         webhooks = found[:size]
         return rpc.ListWebhooksResponse(
             webhooks=[webhook_message(webhook) for webhook in webhooks],

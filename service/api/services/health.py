@@ -15,30 +15,32 @@ from service.domain.explain.explain import explain
 from service.domain.health.health_of import health_of
 from service.domain.timing import Timing
 from service.store.broadcasts import Broadcasts
-from service.store.probes import Probes
+from service.store.health_facts import HealthFacts
+from service.store.host_stats import HostReports
 
 REPORT_EVERY_S: Final = 5
 _DEFAULT_INTERVAL_S = 5.0
 
 
 class HealthApi:
-    def __init__(self, *, broadcasts: Broadcasts, probes: Probes, timing: Timing) -> None:
+    def __init__(self, *, broadcasts: Broadcasts, facts: HealthFacts, reports: HostReports, timing: Timing) -> None:
         """*timing*: that of the reconciler, whose next action is told."""
-        self._probes = probes
+        self._facts = facts
+        self._reports = reports
         self._timing = timing
-        self.watches = HealthWatches(broadcasts, probes, timing)
+        self.watches = HealthWatches(broadcasts, facts, timing)
 
     async def get(self, request: rpc.GetBroadcastHealthRequest) -> rpc.GetBroadcastHealthResponse:
-        facts = await self._probes.facts(request.broadcast_id)
+        facts = await self._facts.facts(request.broadcast_id)
         return rpc.GetBroadcastHealthResponse(health=health_message(health_of(facts, self._timing)))
 
     async def explain(self, request: rpc.ExplainBroadcastRequest) -> rpc.ExplainBroadcastResponse:
-        facts = await self._probes.facts(request.broadcast_id)
+        facts = await self._facts.facts(request.broadcast_id)
         return rpc.ExplainBroadcastResponse(explanation=explanation_message(explain(facts, self._timing)))
 
     async def report(self, request: rpc.ReportHostStatsRequest) -> rpc.ReportHostStatsResponse:
         check_reporter_identity(request.identity, "identity")
-        await self._probes.report(request.broadcast_id, request.identity, given_stats(request.stats))
+        await self._reports.report(request.broadcast_id, request.identity, given_stats(request.stats))
         return rpc.ReportHostStatsResponse(report_interval=Duration(seconds=REPORT_EVERY_S))
 
     def watch(self, request: rpc.WatchHealthRequest) -> AsyncIterator[bytes]:

@@ -10,7 +10,7 @@ import grpc
 from broadcast.v1 import webhook_service_pb2 as rpc
 from broadcast.v1.webhook_service_pb2_grpc import WebhookServiceServicer
 from service.api.messages.enums import WEBHOOK_OUTCOMES, WEBHOOK_PROVIDERS
-from service.store.webhooks import Delivered
+from service.store.inbox import Delivered
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 

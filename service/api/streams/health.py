@@ -23,7 +23,7 @@ from service.domain.health.health_of import health_of
 from service.domain.health.model import MOVING
 from service.domain.timing import Timing
 from service.store.broadcasts import Broadcasts, Filter
-from service.store.probes import Probes, Read
+from service.store.health_facts import HealthFacts, Snapshot
 
 log = structlog.get_logger(__name__)
 
@@ -152,9 +152,9 @@ class Slot:
 
 
 class HealthWatches:
-    def __init__(self, broadcasts: Broadcasts, probes: Probes, timing: Timing) -> None:
+    def __init__(self, broadcasts: Broadcasts, facts: HealthFacts, timing: Timing) -> None:
         self._broadcasts = broadcasts
-        self._probes = probes
+        self._facts = facts
         self._timing = timing
         self.slots: set[Slot] = set()
         self.board: dict[str, KnownHealth] = {}
@@ -174,7 +174,7 @@ class HealthWatches:
         slot = Slot(filter_, interval_s)
         if self._revision is None:
             # Before the first page: what changes while it is read is found by the reader.
-            head = await self._probes.head()
+            head = await self._facts.head()
             self._revision = head if self._revision is None else self._revision
         async with self._joined(slot):
             async for page, time in self._pages(filter_):
@@ -214,7 +214,7 @@ class HealthWatches:
         last: tuple[datetime, str] | None = None
         while True:
             found, _ = await self._broadcasts.list(filter_, limit=_PAGE, before=last)
-            read = await self._probes.read([broadcast.id for broadcast in found])
+            read = await self._facts.read([broadcast.id for broadcast in found])
             entries = await self._entries(read)
             matching = [entry for entry in entries if entry.matches(filter_)]
             if matching or last is None:
@@ -248,7 +248,7 @@ class HealthWatches:
         everything = any(not slot.filter.ids for slot in slots)
         named = {broadcast_id for slot in slots for broadcast_id in slot.filter.ids}
         moving = {id_ for id_, entry in self.board.items() if not entry.broadcast.state.at_rest}
-        read = await self._probes.read(
+        read = await self._facts.read(
             sorted(moving | named if everything else named),
             after=self._revision if everything else None,
             running=everything,
@@ -262,7 +262,7 @@ class HealthWatches:
         self._time = read.time
         self._forget(named)
 
-    async def _entries(self, read: Read) -> list[KnownHealth]:
+    async def _entries(self, read: Snapshot) -> list[KnownHealth]:
         entries: list[KnownHealth] = []
         for n, each in enumerate(read.facts, 1):
             entries.append(KnownHealth(each, read.stamps[each.broadcast.id], self._timing))

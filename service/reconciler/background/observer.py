@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from service.reconciler.act.requests import Providers
     from service.store.leases import Leases
     from service.store.outages import Outages
-    from service.store.owned_ids import Census, Known
+    from service.store.owned_ids import OwnedIds, OwnedResource
 
 log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
@@ -38,10 +38,10 @@ _AWAY = (Outcome.NOT_SENT, Outcome.UNAVAILABLE, Outcome.AMBIGUOUS, Outcome.CREDE
 
 class Observer:
     def __init__(
-        self, leases: Leases, census: Census, outages: Outages, providers: Providers, *, every: timedelta
+        self, leases: Leases, owned_ids: OwnedIds, outages: Outages, providers: Providers, *, every: timedelta
     ) -> None:
         self._leases = leases
-        self._census = census
+        self._owned_ids = owned_ids
         self._outages = outages
         self._providers = providers
         self._every = every
@@ -62,7 +62,7 @@ class Observer:
 
     async def look(self) -> set[str]:
         """One round. Answers which broadcasts were woken."""
-        known = await self._census.known()
+        known = await self._owned_ids.of_running()
         if not known and not self._away:
             return set()
         rooms, egresses, streams = await asyncio.gather(
@@ -110,12 +110,12 @@ def _seen(look: _T | ProviderError | None) -> _T | None:
     return None if isinstance(look, ProviderError) else look
 
 
-def _room_differs(known: Known, room: RoomSeen) -> bool:
+def _room_differs(known: OwnedResource, room: RoomSeen) -> bool:
     return (room.publishers > 0) is not bool(known.host_publishing) or room.recorded is not known.recorded
 
 
 def disagreements(  # noqa: C901 - one question a kind
-    known: Sequence[Known],
+    known: Sequence[OwnedResource],
     rooms: Sequence[RoomSeen] | None,
     egresses: Sequence[EgressSeen] | None,
     streams: Sequence[StreamSeen] | None,

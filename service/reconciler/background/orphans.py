@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from service.domain.ports import StreamSeen, UploadSeen
     from service.reconciler.act.requests import Providers
-    from service.store.owned_ids import Census
+    from service.store.owned_ids import OwnedIds
 
 log = structlog.get_logger(__name__)
 
@@ -48,10 +48,10 @@ class Incomplete(Exception):
 
 class Reaper:
     def __init__(
-        self, census: Census, providers: Providers, *, grace: timedelta, upload_grace: timedelta = UPLOAD_GRACE
+        self, owned_ids: OwnedIds, providers: Providers, *, grace: timedelta, upload_grace: timedelta = UPLOAD_GRACE
     ) -> None:
         """*grace*: the age below which something may be about to be adopted."""
-        self._census = census
+        self._owned_ids = owned_ids
         self._providers = providers
         self._grace = grace
         self._upload_grace = upload_grace
@@ -61,7 +61,7 @@ class Reaper:
         StoreUnavailable.
         """
         failpoint("sweep.before_list")
-        before = await self._census.now() - self._grace
+        before = await self._owned_ids.now() - self._grace
         orphans: list[Orphan] = []
         incomplete: list[str] = []
         looks = [(_LIVEKIT, self._egresses), (_LIVEKIT, self._rooms), (_MUX, self._streams)]
@@ -129,7 +129,7 @@ class Reaper:
         tag = self._providers.tag
         # One without any mark was made by a token that somebody kept: it is ours if its broadcast is, and is over.
         rooms = [room for room in await self._providers.rooms.list() if room.tag in ("", f"{tag}{room.name}")]
-        exist, over = await self._census.over([room.name for room in rooms])
+        exist, over = await self._owned_ids.over([room.name for room in rooms])
         for room in rooms:
             if room.name in over or (room.tag and room.name not in exist):
                 add(
@@ -147,7 +147,7 @@ class Reaper:
         """Active in a room of a broadcast that is over. Whose room we do not know, it is not ours to judge."""
         await self._may_ask(Bucket.LIVEKIT)
         active = await self._providers.egresses.list_active()
-        _, over = await self._census.over([egress.room_name for egress in active])
+        _, over = await self._owned_ids.over([egress.room_name for egress in active])
         for egress in active:
             if egress.room_name in over:
                 add(
@@ -170,7 +170,7 @@ class Reaper:
 
     async def _uploads(self, before: datetime, add: Callable[[Orphan], None]) -> None:
         since = before - _UPLOADS_BACK
-        if not await self._census.uploaded_since(since):
+        if not await self._owned_ids.uploaded_since(since):
             return
         uploads = self._providers.uploads
         listed, broken_off = await self._read(
@@ -184,8 +184,8 @@ class Reaper:
     async def _judge(
         self, kind: Kind, tagged: Collection[_Seen], before: datetime, add: Callable[[Orphan], None]
     ) -> None:
-        owned = await self._census.owned(kind, [seen.id for seen in tagged])
-        searching = await self._census.searching(kind, sorted({self._owner(seen) for seen in tagged}))
+        owned = await self._owned_ids.owned(kind, [seen.id for seen in tagged])
+        searching = await self._owned_ids.searching(kind, sorted({self._owner(seen) for seen in tagged}))
         for seen in tagged:
             if seen.id not in owned and self._owner(seen) not in searching:
                 add(

@@ -16,7 +16,7 @@ import structlog
 from service.domain.broadcast import State
 from service.domain.errors import ProviderError, StoreUnavailable
 from service.providers.budget import Bucket, Rank
-from service.store.probes import Looked
+from service.store.probes import ProbeResults
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from service.domain.ports import Playlists, PlaylistSeen
     from service.reconciler.act.requests import Providers
     from service.store.leases import Leases
-    from service.store.probes import Probed, Probes
+    from service.store.probes import Probes, ProbeTarget
 
 log = structlog.get_logger(__name__)
 
@@ -72,42 +72,42 @@ class Prober:
             answered += await self._some(running[n : n + _WRITTEN_TOGETHER])
         return answered
 
-    async def _some(self, probed: Sequence[Probed]) -> int:
+    async def _some(self, targets: Sequence[ProbeTarget]) -> int:
         places, asking = asyncio.Semaphore(_AT_ONCE), asyncio.Semaphore(_ASKING_AT_ONCE)
-        looked = Looked()
+        results = ProbeResults()
 
-        async def one(each: Probed) -> None:
+        async def one(each: ProbeTarget) -> None:
             async with asking:
                 allowed = await self._providers.budget.spare(Bucket.LIVEKIT, Rank.SWEEP)
             async with places:
                 if allowed:
-                    await self._people(each, looked)
-                await self._playlist(each, looked)
+                    await self._people(each, results)
+                await self._playlist(each, results)
 
-        await asyncio.gather(*(one(each) for each in probed))
-        await self._probes.saw(looked)
-        return len(looked.people) + len(looked.playlists)
+        await asyncio.gather(*(one(each) for each in targets))
+        await self._probes.saw(results)
+        return len(results.people) + len(results.playlists)
 
-    async def _people(self, probed: Probed, looked: Looked) -> None:
+    async def _people(self, target: ProbeTarget, results: ProbeResults) -> None:
         try:
-            looked.people[probed.broadcast_id] = await self._providers.rooms.people(probed.broadcast_id)
+            results.people[target.broadcast_id] = await self._providers.rooms.people(target.broadcast_id)
         except ProviderError as error:
-            log.info("people_not_seen", broadcast_id=probed.broadcast_id, code=error.code)
+            log.info("people_not_seen", broadcast_id=target.broadcast_id, code=error.code)
 
-    async def _playlist(self, probed: Probed, looked: Looked) -> None:
+    async def _playlist(self, target: ProbeTarget, results: ProbeResults) -> None:
         """Playback is no call of Mux's API, and counts against no limit of it."""
-        if not probed.public or not probed.playback_id or probed.state is State.READY:
+        if not target.public or not target.playback_id or target.state is State.READY:
             return
         try:
-            seen = await self._playlists.look(f"{self._playback_base_url}/{probed.playback_id}.m3u8")
+            seen = await self._playlists.look(f"{self._playback_base_url}/{target.playback_id}.m3u8")
         except ProviderError as error:
-            log.info("playlist_not_seen", broadcast_id=probed.broadcast_id, code=error.code)
+            log.info("playlist_not_seen", broadcast_id=target.broadcast_id, code=error.code)
             return
-        moved = moved_on(probed.seen.playlist, seen)
-        looked.playlists[probed.broadcast_id] = (seen, moved)
-        stands = moved is False and replace(probed.seen, playlist=seen).stalled
-        if stands is not probed.stalled and (probed.stalled or probed.state is State.LIVE):
-            looked.wake.add(probed.broadcast_id)
+        moved = moved_on(target.seen.playlist, seen)
+        results.playlists[target.broadcast_id] = (seen, moved)
+        stands = moved is False and replace(target.seen, playlist=seen).stalled
+        if stands is not target.stalled and (target.stalled or target.state is State.LIVE):
+            results.wake.add(target.broadcast_id)
 
 
 def moved_on(before: PlaylistSeen | None, seen: PlaylistSeen) -> bool | None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from service.store.broadcasts import Broadcasts
     from service.store.changes import Changes
     from service.store.leases import Leases
-    from service.store.owned_ids import Census
+    from service.store.owned_ids import OwnedIds
 
 log = structlog.get_logger(__name__)
 
@@ -38,7 +38,7 @@ class Sweeper:
     def __init__(
         self,
         leases: Leases,
-        census: Census,
+        owned_ids: OwnedIds,
         broadcasts: Broadcasts,
         changes: Changes,
         providers: Providers,
@@ -53,7 +53,7 @@ class Sweeper:
         self._broadcasts = broadcasts
         self._changes = changes
         self._every = every
-        self._reaper = Reaper(census, providers, grace=grace, upload_grace=upload_grace)
+        self._reaper = Reaper(owned_ids, providers, grace=grace, upload_grace=upload_grace)
         self._forget = forget
         self._suspects: set[tuple[Kind, str]] = set()
         self._rounds = 0

@@ -1,0 +1,172 @@
+"""All that health and explanations are made of: what is stored of one broadcast or of many, read in one snapshot.
+
+One transaction reads everything, so resources, events and measurements of an answer belong to the same moment. Nothing
+here is decrypted: health needs no stream key.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from service.domain.broadcast import FallbackMode
+from service.domain.errors import BroadcastNotFound
+from service.domain.facts import Facts, ReportedStats, Told
+from service.domain.lifecycle import Event
+from service.domain.ports import RoomPeople
+from service.domain.resources import AnyResource
+from service.domain.situation import Surroundings
+from service.store.database import Database
+from service.store.rows import BROADCAST_COLUMNS, OUTAGES, RESOURCE_COLUMNS, Row, Rows, around_of, played_of
+
+if TYPE_CHECKING:
+    from service.store.database import Connection
+
+STORY = 200
+"""The newest events of a broadcast that an explanation looks at."""
+
+# Without the queue nothing says whether a replica works on it; without secrets nothing needs to be opened.
+_BROADCASTS = f"""
+SELECT {BROADCAST_COLUMNS}, coalesce(lease_until, due_at) AS claimable_at, now() AS read_at,
+  people, people_at, playlist, playlist_at,
+  (SELECT jsonb_object_agg(identity, jsonb_build_object('stats', stats, 'time', report_time)) FROM host_stats h
+   WHERE h.broadcast_id = broadcast.id AND report_time > now() - interval '5 min') AS reported,
+  (SELECT count(*) FROM viewer v WHERE v.broadcast_id = broadcast.id AND expire_time > now()) AS viewers
+FROM broadcast LEFT JOIN probe ON probe.broadcast_id = broadcast.id
+WHERE """  # noqa: S608 - a constant
+_RESOURCES = f"""
+SELECT broadcast_id, {RESOURCE_COLUMNS.removesuffix(", secret")}, NULL::bytea AS secret FROM resource
+WHERE broadcast_id = ANY($1) ORDER BY kind, ordinal
+"""  # noqa: S608 - a constant
+# The transaction that wrote each row last: the same where nothing of all that health is made of was written since.
+_STAMPS = """
+SELECT id, format('%s %s %s %s %s %s', broadcast.xmin, probe.xmin,
+  (SELECT string_agg(r.xmin::text, ',' ORDER BY kind, ordinal) FROM resource r WHERE r.broadcast_id = broadcast.id),
+  (SELECT string_agg(h.xmin::text, ',' ORDER BY identity) FROM host_stats h WHERE h.broadcast_id = broadcast.id),
+  (SELECT count(*) FROM viewer v WHERE v.broadcast_id = broadcast.id AND expire_time > now()),
+  (SELECT string_agg(xmin::text, ',' ORDER BY name) FROM provider)) AS stamp
+FROM broadcast LEFT JOIN probe ON probe.broadcast_id = broadcast.id
+WHERE id = ANY($1)
+"""
+_PROVIDERS = f"""
+SELECT {OUTAGES}, (SELECT jsonb_object_agg(name, checked_at) FROM provider) AS looked_at
+"""  # noqa: S608 - a constant
+_STORY = """
+SELECT time, reason, message, actor FROM (
+  SELECT revision, time, reason, message, actor FROM event WHERE broadcast_id = $1 ORDER BY revision DESC LIMIT $2
+) AS newest ORDER BY revision
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """Broadcasts read at one moment."""
+
+    facts: tuple[Facts, ...]
+    """Deleted ones too."""
+    stamps: Mapping[str, str]
+    """By broadcast: what it was read as, to be shown with the next reading."""
+    revision: int
+    """Of the change log at that moment."""
+    time: datetime
+
+
+class HealthFacts:
+    def __init__(self, database: Database, rows: Rows, *, storage: bool = False) -> None:
+        """*storage*: whether a storage for local recordings is configured."""
+        self._database = database
+        self._rows = rows
+        self._storage = storage
+
+    async def facts(self, broadcast_id: str) -> Facts:
+        """All of one, with its story. Raises BroadcastNotFound, StoreUnavailable."""
+        async with (
+            self._database.connection() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            found = await self._read(connection, "id = $1 AND NOT deleted", broadcast_id)
+            if not found:
+                raise BroadcastNotFound(broadcast_id)
+            story = await connection.fetch(_STORY, broadcast_id, STORY)
+        told = tuple(
+            Told(event=Event(reason=row["reason"], message=row["message"]), time=row["time"], actor=row["actor"])
+            for row in story
+        )
+        return replace(found[0], story=told)
+
+    async def head(self) -> int:
+        """The newest revision of the change log."""
+        async with self._database.connection() as connection:
+            return await connection.fetchval("SELECT revision FROM head")
+
+    async def read(
+        self,
+        broadcast_ids: Sequence[str],
+        *,
+        after: int | None = None,
+        running: bool = False,
+        known: Mapping[str, str] | None = None,
+    ) -> Snapshot:
+        """These, without their stories; those that changed *after* a revision; and all that are wanted live, if asked
+        for. Of those with a stamp in *known* only what was written since. Raises StoreUnavailable.
+        """
+        async with (
+            self._database.connection() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            head = await connection.fetchrow("SELECT revision, now() AS read_at FROM head")
+            assert head is not None  # noqa: S101 - for the type checker: the migration made the row
+            revision: int = head["revision"]
+            wanted = set(broadcast_ids)
+            if after is not None and revision > after:
+                changed = await connection.fetch("SELECT DISTINCT broadcast_id FROM event WHERE revision > $1", after)
+                wanted |= {row["broadcast_id"] for row in changed}
+            if running:
+                live = await connection.fetch("SELECT id FROM broadcast WHERE target = 'LIVE'")
+                wanted |= {row["id"] for row in live}
+            stamps = {row["id"]: row["stamp"] for row in await connection.fetch(_STAMPS, sorted(wanted))}
+            fresh = sorted(id_ for id_, stamp in stamps.items() if (known or {}).get(id_) != stamp)
+            found = await self._read(connection, "id = ANY($1)", fresh) if fresh else []
+        return Snapshot(facts=tuple(found), stamps=stamps, revision=revision, time=head["read_at"])
+
+    async def _read(self, connection: Connection, where: str, value: object) -> list[Facts]:
+        """Three reads, however many broadcasts."""
+        rows = await connection.fetch(_BROADCASTS + where, value)
+        if not rows:
+            return []
+        held = await connection.fetch(_RESOURCES, [row["id"] for row in rows])
+        providers = await connection.fetchrow(_PROVIDERS)
+        assert providers is not None  # noqa: S101 - for the type checker: it selects from nothing
+        around = around_of(providers, storage=self._storage)
+        looked_at = msgspec.convert(providers["looked_at"] or {}, dict[str, datetime])
+        resources: defaultdict[str, list[AnyResource]] = defaultdict(list)
+        for row in held:
+            resources[row["broadcast_id"]].append(self._rows.resource(row["broadcast_id"], row))
+        return [self._facts(row, tuple(resources[row["id"]]), around, looked_at) for row in rows]
+
+    def _facts(
+        self, row: Row, resources: tuple[AnyResource, ...], around: Surroundings, looked_at: dict[str, datetime]
+    ) -> Facts:
+        broadcast = self._rows.broadcast(row)
+        due: datetime | None = row["claimable_at"]
+        in_the_room = FallbackMode.DIRECT_WEBRTC in broadcast.fallback.modes
+        return Facts(
+            broadcast=broadcast,
+            resources=resources,
+            now=row["read_at"],
+            around=around,
+            looked_at=looked_at,
+            probe=replace(
+                played_of(row),
+                people=None if row["people"] is None else msgspec.convert(row["people"], RoomPeople),
+                people_at=row["people_at"],
+            ),
+            stats=msgspec.convert(row["reported"] or {}, dict[str, ReportedStats]),
+            viewers=row["viewers"] if in_the_room else None,
+            claimable_since=due if due is not None and due <= row["read_at"] else None,
+        )

@@ -1,0 +1,57 @@
+"""What the hosts' browsers report of their own connection: the latest report of each identity.
+
+A report is a measurement and decides nothing. At most REPORTERS identities of a broadcast are kept.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from service.domain.broadcast import State, Target
+from service.domain.errors import BroadcastNotFound
+from service.domain.facts import HostStats
+from service.domain.lifecycle import not_wanted_live
+from service.store.database import Database
+
+_REPORT = """
+INSERT INTO host_stats (broadcast_id, identity, stats) SELECT id, $2, $3 FROM broadcast
+WHERE id = $1 AND target = 'LIVE' AND NOT deleted
+ON CONFLICT (broadcast_id, identity) DO UPDATE SET stats = excluded.stats, report_time = now()
+RETURNING xmax = 0
+"""
+# One for one. It waits for nobody, so that reports at the same time cannot wait for each other.
+_CROWD_OUT = """
+DELETE FROM host_stats WHERE broadcast_id = $1 AND identity IN (
+  SELECT identity FROM host_stats
+  WHERE broadcast_id = $1 AND identity <> $2 AND (SELECT count(*) FROM host_stats WHERE broadcast_id = $1) > $3
+  ORDER BY report_time LIMIT 1 FOR UPDATE SKIP LOCKED)
+"""
+REPORTERS = 100
+"""Identities of a broadcast whose latest report is kept. Anybody may be about to join under any, so none is refused:
+the one that reported longest ago makes room.
+"""
+
+
+class HostReports:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def report(self, broadcast_id: str, identity: str, stats: HostStats) -> None:
+        """Of a broadcast that is wanted live. Raises BroadcastNotFound, StateForbids, StoreUnavailable."""
+        async with self._database.connection() as connection:
+            new = await connection.fetchval(_REPORT, broadcast_id, identity, msgspec.to_builtins(stats))
+            if new:
+                await connection.execute(_CROWD_OUT, broadcast_id, identity, REPORTERS)
+            if new is not None:
+                return
+            row = await connection.fetchrow(
+                "SELECT state, target FROM broadcast WHERE id = $1 AND NOT deleted", broadcast_id
+            )
+        if row is None:
+            raise BroadcastNotFound(broadcast_id)
+        raise not_wanted_live(broadcast_id, State(row["state"]), Target(row["target"]))
+
+    async def forget(self) -> None:
+        """Delete the reports of more than a day ago. Raises StoreUnavailable."""
+        async with self._database.connection() as connection:
+            await connection.execute("DELETE FROM host_stats WHERE report_time < now() - interval '1 day'")
