@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from service.domain.reasons import FallbackReason
 from service.domain.resources import Recording
 from service.domain.secret import NO_SECRET, Secret
 
@@ -224,7 +225,7 @@ class Fallback:
 
     modes: tuple[FallbackMode, ...] = ()
     """Empty: the normal way."""
-    reason: str = ""
+    reason: FallbackReason = FallbackReason.NONE
     since: datetime | None = None
     """When it was entered, or left."""
 

@@ -9,6 +9,7 @@ from functools import cached_property
 from service.domain.broadcast import Broadcast, ProviderTrouble, Target, seconds
 from service.domain.lifecycle import Event
 from service.domain.ports import PlaylistSeen, RoomPeople
+from service.domain.reasons import Actor, EventReason
 from service.domain.resource_set import View
 from service.domain.resources import AnyResource, Kind, Phase, Resource
 from service.domain.situation import Surroundings
@@ -91,10 +92,10 @@ class Told:
 
     event: Event
     time: datetime
-    actor: str = ""
+    actor: Actor
 
     @property
-    def reason(self) -> str:
+    def reason(self) -> EventReason:
         return self.event.reason
 
     @property
@@ -125,7 +126,7 @@ class Facts:
     def view(self) -> View:
         return View(self.resources)
 
-    def last(self, *reasons: str) -> Told | None:
+    def last(self, *reasons: EventReason) -> Told | None:
         """The latest event with one of these reasons."""
         return next((told for told in reversed(self.story) if told.reason in reasons), None)
 

@@ -9,6 +9,7 @@ from datetime import datetime
 
 from service.domain.broadcast import Broadcast, Carrier, DeliveryPolicy, EndReason, Spec, State, Target
 from service.domain.errors import EtagMismatch, FieldImmutable, StateForbids
+from service.domain.reasons import EventReason
 from service.domain.secret import Secret
 
 LIVE_FIELDS = frozenset({"title", "layout", "delivery_policy", "destinations", "fallback_modes", "max_webrtc_viewers"})
@@ -17,7 +18,7 @@ LIVE_FIELDS = frozenset({"title", "layout", "delivery_policy", "destinations", "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    reason: str
+    reason: EventReason
     message: str = ""
 
 
@@ -43,7 +44,7 @@ def start(stored: Broadcast, now: datetime) -> Change | None:
                     start_time=now,
                     status=replace(stored.status, state_time=now),
                 ),
-                events=(Event(reason="START_REQUESTED"),),
+                events=(Event(reason=EventReason.START_REQUESTED),),
             )
 
 
@@ -60,7 +61,7 @@ def stop(stored: Broadcast, now: datetime, note: str) -> Change | None:
             end_time=now if ended else None,
             status=replace(stored.status, state_reason=EndReason.STOPPED, state_time=now),
         ),
-        events=(Event(reason="STOP_REQUESTED", message=note),),
+        events=(Event(reason=EventReason.STOP_REQUESTED, message=note),),
         wake=not ended,
     )
 
@@ -75,7 +76,7 @@ def set_on_air(stored: Broadcast, now: datetime, *, on_air: bool) -> Change | No
         return None
     return Change(
         broadcast=replace(stored, on_air=on_air),
-        events=(Event(reason="ON_AIR_REQUESTED" if on_air else "OFF_AIR_REQUESTED"),),
+        events=(Event(reason=EventReason.ON_AIR_REQUESTED if on_air else EventReason.OFF_AIR_REQUESTED),),
         wake=stored.target is Target.LIVE,
     )
 
@@ -112,7 +113,9 @@ def update(
             generation=stored.generation + spec_changed,
             version=stored.version + 1,
         ),
-        events=(Event(reason="UPDATED", message=", ".join([*what, *(["labels"] if labels_changed else [])])),),
+        events=(
+            Event(reason=EventReason.UPDATED, message=", ".join([*what, *(["labels"] if labels_changed else [])])),
+        ),
         wake=stored.target is Target.LIVE,
     )
 
@@ -124,7 +127,7 @@ def delete(stored: Broadcast, now: datetime, *, etag: str) -> Change | None:
         raise _forbidden(stored, "it is not at rest: stop it first")
     return Change(
         broadcast=replace(stored, deleted=True, destination_keys={}),
-        events=(Event(reason="DELETED"),),
+        events=(Event(reason=EventReason.DELETED),),
         wake=False,
     )
 

@@ -8,7 +8,7 @@ Codes of causes are declared with their remedies in `explain/causes.py`, reasons
 """
 
 from enum import StrEnum
-from typing import Self, TypeVar, cast
+from typing import Self, TypeVar
 
 
 class Word(StrEnum):
@@ -22,18 +22,26 @@ class Word(StrEnum):
         member.meaning = meaning
         return member
 
+    @classmethod
+    def _missing_(cls, value: object) -> Self | None:
+        """A stored text that another version of the service wrote, and that this one does not declare, stays as it is:
+        it equals no member and is shown to callers unchanged. So it never keeps a row from being read.
+        """
+        if not isinstance(value, str):
+            return None
+        undeclared = str.__new__(cls, value)
+        undeclared._value_ = value
+        undeclared._name_ = "UNDECLARED"
+        undeclared.meaning = ""
+        return undeclared
 
-_W = TypeVar("_W", bound=StrEnum)
+
+_W = TypeVar("_W", bound=Word)
 
 
 def as_stored(kind: type[_W], text: str) -> _W:
-    """The member with *text*. A text that another version of the service wrote, and that this one does not declare,
-    stays as it is: it equals no member and is shown to callers unchanged.
-    """
-    try:
-        return kind(text)
-    except ValueError:
-        return cast("_W", text)
+    """The word of a row: the member with *text*, or, if another version wrote it, a word that equals no member."""
+    return kind(text)
 
 
 class Actor(Word):
@@ -70,7 +78,6 @@ class EventReason(Word):
     ROOM_CREATED = "ROOM_CREATED", "The room was created. The message is its sid."
     ROOM_DELETED = "ROOM_DELETED", "The room was seen gone after it had been deleted."
     ROOM_LOST = "ROOM_LOST", "The room is gone, and the service had not deleted it."
-    ROOM_WRITTEN_OFF = "ROOM_WRITTEN_OFF", "A create without an answer left no room within its grace."
     HOST_PUBLISHING = "HOST_PUBLISHING", "Somebody publishes in the room."
     HOST_STOPPED = "HOST_STOPPED", "Nobody publishes in the room any more."
 
@@ -148,8 +155,12 @@ class Fault(Word):
     FAILED = "FAILED", "it failed"
     ABORTED = "ABORTED", "it was aborted before it began"
     LIMIT_REACHED = "LIMIT_REACHED", "it ran into the provider's limit of a session"
+    NOT_SENT = "NOT_SENT", "its start was not sent: the provider of rooms could not be reached"
     REFUSED = "REFUSED", "its start was refused for what it asks"
     MISSING = "MISSING", "its start was refused: its room does not exist"
+    CREDENTIALS = "CREDENTIALS", "its start was refused: the credentials of the service are not accepted"
+    THROTTLED = "THROTTLED", "its start was refused: there were too many requests"
+    UNAVAILABLE = "UNAVAILABLE", "its start was refused for now"
 
 
 class Operation(Word):

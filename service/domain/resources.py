@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, Final
 
+from service.domain.errors import Outcome
+from service.domain.reasons import Fault
 from service.domain.secret import NO_SECRET, Secret
 
 
@@ -178,19 +180,25 @@ class EgressStatus(StrEnum):
 
     @property
     def terminal(self) -> bool:
-        return self in (EgressStatus.COMPLETE, EgressStatus.FAILED, EgressStatus.ABORTED, EgressStatus.LIMIT_REACHED)
+        return self in END_FAULTS
 
 
-GHOST = "GHOST"
-"""The fault of an egress that is listed as active and is not in its room: its worker is gone. Its record stays as it is
-for ever.
-"""
-NOT_CONNECTED = "NOT_CONNECTED"
-"""The fault of an egress that never got its connection to the live stream."""
-STALLED = "STALLED"
-"""The fault of an egress that sent while viewers got nothing new."""
-NOT_STOPPED = "NOT_STOPPED"
-"""The fault of an egress that was not wanted any more, and was not seen to end."""
+END_FAULTS: Final[Mapping[EgressStatus, Fault]] = {
+    EgressStatus.COMPLETE: Fault.COMPLETE,
+    EgressStatus.FAILED: Fault.FAILED,
+    EgressStatus.ABORTED: Fault.ABORTED,
+    EgressStatus.LIMIT_REACHED: Fault.LIMIT_REACHED,
+}
+"""The fault of an egress that ended with this status and was not told to stop: all terminal statuses are here."""
+REFUSAL_FAULTS: Final[Mapping[Outcome, Fault]] = {
+    Outcome.NOT_SENT: Fault.NOT_SENT,
+    Outcome.REFUSED: Fault.REFUSED,
+    Outcome.MISSING: Fault.MISSING,
+    Outcome.CREDENTIALS: Fault.CREDENTIALS,
+    Outcome.THROTTLED: Fault.THROTTLED,
+    Outcome.UNAVAILABLE: Fault.UNAVAILABLE,
+}
+"""The fault of an egress whose start had this outcome. AMBIGUOUS is not here: the egress may run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,8 +223,8 @@ class Egress(Resource):
     """The provider's own version of what was seen: older reports are ignored."""
     delivering_since: datetime | None = None
     """Since when its connection to the live stream stands; None: it does not."""
-    fault: str = ""
-    """Why it counts as failed, a stable upper-case word. Empty: it runs, or was stopped because it was not wanted."""
+    fault: Fault = Fault.NONE
+    """Why it counts as failed."""
 
     @property
     def delivering(self) -> bool:
@@ -234,8 +242,8 @@ class LocalRecording(Resource):
 
     file: str = ""
     """Object key in the storage."""
-    fault: str = ""
-    """Why it counts as dead, a stable upper-case word."""
+    fault: Fault = Fault.NONE
+    """Why it counts as failed."""
     status: EgressStatus = EgressStatus.UNKNOWN
     status_since: datetime | None = None
     error: str = ""

@@ -24,6 +24,7 @@ from service.domain.observing.provider_state import (
 )
 from service.domain.observing.webhook_facts import listen
 from service.domain.ports import Push
+from service.domain.reasons import Actor
 from service.domain.resource_set import View
 from service.domain.resources import Egress, Kind, Phase, Room, Stream, Upload
 from service.failpoints import failpoint
@@ -95,7 +96,7 @@ class Looker:
         learned = probed(situation.resources, situation.probe, situation.now)
         if not learned.resources:
             return situation
-        return await self._passes.record(claim, learned.resources, events=learned.events, actor="prober")
+        return await self._passes.record(claim, learned.resources, events=learned.events, actor=Actor.PROBER)
 
     async def _webhooks(self, claim: Claim, situation: Situation) -> Situation:
         broadcast, providers = situation.broadcast, self._providers
@@ -109,7 +110,7 @@ class Looker:
         failpoint("webhook.before_apply")
         numbers = [number for number, _ in situation.heard]
         situation = await self._passes.record(
-            claim, learned.resources, events=learned.events, heard=numbers, actor="webhook"
+            claim, learned.resources, events=learned.events, heard=numbers, actor=Actor.WEBHOOK
         )
         failpoint("webhook.after_apply")
         return situation

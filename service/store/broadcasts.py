@@ -12,6 +12,7 @@ import msgspec
 from service.domain.broadcast import Broadcast, Spec, State, Status, Target
 from service.domain.errors import BroadcastExists, BroadcastNotFound, RequestIdReused
 from service.domain.lifecycle import Change, Event
+from service.domain.reasons import Actor, EventReason
 from service.domain.secret import Secret
 from service.failpoints import failpoint
 from service.store.changes import append
@@ -105,7 +106,7 @@ class Broadcasts:
             )
             if row is None:
                 raise BroadcastExists(broadcast_id)
-            await append(connection, broadcast_id, [Event(reason="CREATED")], actor="caller", before=None)
+            await append(connection, broadcast_id, [Event(reason=EventReason.CREATED)], actor=Actor.CALLER, before=None)
             failpoint("api.create.before_commit")
         failpoint("api.create.after_commit")
         return self._rows.broadcast(row)
@@ -136,7 +137,7 @@ class Broadcasts:
             change = decide(stored, row["read_at"])
             if change is not None:
                 await self._write(connection, change, trace_context)
-                await append(connection, broadcast_id, change.events, actor="caller", before=stored)
+                await append(connection, broadcast_id, change.events, actor=Actor.CALLER, before=stored)
             if point:
                 failpoint(f"{point}.before_commit")
         if point:

@@ -19,6 +19,7 @@ import structlog
 from service.domain.broadcast import Broadcast, State
 from service.domain.errors import StoreUnavailable
 from service.domain.lifecycle import Event
+from service.domain.reasons import Actor, EventReason, as_stored
 from service.store.database import UNAVAILABLE, Database
 from service.store.rows import Rows
 
@@ -67,14 +68,14 @@ class StoryEvent:
     revision: int
     broadcast_id: str
     time: datetime
-    reason: str
+    reason: EventReason
     message: str
-    actor: str
+    actor: Actor
     state: State
 
 
 async def append(
-    connection: Connection, broadcast_id: str, events: Sequence[Event], *, actor: str, before: Broadcast | None
+    connection: Connection, broadcast_id: str, events: Sequence[Event], *, actor: Actor, before: Broadcast | None
 ) -> None:
     """To be called last in a transaction: it takes the lock that orders all changes."""
     previous: dict[str, Any] | None = None
@@ -154,9 +155,9 @@ class Changes:
                 revision=row["revision"],
                 broadcast_id=row["broadcast_id"],
                 time=row["time"],
-                reason=row["reason"],
+                reason=as_stored(EventReason, row["reason"]),
                 message=row["message"],
-                actor=row["actor"],
+                actor=as_stored(Actor, row["actor"]),
                 state=State(row["state"]),
             )
             for row in found

@@ -19,6 +19,7 @@ from service.domain.errors import BroadcastNotFound
 from service.domain.facts import Facts, ReportedStats, Told
 from service.domain.lifecycle import Event
 from service.domain.ports import RoomPeople
+from service.domain.reasons import Actor, EventReason, as_stored
 from service.domain.resources import AnyResource
 from service.domain.situation import Surroundings
 from service.store.database import Database
@@ -94,7 +95,11 @@ class HealthFacts:
                 raise BroadcastNotFound(broadcast_id)
             story = await connection.fetch(_STORY, broadcast_id, STORY)
         told = tuple(
-            Told(event=Event(reason=row["reason"], message=row["message"]), time=row["time"], actor=row["actor"])
+            Told(
+                event=Event(reason=as_stored(EventReason, row["reason"]), message=row["message"]),
+                time=row["time"],
+                actor=as_stored(Actor, row["actor"]),
+            )
             for row in story
         )
         return replace(found[0], story=told)

@@ -15,6 +15,7 @@ import msgspec
 from service.domain.broadcast import Broadcast, EndReason, Fallback, ProviderTrouble, Target
 from service.domain.errors import LeaseLost, Overtaken
 from service.domain.lifecycle import Event
+from service.domain.reasons import Actor
 from service.domain.reporting.record import Derive, Situation, tell, with_outcome
 from service.domain.resources import AnyResource
 from service.domain.situation import Surroundings
@@ -119,7 +120,7 @@ class Passes:
         end: EndReason | None = None,
         fallback: Fallback | None = None,
         heard: Sequence[int] = (),
-        actor: str = "reconciler",
+        actor: Actor = Actor.RECONCILER,
     ) -> Situation:
         """Store what came of a step or a look, and what callers are told now, in one transaction.
 
@@ -187,7 +188,7 @@ class Passes:
         stored: Broadcast,
         situation: Situation,
         events: Sequence[Event],
-        actor: str,
+        actor: Actor,
     ) -> Situation:
         broadcast, told = tell(stored, situation, events, self._derive)
         if not told:

@@ -11,6 +11,7 @@ import pytest
 from service.domain.broadcast import Broadcast, Spec, State
 from service.domain.errors import BroadcastExists, BroadcastNotFound, RequestIdReused
 from service.domain.lifecycle import Change, Event, delete, start, stop
+from service.domain.reasons import EventReason
 from service.store.broadcasts import Filter, Request
 from tests.conformance.stage import NOBODYS, Stage
 
@@ -25,7 +26,7 @@ def labelled(value: str) -> Decide:
     def decide(stored: Broadcast, now: datetime) -> Change | None:
         del now
         changed = replace(stored, labels={"n": value}, version=stored.version + 1)
-        return Change(broadcast=changed, events=(Event(reason="UPDATED", message=value),), wake=False)
+        return Change(broadcast=changed, events=(Event(reason=EventReason.UPDATED, message=value),), wake=False)
 
     return decide
 
@@ -141,7 +142,7 @@ async def test_a_stop_before_the_start_is_the_end_at_once_and_for_ever(stage: St
 
     def back(stored: Broadcast, now: datetime) -> Change:
         del now
-        return Change(broadcast=replace(stored, state=State.LIVE), events=(Event(reason="BACK"),))
+        return Change(broadcast=replace(stored, state=State.LIVE), events=(Event(reason=EventReason.STATUS_CHANGED),))
 
     before = await stage.seen("first")
     with pytest.raises(Exception, match="for ever"):
@@ -155,7 +156,7 @@ async def test_a_target_moves_forward_only(stage: Stage) -> None:
     def back(stored: Broadcast, now: datetime) -> Change:
         del now
         created = replace(stored, target=type(started.target).CREATED)
-        return Change(broadcast=created, events=(Event(reason="BACK"),))
+        return Change(broadcast=created, events=(Event(reason=EventReason.STATUS_CHANGED),))
 
     before = await stage.seen("first")
     with pytest.raises(Exception, match="moves forward only"):

@@ -10,6 +10,7 @@ import pytest
 from service.domain.broadcast import EndReason, Spec, State
 from service.domain.errors import LeaseLost
 from service.domain.lifecycle import Event, start, stop
+from service.domain.reasons import EventReason
 from service.store.leases import Claim
 from tests.conformance.stage import LEASE, NOBODYS, Replica, Stage
 from tests.integration.store_stage import T0, room, stream
@@ -138,7 +139,7 @@ async def test_a_call_during_a_pass_has_the_trace_of_the_next(stage: Stage, put_
 WRITES: dict[str, Callable[[Replica, Claim], Awaitable[object]]] = {
     "load": lambda of, claim: of.passes.load(claim, LEASE),
     "intend": lambda of, claim: of.passes.intend(claim, room(), LEASE),
-    "record": lambda of, claim: of.passes.record(claim, [stream()], events=[Event(reason="SEEN")]),
+    "record": lambda of, claim: of.passes.record(claim, [stream()], events=[Event(reason=EventReason.STATUS_CHANGED)]),
     "record of nothing": lambda of, claim: of.passes.record(claim),
     "record of the end": lambda of, claim: of.passes.record(claim, end=EndReason.NO_HOST),
     "release": lambda of, claim: of.passes.release(claim, T0),

@@ -9,6 +9,7 @@ from itertools import pairwise
 from service.domain.broadcast import EndReason
 from service.domain.errors import StateForbids
 from service.domain.lifecycle import delete
+from service.domain.reasons import Fault
 from service.domain.resources import EgressStatus, Kind, Phase, StreamStatus, Upload
 from service.providers.budget import Bucket, Budget, Limit, Limits, Rank
 from service.store.owned_ids import OwnedResource
@@ -88,7 +89,7 @@ async def test_owned_ids_knows_what_is_held_of_all_that_run(stage: Stage) -> Non
         stream(status=StreamStatus.ACTIVE),
         egress(external_id="EG_1", phase=Phase.PRESENT, status=EgressStatus.ACTIVE, updated_ns=7),
         egress(external_id="EG_0", ordinal=1, phase=Phase.GONE),
-        egress(external_id="EG_2", ordinal=2, phase=Phase.GONE, fault="GHOST", status=EgressStatus.ACTIVE),
+        egress(external_id="EG_2", ordinal=2, phase=Phase.GONE, fault=Fault.GHOST, status=EgressStatus.ACTIVE),
     ]
     await stage.one.passes.record(claims["first"], held)
     unknown = stream(external_id="", phase=Phase.UNKNOWN)

@@ -12,6 +12,7 @@ from service.domain.broadcast import EndReason, Fallback, FallbackMode, Provider
 from service.domain.errors import Overtaken
 from service.domain.lifecycle import Event, stop
 from service.domain.ports import Heard
+from service.domain.reasons import EventReason, FallbackReason
 from service.domain.reporting.record import Situation
 from service.domain.resources import Phase
 from tests.conformance.stage import LEASE, NOBODYS, Stage, in_memory, in_postgres
@@ -26,7 +27,7 @@ async def told(stage: Stage, broadcast_id: str = "first") -> list[tuple[str, str
 async def test_what_is_recorded_is_told_with_it(stage: Stage) -> None:
     await stage.started("first")
     claim = await stage.one.claimed("first")
-    said = [Event(reason="ROOM_CREATED", message="RM_1"), Event(reason="STREAM_CREATED")]
+    said = [Event(reason=EventReason.ROOM_CREATED, message="RM_1"), Event(reason=EventReason.STREAM_CREATED)]
     situation = await stage.one.passes.record(claim, [room(), stream()], events=said)
     assert situation.broadcast.state is State.READY
     assert situation.broadcast.ready_time == situation.broadcast.update_time == situation.now
@@ -44,7 +45,11 @@ async def test_the_last_event_of_a_transaction_carries_what_was_and_what_is(stag
     await stage.started("first")
     claim = await stage.one.claimed("first")
     before = await stage.changes.head()
-    await stage.one.passes.record(claim, [room(), stream()], events=[Event(reason="A"), Event(reason="B")])
+    await stage.one.passes.record(
+        claim,
+        [room(), stream()],
+        events=[Event(reason=EventReason.ROOM_CREATED), Event(reason=EventReason.STREAM_CREATED)],
+    )
     [change], seen, floor = await stage.changes.after(before)
     assert (seen, floor) == (before + 3, 0)
     assert change.revision == before + 3
@@ -69,7 +74,9 @@ async def untold(stage: Stage) -> None:
     claim = await stage.one.claimed("first")
     before = await stage.seen("first")
     with pytest.raises(RuntimeError):
-        await stage.one.passes.record(claim, [room()], events=[Event(reason="A")], end=EndReason.NO_HOST)
+        await stage.one.passes.record(
+            claim, [room()], events=[Event(reason=EventReason.ROOM_CREATED)], end=EndReason.NO_HOST
+        )
     assert await stage.seen("first") == before
     assert (await stage.one.passes.load(claim, LEASE)).resources == ()
 
@@ -113,7 +120,7 @@ async def test_a_stop_between_load_and_record_is_kept(stage: Stage) -> None:
     claim = await stage.one.claimed("first")
     await stage.one.passes.load(claim, LEASE)
     await stage.broadcasts.change("first", lambda stored, at: stop(stored, at, "enough"), NOBODYS)
-    situation = await stage.one.passes.record(claim, [room()], events=[Event(reason="ROOM_CREATED")])
+    situation = await stage.one.passes.record(claim, [room()], events=[Event(reason=EventReason.ROOM_CREATED)])
     assert (situation.broadcast.target, situation.broadcast.state) == (Target.ENDED, State.STOPPING)
     await stage.one.passes.release(claim, None)
     assert await stage.two.claimed_ids(0) == ["first"]
@@ -128,7 +135,7 @@ async def test_the_end_is_set_once_and_its_first_reason_stays(stage: Stage) -> N
     assert again.broadcast.end_reason is EndReason.NO_HOST
     over = await stage.one.passes.record(claim, [replace(room(), phase=Phase.GONE)])
     assert (over.broadcast.state, over.broadcast.end_time) == (State.ENDED, over.now)
-    later = await stage.one.passes.record(claim, events=[Event(reason="LATE")])
+    later = await stage.one.passes.record(claim, events=[Event(reason=EventReason.STATUS_CHANGED)])
     assert (later.broadcast.state, later.broadcast.end_time) == (State.ENDED, over.now)
 
 
@@ -140,7 +147,9 @@ async def test_one_thing_of_a_provider_belongs_to_one_row(stage: Stage) -> None:
     before = await stage.seen("second")
     for taken in (stream(), stream(ordinal=5, phase=Phase.GONE), egress(external_id="EG_1")):
         with pytest.raises(Exception, match=r"resource_external|belongs to"):
-            await stage.one.passes.record(claims["second"], [room(), taken], events=[Event(reason="ADOPTED")])
+            await stage.one.passes.record(
+                claims["second"], [room(), taken], events=[Event(reason=EventReason.STREAM_ADOPTED)]
+            )
     assert await stage.seen("second") == before
     nameless = [room(), stream(external_id=""), egress(external_id="LS1"), egress(ordinal=1), egress(ordinal=2)]
     await stage.one.passes.record(claims["second"], nameless)
@@ -158,8 +167,10 @@ async def test_trouble_is_told_until_its_own_provider_is_well_again(stage: Stage
 async def test_a_fallback_is_stored(stage: Stage) -> None:
     await stage.started("first")
     claim = await stage.one.claimed("first")
-    fallback = Fallback(modes=(FallbackMode.DIRECT_WEBRTC,), reason="EGRESS_FAILING", since=T0)
-    await stage.one.passes.record(claim, [room()], events=[Event(reason="FALLBACK")], fallback=fallback)
+    fallback = Fallback(modes=(FallbackMode.DIRECT_WEBRTC,), reason=FallbackReason.EGRESS_FAILING, since=T0)
+    await stage.one.passes.record(
+        claim, [room()], events=[Event(reason=EventReason.FALLBACK_ENTERED)], fallback=fallback
+    )
     assert (await stage.two.passes.load(claim, LEASE)).broadcast.fallback == fallback
 
 

@@ -21,6 +21,7 @@ from broadcast.v1 import broadcast_pb2 as pb
 from broadcast.v1 import broadcast_service_pb2 as rpc
 from broadcast.v1.broadcast_service_pb2_grpc import BroadcastServiceServicer, add_BroadcastServiceServicer_to_server
 from broadcast.v1.event_pb2 import BroadcastEvent
+from service.domain.reasons import Actor
 from tests.ports import free_port
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -180,7 +181,7 @@ class FakeService(BroadcastServiceServicer):
             broadcast_id=broadcast.id,
             reason=broadcast.status.state_reason,
             message=f"it is {pb.BroadcastState.Name(broadcast.status.state)}",
-            actor="reconciler",
+            actor=Actor.RECONCILER,
             state=broadcast.status.state,
         )
         event.time.GetCurrentTime()

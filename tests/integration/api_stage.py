@@ -22,6 +22,7 @@ from service.api.streams.moved import Moved
 from service.api.transport.server import ApiOptions, ApiServer
 from service.domain.lifecycle import Event
 from service.domain.ports import HostToken
+from service.domain.reasons import Actor, EventReason
 from service.domain.secret import Secret
 from service.domain.timing import Timing
 from service.store.broadcasts import Broadcasts
@@ -105,7 +106,7 @@ class Stage:
     async def get(self, broadcast_id: str) -> pb.Broadcast:
         return (await self.stub.GetBroadcast(rpc.GetBroadcastRequest(broadcast_id=broadcast_id))).broadcast
 
-    async def becomes(self, broadcast_id: str, state: str, *, reason: str = "SEEN") -> None:
+    async def becomes(self, broadcast_id: str, state: str, *, reason: EventReason = EventReason.STATUS_CHANGED) -> None:
         """What a reconciler would commit."""
         async with self.database.transaction() as connection:
             row = await connection.fetchrow(
@@ -115,7 +116,7 @@ class Stage:
             assert row is not None
             before = self.rows.broadcast(row)
             await connection.execute("UPDATE broadcast SET state = $2 WHERE id = $1", broadcast_id, state)
-            await append(connection, broadcast_id, [Event(reason=reason)], actor="reconciler", before=before)
+            await append(connection, broadcast_id, [Event(reason=reason)], actor=Actor.RECONCILER, before=before)
 
     async def sql(self, statement: str, *values: object) -> Any:
         async with self.database.connection() as connection:

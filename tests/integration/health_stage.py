@@ -7,6 +7,7 @@ from typing import Any
 
 from service.domain.lifecycle import Event
 from service.domain.ports import PlaylistSeen
+from service.domain.reasons import EventReason
 from service.domain.resources import AnyResource, Stream
 from service.domain.secret import Secret
 from service.domain.timing import Timing
@@ -37,7 +38,7 @@ class Written:
         return await self.stage.database.now()
 
     async def record(
-        self, broadcast_id: str, *resources: AnyResource, events: Sequence[str] = (), **outcome: Any
+        self, broadcast_id: str, *resources: AnyResource, events: Sequence[EventReason] = (), **outcome: Any
     ) -> None:
         """*resources* as if they were made and seen just now."""
         now = await self.now()

@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 
 from service.domain.lifecycle import Event
+from service.domain.reasons import Actor, EventReason
 from service.store.changes import Changes, append
 from service.store.database import Database
 from service.store.rows import Rows
@@ -26,7 +27,7 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 
 async def log(connection: asyncpg.Connection[asyncpg.Record], broadcast_id: str) -> None:
-    await append(connection, broadcast_id, [Event(reason="SEEN")], actor="caller", before=None)
+    await append(connection, broadcast_id, [Event(reason=EventReason.STATUS_CHANGED)], actor=Actor.CALLER, before=None)
 
 
 async def waits(database: Database) -> bool:

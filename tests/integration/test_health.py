@@ -20,6 +20,7 @@ from service.api.streams.health import HealthWatches, Slot
 from service.domain.broadcast import EndReason
 from service.domain.facts import HostStats, Quality
 from service.domain.ports import PlaylistSeen
+from service.domain.reasons import EventReason, Fault
 from service.domain.resources import EgressStatus, Phase
 from service.domain.timing import Timing
 from service.store.broadcasts import Filter
@@ -158,10 +159,10 @@ async def test_the_story_tells_what_the_rows_do_not(stage: Stage, written: Writt
         phase=Phase.GONE,
         status=EgressStatus.COMPLETE,
         end_seen=True,
-        fault="COMPLETE",
+        fault=Fault.COMPLETE,
     )
-    await written.record("show", lost, ended, events=["ROOM_LOST", "EGRESS_ENDED"])
-    await written.record("show", replace(EMPTY, ordinal=1), events=["ROOM_CREATED"])
+    await written.record("show", lost, ended, events=[EventReason.ROOM_LOST, EventReason.EGRESS_ENDED])
+    await written.record("show", replace(EMPTY, ordinal=1), events=[EventReason.ROOM_CREATED])
     explained = await explanation(stage, "show")
     assert [cause.code for cause in explained.causes] == ["ROOM_LOST", "HOST_LEFT", "EGRESS_ENDED_UNASKED"]
     assert explained.state == pb.BROADCAST_STATE_INTERRUPTED
@@ -174,7 +175,9 @@ async def test_of_what_is_over_the_end_is_explained(stage: Stage, written: Writt
         for each in (ROOM, replace(written.stream("show", STREAM), recordings_settled=True))
     ]
     egress = replace(EGRESS, external_id="EG_show", phase=Phase.GONE, end_seen=True)
-    await written.record("show", *gone, egress, events=["STREAM_LOST", "ENDING"], end=EndReason.STREAM_LOST)
+    await written.record(
+        "show", *gone, egress, events=[EventReason.STREAM_LOST, EventReason.ENDING], end=EndReason.STREAM_LOST
+    )
     explained = await explanation(stage, "show")
     assert explained.state == pb.BROADCAST_STATE_FAILED
     assert [cause.code for cause in explained.causes] == ["STREAM_DELETED_OUTSIDE"]

@@ -13,6 +13,7 @@ import pytest
 from service.domain.broadcast import EndReason
 from service.domain.errors import LeaseLost
 from service.domain.lifecycle import Event
+from service.domain.reasons import EventReason
 from service.store.leases import Claim
 from tests.integration.store_stage import T0, Store, room, store, stream
 from tests.waiting import eventually
@@ -155,7 +156,7 @@ async def test_a_release_keeps_the_earlier_due(one: Store, due_in_s: int | None,
 WRITES: dict[str, Callable[[Store, Claim], Awaitable[object]]] = {
     "load": lambda of, claim: of.passes.load(claim, LEASE),
     "intend": lambda of, claim: of.passes.intend(claim, room(), LEASE),
-    "record": lambda of, claim: of.passes.record(claim, [stream()], events=[Event(reason="SEEN")]),
+    "record": lambda of, claim: of.passes.record(claim, [stream()], events=[Event(reason=EventReason.STATUS_CHANGED)]),
     "record of nothing": lambda of, claim: of.passes.record(claim),
     "record of the end": lambda of, claim: of.passes.record(claim, end=EndReason.NO_HOST),
     "release": lambda of, claim: of.passes.release(claim, T0),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from service.domain.broadcast import EndReason, State
 from service.domain.lifecycle import Event
+from service.domain.reasons import EventReason
 from service.domain.resources import Phase, Recording, Upload
 from tests.integration.store_stage import T0, room, store
 
@@ -29,7 +30,9 @@ async def test_nothing_is_left_of_what_is_over_but_recordings(database_url: str)
         await one.started("first")
         claim = await one.claimed("first")
         gone = replace(room(), phase=Phase.GONE)
-        over = await one.passes.record(claim, [gone, KEPT], events=[Event(reason="X")], end=EndReason.STOPPED)
+        over = await one.passes.record(
+            claim, [gone, KEPT], events=[Event(reason=EventReason.STATUS_CHANGED)], end=EndReason.STOPPED
+        )
         assert over.broadcast.state is State.ENDED
         assert await one.all(left) == []
         await one.sql("UPDATE resource SET phase = 'present' WHERE kind = 'room'")

@@ -29,6 +29,7 @@ from service.domain.lifecycle import Change, Event, stop
 from service.domain.observing.provider_state import Learned
 from service.domain.observing.webhook_facts import listen
 from service.domain.ports import Heard, StreamSeen
+from service.domain.reasons import Actor, EventReason, FallbackReason
 from service.domain.resources import (
     EgressStatus,
     LocalRecording,
@@ -68,8 +69,8 @@ async def test_what_is_recorded_is_told_in_the_same_transaction(one: Store) -> N
     await one.started("first", SPEC)
     claim = await one.claimed("first")
     before = len(await events(one))
-    said = [Event(reason="ROOM_CREATED", message="RM_1"), Event(reason="STREAM_CREATED")]
-    situation = await one.passes.record(claim, [room(), stream()], events=said, actor="reconciler")
+    said = [Event(reason=EventReason.ROOM_CREATED, message="RM_1"), Event(reason=EventReason.STREAM_CREATED)]
+    situation = await one.passes.record(claim, [room(), stream()], events=said, actor=Actor.RECONCILER)
     assert situation.broadcast.state is State.READY
     assert situation.broadcast.ready_time == situation.now
     row = await one.row("first")
@@ -92,7 +93,11 @@ async def test_what_is_recorded_is_told_in_the_same_transaction(one: Store) -> N
 async def test_the_last_event_of_a_transaction_carries_what_was_and_what_is(one: Store) -> None:
     await one.started("first", SPEC, {"tube": DESTINATION_KEY})
     claim = await one.claimed("first")
-    await one.passes.record(claim, [room(), stream()], events=[Event(reason="A"), Event(reason="B")])
+    await one.passes.record(
+        claim,
+        [room(), stream()],
+        events=[Event(reason=EventReason.ROOM_CREATED), Event(reason=EventReason.STREAM_CREATED)],
+    )
     *inner, last = (await events(one))[-3:]
     assert [each["snapshot"] for each in inner] == [each["previous"] for each in inner] == [None, None]
     assert last["previous"] == {"state": "STARTING", "labels": {}, "owner_id": "", "deleted": False}
@@ -111,7 +116,9 @@ async def test_a_record_that_cannot_be_told_stores_nothing(database_url: str) ->
         claim = await one.claimed("first")
         before = await one.everything()
         with pytest.raises(RuntimeError):
-            await one.passes.record(claim, [room()], events=[Event(reason="A")], end=EndReason.NO_HOST)
+            await one.passes.record(
+                claim, [room()], events=[Event(reason=EventReason.ROOM_CREATED)], end=EndReason.NO_HOST
+            )
         assert await one.everything() == before
 
 
@@ -131,7 +138,7 @@ async def test_the_end_is_set_once_and_its_first_reason_stays(one: Store) -> Non
     await one.started("first")
     claim = await one.claimed("first")
     await one.passes.record(claim, [room()])
-    ended = await one.passes.record(claim, events=[Event(reason="ENDING")], end=EndReason.NO_HOST)
+    ended = await one.passes.record(claim, events=[Event(reason=EventReason.ENDING)], end=EndReason.NO_HOST)
     assert (ended.broadcast.target, ended.broadcast.state) == (Target.ENDED, State.STOPPING)
     again = await one.passes.record(claim, end=EndReason.MAX_DURATION)
     assert again.broadcast.end_reason is EndReason.NO_HOST
@@ -151,7 +158,7 @@ async def test_a_stop_between_claim_and_record_is_kept(one: Store) -> None:
 
     await one.broadcasts.change("first", stops, NOBODYS)
     assert seen.broadcast.target is Target.LIVE
-    situation = await one.passes.record(claim, [room()], events=[Event(reason="ROOM_CREATED")])
+    situation = await one.passes.record(claim, [room()], events=[Event(reason=EventReason.ROOM_CREATED)])
     assert situation.broadcast.target is Target.ENDED
     assert situation.broadcast.state is State.STOPPING
     await one.passes.release(claim, None)
@@ -189,7 +196,9 @@ async def test_one_thing_of_a_provider_belongs_to_one_row(one: Store) -> None:
     before = await one.everything()
     for taken in (stream(), stream(ordinal=5, phase=Phase.GONE), egress(external_id="EG_1")):
         with pytest.raises(asyncpg.UniqueViolationError):
-            await one.passes.record(claims["second"], [room(), taken], events=[Event(reason="ADOPTED")])
+            await one.passes.record(
+                claims["second"], [room(), taken], events=[Event(reason=EventReason.STREAM_ADOPTED)]
+            )
     assert await one.everything() == before
     # What has no id yet is nobody's, a room is named after its broadcast, and kinds do not share names.
     nameless = [room(), stream(external_id=""), egress(external_id="LS1"), egress(ordinal=1), egress(ordinal=2)]
@@ -250,7 +259,7 @@ async def recorded(one: Store, name: str = "first") -> Situation:
     await one.started(name, SPEC, {"tube": DESTINATION_KEY})
     claim = await one.claimed(name)
     full = [replace(each, external_id=f"{each.external_id} of {name}") for each in FULL] if name != "first" else FULL
-    await one.passes.record(claim, full, events=[Event(reason="SEEN")])
+    await one.passes.record(claim, full, events=[Event(reason=EventReason.STATUS_CHANGED)])
     return await one.passes.load(claim, LEASE)
 
 
@@ -288,7 +297,7 @@ async def test_no_secret_can_be_read_in_a_dump(one: Store) -> None:
 
 def _retitled(stored: Broadcast, _now: object) -> Change | None:
     changed = replace(stored, spec=replace(stored.spec, title="Second"), version=stored.version + 1)
-    return Change(broadcast=changed, events=(Event(reason="UPDATED"),))
+    return Change(broadcast=changed, events=(Event(reason=EventReason.UPDATED),))
 
 
 OLD, NEW, OTHER = b"o" * 32, b"n" * 32, b"x" * 32
@@ -400,7 +409,7 @@ async def test_what_was_heard_is_read_until_it_was_taken_into_account(one: Store
         *heard[1:],
     ]
     await one.passes.record(
-        claim, [stream()], events=[Event(reason="STREAM_ACTIVE")], heard=numbers[:2], actor="webhook"
+        claim, [stream()], events=[Event(reason=EventReason.STREAM_ACTIVE)], heard=numbers[:2], actor=Actor.WEBHOOK
     )
     assert [number for number, _ in (await one.passes.load(claim, LEASE)).heard] == numbers[2:]
     applied = await one.all("SELECT id FROM webhook WHERE apply_time IS NOT NULL ORDER BY id")
@@ -427,7 +436,7 @@ async def test_a_pass_that_lost_its_lease_leaves_what_it_heard(one: Store) -> No
     next_claim = await one.claimed("first")
     before = await one.everything()
     with pytest.raises(LeaseLost):
-        await one.passes.record(claim, [stream()], events=[Event(reason="HEARD")], heard=numbers)
+        await one.passes.record(claim, [stream()], events=[Event(reason=EventReason.STREAM_ACTIVE)], heard=numbers)
     assert await one.everything() == before
     assert await unapplied(one) == numbers
     assert [number for number, _ in (await one.passes.load(next_claim, LEASE)).heard] == numbers
@@ -476,17 +485,17 @@ async def test_what_cannot_be_read_keeps_nobody_from_his_pass(one: Store, strang
 async def test_a_fallback_is_stored_and_told(one: Store) -> None:
     await one.started("first")
     claim = await one.claimed("first")
-    entered = Fallback(modes=tuple(FallbackMode), reason="EGRESS_FAILING", since=T0)
-    situation = await one.passes.record(claim, fallback=entered, events=[Event(reason="FALLBACK_ENTERED")])
+    entered = Fallback(modes=tuple(FallbackMode), reason=FallbackReason.EGRESS_FAILING, since=T0)
+    situation = await one.passes.record(claim, fallback=entered, events=[Event(reason=EventReason.FALLBACK_ENTERED)])
     assert situation.broadcast.fallback == entered
     assert (await one.passes.load(claim, LEASE)).broadcast.fallback == entered
     assert (await one.broadcasts.get("first")).fallback == entered
     changes, _, _ = await one.changes.after((await events(one))[-1]["revision"] - 1)
     assert [change.broadcast.fallback for change in changes] == [entered]
     # What is recorded without one leaves it as it is.
-    await one.passes.record(claim, [room()], events=[Event(reason="ROOM_CREATED")])
+    await one.passes.record(claim, [room()], events=[Event(reason=EventReason.ROOM_CREATED)])
     assert (await one.passes.load(claim, LEASE)).broadcast.fallback == entered
-    await one.passes.record(claim, fallback=Fallback(), events=[Event(reason="FALLBACK_LEFT")])
+    await one.passes.record(claim, fallback=Fallback(), events=[Event(reason=EventReason.FALLBACK_LEFT)])
     assert (await one.passes.load(claim, LEASE)).broadcast.fallback == Fallback()
 
 
@@ -499,8 +508,8 @@ async def test_a_stop_that_came_between_keeps_the_end(one: Store) -> None:
         return stop(stored, now, "enough")
 
     await one.broadcasts.change("first", stops, NOBODYS)
-    entered = Fallback(modes=(FallbackMode.DIRECT_WEBRTC,), reason="EGRESS_FAILING", since=T0)
-    situation = await one.passes.record(claim, fallback=entered, events=[Event(reason="FALLBACK_ENTERED")])
+    entered = Fallback(modes=(FallbackMode.DIRECT_WEBRTC,), reason=FallbackReason.EGRESS_FAILING, since=T0)
+    situation = await one.passes.record(claim, fallback=entered, events=[Event(reason=EventReason.FALLBACK_ENTERED)])
     assert (situation.broadcast.target, situation.broadcast.state) == (Target.ENDED, State.STOPPING)
 
 
@@ -540,7 +549,9 @@ UPLOADING = Upload(
 async def test_what_is_over_stays_in_the_queue_while_a_recording_is_waited_for(one: Store) -> None:
     await one.started("first")
     claim = await one.claimed("first")
-    await one.passes.record(claim, [LEFT, UPLOADING], events=[Event(reason="X")], end=EndReason.STOPPED)
+    await one.passes.record(
+        claim, [LEFT, UPLOADING], events=[Event(reason=EventReason.STATUS_CHANGED)], end=EndReason.STOPPED
+    )
     loaded = await one.passes.load(claim, LEASE)
     assert loaded.resources == (LEFT, UPLOADING)
     assert loaded.broadcast.state is State.ENDED
@@ -551,7 +562,7 @@ async def test_what_is_over_stays_in_the_queue_while_a_recording_is_waited_for(o
     again = await one.claimed("first", lane=0)
     ready = Recording(asset_id="A1", playback_id="PB", status=RecordingStatus.READY, uploaded=True)
     over = await one.passes.record(
-        again, [replace(UPLOADING, recording=ready)], events=[Event(reason="RECORDING_READY")]
+        again, [replace(UPLOADING, recording=ready)], events=[Event(reason=EventReason.RECORDING_READY)]
     )
     assert (over.broadcast.state, over.broadcast.status.next_attempt_time) == (State.ENDED, None)
     assert over.broadcast.end_time == loaded.broadcast.end_time

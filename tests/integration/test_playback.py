@@ -24,6 +24,7 @@ from broadcast.v1.playback_service_pb2_grpc import PlaybackServiceStub
 from broadcast_sandbox.clock import ScaledClock
 from broadcast_sandbox.livekit.server import LiveKitSimulator, LiveKitSimulatorSettings
 from service.domain.broadcast import Condition, ConditionType, Fallback, FallbackMode, Status
+from service.domain.reasons import FallbackReason
 from service.domain.resources import Recording, RecordingStatus
 from service.store.leases import Leases
 from service.store.viewers import Full, Viewers
@@ -36,7 +37,9 @@ if TYPE_CHECKING:
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 LEASE = timedelta(minutes=10)
-IN_THE_ROOM = Fallback(modes=(FallbackMode.DIRECT_WEBRTC, FallbackMode.LOCAL_RECORDING), reason="EGRESS_FAILING")
+IN_THE_ROOM = Fallback(
+    modes=(FallbackMode.DIRECT_WEBRTC, FallbackMode.LOCAL_RECORDING), reason=FallbackReason.EGRESS_FAILING
+)
 
 
 def playback(behind: Behind) -> Beside:

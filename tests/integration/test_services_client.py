@@ -23,6 +23,7 @@ from broadcast_client import (
 from broadcast_client.ctl import run
 from service.domain.broadcast import Fallback, FallbackMode, Status
 from service.domain.orphans import Found, Orphan, Reaped
+from service.domain.reasons import FallbackReason
 from service.domain.resources import Kind, Recording, RecordingStatus
 from service.store.sealing import Sealer
 from tests.integration.api_stage import Behind, Beside, Stage, api
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 SEALER = Sealer([b"k" * 32])
-ROOM = Fallback(modes=(FallbackMode.DIRECT_WEBRTC,), reason="EGRESS_FAILING")
+ROOM = Fallback(modes=(FallbackMode.DIRECT_WEBRTC,), reason=FallbackReason.EGRESS_FAILING)
 
 
 def orphan(external_id: str, *, removable: bool = True) -> Orphan:

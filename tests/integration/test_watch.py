@@ -18,6 +18,7 @@ from service.api.streams.change_log import Tail
 from service.api.streams.moved import Moved
 from service.api.transport.server import ApiOptions
 from service.domain.errors import ResumeTokenExpired
+from service.domain.reasons import EventReason, as_stored
 from tests.integration.api_stage import Refusal, Stage, api, running, seconds
 from tests.waiting import eventually
 
@@ -258,7 +259,7 @@ async def test_a_reader_who_does_not_read_holds_up_nobody_and_loses_nothing(stag
         await stage.create("show-1", labels={f"label-{number}": "x" * 128 for number in range(30)})
         # 5 KB each: many times the window of the slow one.
         for number in range(100):
-            await stage.becomes("show-1", "CREATED", reason=f"NUMBER_{number}")
+            await stage.becomes("show-1", "CREATED", reason=as_stored(EventReason, f"NUMBER_{number}"))
         revisions = [[each.change.revision for each in await take(call, 101)] for call in quick]
         assert revisions[0] == revisions[1] == revisions[2]
         assert [each.change.revision for each in await take(slow, 101)] == revisions[0]
@@ -290,7 +291,7 @@ async def test_drain_does_not_wait_for_who_does_not_read(stage: Stage) -> None:
         slow = BroadcastServiceStub(narrow).WatchBroadcasts(rpc.WatchBroadcastsRequest())
         await snapshot(slow)
         for number in range(60):
-            await stage.becomes("show-1", "CREATED", reason=f"NUMBER_{number}")
+            await stage.becomes("show-1", "CREATED", reason=as_stored(EventReason, f"NUMBER_{number}"))
         quick = watch(stage)
         await snapshot(quick)
         draining = asyncio.ensure_future(stage.server.drain(grace=50))

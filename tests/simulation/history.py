@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from service.domain.broadcast import Target
+from service.domain.reasons import EventReason
 from service.domain.resources import Kind
 
 if TYPE_CHECKING:
@@ -16,31 +17,31 @@ if TYPE_CHECKING:
     from tests.simulation.callers import Callers
     from tests.simulation.store import Logged, Row, Tables
 
-_REASONS = {
-    "StartBroadcast": ("START_REQUESTED",),
-    "StopBroadcast": ("STOP_REQUESTED",),
-    "SetOnAir": ("ON_AIR_REQUESTED", "OFF_AIR_REQUESTED"),
-    "UpdateBroadcast": ("UPDATED",),
-    "Label": ("UPDATED",),
-    "DeleteBroadcast": ("DELETED",),
+_REASONS: dict[str, tuple[EventReason, ...]] = {
+    "StartBroadcast": (EventReason.START_REQUESTED,),
+    "StopBroadcast": (EventReason.STOP_REQUESTED,),
+    "SetOnAir": (EventReason.ON_AIR_REQUESTED, EventReason.OFF_AIR_REQUESTED),
+    "UpdateBroadcast": (EventReason.UPDATED,),
+    "Label": (EventReason.UPDATED,),
+    "DeleteBroadcast": (EventReason.DELETED,),
 }
 _COMES = {
-    "STREAM": ("STREAM_CREATED", "STREAM_ADOPTED", "STREAM_SURPLUS"),
-    "EGRESS": ("EGRESS_STARTED", "EGRESS_ADOPTED", "EGRESS_SURPLUS"),
+    "STREAM": (EventReason.STREAM_CREATED, EventReason.STREAM_ADOPTED, EventReason.STREAM_SURPLUS),
+    "EGRESS": (EventReason.EGRESS_STARTED, EventReason.EGRESS_ADOPTED, EventReason.EGRESS_SURPLUS),
     # One that was written off may come all the same, and is adopted then.
-    "RECORDING": ("RECORDING_STARTED",),
-    "UPLOAD": ("UPLOAD_CREATED", "UPLOAD_ADOPTED"),
-    "ASSET": ("RECORDING_READY",),
+    "RECORDING": (EventReason.RECORDING_STARTED,),
+    "UPLOAD": (EventReason.UPLOAD_CREATED, EventReason.UPLOAD_ADOPTED),
+    "ASSET": (EventReason.RECORDING_READY,),
 }
 """Events that tell of one thing at a provider, by its id, and can be true of it once."""
 _FAMILY = {reason: family for family, reasons in _COMES.items() for reason in reasons}
-_ENDS = ("EGRESS_ENDED", "EGRESS_STOPPED", "EGRESS_LOST")
+_ENDS = (EventReason.EGRESS_ENDED, EventReason.EGRESS_STOPPED, EventReason.EGRESS_LOST)
 
 
 def lost_or_doubled(callers: Callers, tables: Tables) -> Iterator[str]:
     """I-4: what changed something is in the story once; what changed it and was not answered may have been done."""
     told = Counter((event.broadcast_id, event.reason) for event in tables.events)
-    asked: Counter[tuple[str, tuple[str, ...]]] = Counter()
+    asked: Counter[tuple[str, tuple[EventReason, ...]]] = Counter()
     for each in callers.history:
         if each.method == "CreateBroadcast":
             continue
@@ -50,8 +51,8 @@ def lost_or_doubled(callers: Callers, tables: Tables) -> Iterator[str]:
         if seen != done:
             yield f"{broadcast_id}: {' or '.join(reasons)} is told {seen} times, and was done {done} times"
     for row in tables.rows.values():
-        if told[row.broadcast.id, "CREATED"] != 1:
-            yield f"{row.broadcast.id} was created {told[row.broadcast.id, 'CREATED']} times"
+        if told[row.broadcast.id, EventReason.CREATED] != 1:
+            yield f"{row.broadcast.id} was created {told[row.broadcast.id, EventReason.CREATED]} times"
     for each in callers.history:
         row = tables.rows.get(each.broadcast_id)
         if each.answered_at is not None and not each.refused and (row is None or not _has(each.method, row)):

@@ -37,7 +37,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from service.domain.broadcast import DeliveryPolicy, FallbackMode, State, Target
-from service.domain.planning.common import GHOST
+from service.domain.reasons import EventReason, Fault
 from service.domain.resource_set import View, backoff_s, never_ran
 from service.domain.resources import Egress, Kind, LocalRecording, Phase, Stream, Upload
 from service.reconciler.act.requests import upload_tag
@@ -285,7 +285,7 @@ class Invariants:
         for event in written.events:
             if event.reason.endswith("_ADOPTED"):
                 self.seen["adopted"] += 1
-            if event.reason == "UPLOAD_ERRORED":
+            if event.reason is EventReason.UPLOAD_ERRORED:
                 self.seen["upload made again"] += 1
         if written.events:
             self._committed[self._shared.tables.head] = after
@@ -297,7 +297,7 @@ class Invariants:
         resource = written.intended
         assert resource is not None
         self._env.trace.add("intend", broadcast.id, resource.kind, resource.ordinal, resource.phase)
-        if isinstance(resource, Egress) and resource.fault == GHOST:
+        if isinstance(resource, Egress) and resource.fault is Fault.GHOST:
             self._ghosts.add((broadcast.id, resource.ordinal))
             self.seen["ghost handled"] = len(self._ghosts)
         if resource.phase is not Phase.INTENDED:

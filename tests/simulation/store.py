@@ -19,6 +19,7 @@ from service.domain.broadcast import Broadcast, State, Target
 from service.domain.facts import Probe
 from service.domain.lifecycle import Event
 from service.domain.ports import Heard
+from service.domain.reasons import Actor, EventReason
 from service.domain.resources import AnyResource
 from service.domain.situation import Outage
 from service.store.broadcasts import lane_of
@@ -88,9 +89,9 @@ class Logged:
     revision: int
     broadcast_id: str
     time: datetime
-    reason: str
+    reason: EventReason
     message: str
-    actor: str
+    actor: Actor
     state: State
     snapshot: Broadcast | None
     previous: Before | None
@@ -240,7 +241,7 @@ class Tables:
         if before.state.over and after.state is not before.state:
             raise Refused(f"{before.id} is {before.state} for ever")
 
-    def append(self, row: Row, events: Sequence[Event], *, actor: str, before: Broadcast | None) -> None:
+    def append(self, row: Row, events: Sequence[Event], *, actor: Actor, before: Broadcast | None) -> None:
         broadcast = row.broadcast
         previous = None
         if before is not None:

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from service.domain.broadcast import Broadcast, Spec
 from service.domain.errors import BroadcastExists, BroadcastNotFound, RequestIdReused
 from service.domain.lifecycle import Change, Event
+from service.domain.reasons import Actor, EventReason
 from service.domain.secret import Secret
 from service.store.broadcasts import Filter, Request, lane_of
 from service.store.changes import LoggedChange, StoryEvent
@@ -36,8 +37,8 @@ class Broadcasts:
         )
         row = tables.rows[broadcast_id] = Row(broadcast=broadcast)
         self._store_request(request, broadcast_id)
-        events = (Event(reason="CREATED"),)
-        tables.append(row, events, actor="caller", before=None)
+        events = (Event(reason=EventReason.CREATED),)
+        tables.append(row, events, actor=Actor.CALLER, before=None)
         tables.written(Written(claim=None, row=row, before=None, after=broadcast, events=events))
         await self._line.commit("create")
         return replace(broadcast, destination_keys={})
@@ -93,7 +94,7 @@ class Broadcasts:
             row.due_at = now
             row.lane = lane_of(new.target, ready=new.ready_time is not None)
             self._tables.notify("broadcast_due")
-        self._tables.append(row, change.events, actor="caller", before=stored)
+        self._tables.append(row, change.events, actor=Actor.CALLER, before=stored)
         self._tables.written(Written(claim=None, row=row, before=stored, after=written, events=tuple(change.events)))
 
     def _store_request(self, request: Request, broadcast_id: str) -> None:

@@ -11,6 +11,7 @@ from service.domain.broadcast import EndReason, Fallback, ProviderTrouble, Targe
 from service.domain.errors import LeaseLost, Overtaken
 from service.domain.facts import Probe
 from service.domain.lifecycle import Event
+from service.domain.reasons import Actor
 from service.domain.reporting.record import Derive, Situation, tell, with_outcome
 from service.domain.resources import AnyResource
 from service.domain.situation import Surroundings
@@ -76,7 +77,7 @@ class Passes:
         end: EndReason | None = None,
         fallback: Fallback | None = None,
         heard: Sequence[int] = (),
-        actor: str = "reconciler",
+        actor: Actor = Actor.RECONCILER,
     ) -> Situation:
         read = asyncio.get_running_loop().time()
         await self._line.begin("record")

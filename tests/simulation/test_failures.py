@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from service.domain.broadcast import Destination, DestinationState, EndReason, Spec, State
+from service.domain.reasons import Fault
 from service.domain.resources import RecordingStatus
 from tests.simulation.calls import Outage
 from tests.simulation.faults import Kind
@@ -83,7 +84,7 @@ REPLACED = [
         tells="EGRESS_ENDED",
         notice_s=15,
         back_s=75,
-        fault="FAILED",
+        fault=Fault.FAILED,
     ),
     Failure(
         what="the egress is aborted",
@@ -91,7 +92,7 @@ REPLACED = [
         tells="EGRESS_ENDED",
         notice_s=15,
         back_s=75,
-        fault="ABORTED",
+        fault=Fault.ABORTED,
     ),
     Failure(
         what="the egress completes unasked",
@@ -99,7 +100,7 @@ REPLACED = [
         tells="EGRESS_ENDED",
         notice_s=15,
         back_s=75,
-        fault="COMPLETE",
+        fault=Fault.COMPLETE,
     ),
     Failure(
         what="the egress reaches its limit",
@@ -107,7 +108,7 @@ REPLACED = [
         tells="EGRESS_ENDED",
         notice_s=15,
         back_s=75,
-        fault="LIMIT_REACHED",
+        fault=Fault.LIMIT_REACHED,
     ),
     Failure(
         what="the worker dies and leaves a ghost",
@@ -115,7 +116,7 @@ REPLACED = [
         tells="EGRESS_WRITTEN_OFF",
         notice_s=60,
         back_s=110,
-        fault="GHOST",
+        fault=Fault.GHOST,
     ),
     Failure(
         what="the connection to the live stream fails for good",
@@ -123,7 +124,7 @@ REPLACED = [
         tells="EGRESS_ENDED",
         notice_s=15,
         back_s=75,
-        fault="FAILED",
+        fault=Fault.FAILED,
     ),
     Failure(
         what="the push is wedged",
@@ -131,7 +132,7 @@ REPLACED = [
         tells="EGRESS_ENDED",
         notice_s=50,
         back_s=110,
-        fault="FAILED",
+        fault=Fault.FAILED,
     ),
     Failure(
         what="connected, and no media",
@@ -139,7 +140,7 @@ REPLACED = [
         tells="EGRESS_STOP_SENT",
         notice_s=150,
         back_s=220,
-        fault="INGEST_LOST",
+        fault=Fault.INGEST_LOST,
     ),
     Failure(
         what="an egress never gets its connection",
@@ -147,7 +148,7 @@ REPLACED = [
         tells="EGRESS_STOP_SENT",
         notice_s=70,
         back_s=115,
-        fault="NOT_CONNECTED",
+        fault=Fault.NOT_CONNECTED,
     ),
     Failure(
         what="the playlist stands still",
@@ -155,7 +156,7 @@ REPLACED = [
         tells="PLAYBACK_STALLED",
         notice_s=35,
         back_s=110,
-        fault="STALLED",
+        fault=Fault.STALLED,
     ),
     Failure(
         what="the room is deleted outside",
@@ -163,7 +164,7 @@ REPLACED = [
         tells="ROOM_LOST",
         notice_s=15,
         back_s=75,
-        fault="COMPLETE",
+        fault=Fault.COMPLETE,
         blamed=False,
         outside="ROOM_LOST",
     ),
@@ -173,7 +174,7 @@ REPLACED = [
         tells="EGRESS_ENDED",
         notice_s=35,
         back_s=90,
-        fault="FAILED",
+        fault=Fault.FAILED,
         outside="KEY_RESET_OUTSIDE",
     ),
 ]

@@ -10,6 +10,7 @@ from service.domain.facts import Facts, HostStats, Probe, Quality, ReportedStats
 from service.domain.lifecycle import Event
 from service.domain.planning.plan import plan
 from service.domain.ports import LayerSeen, PlaylistSeen, PublisherSeen, RoomPeople, TrackKind, TrackSeen
+from service.domain.reasons import Actor, EventReason
 from service.domain.reporting.status import status_of
 from service.domain.resources import (
     AnyResource,
@@ -120,7 +121,7 @@ def reported(quality: Quality, *, age_s: float = 3) -> Mapping[str, ReportedStat
     return {"ann": ReportedStats(stats=stats, time=ago(age_s))}
 
 
-def told(reason: str, age_s: float, message: str = "", actor: str = "reconciler") -> Told:
+def told(reason: EventReason, age_s: float, message: str = "", actor: Actor = Actor.RECONCILER) -> Told:
     return Told(event=Event(reason=reason, message=message), time=ago(age_s), actor=actor)
 
 

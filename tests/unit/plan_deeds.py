@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from service.domain import reasons
 from service.domain.broadcast import Carrier, EndReason, Fallback, Target, seconds
 from service.domain.planning.steps import (
     CreateRoom,
@@ -29,7 +30,6 @@ from service.domain.planning.steps import (
 )
 from service.domain.resource_set import View
 from service.domain.resources import (
-    NOT_STOPPED,
     AnyResource,
     Egress,
     EgressStatus,
@@ -93,9 +93,12 @@ class Deeds(Looks):
             case WriteOff():
                 row = self.rows[step.kind, step.ordinal]
                 if isinstance(row, Egress) and not row.fault:
-                    row = replace(row, fault=NOT_STOPPED if row.phase is Phase.DELETING else "START_LOST")
+                    row = replace(
+                        row,
+                        fault=reasons.Fault.NOT_STOPPED if row.phase is Phase.DELETING else reasons.Fault.START_LOST,
+                    )
                 if isinstance(row, LocalRecording) and not row.fault and row.phase is Phase.DELETING:
-                    row = replace(row, fault=NOT_STOPPED)
+                    row = replace(row, fault=reasons.Fault.NOT_STOPPED)
                 self.put(replace(row, phase=Phase.GONE, changed_at=self.now))
                 return
             case _:

@@ -34,6 +34,7 @@ from service.domain.errors import (
     StoreUnavailable,
     Violation,
 )
+from service.domain.reasons import FallbackReason
 from service.store.broadcasts import Filter
 from service.store.changes import Before, LoggedChange
 
@@ -165,7 +166,9 @@ def test_everything_there_is_to_tell() -> None:
             generation=2,
             version=5,
             on_air=True,
-            fallback=domain.Fallback(modes=(domain.FallbackMode.DIRECT_WEBRTC,), reason="EGRESS_FAILING", since=NOW),
+            fallback=domain.Fallback(
+                modes=(domain.FallbackMode.DIRECT_WEBRTC,), reason=FallbackReason.EGRESS_FAILING, since=NOW
+            ),
             labels={"a": "b"},
             **times,
         ),

@@ -32,6 +32,7 @@ from service.domain.explain.consequences import CONSEQUENCES
 from service.domain.explain.explain import Explanation, explain
 from service.domain.facts import Facts, Probe, Quality
 from service.domain.ports import RoomPeople
+from service.domain.reasons import EventReason, FallbackReason, Fault
 from service.domain.resources import (
     EgressStatus,
     LocalRecording,
@@ -69,7 +70,7 @@ from tests.unit.health_facts import (
 NOTHING = Probe()
 MANUAL = Spec(delivery_policy=DeliveryPolicy.MANUAL)
 NOBODY = replace(PROBE, people=RoomPeople())
-INTERRUPTED = (told("STATE_LIVE", 500), told("STATE_INTERRUPTED", 20))
+INTERRUPTED = (told(EventReason.STATE_LIVE, 500), told(EventReason.STATE_INTERRUPTED, 20))
 STARTED = replace(
     EGRESS, status=EgressStatus.STARTING, outputs=(), intended_at=ago(10), changed_at=ago(10), delivering_since=None
 )
@@ -96,12 +97,12 @@ def dark(*resources: Any, story: Any = (), **fields: Any) -> Facts:
     return known(*resources, **WAS_LIVE, story=(*INTERRUPTED, *story), **fields)
 
 
-def ended(fault: str, **changes: Any) -> Any:
+def ended(fault: Fault, **changes: Any) -> Any:
     return gone(EGRESS, **{"end_seen": True, "fault": fault, "error": "so it says", **changes})
 
 
 def over(reason: EndReason, *resources: Any, **fields: Any) -> Facts:
-    stopped = told("ENDING", 8, reason)
+    stopped = told(EventReason.ENDING, 8, reason)
     given: dict[str, Any] = {"target": Target.ENDED, "end_reason": reason, "story": (stopped,), **fields}
     return known(*resources, **given)
 
@@ -122,7 +123,7 @@ class Case:
 
 PLACE = Destination(name="one", url="rtmps://a.example/app")
 OTHER = Destination(name="two", url="rtmps://b.example/app", carrier=Carrier.MUX)
-FALLBACK = Fallback(modes=(FallbackMode.DIRECT_WEBRTC,), reason="EGRESS_FAILING", since=ago(60))
+FALLBACK = Fallback(modes=(FallbackMode.DIRECT_WEBRTC,), reason=FallbackReason.EGRESS_FAILING, since=ago(60))
 RECORDED = replace(FALLBACK, modes=(FallbackMode.LOCAL_RECORDING,))
 DEAD = LocalRecording(
     ordinal=0,
@@ -133,13 +134,13 @@ DEAD = LocalRecording(
     observed_at=ago(2),
     file="show/0.mp4",
     status=EgressStatus.ACTIVE,
-    fault="GHOST",
+    fault=Fault.GHOST,
 )
 FILES = tuple(
     gone(
         DEAD,
         ordinal=n,
-        fault="",
+        fault=Fault.NONE,
         status=EgressStatus.FAILED,
         end_seen=True,
         error="upload failed: access denied",
@@ -170,7 +171,7 @@ CASES = (
     Case("WAITING_FOR_HOST", known(EMPTY, IDLE, spec=MANUAL, probe=NOBODY), known(ROOM, IDLE), ("NOT_ON_AIR",)),
     Case(
         "HOST_LEFT",
-        dark(EMPTY, STREAM, EGRESS, probe=NOBODY, story=(told("HOST_STOPPED", 20),)),
+        dark(EMPTY, STREAM, EGRESS, probe=NOBODY, story=(told(EventReason.HOST_STOPPED, 20),)),
         dark(ROOM, replace(STREAM, status=StreamStatus.IDLE, status_since=ago(20)), EGRESS),
     ),
     Case("HOST_LEFT", over(EndReason.HOST_LEFT, *at_rest(EMPTY, STREAM, EGRESS), **WAS_LIVE), known(ROOM, IDLE)),
@@ -196,7 +197,7 @@ CASES = (
     Case("NOT_ON_AIR", known(ROOM, IDLE, spec=MANUAL), known(ROOM, IDLE, spec=MANUAL, on_air=True)),
     Case(
         "NOT_ON_AIR",
-        dark(ROOM, STREAM, gone(EGRESS, end_seen=True), spec=MANUAL, story=(told("OFF_AIR_REQUESTED", 25),)),
+        dark(ROOM, STREAM, gone(EGRESS, end_seen=True), spec=MANUAL, story=(told(EventReason.OFF_AIR_REQUESTED, 25),)),
         dark(ROOM, STREAM, gone(EGRESS, end_seen=True), spec=MANUAL, on_air=True),
     ),
     Case("STOPPED_BY_CALLER", over(EndReason.STOPPED, *at_rest(ROOM)), known(ROOM, IDLE)),
@@ -212,8 +213,14 @@ CASES = (
     # Somebody else's hand.
     Case(
         "ROOM_LOST",
-        dark(EMPTY, STREAM, ended("COMPLETE"), probe=NOBODY, story=(told("ROOM_LOST", 20), told("ROOM_CREATED", 19))),
-        dark(EMPTY, STREAM, ended("COMPLETE"), probe=NOBODY),
+        dark(
+            EMPTY,
+            STREAM,
+            ended(Fault.COMPLETE),
+            probe=NOBODY,
+            story=(told(EventReason.ROOM_LOST, 20), told(EventReason.ROOM_CREATED, 19)),
+        ),
+        dark(EMPTY, STREAM, ended(Fault.COMPLETE), probe=NOBODY),
         ("HOST_LEFT", "EGRESS_ENDED_UNASKED"),
     ),
     Case(
@@ -223,8 +230,10 @@ CASES = (
     ),
     Case(
         "STREAM_DISABLED_OUTSIDE",
-        dark(ROOM, replace(STREAM, status=StreamStatus.DISABLED), ended("FAILED", outputs=REFUSED_PUSH)),
-        dark(ROOM, replace(STREAM, status=StreamStatus.DISABLED, cutting=True), ended("FAILED", outputs=REFUSED_PUSH)),
+        dark(ROOM, replace(STREAM, status=StreamStatus.DISABLED), ended(Fault.FAILED, outputs=REFUSED_PUSH)),
+        dark(
+            ROOM, replace(STREAM, status=StreamStatus.DISABLED, cutting=True), ended(Fault.FAILED, outputs=REFUSED_PUSH)
+        ),
         ("RTMP_REFUSED",),
     ),
     Case(
@@ -237,14 +246,14 @@ CASES = (
         dark(
             ROOM,
             replace(STREAM, key_epoch=1, key_reset_at=ago(30)),
-            ended("FAILED", outputs=REFUSED_PUSH),
-            story=(told("KEY_RESET_OUTSIDE", 30), told("EGRESS_ENDED", 10)),
+            ended(Fault.FAILED, outputs=REFUSED_PUSH),
+            story=(told(EventReason.KEY_RESET_OUTSIDE, 30), told(EventReason.EGRESS_ENDED, 10)),
         ),
         dark(
             ROOM,
             replace(STREAM, key_epoch=1, key_reset_at=ago(30)),
-            ended("FAILED", outputs=REFUSED_PUSH),
-            story=(told("KEY_RESET", 29), told("EGRESS_ENDED", 10)),
+            ended(Fault.FAILED, outputs=REFUSED_PUSH),
+            story=(told(EventReason.KEY_RESET, 29), told(EventReason.EGRESS_ENDED, 10)),
         ),
         ("RTMP_REFUSED",),
     ),
@@ -309,58 +318,72 @@ CASES = (
     Case("EGRESS_START_STUCK", known(ROOM, IDLE, replace(STARTED, intended_at=ago(31))), known(ROOM, IDLE, STARTED)),
     Case(
         "EGRESS_START_STUCK",
-        known(ROOM, IDLE, ended("START_TIMEOUT", status=EgressStatus.ABORTED)),
-        known(ROOM, IDLE, ended("", status=EgressStatus.ABORTED)),
+        known(ROOM, IDLE, ended(Fault.START_TIMEOUT, status=EgressStatus.ABORTED)),
+        known(ROOM, IDLE, ended(Fault.NONE, status=EgressStatus.ABORTED)),
     ),
-    Case("EGRESS_FAILED", dark(ROOM, STREAM, ended("FAILED")), dark(ROOM, STREAM, ended(""))),
+    Case("EGRESS_FAILED", dark(ROOM, STREAM, ended(Fault.FAILED)), dark(ROOM, STREAM, ended(Fault.NONE))),
     Case(
         # The next one is on its way.
         "EGRESS_FAILED",
-        dark(ROOM, STREAM, ended("FAILED"), replace(STARTED, ordinal=1)),
-        dark(ROOM, IDLE, ended("FAILED", changed_at=ago(300)), replace(STARTED, ordinal=1)),
+        dark(ROOM, STREAM, ended(Fault.FAILED), replace(STARTED, ordinal=1)),
+        dark(ROOM, IDLE, ended(Fault.FAILED, changed_at=ago(300)), replace(STARTED, ordinal=1)),
     ),
     Case(
         # The room was lost before, and is there again: that one started in it.
         "EGRESS_FAILED",
         dark(
-            ROOM, STREAM, ended("FAILED", intended_at=ago(12)), story=(told("ROOM_LOST", 20), told("ROOM_CREATED", 19))
+            ROOM,
+            STREAM,
+            ended(Fault.FAILED, intended_at=ago(12)),
+            story=(told(EventReason.ROOM_LOST, 20), told(EventReason.ROOM_CREATED, 19)),
         ),
-        dark(ROOM, STREAM, ended("", intended_at=ago(12)), story=(told("ROOM_LOST", 20), told("ROOM_CREATED", 19))),
+        dark(
+            ROOM,
+            STREAM,
+            ended(Fault.NONE, intended_at=ago(12)),
+            story=(told(EventReason.ROOM_LOST, 20), told(EventReason.ROOM_CREATED, 19)),
+        ),
     ),
-    Case("EGRESS_FAILED", over(EndReason.EGRESS_FAILED, *at_rest(ROOM, STREAM), ended("FAILED")), live()),
-    Case("EGRESS_ABORTED", known(ROOM, IDLE, ended("ABORTED")), known(ROOM, IDLE, ended(""))),
-    Case("EGRESS_ENDED_UNASKED", dark(ROOM, STREAM, ended("COMPLETE")), dark(ROOM, STREAM, ended(""))),
-    Case("EGRESS_LIMIT_REACHED", dark(ROOM, STREAM, ended("LIMIT_REACHED")), dark(ROOM, STREAM, ended("FAILED"))),
-    Case("EGRESS_LOST", dark(ROOM, STREAM, ended("LOST")), dark(ROOM, STREAM, ended("FAILED"))),
+    Case("EGRESS_FAILED", over(EndReason.EGRESS_FAILED, *at_rest(ROOM, STREAM), ended(Fault.FAILED)), live()),
+    Case("EGRESS_ABORTED", known(ROOM, IDLE, ended(Fault.ABORTED)), known(ROOM, IDLE, ended(Fault.NONE))),
+    Case("EGRESS_ENDED_UNASKED", dark(ROOM, STREAM, ended(Fault.COMPLETE)), dark(ROOM, STREAM, ended(Fault.NONE))),
+    Case(
+        "EGRESS_LIMIT_REACHED", dark(ROOM, STREAM, ended(Fault.LIMIT_REACHED)), dark(ROOM, STREAM, ended(Fault.FAILED))
+    ),
+    Case("EGRESS_LOST", dark(ROOM, STREAM, ended(Fault.LOST)), dark(ROOM, STREAM, ended(Fault.FAILED))),
     Case(
         "EGRESS_GHOST",
         dark(
             ROOM,
             replace(STREAM, status=StreamStatus.IDLE, status_since=ago(20)),
-            replace(EGRESS, phase=Phase.DELETING, changed_at=ago(15), failures=2, fault="INGEST_LOST"),
+            replace(EGRESS, phase=Phase.DELETING, changed_at=ago(15), failures=2, fault=Fault.INGEST_LOST),
         ),
         dark(
             ROOM,
             replace(STREAM, status=StreamStatus.IDLE, status_since=ago(20)),
-            replace(EGRESS, phase=Phase.DELETING, changed_at=ago(15), acked=True, fault="INGEST_LOST"),
+            replace(EGRESS, phase=Phase.DELETING, changed_at=ago(15), acked=True, fault=Fault.INGEST_LOST),
         ),
         ("INGEST_STALLED",),
     ),
     Case(
         "EGRESS_GHOST",
-        dark(ROOM, STREAM, gone(EGRESS, fault="INGEST_LOST", end_seen=False), replace(STARTED, ordinal=1)),
-        dark(ROOM, STREAM, gone(EGRESS, fault="INGEST_LOST", end_seen=True), replace(STARTED, ordinal=1)),
+        dark(ROOM, STREAM, gone(EGRESS, fault=Fault.INGEST_LOST, end_seen=False), replace(STARTED, ordinal=1)),
+        dark(ROOM, STREAM, gone(EGRESS, fault=Fault.INGEST_LOST, end_seen=True), replace(STARTED, ordinal=1)),
         ("INGEST_STALLED",),
     ),
     Case(
         "EGRESS_GHOST",
-        dark(ROOM, STREAM, replace(EGRESS, phase=Phase.DELETING, changed_at=ago(15), fault="GHOST")),
-        dark(ROOM, STREAM, replace(EGRESS, phase=Phase.DELETING, changed_at=ago(15), fault="DISCONNECTED")),
+        dark(ROOM, STREAM, replace(EGRESS, phase=Phase.DELETING, changed_at=ago(15), fault=Fault.GHOST)),
+        dark(ROOM, STREAM, replace(EGRESS, phase=Phase.DELETING, changed_at=ago(15), fault=Fault.DISCONNECTED)),
     ),
     Case(
         "LOCAL_RECORDING_LOST",
         known(
-            *PLAYING, gone(DEAD), replace(DEAD, ordinal=1, external_id="EG_4", fault=""), fallback=RECORDED, **WAS_LIVE
+            *PLAYING,
+            gone(DEAD),
+            replace(DEAD, ordinal=1, external_id="EG_4", fault=Fault.NONE),
+            fallback=RECORDED,
+            **WAS_LIVE,
         ),
         known(*PLAYING, gone(DEAD, end_seen=True, status=EgressStatus.COMPLETE), fallback=RECORDED, **WAS_LIVE),
         ("FALLBACK_ACTIVE",),
@@ -374,8 +397,8 @@ CASES = (
     ),
     Case(
         "RTMP_REFUSED",
-        known(ROOM, IDLE, ended("FAILED", outputs=REFUSED_PUSH)),
-        known(ROOM, IDLE, ended("FAILED")),
+        known(ROOM, IDLE, ended(Fault.FAILED, outputs=REFUSED_PUSH)),
+        known(ROOM, IDLE, ended(Fault.FAILED)),
     ),
     Case(
         "RTMP_REFUSED",
@@ -384,8 +407,8 @@ CASES = (
     ),
     Case(
         "RTMP_LOST",
-        dark(ROOM, STREAM, ended("FAILED", outputs=REFUSED_PUSH), story=(told("EGRESS_CONNECTED", 400),)),
-        dark(ROOM, STREAM, ended("FAILED", outputs=REFUSED_PUSH)),
+        dark(ROOM, STREAM, ended(Fault.FAILED, outputs=REFUSED_PUSH), story=(told(EventReason.EGRESS_CONNECTED, 400),)),
+        dark(ROOM, STREAM, ended(Fault.FAILED, outputs=REFUSED_PUSH)),
     ),
     Case(
         "RTMP_NOT_CONNECTED",
@@ -394,12 +417,12 @@ CASES = (
     ),
     Case(
         "RTMP_NOT_CONNECTED",
-        known(ROOM, IDLE, ended("NOT_CONNECTED", outputs=REFUSED_PUSH), replace(HANGING, ordinal=1)),
-        known(ROOM, IDLE, ended("NO_MEDIA"), replace(HANGING, ordinal=1, status_since=ago(1))),
+        known(ROOM, IDLE, ended(Fault.NOT_CONNECTED, outputs=REFUSED_PUSH), replace(HANGING, ordinal=1)),
+        known(ROOM, IDLE, ended(Fault.NO_MEDIA), replace(HANGING, ordinal=1, status_since=ago(1))),
     ),
-    Case("NO_MEDIA", known(ROOM, IDLE, ended("NO_MEDIA")), known(ROOM, IDLE, ended("FAILED"))),
+    Case("NO_MEDIA", known(ROOM, IDLE, ended(Fault.NO_MEDIA)), known(ROOM, IDLE, ended(Fault.FAILED))),
     Case("NO_MEDIA", known(ROOM, IDLE, EGRESS), known(ROOM, IDLE, replace(EGRESS, status_since=ago(10)))),
-    Case("INGEST_STALLED", dark(ROOM, STREAM, ended("INGEST_LOST")), dark(ROOM, STREAM, ended("NO_MEDIA"))),
+    Case("INGEST_STALLED", dark(ROOM, STREAM, ended(Fault.INGEST_LOST)), dark(ROOM, STREAM, ended(Fault.NO_MEDIA))),
     Case(
         "INGEST_STALLED",
         dark(
@@ -408,13 +431,13 @@ CASES = (
             EGRESS,
             probe=replace(PROBE, advanced_at=ago(20), standing_since=ago(20)),
         ),
-        dark(ROOM, replace(STREAM, connected=True, heard_at=ago(20)), ended("FAILED")),
+        dark(ROOM, replace(STREAM, connected=True, heard_at=ago(20)), ended(Fault.FAILED)),
         ("PLAYLIST_STALLED",),
     ),
     Case(
         "INGEST_STALLED",
-        dark(ROOM, STREAM, ended("FAILED", outputs=WEDGED)),
-        dark(ROOM, STREAM, ended("FAILED", outputs=REFUSED_PUSH)),
+        dark(ROOM, STREAM, ended(Fault.FAILED, outputs=WEDGED)),
+        dark(ROOM, STREAM, ended(Fault.FAILED, outputs=REFUSED_PUSH)),
     ),
     Case(
         "PLAYLIST_STALLED",
@@ -423,7 +446,11 @@ CASES = (
     ),
     Case("START_LIMIT", known(ROOM, IDLE, *FIVE), known(ROOM, IDLE, *FIVE[:4])),
     Case("DESTINATION_FAILED", failed_place(DestinationState.FAILED), failed_place(DestinationState.CONNECTING)),
-    Case("FALLBACK_ACTIVE", live(fallback=FALLBACK), live(fallback=Fallback(reason="RETURNED", since=ago(60)))),
+    Case(
+        "FALLBACK_ACTIVE",
+        live(fallback=FALLBACK),
+        live(fallback=Fallback(reason=FallbackReason.RETURNED, since=ago(60))),
+    ),
     Case("RECORDING_ERRORED", live(status={"recordings": (ERRORED,)}), live()),
     # What is over ended of something else.
     *(
@@ -443,13 +470,19 @@ CASES = (
     Case(
         "LOCAL_RECORDING_FAILED",
         known(ROOM, IDLE, *FILES, fallback=RECORDED),
-        known(ROOM, IDLE, *FILES, replace(DEAD, ordinal=2, external_id="EG_6", fault=""), fallback=RECORDED),
+        known(ROOM, IDLE, *FILES, replace(DEAD, ordinal=2, external_id="EG_6", fault=Fault.NONE), fallback=RECORDED),
         ("FALLBACK_ACTIVE",),
     ),
     Case(
         # The next one is on its way.
         "LOCAL_RECORDING_FAILED",
-        known(ROOM, IDLE, *FILES, replace(DEAD, ordinal=2, fault="", status=EgressStatus.STARTING), fallback=RECORDED),
+        known(
+            ROOM,
+            IDLE,
+            *FILES,
+            replace(DEAD, ordinal=2, fault=Fault.NONE, status=EgressStatus.STARTING),
+            fallback=RECORDED,
+        ),
         # Of a fallback before this one.
         known(ROOM, IDLE, *FILES, fallback=replace(RECORDED, since=ago(5))),
         ("FALLBACK_ACTIVE",),
@@ -510,7 +543,7 @@ CASES = (
     ),
     Case(
         "MUX_UNREACHABLE",
-        live(around=away("mux"), fallback=replace(FALLBACK, reason="MUX_UNREACHABLE")),
+        live(around=away("mux"), fallback=replace(FALLBACK, reason=FallbackReason.STREAMS_UNREACHABLE)),
         live(),
         ("FALLBACK_ACTIVE",),
     ),
@@ -648,14 +681,19 @@ def test_what_follows_from_a_cause_is_never_its_cause() -> None:
         # All of that is over: it plays again.
         (
             live(
-                story=(*INTERRUPTED, told("ROOM_LOST", 20), told("EGRESS_ENDED", 18), told("STATE_LIVE", 3)),
+                story=(
+                    *INTERRUPTED,
+                    told(EventReason.ROOM_LOST, 20),
+                    told(EventReason.EGRESS_ENDED, 18),
+                    told(EventReason.STATE_LIVE, 3),
+                ),
                 status=trouble("livekit", "StartRoomCompositeEgress", Outcome.AMBIGUOUS),
             ),
             State.LIVE,
         ),
-        (known(ROOM, STREAM, ended("FAILED"), replace(EGRESS, ordinal=1), **WAS_LIVE), State.LIVE),
+        (known(ROOM, STREAM, ended(Fault.FAILED), replace(EGRESS, ordinal=1), **WAS_LIVE), State.LIVE),
         # One too many, which is no loss.
-        (known(ROOM, STREAM, EGRESS, ended("FAILED", ordinal=1, external_id="EG_2"), **WAS_LIVE), State.LIVE),
+        (known(ROOM, STREAM, EGRESS, ended(Fault.FAILED, ordinal=1, external_id="EG_2"), **WAS_LIVE), State.LIVE),
         # Nobody looked yet.
         (known(replace(ROOM, host_publishing=None), IDLE, probe=NOTHING), State.READY),
     ],
@@ -738,16 +776,20 @@ def test_what_was_uploaded_is_not_in_the_way_of_the_end() -> None:
 
 
 def test_a_fallback_does_not_make_its_cause_be_forgotten() -> None:
-    failed = replace(ended("FAILED"), changed_at=ago(90), intended_at=ago(200))
-    story = (told("STATE_READY", 500), told("EGRESS_ENDED", 90), told("STATE_INTERRUPTED", 60))
+    failed = replace(ended(Fault.FAILED), changed_at=ago(90), intended_at=ago(200))
+    story = (
+        told(EventReason.STATE_READY, 500),
+        told(EventReason.EGRESS_ENDED, 90),
+        told(EventReason.STATE_INTERRUPTED, 60),
+    )
     assert codes(known(ROOM, IDLE, failed, fallback=FALLBACK, story=story)) == ["EGRESS_FAILED", "FALLBACK_ACTIVE"]
     # That one was replaced, and viewers saw the show after it.
-    played = (*story, told("STATE_LIVE", 50), told("STATE_INTERRUPTED", 20))
+    played = (*story, told(EventReason.STATE_LIVE, 50), told(EventReason.STATE_INTERRUPTED, 20))
     assert codes(known(ROOM, IDLE, failed, fallback=FALLBACK, story=played, **WAS_LIVE)) == ["FALLBACK_ACTIVE"]
 
 
 def test_what_is_being_stopped_is_named_before_the_call_is_answered() -> None:
-    ghost = replace(EGRESS, phase=Phase.DELETING, changed_at=ago(1), fault="GHOST")
+    ghost = replace(EGRESS, phase=Phase.DELETING, changed_at=ago(1), fault=Fault.GHOST)
     facts = known(ROOM, STREAM, *FIVE[:4], replace(ghost, ordinal=5, intended_at=ago(100)), **WAS_LIVE)
     assert "EGRESS_GHOST" in codes(facts)
     intended = replace(facts, broadcast=replace(facts.broadcast, state=State.LIVE))

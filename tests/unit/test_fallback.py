@@ -20,6 +20,7 @@ from service.domain.broadcast import (
 from service.domain.planning.fallback import Decision, decide
 from service.domain.planning.plan import plan
 from service.domain.planning.steps import EndBroadcast, SetFallback
+from service.domain.reasons import FallbackReason, Fault
 from service.domain.resource_set import View
 from service.domain.resources import AnyResource, Egress, Phase, StreamStatus
 from service.domain.situation import Outage, Surroundings
@@ -54,7 +55,7 @@ def told(decision: Decision) -> tuple[Fallback, datetime | None]:
 
 
 def failed(ordinal: int, age_s: float = 60, **fields: Any) -> Egress:
-    given: dict[str, Any] = {"fault": "FAILED", "end_seen": True, "changed_at": T0 - seconds(age_s), **fields}
+    given: dict[str, Any] = {"fault": Fault.FAILED, "end_seen": True, "changed_at": T0 - seconds(age_s), **fields}
     return an_egress(ordinal=ordinal, external_id=f"e{ordinal}", phase=Phase.GONE, **given)
 
 
@@ -67,7 +68,7 @@ def away(for_s: float, *providers: str, storage: bool = True) -> Surroundings:
 
 
 def fallen(*modes: FallbackMode, since_s: float = 600, **fields: Any) -> Broadcast:
-    fallback = Fallback(modes=modes or (WEBRTC,), reason="EGRESS_FAILING", since=T0 - seconds(since_s))
+    fallback = Fallback(modes=modes or (WEBRTC,), reason=FallbackReason.EGRESS_FAILING, since=T0 - seconds(since_s))
     return live(live_time=LONG_AGO, fallback=fallback, **fields)
 
 
@@ -75,12 +76,14 @@ def fallen(*modes: FallbackMode, since_s: float = 600, **fields: Any) -> Broadca
 
 
 def test_three_egresses_that_failed_are_enough_and_two_are_not() -> None:
-    assert decided(live(), a_room(), DARK, *THREE).fallback == Fallback(modes=BOTH, reason="EGRESS_FAILING", since=T0)
+    assert decided(live(), a_room(), DARK, *THREE).fallback == Fallback(
+        modes=BOTH, reason=FallbackReason.EGRESS_FAILING, since=T0
+    )
     assert decided(live(), a_room(), DARK, *THREE[:2]).fallback == Fallback()
 
 
 def test_a_start_without_an_answer_has_failed_when_its_key_is_dead() -> None:
-    lost = replace(failed(2), phase=Phase.UNKNOWN, external_id="", end_seen=False, fault="")
+    lost = replace(failed(2), phase=Phase.UNKNOWN, external_id="", end_seen=False, fault=Fault.NONE)
     fenced = replace(DARK, key_epoch=1)
     assert decided(live(), a_room(), DARK, *THREE[:2], lost).fallback.modes == ()
     assert decided(live(), a_room(), fenced, *THREE[:2], lost).fallback.modes == BOTH
@@ -107,8 +110,8 @@ def test_what_does_not_come_about_for_long_is_trouble_whatever_fails() -> None:
     [
         (),
         # Stopped when it was not wanted any more, such as off air, and wanted again just now.
-        (failed(0, fault="", intended_at=LONG_AGO), starting(ordinal=1, intended_at=T0)),
-        (failed(0, fault="NOT_STOPPED", intended_at=LONG_AGO), starting(ordinal=1, intended_at=T0)),
+        (failed(0, fault=Fault.NONE, intended_at=LONG_AGO), starting(ordinal=1, intended_at=T0)),
+        (failed(0, fault=Fault.NOT_STOPPED, intended_at=LONG_AGO), starting(ordinal=1, intended_at=T0)),
     ],
 )
 def test_what_was_not_wanted_is_not_in_vain(egresses: tuple[Egress, ...]) -> None:
@@ -124,7 +127,7 @@ def test_failures_of_long_ago_do_not_count() -> None:
 
 
 def test_failures_that_a_fallback_answered_do_not_count_again() -> None:
-    returned = live(fallback=Fallback(reason="RETURNED", since=T0 - seconds(60)))
+    returned = live(fallback=Fallback(reason=FallbackReason.RETURNED, since=T0 - seconds(60)))
     assert decided(returned, a_room(), DARK, *THREE).fallback == returned.fallback
     again = tuple(failed(n, 59) for n in range(3))
     assert decided(returned, a_room(), DARK, *again).fallback.modes == BOTH
@@ -133,9 +136,9 @@ def test_failures_that_a_fallback_answered_do_not_count_again() -> None:
 @pytest.mark.parametrize(
     "innocent",
     [
-        failed(2, fault=""),
+        failed(2, fault=Fault.NONE),
         # Not wanted any more, as off air, and not seen to end.
-        failed(2, fault="NOT_STOPPED", end_seen=False),
+        failed(2, fault=Fault.NOT_STOPPED, end_seen=False),
         # Somebody else's, in our room.
         failed(2, key_epoch=-1),
     ],
@@ -165,7 +168,7 @@ def test_an_outage_of_mux_is_recorded_after_its_time_and_moves_nobody_who_sees_s
     before = decided(live(), *PLAYING, around=away(TIMING.fallback_outage_s - 1))
     assert told(before) == (Fallback(), T0 + seconds(1))
     then = decided(live(), *PLAYING, around=away(TIMING.fallback_outage_s))
-    assert then.fallback == Fallback(modes=(RECORDING,), reason="MUX_UNREACHABLE", since=T0)
+    assert then.fallback == Fallback(modes=(RECORDING,), reason=FallbackReason.STREAMS_UNREACHABLE, since=T0)
     dark = decided(live(), a_room(), DARK, DELIVERING, around=away(TIMING.fallback_outage_s))
     assert dark.fallback.modes == BOTH
 
@@ -206,7 +209,7 @@ def test_the_other_mode_is_added_when_it_is_needed_and_nothing_begins_anew() -> 
 def test_it_returns_when_everything_was_well_for_long_enough() -> None:
     began = T0 - seconds(TIMING.fallback_return_s)
     well = (a_room(), FED, replace(DELIVERING, delivering_since=began))
-    assert decided(fallen(), *well).fallback == Fallback(reason="RETURNED", since=T0)
+    assert decided(fallen(), *well).fallback == Fallback(reason=FallbackReason.RETURNED, since=T0)
     early = decided(fallen(), *well, after_s=-1)
     assert told(early) == (fallen().fallback, T0)
 
@@ -270,7 +273,7 @@ def test_an_answer_now_and_then_keeps_it_where_it_is() -> None:
 
 def test_off_air_leaves_it() -> None:
     backstage = fallen(spec=Spec(delivery_policy=DeliveryPolicy.MANUAL))
-    assert decided(backstage, a_room(), DARK, *THREE).fallback == Fallback(reason="OFF_AIR", since=T0)
+    assert decided(backstage, a_room(), DARK, *THREE).fallback == Fallback(reason=FallbackReason.OFF_AIR, since=T0)
     assert decided(replace(backstage, on_air=True), a_room(), DARK).fallback == backstage.fallback
 
 
@@ -282,7 +285,7 @@ def test_what_the_caller_took_back_is_left_at_once() -> None:
     one_left = fallen(*BOTH, spec=Spec(fallback_modes=(RECORDING,)))
     assert decided(one_left, a_room(), DARK).fallback == replace(one_left.fallback, modes=(RECORDING,))
     none_left = fallen(*BOTH, spec=Spec(fallback_modes=()))
-    assert decided(none_left, a_room(), DARK).fallback == Fallback(reason="RETURNED", since=T0)
+    assert decided(none_left, a_room(), DARK).fallback == Fallback(reason=FallbackReason.RETURNED, since=T0)
 
 
 # The end.
@@ -361,7 +364,7 @@ def test_starts_that_are_refused_count_when_it_lasts() -> None:
             external_id="",
             phase=Phase.GONE,
             end_seen=True,
-            fault="THROTTLED",
+            fault=Fault.THROTTLED,
             intended_at=T0 - seconds(29 - n),
             changed_at=T0 - seconds(29 - n),
         )

@@ -8,6 +8,7 @@ import pytest
 from service.domain.observing.provider_state import recordings_seen, room_seen
 from service.domain.planning.steps import Plan, StartRecording, StopEgress, StopRecording, WriteOff
 from service.domain.ports import EgressSeen, RoomSeen
+from service.domain.reasons import Fault
 from service.domain.resource_set import View
 from service.domain.resources import AnyResource, Egress, EgressStatus, Kind, LocalRecording, Phase, Room, StreamStatus
 from service.domain.timing import Timing
@@ -35,15 +36,17 @@ def stops(current: Plan) -> list[object]:
 def test_one_that_left_its_room_is_stopped_as_a_ghost(beside: list[AnyResource]) -> None:
     room = without("e", recorded=bool(beside))
     assert stops(planned(recording_live(), room, ACTIVE, PLAYING, *beside)) == [
-        StopEgress(ordinal=0, why="it is not in its room", fault="GHOST")
+        StopEgress(ordinal=0, why="it is not in its room", fault=Fault.GHOST)
     ]
 
 
 @pytest.mark.parametrize("beside", [[], [PLAYING]], ids=["alone", "beside the egress"])
 def test_a_recording_that_left_its_room_is_stopped_and_another_begun(beside: list[AnyResource]) -> None:
     room = without("f", recorded=bool(beside))
-    assert stops(planned(recording_live(), room, ACTIVE, WRITING, *beside)) == [StopRecording(ordinal=0, fault="GHOST")]
-    leaving = replace(WRITING, phase=Phase.DELETING, fault="GHOST", failures=1, retry_at=T0, changed_at=T0)
+    assert stops(planned(recording_live(), room, ACTIVE, WRITING, *beside)) == [
+        StopRecording(ordinal=0, fault=Fault.GHOST)
+    ]
+    leaving = replace(WRITING, phase=Phase.DELETING, fault=Fault.GHOST, failures=1, retry_at=T0, changed_at=T0)
     assert StartRecording(ordinal=1) in planned(recording_live(), room, ACTIVE, leaving, *beside).steps
     # It is not begun where nobody asks for it any more.
     assert StartRecording(ordinal=1) not in planned(live(), room, ACTIVE, leaving, *beside).steps
@@ -75,21 +78,26 @@ def test_a_new_one_has_its_time_to_enter() -> None:
 
 def test_a_ghost_is_written_off_soon() -> None:
     leaving = replace(
-        PLAYING, phase=Phase.DELETING, changed_at=T0 - seconds(15), failures=2, fault="GHOST", retry_at=T0 + seconds(9)
+        PLAYING,
+        phase=Phase.DELETING,
+        changed_at=T0 - seconds(15),
+        failures=2,
+        fault=Fault.GHOST,
+        retry_at=T0 + seconds(9),
     )
     room = without("e")
     assert any(isinstance(step, WriteOff) for step in planned(live(), room, a_stream(), leaving).steps)
-    asked = replace(leaving, fault="DISCONNECTED")
+    asked = replace(leaving, fault=Fault.DISCONNECTED)
     assert not any(isinstance(step, WriteOff) for step in planned(live(), room, a_stream(), asked).steps)
 
 
 def test_a_dead_recording_is_written_off_soon_and_says_what_is_lost() -> None:
     leaving = a_recording(
-        phase=Phase.DELETING, changed_at=T0 - seconds(15), failures=2, fault="GHOST", retry_at=T0 + seconds(9)
+        phase=Phase.DELETING, changed_at=T0 - seconds(15), failures=2, fault=Fault.GHOST, retry_at=T0 + seconds(9)
     )
     [step] = [step for step in planned(live(), without("f"), ACTIVE, leaving).steps if isinstance(step, WriteOff)]
     assert step.why == "its worker is gone, and what it had written with it"
-    for other in (replace(leaving, fault=""), replace(leaving, status=EgressStatus.ENDING)):
+    for other in (replace(leaving, fault=Fault.NONE), replace(leaving, status=EgressStatus.ENDING)):
         # The second one lives: it puts its file into the storage.
         assert not any(isinstance(step, WriteOff) for step in planned(live(), without("f"), ACTIVE, other).steps)
 
@@ -132,7 +140,7 @@ def test_since_when_each_is_missing_is_kept_for_each() -> None:
 
 def test_the_only_one_that_may_be_there_is_who_is_there() -> None:
     """LiveKit's list of rooms says that somebody is, and nobody needs to be asked who."""
-    gone = replace(WRITING, phase=Phase.GONE, fault="GHOST")
+    gone = replace(WRITING, phase=Phase.GONE, fault=Fault.GHOST)
     room = without("e", "f")
     view = View((room, PLAYING, gone))
     assert view.may_be_inside == [PLAYING]

@@ -27,6 +27,7 @@ from service.domain.broadcast import (
 from service.domain.facts import Facts, Probe, Quality
 from service.domain.health.health_of import Health, health_of
 from service.domain.health.model import ChainPart, HealthState, PartHealth
+from service.domain.reasons import FallbackReason, Fault
 from service.domain.resources import (
     AnyResource,
     EgressStatus,
@@ -227,7 +228,7 @@ def test_an_egress_that_does_not_stop_is_down_where_none_is_wanted() -> None:
 
 
 def test_the_last_egress_is_told_with_what_it_failed_of() -> None:
-    ghost = gone(EGRESS, fault="GHOST")
+    ghost = gone(EGRESS, fault=Fault.GHOST)
     found = part(known(ROOM, IDLE, ghost, **WAS_LIVE), ChainPart.EGRESS)
     assert (found.state, found.reason) == (HealthState.DOWN, "GHOST")
     assert "its worker is gone" in found.message
@@ -362,7 +363,7 @@ REFUSED = (Output(name="", state=OutputState.FAILED, message="refused"),)
             "NOT_IN_ROOM",
         ),
         (
-            known(ROOM, STREAM, gone(EGRESS, end_seen=True, fault="FAILED", error="boom")),
+            known(ROOM, STREAM, gone(EGRESS, end_seen=True, fault=Fault.FAILED, error="boom")),
             HealthState.DOWN,
             "FAILED",
         ),
@@ -472,7 +473,7 @@ LOCAL = LocalRecording(
     status=EgressStatus.ACTIVE,
 )
 UNWRITTEN = gone(LOCAL, status=EgressStatus.FAILED, end_seen=True, error="access denied", failures=5)
-RECORDED = Fallback(modes=(FallbackMode.LOCAL_RECORDING,), reason="EGRESS_FAILING", since=ago(70))
+RECORDED = Fallback(modes=(FallbackMode.LOCAL_RECORDING,), reason=FallbackReason.EGRESS_FAILING, since=ago(70))
 
 
 @pytest.mark.parametrize(
@@ -510,7 +511,7 @@ RECORDED = Fallback(modes=(FallbackMode.LOCAL_RECORDING,), reason="EGRESS_FAILIN
             "NOT_IN_ROOM",
         ),
         (
-            known(ROOM, IDLE, replace(LOCAL, phase=Phase.DELETING, fault="GHOST"), **WAS_LIVE),
+            known(ROOM, IDLE, replace(LOCAL, phase=Phase.DELETING, fault=Fault.GHOST), **WAS_LIVE),
             HealthState.DOWN,
             "GHOST",
         ),
@@ -579,7 +580,7 @@ def test_a_destination_by_mux_rests_on_what_was_seen_of_the_live_stream() -> Non
 
 
 def test_viewers_in_the_room_are_counted() -> None:
-    fallback = Fallback(modes=(FallbackMode.DIRECT_WEBRTC,), reason="EGRESS_FAILING", since=ago(60))
+    fallback = Fallback(modes=(FallbackMode.DIRECT_WEBRTC,), reason=FallbackReason.EGRESS_FAILING, since=ago(60))
     facts = known(ROOM, IDLE, **WAS_LIVE, fallback=fallback, spec=Spec(max_webrtc_viewers=3))
     assert said(replace(facts, viewers=2), ChainPart.VIEWERS) == (HealthState.OK, "IN_THE_ROOM")
     assert said(replace(facts, viewers=3), ChainPart.VIEWERS) == (HealthState.DEGRADED, "ROOM_FULL")
@@ -616,13 +617,15 @@ JUST_NOW = {"intended_at": ago(60), "changed_at": ago(5)}
             ago(10) + seconds(75),
         ),
         (
-            known(ROOM, IDLE, gone(EGRESS, external_id="", end_seen=True, fault="UNAVAILABLE", retry_at=ago(-7))),
+            known(ROOM, IDLE, gone(EGRESS, external_id="", end_seen=True, fault=Fault.UNAVAILABLE, retry_at=ago(-7))),
             "RETRY",
             ago(-7),
         ),
         # The second that failed within the window.
         (
-            known(ROOM, IDLE, *(gone(EGRESS, ordinal=n, end_seen=True, fault="FAILED", **JUST_NOW) for n in (0, 1))),
+            known(
+                ROOM, IDLE, *(gone(EGRESS, ordinal=n, end_seen=True, fault=Fault.FAILED, **JUST_NOW) for n in (0, 1))
+            ),
             "RETRY",
             ago(5) + seconds(TIMING.starts_backoff_s),
         ),

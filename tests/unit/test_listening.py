@@ -15,6 +15,7 @@ from service.domain.planning.plan import plan
 from service.domain.planning.steps import CutStream, StartEgress
 from service.domain.planning.what_to_observe import to_observe
 from service.domain.ports import EgressSeen, Heard, OutputSeen, StreamSeen
+from service.domain.reasons import Fault
 from service.domain.resource_set import View
 from service.domain.resources import (
     AnyResource,
@@ -100,7 +101,7 @@ def test_an_end_is_believed() -> None:
     [ended] = heard(about_egress(EgressStatus.FAILED, 6, error="rtmp"), resources=[an_egress()]).resources
     assert isinstance(ended, Egress)
     assert (ended.phase, ended.end_seen, ended.fault, ended.error) == (Phase.GONE, True, "FAILED", "rtmp")
-    asked = an_egress(phase=Phase.DELETING, fault="")
+    asked = an_egress(phase=Phase.DELETING, fault=Fault.NONE)
     learned = heard(about_egress(EgressStatus.COMPLETE, 6), resources=[asked])
     [stopped] = learned.resources
     assert isinstance(stopped, Egress)

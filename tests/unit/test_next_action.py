@@ -11,6 +11,7 @@ from service.domain.facts import Facts
 from service.domain.health.health_of import health_of
 from service.domain.planning.plan import plan
 from service.domain.planning.steps import StopEgress
+from service.domain.reasons import FallbackReason, Fault
 from service.domain.resources import Output, OutputState, Phase, StreamStatus
 from service.domain.situation import Surroundings
 from tests.unit.health_facts import (
@@ -35,7 +36,7 @@ CONNECTING = replace(
     delivering_since=None,
     outputs=(Output(name="", state=OutputState.CONNECTING),),
 )
-WEBRTC = Fallback(modes=(FallbackMode.DIRECT_WEBRTC,), reason="EGRESS_FAILING", since=ago(300))
+WEBRTC = Fallback(modes=(FallbackMode.DIRECT_WEBRTC,), reason=FallbackReason.EGRESS_FAILING, since=ago(300))
 
 
 def lately(ordinal: int, **changes: Any) -> Any:
@@ -43,14 +44,14 @@ def lately(ordinal: int, **changes: Any) -> Any:
         "ordinal": ordinal,
         "external_id": f"EG_{ordinal}",
         "end_seen": True,
-        "fault": "FAILED",
+        "fault": Fault.FAILED,
         "intended_at": ago(100 - ordinal),
         **changes,
     }
     return gone(EGRESS, **given)
 
 
-REFUSED = {"external_id": "", "fault": "THROTTLED", "retry_at": ago(50), "intended_at": ago(200)}
+REFUSED = {"external_id": "", "fault": Fault.THROTTLED, "retry_at": ago(50), "intended_at": ago(200)}
 
 
 @pytest.mark.parametrize(

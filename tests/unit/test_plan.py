@@ -25,6 +25,7 @@ from service.domain.planning.steps import (
     WriteOff,
 )
 from service.domain.planning.what_to_observe import to_observe
+from service.domain.reasons import Fault
 from service.domain.resources import (
     AnyResource,
     Egress,
@@ -39,7 +40,8 @@ from service.domain.resources import (
 )
 from service.domain.secret import Secret
 from service.domain.timing import Timing
-from tests.unit.plan_world import T0, Fault, Mishap, World
+from tests.unit.plan_world import T0, Mishap, World
+from tests.unit.plan_world import Fault as MishapKind
 
 TIMING = Timing()
 LONG_AGO = T0 - seconds(3600)
@@ -205,7 +207,9 @@ def test_start_timeout_counts_from_the_first_attempt() -> None:
 
 
 def test_start_timeout_is_reached_by_a_room_that_is_never_created() -> None:
-    world = World(mishaps=[Mishap(fault=Fault.FAIL), Mishap(fault=Fault.NONE), *[Mishap(fault=Fault.FAIL)] * 30])
+    world = World(
+        mishaps=[Mishap(fault=MishapKind.FAIL), Mishap(fault=MishapKind.NONE), *[Mishap(fault=MishapKind.FAIL)] * 30]
+    )
     world.start()
     world.run(130)
     assert world.broadcast.end_reason is EndReason.START_TIMEOUT
@@ -239,7 +243,7 @@ def test_a_disabled_stream_ends_it(test: bool, reason: EndReason) -> None:  # no
 
 
 def test_an_ambiguous_start_is_looked_for_and_fenced_without_waiting_for_its_grace() -> None:
-    world = World(mishaps=[Mishap(fault=Fault.NONE)] * 2 + [Mishap(fault=Fault.LATE, delay_s=40)])
+    world = World(mishaps=[Mishap(fault=MishapKind.NONE)] * 2 + [Mishap(fault=MishapKind.LATE, delay_s=40)])
     world.start()
     world.set_host(publishes=True)
     assert world.run(60, until=lambda: world.state is State.LIVE)
@@ -252,8 +256,8 @@ def test_an_ambiguous_start_is_looked_for_and_fenced_without_waiting_for_its_gra
 
 
 def test_a_ghost_is_written_off_fenced_and_replaced() -> None:
-    ghost = Mishap(fault=Fault.DEAD_WORKER, delay_s=30)
-    world = World(mishaps=[*[Mishap(fault=Fault.NONE)] * 2, ghost])
+    ghost = Mishap(fault=MishapKind.DEAD_WORKER, delay_s=30)
+    world = World(mishaps=[*[Mishap(fault=MishapKind.NONE)] * 2, ghost])
     world.start()
     world.set_host(publishes=True)
     world.run(29)
@@ -343,7 +347,7 @@ def test_a_start_that_was_refused_is_tried_when_its_back_off_is_over() -> None:
 WITHOUT = Spec(fallback_modes=())
 
 
-def gone(ordinal: int, *, fault: str = "FAILED", **fields: Any) -> Egress:
+def gone(ordinal: int, *, fault: Fault = Fault.FAILED, **fields: Any) -> Egress:
     given: dict[str, Any] = {"phase": Phase.GONE, "external_id": f"e{ordinal}", "end_seen": True, **fields}
     return an_egress(ordinal=ordinal, intended_at=T0 - seconds(50 - ordinal), changed_at=T0, fault=fault, **given)
 
@@ -362,16 +366,16 @@ def test_starts_that_fail_are_spread_over_their_window(failed: int, wait_s: floa
 
 def test_starts_without_an_answer_back_off_as_those_that_fail() -> None:
     """A fleet without a worker answers none of them."""
-    lost = gone(1, phase=Phase.UNKNOWN, external_id="", end_seen=False, fault="", observed_at=T0 + seconds(5))
+    lost = gone(1, phase=Phase.UNKNOWN, external_id="", end_seen=False, fault=Fault.NONE, observed_at=T0 + seconds(5))
     rows = (a_room(host_since=T0), a_stream(key_epoch=1, key_reset_at=T0), gone(0), lost)
     assert planned(live(spec=WITHOUT), *rows, after_s=9.9).blocked == "BACK_OFF"
     assert planned(live(spec=WITHOUT), *rows, after_s=10).steps == (StartEgress(ordinal=2),)
 
 
 def test_what_was_stopped_because_it_was_not_wanted_delays_nothing() -> None:
-    rows = [gone(n, fault="") for n in range(3)]
+    rows = [gone(n, fault=Fault.NONE) for n in range(3)]
     assert planned(live(), a_room(), a_stream(), *rows).steps == (StartEgress(ordinal=3),)
-    old = [gone(0), gone(1), gone(2, fault="")]
+    old = [gone(0), gone(1), gone(2, fault=Fault.NONE)]
     assert planned(live(), a_room(), a_stream(), *old).steps == (StartEgress(ordinal=3),)
 
 

@@ -36,6 +36,7 @@ from service.domain.planning.steps import (
     WriteOff,
 )
 from service.domain.planning.what_to_observe import to_observe
+from service.domain.reasons import Blocked, FallbackReason
 from service.domain.reporting.status import status_of
 from service.domain.resource_set import View
 from service.domain.resources import (
@@ -260,7 +261,7 @@ def check_world(world: World, current: Plan) -> None:
     check_looks(world.broadcast, world.resources, world.now)
     assert plan(world.broadcast, world.resources, world.now, world.timing, world.around) == current
     for step in current.steps:
-        if isinstance(step, SetFallback) and step.fallback.reason == "RETURNED":
+        if isinstance(step, SetFallback) and step.fallback.reason is FallbackReason.RETURNED:
             answering = world.around.answering_since.values()
             stayed = [each for each in answering if each and world.now - each >= seconds(TIMING.fallback_return_s)]
             assert len(stayed) == len(answering), "a provider is hardly back"
@@ -454,7 +455,7 @@ def test_it_gets_live(world: World, story: list[tuple[str, float]]) -> None:
     ended = world.broadcast.end_reason
     assert ended in (None, EndReason.START_TIMEOUT)
     assume(ended is None)
-    playing = world.run(300, until=lambda: world.state is State.LIVE or world.last_plan.blocked == "START_LIMIT")
+    playing = world.run(300, until=lambda: world.state is State.LIVE or world.last_plan.blocked is Blocked.START_LIMIT)
     assert playing, f"{world.state}: {world.resources}"
     check_fallbacks(world)
 
@@ -531,7 +532,7 @@ def test_what_answers_no_stop_and_stays_connected_is_cut_off_before_the_next(
     world.mishaps.clear()
     world.blind.clear()
     world.set_on_air(on_air=True)
-    playing = world.run(500, until=lambda: world.state is State.LIVE or world.last_plan.blocked == "START_LIMIT")
+    playing = world.run(500, until=lambda: world.state is State.LIVE or world.last_plan.blocked is Blocked.START_LIMIT)
     assert playing, f"{world.state}: {world.resources}"
     assert world.most_publishing <= 1
     [first, *_] = world.egresses.values()

@@ -18,6 +18,7 @@ from service.domain.observing.provider_state import (
     with_egress,
 )
 from service.domain.ports import EgressSeen, OutputSeen, RoomSeen, StreamSeen
+from service.domain.reasons import EventReason
 from service.domain.resources import Egress, EgressStatus, Output, OutputState, Phase, Room, Stream, StreamStatus
 from service.domain.secret import Secret
 from service.domain.timing import Timing
@@ -105,7 +106,7 @@ def test_a_key_that_drifted_makes_a_new_epoch_and_is_told_once_without_the_key()
     [seen] = learned.resources
     assert isinstance(seen, Stream)
     assert (seen.key, seen.key_epoch) == (Secret("reset by somebody"), 3)
-    assert learned.events == (Event(reason="KEY_RESET_OUTSIDE", message="LS1"),)
+    assert learned.events == (Event(reason=EventReason.KEY_RESET_OUTSIDE, message="LS1"),)
     assert stream_seen(seen, shown, NOW).events == ()
 
 

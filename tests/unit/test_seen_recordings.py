@@ -28,6 +28,7 @@ from service.domain.planning.steps import (
 )
 from service.domain.planning.what_to_observe import to_observe
 from service.domain.ports import EgressSeen
+from service.domain.reasons import FallbackReason
 from service.domain.reporting.status import status_of
 from service.domain.resources import (
     AnyResource,
@@ -47,7 +48,9 @@ from tests.unit.test_plan import LONG_AGO, T0, a_room, a_stream, an_egress, ende
 TIMING = Timing()
 FILE = "rec/test/b/0.mp4"
 MUX_AWAY = Surroundings(outages={"mux": Outage(since=T0 - seconds(600))}, storage=True)
-RECORDING = Fallback(modes=(FallbackMode.LOCAL_RECORDING,), reason="MUX_UNREACHABLE", since=T0 - seconds(60))
+RECORDING = Fallback(
+    modes=(FallbackMode.LOCAL_RECORDING,), reason=FallbackReason.STREAMS_UNREACHABLE, since=T0 - seconds(60)
+)
 
 
 def a_recording(**fields: Any) -> LocalRecording:

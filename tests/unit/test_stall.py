@@ -11,6 +11,7 @@ from service.domain.facts import Probe
 from service.domain.observing.playlist import probed
 from service.domain.planning.steps import EndBroadcast, SetFallback, StopEgress
 from service.domain.ports import PlaylistSeen
+from service.domain.reasons import Fault
 from service.domain.reporting.status import status_of
 from service.domain.resource_set import View
 from service.domain.resources import Egress, Phase, Stream, StreamStatus
@@ -138,7 +139,7 @@ def test_what_is_known_of_it_is_planned_again_before_it_is_too_old() -> None:
 
 def test_three_of_them_are_reason_enough_for_a_fallback() -> None:
     stalled = replace(STREAM, stalled_since=ago(200))
-    three = [failed(n, fault="STALLED") for n in range(3)]
+    three = [failed(n, fault=Fault.STALLED) for n in range(3)]
     decision = decided(live(live_time=LONG_AGO), ROOM, stalled, EGRESS, *three)
     assert FallbackMode.DIRECT_WEBRTC in decision.fallback.modes
     assert View((ROOM, stalled, EGRESS)).playable is False
@@ -155,7 +156,7 @@ def test_the_return_waits_for_the_playlist_to_have_moved_for_long_enough() -> No
 
 def test_with_no_fallback_a_playlist_that_never_moves_is_the_end() -> None:
     spec = replace(live().spec, fallback_modes=())
-    three = [failed(n, fault="STALLED") for n in range(3)]
+    three = [failed(n, fault=Fault.STALLED) for n in range(3)]
 
     def steps(stalled_s: float) -> tuple[Any, ...]:
         stalled = replace(STREAM, stalled_since=ago(stalled_s))

@@ -21,6 +21,7 @@ from service.domain.broadcast import (
     seconds,
 )
 from service.domain.planning.steps import Plan
+from service.domain.reasons import Blocked, FallbackReason
 from service.domain.reporting.status import same_but_for_time, state_of, status_of
 from service.domain.resources import (
     AnyResource,
@@ -163,7 +164,7 @@ def test_what_is_not_there_is_not_met() -> None:
 
 
 def test_why_no_egress_is_started() -> None:
-    plan = replace(PLAN, blocked="START_LIMIT")
+    plan = replace(PLAN, blocked=Blocked.START_LIMIT)
     status = told(ROOM, STREAM, gone(EGRESS, end_seen=True, error="chrome died"), plan=plan)
     [condition] = [each for each in status.conditions if each.type is ConditionType.EGRESS_RUNNING]
     assert (condition.met, condition.reason, condition.message) == (False, "START_LIMIT", "chrome died")
@@ -365,7 +366,7 @@ def test_an_outage_that_goes_on_is_told_once() -> None:
 
 # In a fallback.
 
-IN_THE_ROOM = Fallback(modes=(FallbackMode.DIRECT_WEBRTC,), reason="EGRESS_FAILING", since=T0)
+IN_THE_ROOM = Fallback(modes=(FallbackMode.DIRECT_WEBRTC,), reason=FallbackReason.EGRESS_FAILING, since=T0)
 
 
 def test_viewers_in_the_room_are_interrupted_and_live_when_the_normal_way_is() -> None:

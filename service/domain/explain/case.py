@@ -12,6 +12,7 @@ from service.domain.facts import Facts, Told
 from service.domain.health.health_of import Health
 from service.domain.health.model import Evidence
 from service.domain.planning.steps import Plan
+from service.domain.reasons import EventReason
 from service.domain.resource_set import View
 from service.domain.resources import Egress, Phase
 from service.domain.timing import Timing
@@ -78,11 +79,11 @@ class Case:
         since = broadcast.start_time or broadcast.create_time
         playing = broadcast.live_time is not None
         for told in self.facts.story:
-            if told.reason == "STATE_LIVE" or (told.reason == "STATE_INTERRUPTED" and playing):
-                since, playing = told.time, told.reason == "STATE_LIVE"
+            if told.reason == EventReason.STATE_LIVE or (told.reason == EventReason.STATE_INTERRUPTED and playing):
+                since, playing = told.time, told.reason == EventReason.STATE_LIVE
         return since
 
-    def recent(self, *reasons: str, before_s: float = _BEFORE_S) -> Told | None:
+    def recent(self, *reasons: EventReason, before_s: float = _BEFORE_S) -> Told | None:
         """The latest event with one of these reasons that the present trouble may come from."""
         told = self.facts.last(*reasons)
         return told if told is not None and self.counts(told.time, before_s) else None
@@ -106,4 +107,6 @@ class Case:
 
     def delivered(self, egress: Egress) -> bool:
         """Whether its connection to the live stream ever stood, as far as the story tells."""
-        return any(told.reason == "EGRESS_CONNECTED" and told.time >= egress.intended_at for told in self.facts.story)
+        return any(
+            told.reason == EventReason.EGRESS_CONNECTED and told.time >= egress.intended_at for told in self.facts.story
+        )

@@ -7,11 +7,9 @@ from service.domain.explain.causes import CauseCode
 from service.domain.health.delivery import encoder_left, failed_recording, recording_evidence
 from service.domain.health.egress import egress_evidence, unconnected_since
 from service.domain.health.model import ChainPart, Evidence, noted
+from service.domain.reasons import Blocked, Fault
 from service.domain.resource_set import recent_starts, wants_egress
 from service.domain.resources import (
-    GHOST,
-    NOT_CONNECTED,
-    STALLED,
     Egress,
     EgressStatus,
     Output,
@@ -23,13 +21,12 @@ from service.domain.resources import (
 )
 
 _ENDS = {
-    "FAILED": (CauseCode.EGRESS_FAILED, "The egress failed"),
-    "ABORTED": (CauseCode.EGRESS_ABORTED, "The egress was aborted before it began"),
-    "COMPLETE": (CauseCode.EGRESS_ENDED_UNASKED, "The egress ended, and we did not stop it"),
-    "ENDED": (CauseCode.EGRESS_ENDED_UNASKED, "The egress ended, and we did not stop it"),
-    "LIMIT_REACHED": (CauseCode.EGRESS_LIMIT_REACHED, "The egress ran into LiveKit's limit of a session"),
-    "LOST": (CauseCode.EGRESS_LOST, "LiveKit does not know the egress any more"),
-    "END_TIMEOUT": (CauseCode.EGRESS_GHOST, "The egress began to end and never did"),
+    Fault.FAILED: (CauseCode.EGRESS_FAILED, "The egress failed"),
+    Fault.ABORTED: (CauseCode.EGRESS_ABORTED, "The egress was aborted before it began"),
+    Fault.COMPLETE: (CauseCode.EGRESS_ENDED_UNASKED, "The egress ended, and we did not stop it"),
+    Fault.LIMIT_REACHED: (CauseCode.EGRESS_LIMIT_REACHED, "The egress ran into LiveKit's limit of a session"),
+    Fault.LOST: (CauseCode.EGRESS_LOST, "LiveKit does not know the egress any more"),
+    Fault.END_TIMEOUT: (CauseCode.EGRESS_GHOST, "The egress began to end and never did"),
 }
 _SERVED = {
     FallbackMode.DIRECT_WEBRTC: "Viewers watch in the room.",
@@ -128,7 +125,7 @@ def start_lost(case: Case) -> Finding | None:
 
 def start_stuck(case: Case) -> Finding | None:
     failed, current = case.failed_egress, case.view.egress
-    if failed is not None and failed.fault == "START_TIMEOUT":
+    if failed is not None and failed.fault is Fault.START_TIMEOUT:
         return Finding(
             code=CauseCode.EGRESS_START_STUCK,
             weight=Weight.SEEN,
@@ -169,7 +166,7 @@ def push_failed(case: Case) -> Finding | None:
     """RTMP_REFUSED and RTMP_LOST."""
     egress = case.failed_egress or (None if case.live else case.view.egress)
     push = _push(egress) if egress is not None else None
-    if egress is None or push is None or _NO_PROGRESS in push.message or egress.fault == NOT_CONNECTED:
+    if egress is None or push is None or _NO_PROGRESS in push.message or egress.fault is Fault.NOT_CONNECTED:
         return None
     stood = case.delivered(egress)
     return Finding(
@@ -185,7 +182,7 @@ def push_failed(case: Case) -> Finding | None:
 
 def not_connected(case: Case) -> Finding | None:
     egress = case.failed_egress
-    if egress is None or egress.fault != NOT_CONNECTED:
+    if egress is None or egress.fault is not Fault.NOT_CONNECTED:
         egress = case.view.egress
         if case.live or egress is None or unconnected_since(case.facts, egress, case.timing) is None:
             return None
@@ -199,7 +196,7 @@ def not_connected(case: Case) -> Finding | None:
 
 def no_media(case: Case) -> Finding | None:
     failed, part = case.failed_egress, case.health.part(ChainPart.INGEST)
-    if failed is not None and failed.fault == "NO_MEDIA":
+    if failed is not None and failed.fault is Fault.NO_MEDIA:
         return Finding(
             code=CauseCode.NO_MEDIA,
             weight=Weight.SEEN,
@@ -232,7 +229,7 @@ def ingest_stalled(case: Case) -> Finding | None:
     failed, stream = case.failed_egress, case.view.stream
     push = _push(failed) if failed is not None else None
     wedged = push is not None and _NO_PROGRESS in push.message
-    if failed is not None and (failed.fault == "INGEST_LOST" or wedged):
+    if failed is not None and (failed.fault is Fault.INGEST_LOST or wedged):
         return Finding(
             code=CauseCode.INGEST_STALLED,
             weight=Weight.SEEN,
@@ -255,11 +252,13 @@ def ghost(case: Case) -> Finding | None:
     deaf = [
         egress
         for egress in case.view.egresses
-        if egress.external_id and case.counts(egress.changed_at) and (egress.fault == GHOST or _answers_no_stop(egress))
+        if egress.external_id
+        and case.counts(egress.changed_at)
+        and (egress.fault is Fault.GHOST or _answers_no_stop(egress))
     ]
     if case.live or not deaf:
         return None
-    how = "is not in its room" if deaf[-1].fault == GHOST else "answers no stop"
+    how = "is not in its room" if deaf[-1].fault is Fault.GHOST else "answers no stop"
     return Finding(
         code=CauseCode.EGRESS_GHOST,
         weight=Weight.SEEN + 5,
@@ -269,7 +268,7 @@ def ghost(case: Case) -> Finding | None:
 
 
 def _answers_no_stop(egress: Egress) -> bool:
-    if egress.fault == "NOT_STOPPED" or (egress.phase is Phase.DELETING and egress.failures):
+    if egress.fault is Fault.NOT_STOPPED or (egress.phase is Phase.DELETING and egress.failures):
         return True
     # Written off after its stop: nobody saw it end.
     return egress.phase is Phase.GONE and not egress.end_seen
@@ -278,7 +277,7 @@ def _answers_no_stop(egress: Egress) -> bool:
 def playlist_stalled(case: Case) -> Finding | None:
     part, stream, failed = case.health.part(ChainPart.PLAYBACK), case.view.stream, case.failed_egress
     held = stream is not None and stream.stalled_since is not None
-    answered = failed is not None and failed.fault == STALLED
+    answered = failed is not None and failed.fault is Fault.STALLED
     if not (held or answered or part.reason == "STALLED"):
         return None
     return Finding(
@@ -290,7 +289,7 @@ def playlist_stalled(case: Case) -> Finding | None:
 
 
 def start_limit(case: Case) -> Finding | None:
-    if case.plan.blocked != "START_LIMIT":
+    if case.plan.blocked is not Blocked.START_LIMIT:
         return None
     window = case.timing.starts_window_s / 60
     recent = recent_starts(case.view.egresses, case.facts.now, case.timing)
@@ -336,7 +335,9 @@ def local_recording_lost(case: Case) -> Finding | None:
     if FallbackMode.LOCAL_RECORDING not in fallback.modes or since is None:
         return None
     dead = [
-        each for each in case.view.recordings if each.fault == GHOST and not each.complete and each.intended_at >= since
+        each
+        for each in case.view.recordings
+        if each.fault is Fault.GHOST and not each.complete and each.intended_at >= since
     ]
     if not dead:
         return None
@@ -353,7 +354,7 @@ def local_recording_lost(case: Case) -> Finding | None:
 
 def local_recording_failed(case: Case) -> Finding | None:
     failed = failed_recording(case.facts)
-    if failed is None or failed.fault == GHOST:
+    if failed is None or failed.fault is Fault.GHOST:
         return None
     return Finding(
         code=CauseCode.LOCAL_RECORDING_FAILED,

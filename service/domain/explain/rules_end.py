@@ -6,6 +6,7 @@ from service.domain.broadcast import EndReason, State, Target, seconds
 from service.domain.explain.case import Case, Finding, Rule, Weight
 from service.domain.explain.causes import CauseCode
 from service.domain.health.model import Evidence, noted
+from service.domain.reasons import EventReason
 from service.domain.resources import AnyResource, Kind, Phase
 
 BEHIND_S = 10.0
@@ -35,7 +36,7 @@ _REFUSED = {
 
 def _decided(case: Case) -> tuple[Evidence, ...]:
     broadcast = case.facts.broadcast
-    told = case.facts.last("ENDING", "STOP_REQUESTED")
+    told = case.facts.last(EventReason.ENDING, EventReason.STOP_REQUESTED)
     return noted(
         ("end_reason", broadcast.end_reason, None),
         ("event", f"{told.reason} {told.message}".strip() if told else None, told.time if told else None),
@@ -48,7 +49,7 @@ def end_decided(case: Case) -> Finding | None:
     if case.facts.broadcast.target is not Target.ENDED or reason is None or reason not in _ENDS:
         return None
     code, message = _ENDS[reason]
-    told = case.facts.last("STOP_REQUESTED")
+    told = case.facts.last(EventReason.STOP_REQUESTED)
     if reason is EndReason.STOPPED and told is not None and told.message:
         message = f"A caller stopped it: {told.message}"
     # What could not be made has a cause of its own, if it was seen.

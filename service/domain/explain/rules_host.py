@@ -6,7 +6,7 @@ from service.domain.explain.causes import CauseCode
 from service.domain.facts import Quality, ReportedStats
 from service.domain.health.model import Evidence, noted
 from service.domain.health.room import people, poor_uplinks, publishes, silence
-from service.domain.reasons import HealthReason
+from service.domain.reasons import EventReason, HealthReason
 from service.domain.resources import Phase, Room
 
 _SILENCES = {HealthReason.HOST_MUTED: CauseCode.HOST_MUTED, HealthReason.NO_VIDEO: CauseCode.NO_VIDEO}
@@ -25,11 +25,11 @@ def _absent(case: Case) -> tuple[Evidence, ...] | None:
     publishing, seen = publishes(case.facts, room)
     if publishing is not False:
         return None
-    left = case.facts.last("HOST_STOPPED")
+    left = case.facts.last(EventReason.HOST_STOPPED)
     return noted(
         ("host_publishing", publishing, seen),
         ("host_since", room.host_since, room.host_since),
-        ("event", "HOST_STOPPED" if left is not None else None, left.time if left is not None else None),
+        ("event", left.reason if left is not None else None, left.time if left is not None else None),
     )
 
 
@@ -112,7 +112,7 @@ def not_on_air(case: Case) -> Finding | None:
         return None
     if broadcast.state not in (State.READY, State.INTERRUPTED):
         return None
-    taken_off = case.facts.last("OFF_AIR_REQUESTED")
+    taken_off = case.facts.last(EventReason.OFF_AIR_REQUESTED)
     # Before the show there is something to see only when the host is there too.
     alone = _absent(case) is None
     return Finding(
@@ -128,7 +128,7 @@ def not_on_air(case: Case) -> Finding | None:
 
 
 def room_lost(case: Case) -> Finding | None:
-    lost = None if case.live else case.recent("ROOM_LOST")
+    lost = None if case.live else case.recent(EventReason.ROOM_LOST)
     failed = case.failed_egress
     if lost is None or (failed is not None and failed.intended_at > lost.time):
         # What was started in the room after it fails for a reason of its own.

@@ -9,6 +9,7 @@ from service.domain.explain.causes import OF_PROVIDER, CauseCode
 from service.domain.facts import Told, provider_of
 from service.domain.health.model import Evidence, noted
 from service.domain.provider import STREAMS, Provider
+from service.domain.reasons import EventReason
 from service.domain.resources import Phase, Stream, StreamStatus
 
 _CREDENTIALS = ("unauthenticated", "permission_denied", "401", "403", Outcome.CREDENTIALS)
@@ -96,7 +97,7 @@ def stream_disabled(case: Case) -> Finding | None:
     now = stream is not None and stream.status is StreamStatus.DISABLED and not (stream.disabled or stream.cutting)
     if broadcast.end_reason is not EndReason.STREAM_DISABLED and not (now and case.wanted):
         return None
-    told = case.facts.last("STREAM_DISABLED_OUTSIDE")
+    told = case.facts.last(EventReason.STREAM_DISABLED_OUTSIDE)
     return Finding(
         code=CauseCode.STREAM_DISABLED_OUTSIDE,
         weight=Weight.CERTAIN + 5,
@@ -107,7 +108,7 @@ def stream_disabled(case: Case) -> Finding | None:
 
 def stream_deleted(case: Case) -> Finding | None:
     broadcast, stream = case.facts.broadcast, _last_stream(case)
-    told = case.facts.last("STREAM_LOST")
+    told = case.facts.last(EventReason.STREAM_LOST)
     gone = case.wanted and broadcast.ready_time is not None and told is not None and case.view.stream is None
     if broadcast.end_reason is not EndReason.STREAM_LOST and not gone:
         return None
@@ -123,7 +124,7 @@ def key_reset(case: Case) -> Finding | None:
     stream = _last_stream(case)
     if stream is None or case.live or not case.wanted or stream.phase is not Phase.PRESENT:
         return None
-    told = case.recent("KEY_RESET_OUTSIDE", before_s=60.0)
+    told = case.recent(EventReason.KEY_RESET_OUTSIDE, before_s=60.0)
     if told is None:
         return None
     return Finding(

@@ -8,9 +8,9 @@ from service.domain.health.common import believed, existence, resting, still_the
 from service.domain.health.egress import unconnected_since
 from service.domain.health.model import ChainPart, Evidence, HealthState, PartHealth, noted
 from service.domain.ports import PlaylistSeen
+from service.domain.reasons import Fault
 from service.domain.resource_set import wants_egress
 from service.domain.resources import (
-    NOT_CONNECTED,
     EgressStatus,
     LocalRecording,
     Phase,
@@ -75,7 +75,7 @@ def _arrives(facts: Facts, stream: Stream, part: PartHealth, timing: Timing) -> 
         return replace(part, state=HealthState.PENDING, reason="WAITING_FOR_EGRESS", message="")
     if (since := unconnected_since(facts, egress, timing)) is not None:
         message = "the egress runs and has no connection to it"
-        return replace(part, state=HealthState.DOWN, reason=NOT_CONNECTED, message=message, since=since)
+        return replace(part, state=HealthState.DOWN, reason=Fault.NOT_CONNECTED, message=message, since=since)
     since = max(egress.status_since or egress.changed_at, stream.status_since or egress.changed_at)
     late = facts.now >= since + seconds(timing.ingest_start_s / 2)
     return replace(

@@ -7,22 +7,23 @@ from service.domain.broadcast import Carrier, DeliveryPolicy, Destination, Desti
 from service.domain.facts import Facts
 from service.domain.health.common import believed, resting, still_there
 from service.domain.health.model import ChainPart, Evidence, HealthState, PartHealth, noted
+from service.domain.reasons import Fault
 from service.domain.resource_set import wants_egress
-from service.domain.resources import GHOST, NOT_CONNECTED, NOT_STOPPED, STALLED, Egress, EgressStatus, OutputState
+from service.domain.resources import Egress, EgressStatus, OutputState
 from service.domain.timing import Timing
 
 _FAULTS = {
-    GHOST: "it was listed as active and was not in its room: its worker is gone",
-    NOT_STOPPED: "it was told to stop and was not seen to end",
-    NOT_CONNECTED: "it never got its connection to the live stream",
-    "START_TIMEOUT": "it did not start in time",
-    "START_LOST": "its start was not answered, and nobody saw it",
-    "END_TIMEOUT": "it began to end and never did",
-    "DISCONNECTED": "its connection to the live stream failed",
-    "NO_MEDIA": "the live stream got no media of it",
-    "INGEST_LOST": "it said that it sends, and nothing arrived any more",
-    STALLED: "it sent, and the playlist did not move on",
-    "LOST": "LiveKit does not know it any more",
+    Fault.GHOST: "it was listed as active and was not in its room: its worker is gone",
+    Fault.NOT_STOPPED: "it was told to stop and was not seen to end",
+    Fault.NOT_CONNECTED: "it never got its connection to the live stream",
+    Fault.START_TIMEOUT: "it did not start in time",
+    Fault.START_LOST: "its start was not answered, and nobody saw it",
+    Fault.END_TIMEOUT: "it began to end and never did",
+    Fault.DISCONNECTED: "its connection to the live stream failed",
+    Fault.NO_MEDIA: "the live stream got no media of it",
+    Fault.INGEST_LOST: "it said that it sends, and nothing arrived any more",
+    Fault.STALLED: "it sent, and the playlist did not move on",
+    Fault.LOST: "LiveKit does not know it any more",
 }
 
 
@@ -70,7 +71,7 @@ def _connecting(facts: Facts, egress: Egress, part: PartHealth, timing: Timing) 
         return replace(part, state=HealthState.DOWN, reason="DISCONNECTED", message=output.message)
     if (since := unconnected_since(facts, egress, timing)) is not None:
         message = "it runs and has no connection to the live stream"
-        return replace(part, state=HealthState.DOWN, reason=NOT_CONNECTED, message=message, since=since)
+        return replace(part, state=HealthState.DOWN, reason=Fault.NOT_CONNECTED, message=message, since=since)
     return replace(part, reason="CONNECTING", message="it connects to the live stream")
 
 

@@ -12,6 +12,7 @@ from service.domain.broadcast import seconds
 from service.domain.facts import PROBED_S, Probe
 from service.domain.lifecycle import Event
 from service.domain.observing.provider_state import Learned
+from service.domain.reasons import EventReason
 from service.domain.resource_set import View
 from service.domain.resources import AnyResource, Phase, Stream
 
@@ -29,7 +30,7 @@ def probed(resources: Sequence[AnyResource], probe: Probe, now: datetime) -> Lea
     since = max((moment for moment in (probe.standing_since, view.whole_since) if moment is not None), default=None)
     if since is None or not fresh or not view.playable or not probe.stands(since):
         return Learned()
-    event = Event(reason="PLAYBACK_STALLED", message="the playlist that viewers play does not move on")
+    event = Event(reason=EventReason.PLAYBACK_STALLED, message="the playlist that viewers play does not move on")
     return Learned(resources=(replace(stream, stalled_since=since),), events=(event,))
 
 
@@ -37,5 +38,5 @@ def _still(stream: Stream, stalled_since: datetime, probe: Probe, now: datetime,
     """No new egress ends it, nor a host who left: a new segment does. Where nobody looks, nobody knows."""
     if fresh and probe.standing_since is not None and probe.standing_since <= stalled_since:
         return Learned()
-    event = Event(reason="PLAYBACK_RESUMED", message="" if fresh else "nobody looked lately")
+    event = Event(reason=EventReason.PLAYBACK_RESUMED, message="" if fresh else "nobody looked lately")
     return Learned(resources=(replace(stream, stalled_since=None, resumed_at=now),), events=(event,))

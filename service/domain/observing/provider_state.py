@@ -6,12 +6,15 @@ Adoption lives here: a resource whose creation nobody answered is recognised by 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Final
 
 from service.domain.broadcast import seconds
 from service.domain.lifecycle import Event
 from service.domain.ports import EgressSeen, OutputSeen, RoomSeen, StreamSeen
+from service.domain.reasons import EventReason, Fault
 from service.domain.resource_set import next_ordinal
 from service.domain.resources import (
+    END_FAULTS,
     AnyResource,
     Egress,
     EgressStatus,
@@ -42,7 +45,7 @@ def room_seen(
     """*missing*: see `View.missing`."""
     if seen is None:
         gone = replace(room, phase=Phase.GONE, observed_at=now, changed_at=now, host_publishing=False, host_since=now)
-        reason = "ROOM_DELETED" if room.phase is Phase.DELETING else "ROOM_LOST"
+        reason = EventReason.ROOM_DELETED if room.phase is Phase.DELETING else EventReason.ROOM_LOST
         return Learned(resources=(gone,), events=(Event(reason=reason),))
     if room.phase is Phase.DELETING:
         return Learned(resources=(replace(room, observed_at=now),))
@@ -50,7 +53,7 @@ def room_seen(
     changed = publishing is not room.host_publishing
     events: tuple[Event, ...] = ()
     if changed and (publishing or room.host_publishing):
-        events = (Event(reason="HOST_PUBLISHING" if publishing else "HOST_STOPPED"),)
+        events = (Event(reason=EventReason.HOST_PUBLISHING if publishing else EventReason.HOST_STOPPED),)
     return Learned(
         resources=(
             replace(
@@ -104,7 +107,7 @@ def stream_seen(stream: Stream, seen: StreamSeen | None, now: datetime) -> Learn
             # Deleted by somebody else: nobody can list what it recorded any more, but the last one is known.
             recordings = (Recording(asset_id=stream.active_asset_id),)
         gone = replace(stream, phase=Phase.GONE, observed_at=now, changed_at=now, recordings=recordings)
-        reason = "STREAM_DELETED" if stream.phase is Phase.DELETING else "STREAM_LOST"
+        reason = EventReason.STREAM_DELETED if stream.phase is Phase.DELETING else EventReason.STREAM_LOST
         return Learned(resources=(gone,), events=(Event(reason=reason),))
     if stream.phase is Phase.DELETING:
         return Learned(resources=(replace(stream, observed_at=now),))
@@ -113,21 +116,28 @@ def stream_seen(stream: Stream, seen: StreamSeen | None, now: datetime) -> Learn
     if not stream.key_stale and seen.key and seen.key != stream.key:
         # Reset by somebody else. What runs with the old key cannot come back with it.
         now_seen = replace(now_seen, key=seen.key, key_epoch=stream.key_epoch + 1, key_reset_at=now)
-        events = (*events, Event(reason="KEY_RESET_OUTSIDE", message=stream.external_id))
+        events = (*events, Event(reason=EventReason.KEY_RESET_OUTSIDE, message=stream.external_id))
     return Learned(resources=(now_seen,), events=events)
+
+
+STATUS_SEEN: Final[Mapping[StreamStatus, EventReason]] = {
+    StreamStatus.UNKNOWN: EventReason.STREAM_UNKNOWN,
+    StreamStatus.IDLE: EventReason.STREAM_IDLE,
+    StreamStatus.ACTIVE: EventReason.STREAM_ACTIVE,
+    StreamStatus.DISABLED: EventReason.STREAM_DISABLED,
+}
 
 
 def status_told(stream: Stream, status: StreamStatus) -> tuple[Event, ...]:
     """What the story says of a status that is another than the one before."""
     if status is stream.status:
         return ()
-    word = f"STREAM_{status.upper() or 'UNKNOWN'}"
     if stream.cutting or StreamStatus.DISABLED not in (status, stream.status):
-        return (Event(reason=word),)
+        return (Event(reason=STATUS_SEEN[status]),)
     if status is not StreamStatus.DISABLED:
-        return (Event(reason="STREAM_ENABLED_OUTSIDE", message=stream.external_id),)
+        return (Event(reason=EventReason.STREAM_ENABLED_OUTSIDE, message=stream.external_id),)
     # That we disabled it was told when we did.
-    return () if stream.disabled else (Event(reason="STREAM_DISABLED_OUTSIDE", message=stream.external_id),)
+    return () if stream.disabled else (Event(reason=EventReason.STREAM_DISABLED_OUTSIDE, message=stream.external_id),)
 
 
 def streams_found(stream: Stream, found: Sequence[StreamSeen], streams: Sequence[Stream], now: datetime) -> Learned:
@@ -146,8 +156,8 @@ def streams_found(stream: Stream, found: Sequence[StreamSeen], streams: Sequence
     return Learned(
         resources=(adopted, *extras),
         events=(
-            Event(reason="STREAM_ADOPTED", message=adopted.external_id),
-            *(Event(reason="STREAM_SURPLUS", message=extra.external_id) for extra in extras),
+            Event(reason=EventReason.STREAM_ADOPTED, message=adopted.external_id),
+            *(Event(reason=EventReason.STREAM_SURPLUS, message=extra.external_id) for extra in extras),
         ),
         adopted=1,
     )
@@ -229,7 +239,7 @@ def egresses_seen(
             if seen is not None:
                 strangers.remove(seen)
                 adopted += 1
-                events.append(Event(reason="EGRESS_ADOPTED", message=seen.id))
+                events.append(Event(reason=EventReason.EGRESS_ADOPTED, message=seen.id))
                 egress = replace(  # noqa: PLW2901 - from here on it is the one that was found
                     egress, external_id=seen.id, phase=Phase.PRESENT, changed_at=now, failures=0
                 )
@@ -246,7 +256,7 @@ def egresses_seen(
             key_epoch=key_epoch if _pushes_to(seen, address) else -1,
         )
         resources.append(with_egress(stranger, seen, names, now))
-        events.append(Event(reason="EGRESS_SURPLUS", message=seen.id))
+        events.append(Event(reason=EventReason.EGRESS_SURPLUS, message=seen.id))
     return Learned(resources=tuple(resources), events=tuple(events), adopted=adopted)
 
 
@@ -275,9 +285,9 @@ def egress_seen(
         young = now < egress.changed_at + seconds(timing.list_lag_s)
         if egress.unresolved or young:
             return Learned(resources=(replace(egress, observed_at=now),))
-        fault = egress.fault if egress.phase is Phase.DELETING else "LOST"
+        fault = egress.fault if egress.phase is Phase.DELETING else Fault.LOST
         gone = replace(egress, phase=Phase.GONE, observed_at=now, changed_at=now, end_seen=True, fault=fault)
-        return Learned(resources=(gone,), events=(Event(reason="EGRESS_LOST", message=egress.external_id),))
+        return Learned(resources=(gone,), events=(Event(reason=EventReason.EGRESS_LOST, message=egress.external_id),))
     updated = with_egress(egress, seen, names, now)
     if not updated.status.terminal:
         started = updated.status is EgressStatus.ACTIVE and egress.status is not EgressStatus.ACTIVE
@@ -285,8 +295,8 @@ def egress_seen(
         return Learned(
             resources=(updated,),
             events=(
-                *((Event(reason="EGRESS_ACTIVE"),) if started else ()),
-                *((Event(reason="EGRESS_CONNECTED"),) if delivering else ()),
+                *((Event(reason=EventReason.EGRESS_ACTIVE),) if started else ()),
+                *((Event(reason=EventReason.EGRESS_CONNECTED),) if delivering else ()),
             ),
         )
     asked = egress.phase is Phase.DELETING
@@ -295,10 +305,10 @@ def egress_seen(
         phase=Phase.GONE,
         changed_at=now,
         retry_at=None,
-        fault=egress.fault if asked else updated.status,
+        fault=egress.fault if asked else END_FAULTS[updated.status],
     )
     # COMPLETE does not mean as intended: a lost room, a shed worker and a killed process all end so.
-    reason = "EGRESS_STOPPED" if asked else "EGRESS_ENDED"
+    reason = EventReason.EGRESS_STOPPED if asked else EventReason.EGRESS_ENDED
     return Learned(
         resources=(ended,), events=(Event(reason=reason, message=f"{updated.status} {updated.error}".strip()),)
     )
@@ -353,16 +363,18 @@ def local_recording_seen(recording: LocalRecording, seen: EgressSeen | None, now
         if recording.unresolved or young:
             return Learned(resources=(replace(recording, observed_at=now),))
         gone = replace(recording, phase=Phase.GONE, observed_at=now, changed_at=now)
-        return Learned(resources=(gone,), events=(Event(reason="RECORDING_LOST", message=recording.external_id),))
+        return Learned(
+            resources=(gone,), events=(Event(reason=EventReason.RECORDING_LOST, message=recording.external_id),)
+        )
     updated = with_recording(recording, seen, now)
     events: list[Event] = []
     found = recording.unresolved or recording.phase is Phase.GONE
     if found:
         updated = replace(updated, phase=Phase.PRESENT, changed_at=now, failures=0, acked=False, retry_at=None)
-        events.append(Event(reason="RECORDING_ADOPTED", message=seen.id))
+        events.append(Event(reason=EventReason.RECORDING_ADOPTED, message=seen.id))
     adopted = int(found)
     if updated.end_seen:
-        word = "RECORDING_WRITTEN" if updated.complete else "RECORDING_FAILED"
+        word = EventReason.RECORDING_WRITTEN if updated.complete else EventReason.RECORDING_FAILED
         failed = not updated.complete
         updated = replace(
             updated,
@@ -381,7 +393,7 @@ def upload_found(upload: Upload, found: Sequence[Recording], now: datetime, timi
         return Learned(resources=(replace(upload, observed_at=now),))
     adopted = uploaded(upload, found[0], now)
     checked = upload_checked(adopted, found[0], now, timing)
-    event = Event(reason="UPLOAD_ADOPTED", message=adopted.external_id)
+    event = Event(reason=EventReason.UPLOAD_ADOPTED, message=adopted.external_id)
     return Learned(resources=checked.resources, events=(event, *checked.events), adopted=1)
 
 
@@ -417,7 +429,7 @@ def upload_checked(upload: Upload, seen: Recording | None, now: datetime, timing
     if seen is not None and errored and attempts < timing.upload_attempts:
         left = replace(looked_at, phase=Phase.DELETING, recording=None, changed_at=now, acked=False, errored=attempts)
         told = f"attempt {attempts} of {timing.upload_attempts}: {seen.message or seen.asset_id}"
-        return Learned(resources=(left,), events=(Event(reason="UPLOAD_ERRORED", message=told),))
+        return Learned(resources=(left,), events=(Event(reason=EventReason.UPLOAD_ERRORED, message=told),))
     recording, events = recording_checked(upload.recording, seen, since=upload.changed_at, now=now, timing=timing)
     return Learned(resources=(replace(looked_at, recording=recording),), events=events)
 
@@ -436,5 +448,6 @@ def recording_checked(
         checked = replace(seen, uploaded=recording.uploaded)
     if not checked.settled:
         return checked, ()
-    word = "RECORDING_READY" if checked.status is RecordingStatus.READY else "RECORDING_ERRORED"
+    ready = checked.status is RecordingStatus.READY
+    word = EventReason.RECORDING_READY if ready else EventReason.RECORDING_ERRORED
     return checked, (Event(reason=word, message=checked.message or checked.asset_id),)

@@ -15,9 +15,9 @@ from service.domain.planning.steps import (
     Wait,
     WriteOff,
 )
+from service.domain.reasons import Action, Blocked, Fault
 from service.domain.resource_set import View, next_recording_look
 from service.domain.resources import (
-    GHOST,
     AnyResource,
     Egress,
     EgressStatus,
@@ -42,20 +42,20 @@ class Planner:
         self.around = around
         self.steps: list[Step] = []
         self.waits: list[datetime] = []
-        self.blocked = ""
+        self.blocked = Blocked.NOTHING
         self.awaited: list[Wait] = []
 
     def due(self, resource: AnyResource) -> bool:
         """Whether its back-off is over; if not, the plan waits for it."""
         retry_at = resource.retry_at
-        return retry_at is None or self.reached(retry_at, "RETRY", f"the {resource.kind} is tried again")
+        return retry_at is None or self.reached(retry_at, Action.RETRY, f"the {resource.kind} is tried again")
 
-    def reached(self, moment: datetime, action: str = "", message: str = "") -> bool:
+    def reached(self, moment: datetime, action: Action = Action.NONE, message: str = "") -> bool:
         """Whether it has come; if not, the plan waits for it. *action*: what is done then, where people are to know."""
         if moment <= self.now:
             return True
         self.waits.append(moment)
-        if action:
+        if action is not Action.NONE:
             self.awaited.append(Wait(action=action, message=message, until=moment))
         return False
 
@@ -65,7 +65,7 @@ class Planner:
         self.waits.append(look if look > self.now else self.now + seconds(every_s))
 
     def in_vain(
-        self, resource: AnyResource, moment: datetime, every_s: float, action: str = "", message: str = ""
+        self, resource: AnyResource, moment: datetime, every_s: float, action: Action = Action.NONE, message: str = ""
     ) -> bool:
         """Whether what is awaited was not seen by a look after its time. An older look proves nothing: the provider may
         not have answered since.
@@ -125,7 +125,9 @@ class Planner:
     def resolve(self, resource: Stream | Egress | LocalRecording, grace_s: float) -> None:
         """A create without an answer: looks go on until it is found or its grace is over."""
         gone_at, message = resource.intended_at + seconds(grace_s), f"an answer or a sight of the {resource.kind}"
-        if self.in_vain(resource, gone_at, self.timing.lookup_s, "LOOK_AGAIN", f"{message}, or it is tried again then"):
+        if self.in_vain(
+            resource, gone_at, self.timing.lookup_s, Action.LOOK_AGAIN, f"{message}, or it is tried again then"
+        ):
             self.write_off(resource, _NOT_LISTED)
 
     def write_off(self, resource: Stream | Egress | LocalRecording | Upload, why: str) -> None:
@@ -139,7 +141,7 @@ class Planner:
             leaving.changed_at + seconds(within_s),
             f"its end; or the {leaving.kind} is written off then",
         )
-        if self.in_vain(leaving, given_up_at, self.timing.lookup_s, "WAIT_FOR_END", message) and answered:
+        if self.in_vain(leaving, given_up_at, self.timing.lookup_s, Action.WAIT_FOR_END, message) and answered:
             self.write_off(leaving, why)
         elif not leaving.acked and self.due(leaving):
             self.steps.append(again)
@@ -159,7 +161,7 @@ class Planner:
                 case Upload():
                     self.steps.append(DeleteUpload(ordinal=resource.ordinal))
 
-    def stop_recording(self, recording: LocalRecording, fault: str = "") -> None:
+    def stop_recording(self, recording: LocalRecording, fault: Fault = Fault.NONE) -> None:
         """As with an egress, but what is ending may put its file into the storage for long. One that nobody saw to end
         makes no file, and does no harm.
         """
@@ -170,7 +172,7 @@ class Planner:
                 within, why = self.timing.egress_stop_s, "it was not seen to end"
                 if recording.status is EgressStatus.ENDING:
                     within = self.timing.file_stop_s
-                elif recording.fault == GHOST:
+                elif recording.fault is Fault.GHOST:
                     within, why = self.timing.ghost_stop_s, "its worker is gone, and what it had written with it"
                 self.await_end(recording, within, StopRecording(ordinal=recording.ordinal, fault=recording.fault), why)
             case Phase.INTENDED | Phase.UNKNOWN:
@@ -178,7 +180,7 @@ class Planner:
             case Phase.GONE:
                 pass
 
-    def stop(self, egress: Egress, why: str, fault: str = "") -> None:
+    def stop(self, egress: Egress, why: str, fault: Fault = Fault.NONE) -> None:
         """Towards the end of one egress, whatever phase it is in."""
         match egress.phase:
             case Phase.PRESENT:
@@ -187,7 +189,7 @@ class Planner:
             case Phase.DELETING:
                 # A worker that died leaves a record that stays ACTIVE for ever and answers every stop with 408
                 # (livekit/egress#950): after its time it is written off, and the key fences it.
-                within = self.timing.ghost_stop_s if egress.fault == GHOST else self.timing.egress_stop_s
+                within = self.timing.ghost_stop_s if egress.fault is Fault.GHOST else self.timing.egress_stop_s
                 again = StopEgress(ordinal=egress.ordinal, why=why, fault=egress.fault)
                 self.await_end(egress, within, again, "it was not seen to end after its stop")
             case Phase.INTENDED | Phase.UNKNOWN:

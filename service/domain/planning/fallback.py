@@ -12,15 +12,11 @@ from datetime import datetime
 
 from service.domain.broadcast import Broadcast, EndReason, Fallback, FallbackMode, RecordingPolicy, seconds
 from service.domain.planning.steps import Wait
+from service.domain.reasons import Action, FallbackReason, Fault
 from service.domain.resource_set import View, never_ran, on_air
-from service.domain.resources import NOT_STOPPED, Egress, Phase, StreamStatus
+from service.domain.resources import Egress, Phase, StreamStatus
 from service.domain.situation import Surroundings
 from service.domain.timing import Timing
-
-EGRESS_FAILING = "EGRESS_FAILING"
-MUX_UNREACHABLE = "MUX_UNREACHABLE"
-RETURNED = "RETURNED"
-OFF_AIR = "OFF_AIR"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,10 +46,10 @@ class _Decider:
     def decide(self) -> Decision:
         if self.present.modes:
             if not on_air(self.broadcast):
-                return Decision(fallback=Fallback(reason=OFF_AIR, since=self.now))
+                return Decision(fallback=Fallback(reason=FallbackReason.OFF_AIR, since=self.now))
             return self.returned() if self.over() else self.widen()
         reason = self.trouble()
-        if not reason:
+        if reason is None:
             return self.stay()
         modes = self.modes(reason)
         if modes:
@@ -64,43 +60,44 @@ class _Decider:
         return Decision(fallback=self.present, waits=tuple(self.waits))
 
     def returned(self) -> Decision:
-        return Decision(fallback=Fallback(reason=RETURNED, since=self.now))
+        return Decision(fallback=Fallback(reason=FallbackReason.RETURNED, since=self.now))
 
-    def reached(self, moment: datetime, message: str, action: str = "SET_FALLBACK") -> bool:
+    def reached(self, moment: datetime, message: str, action: Action = Action.SET_FALLBACK) -> bool:
         if moment <= self.now:
             return True
         self.waits.append(Wait(action=action, message=message, until=moment))
         return False
 
-    def trouble(self) -> str:
+    def trouble(self) -> FallbackReason | None:
+        """Why a fallback is needed now. None: it is not."""
         room = self.view.room
         if self.broadcast.ready_time is None or not on_air(self.broadcast) or room is None or not room.host_publishing:
-            return ""
+            return None
         if self.mux_is_away():
-            return MUX_UNREACHABLE
+            return FallbackReason.STREAMS_UNREACHABLE
         if self.view.playable:
-            return ""
+            return None
         began = self.now - seconds(self.timing.starts_window_s)
         # What failed before the return was answered by the fallback before it.
         since = began if self.present.since is None else max(began, self.present.since)
         failed = [egress for egress in self.view.egresses if self.failed(egress) and egress.changed_at > since]
         refused = [egress for egress in failed if never_ran(egress)]
         if len(failed) < self.timing.fallback_faults:
-            return EGRESS_FAILING if self.tried_in_vain() else ""
+            return FallbackReason.EGRESS_FAILING if self.tried_in_vain() else None
         if len(failed) - len(refused) >= self.timing.fallback_faults:
-            return EGRESS_FAILING
+            return FallbackReason.EGRESS_FAILING
         lasts = self.reached(
             refused[0].changed_at + seconds(self.timing.fallback_refused_s), "if starts are refused until then"
         )
-        return EGRESS_FAILING if lasts else ""
+        return FallbackReason.EGRESS_FAILING if lasts else None
 
     def tried_in_vain(self) -> bool:
         """Whether nobody saw anything for so long, whatever it is that fails: without a new key, for one, there is no
         next start that could.
         """
-        dark, began = self.dark_since(EGRESS_FAILING), None
+        dark, began = self.dark_since(FallbackReason.EGRESS_FAILING), None
         for egress in reversed(self.view.egresses):
-            unwanted = egress.phase in (Phase.DELETING, Phase.GONE) and egress.fault in ("", NOT_STOPPED)
+            unwanted = egress.phase in (Phase.DELETING, Phase.GONE) and egress.fault in (Fault.NONE, Fault.NOT_STOPPED)
             if unwanted or egress.delivering:
                 break
             began = egress.intended_at
@@ -115,7 +112,7 @@ class _Decider:
         if egress.unresolved:
             stream = self.view.stream
             return stream is not None and 0 <= egress.key_epoch < stream.key_epoch
-        return bool(egress.fault) and egress.fault != NOT_STOPPED and egress.key_epoch >= 0
+        return bool(egress.fault) and egress.fault is not Fault.NOT_STOPPED and egress.key_epoch >= 0
 
     def mux_is_away(self) -> bool:
         outage = self.around.outages.get("mux")
@@ -123,11 +120,11 @@ class _Decider:
             outage.since + seconds(self.timing.fallback_outage_s), "if Mux does not answer until then"
         )
 
-    def modes(self, reason: str) -> tuple[FallbackMode, ...]:
+    def modes(self, reason: FallbackReason) -> tuple[FallbackMode, ...]:
         """An outage of Mux's API does not stop the media that flows: viewers are moved only when they see nothing."""
         spec = self.broadcast.spec
         possible = {
-            FallbackMode.DIRECT_WEBRTC: reason == EGRESS_FAILING or not self.view.playable,
+            FallbackMode.DIRECT_WEBRTC: reason is FallbackReason.EGRESS_FAILING or not self.view.playable,
             FallbackMode.LOCAL_RECORDING: self.around.storage and spec.recording_policy is RecordingPolicy.KEEP,
         }
         return tuple(mode for mode in spec.fallback_modes if possible[mode])
@@ -149,27 +146,27 @@ class _Decider:
     def widen(self) -> Decision:
         """What began with the media still flowing may need the other mode too, and what the caller took back ends."""
         reason = self.trouble()
-        modes = {*self.present.modes, *(self.modes(reason) if reason else ())}
+        modes = {*self.present.modes, *(self.modes(reason) if reason is not None else ())}
         kept = tuple(mode for mode in FallbackMode if mode in modes and mode in self.broadcast.spec.fallback_modes)
         if kept == self.present.modes:
             return self.stay()
         return Decision(fallback=replace(self.present, modes=kept)) if kept else self.returned()
 
-    def give_up(self, reason: str) -> Decision:
+    def give_up(self, reason: FallbackReason) -> Decision:
         dark = self.dark_since(reason)
         if dark is None or not self.reached(
-            dark + seconds(self.timing.hopeless_s), "if nothing is playable until then", "END_BROADCAST"
+            dark + seconds(self.timing.hopeless_s), "if nothing is playable until then", Action.END_BROADCAST
         ):
             return self.stay()
-        end = EndReason.MUX_UNREACHABLE if reason == MUX_UNREACHABLE else EndReason.EGRESS_FAILED
+        end = EndReason.MUX_UNREACHABLE if reason is FallbackReason.STREAMS_UNREACHABLE else EndReason.EGRESS_FAILED
         return Decision(fallback=self.present, end=end)
 
-    def dark_since(self, reason: str) -> datetime | None:
+    def dark_since(self, reason: FallbackReason) -> datetime | None:
         """Since when a host publishes and nobody sees it; None: somebody does, as far as we know."""
         room, stream = self.view.room, self.view.stream
         if self.view.playable or room is None or room.host_since is None or stream is None:
             return None
-        if reason == MUX_UNREACHABLE:
+        if reason is FallbackReason.STREAMS_UNREACHABLE:
             return max(room.host_since, self.around.outages["mux"].since)
         if stream.status is StreamStatus.ACTIVE:
             return stream.stalled_since

@@ -21,6 +21,7 @@ from service.domain.planning.steps import (
     StartRecording,
     Wait,
 )
+from service.domain.reasons import Action, Blocked, Fault
 from service.domain.resource_set import (
     backoff_s,
     host_deadline,
@@ -32,9 +33,6 @@ from service.domain.resource_set import (
     wants_egress,
 )
 from service.domain.resources import (
-    GHOST,
-    NOT_CONNECTED,
-    STALLED,
     AnyResource,
     Egress,
     EgressStatus,
@@ -96,11 +94,11 @@ class Live(Planner):
         broadcast, room = self.broadcast, self.view.room
         live = broadcast.live_time
         if live is not None and self.reached(
-            live + seconds(broadcast.spec.max_duration_s), "END_BROADCAST", "when its maximum duration is over"
+            live + seconds(broadcast.spec.max_duration_s), Action.END_BROADCAST, "when its maximum duration is over"
         ):
             return EndReason.MAX_DURATION
         deadline = host_deadline(broadcast, self.view, self.timing)
-        if deadline is None or not self.reached(deadline, "WAIT_FOR_HOST", "or the broadcast is ended then"):
+        if deadline is None or not self.reached(deadline, Action.WAIT_FOR_HOST, "or the broadcast is ended then"):
             return None
         if room is not None and room.phase is Phase.PRESENT and not self.in_vain(room, deadline, self.timing.lookup_s):
             return None
@@ -110,7 +108,7 @@ class Live(Planner):
         if not resources or any(resource.phase is Phase.PRESENT for resource in resources):
             return False
         overdue_at = resources[0].intended_at + seconds(self.timing.start_deadline_s)
-        return self.reached(overdue_at, "END_BROADCAST", f"if no {resources[0].kind} could be made by then")
+        return self.reached(overdue_at, Action.END_BROADCAST, f"if no {resources[0].kind} could be made by then")
 
     def plan_room(self) -> None:
         room = self.view.room
@@ -145,7 +143,7 @@ class Live(Planner):
         if not wants_egress(self.broadcast, view):
             if not on_air(self.broadcast):
                 message = "an egress is started when SetOnAir is called"
-                self.awaited.append(Wait(action="WAIT_FOR_ON_AIR", message=message))
+                self.awaited.append(Wait(action=Action.WAIT_FOR_ON_AIR, message=message))
             if current is not None:
                 self.stop(current, "it is not wanted now")
             return
@@ -176,11 +174,13 @@ class Live(Planner):
         recent = recent_starts(view.egresses, self.now, timing)
         if len(recent) >= timing.starts_limit:
             allowed_at = recent[-timing.starts_limit].intended_at + seconds(timing.starts_window_s)
-            self.reached(allowed_at, "START_EGRESS", "an egress is started again when the limit of starts allows it")
-            self.blocked = "START_LIMIT"
+            self.reached(
+                allowed_at, Action.START_EGRESS, "an egress is started again when the limit of starts allows it"
+            )
+            self.blocked = Blocked.START_LIMIT
             return
         if self.backs_off(recent):
-            self.blocked = "BACK_OFF"
+            self.blocked = Blocked.BACK_OFF
             return
         able = [egress for egress in view.egresses if view.can_publish(egress)]
         leaving = [egress for egress in able if egress.phase is Phase.DELETING]
@@ -189,13 +189,13 @@ class Live(Planner):
             self.reset_key()
         elif leaving:
             # stop() looks at it until it has ended or is written off; a written-off one is fenced by the others.
-            self.blocked = "PREVIOUS_ENDING"
+            self.blocked = Blocked.PREVIOUS_ENDING
         elif connected or stream.cutting:
-            self.blocked = "CUTTING_OFF"
+            self.blocked = Blocked.CUTTING_OFF
             if self.due(stream):
                 self.steps.append(CutStream(ordinal=stream.ordinal))
         elif not self.fenced(stream):
-            self.blocked = "FENCING"
+            self.blocked = Blocked.FENCING
         else:
             self.steps.append(StartEgress(ordinal=next_ordinal(view.egresses)))
 
@@ -207,7 +207,7 @@ class Live(Planner):
         if not recent or not (recent[-1].fault or recent[-1].unresolved):
             return False
         again_at = recent[-1].changed_at + seconds(backoff_s(len(recent), self.timing))
-        return not self.reached(again_at, "RETRY", "an egress is started again")
+        return not self.reached(again_at, Action.RETRY, "an egress is started again")
 
     def fenced(self, stream: Stream) -> bool:
         """Whether starts without an answer were looked for again after the key was reset: one that came between the
@@ -217,7 +217,7 @@ class Live(Planner):
             return True
         shown = stream.key_reset_at + seconds(self.timing.list_lag_s)
         return all(
-            self.in_vain(egress, shown, self.timing.lookup_s, "RETRY", _CERTAIN)
+            self.in_vain(egress, shown, self.timing.lookup_s, Action.RETRY, _CERTAIN)
             for egress in self.view.egresses
             if egress.unresolved
         )
@@ -227,26 +227,26 @@ class Live(Planner):
         since = egress.status_since or egress.changed_at
         if egress.status in (EgressStatus.UNKNOWN, EgressStatus.STARTING):
             late = egress.intended_at + seconds(timing.egress_start_s)
-            if self.in_vain(egress, late, timing.watch_s, "WAIT_FOR_EGRESS", _OR_REPLACED):
-                self.stop(egress, f"it did not start within {timing.egress_start_s:g} s", "START_TIMEOUT")
+            if self.in_vain(egress, late, timing.watch_s, Action.WAIT_FOR_EGRESS, _OR_REPLACED):
+                self.stop(egress, f"it did not start within {timing.egress_start_s:g} s", Fault.START_TIMEOUT)
             return
         if egress.status is EgressStatus.ENDING:
             late = since + seconds(timing.egress_stop_s)
-            if self.in_vain(egress, late, timing.watch_s, "WAIT_FOR_END", _OR_REPLACED):
-                self.stop(egress, f"it did not end within {timing.egress_stop_s:g} s", "END_TIMEOUT")
+            if self.in_vain(egress, late, timing.watch_s, Action.WAIT_FOR_END, _OR_REPLACED):
+                self.stop(egress, f"it did not end within {timing.egress_stop_s:g} s", Fault.END_TIMEOUT)
             return
         push = next((output.state for output in egress.outputs if output.name == ""), None)
         if push in (OutputState.FAILED, OutputState.FINISHED):
             # It stays ACTIVE for its other destinations and never tries this one again.
-            self.stop(egress, "its connection to the live stream failed", "DISCONNECTED")
+            self.stop(egress, "its connection to the live stream failed", Fault.DISCONNECTED)
             return
         if self.is_ghost(egress):
-            self.stop(egress, "it is not in its room", GHOST)
+            self.stop(egress, "it is not in its room", Fault.GHOST)
             return
         if push is OutputState.CONNECTING and self.in_vain(
-            egress, since + seconds(timing.connect_s), timing.watch_s, "WAIT_FOR_CONNECTION", _OR_REPLACED
+            egress, since + seconds(timing.connect_s), timing.watch_s, Action.WAIT_FOR_CONNECTION, _OR_REPLACED
         ):
-            self.stop(egress, f"it did not connect within {timing.connect_s:g} s", NOT_CONNECTED)
+            self.stop(egress, f"it did not connect within {timing.connect_s:g} s", Fault.NOT_CONNECTED)
             return
         if stream is not None and (self.lost(egress, stream, since) or self.stalls(egress, stream, since)):
             return
@@ -265,9 +265,11 @@ class Live(Planner):
         fed = stream.fed_at is not None and stream.status_since is not None and stream.status_since >= settled
         within = timing.ingest_lost_s if fed else timing.ingest_start_s
         lost_at = began + seconds(within)
-        if not self.in_vain(stream, lost_at, timing.ingest_watch_s, "WAIT_FOR_MEDIA", _OR_REPLACED):
+        if not self.in_vain(stream, lost_at, timing.ingest_watch_s, Action.WAIT_FOR_MEDIA, _OR_REPLACED):
             return False
-        self.stop(egress, f"the live stream got no media within {within:g} s", "INGEST_LOST" if fed else "NO_MEDIA")
+        self.stop(
+            egress, f"the live stream got no media within {within:g} s", Fault.INGEST_LOST if fed else Fault.NO_MEDIA
+        )
         return True
 
     def stalls(self, egress: Egress, stream: Stream, since: datetime) -> bool:
@@ -277,9 +279,9 @@ class Live(Planner):
         # Planned again when what is known of it is too old.
         self.waits.append(self.now + seconds(PROBED_S))
         fed_since = max(stream.stalled_since, egress.delivering_since or since)
-        if not self.reached(fed_since + seconds(self.timing.stalled_s), "WAIT_FOR_MEDIA", _OR_REPLACED):
+        if not self.reached(fed_since + seconds(self.timing.stalled_s), Action.WAIT_FOR_MEDIA, _OR_REPLACED):
             return False
-        self.stop(egress, "it sends, and the playlist does not move on", STALLED)
+        self.stop(egress, "it sends, and the playlist does not move on", Fault.STALLED)
         return True
 
     def is_ghost(self, egress: Egress | LocalRecording) -> bool:
@@ -288,7 +290,7 @@ class Live(Planner):
         if room is None or since is None:
             return False
         message = f"the {egress.kind} is stopped, for it is not in its room"
-        return self.in_vain(room, since + seconds(timing.ghost_s), timing.watch_s, "STOP_GHOST", message)
+        return self.in_vain(room, since + seconds(timing.ghost_s), timing.watch_s, Action.STOP_GHOST, message)
 
     def plan_recording(self) -> None:
         """A file egress runs while the fallback asks for it and there is something to record."""
@@ -316,7 +318,7 @@ class Live(Planner):
         elif not starting:
             overdue = None
         if self.is_ghost(recording):
-            self.stop_recording(recording, GHOST)
+            self.stop_recording(recording, Fault.GHOST)
         elif not asked or (overdue is not None and self.in_vain(recording, overdue, timing.watch_s)):
             self.stop_recording(recording)
 

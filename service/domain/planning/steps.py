@@ -1,9 +1,12 @@
 """The steps of a plan: what the reconciler can be told to do."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from service.domain.broadcast import EndReason, Fallback
+from service.domain.reasons import Action, Blocked, EventReason, Fault
 from service.domain.resources import Kind
 
 
@@ -60,8 +63,8 @@ class StartEgress:
 class StopEgress:
     ordinal: int
     why: str
-    fault: str = ""
-    """What it failed of; empty: it did not fail, it is not wanted."""
+    fault: Fault = Fault.NONE
+    """Why it counts as failed. NONE: it did not fail, it is not wanted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +87,7 @@ class StartRecording:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopRecording:
     ordinal: int
-    fault: str = ""
+    fault: Fault = Fault.NONE
     """As of `StopEgress`."""
 
 
@@ -116,6 +119,15 @@ class WriteOff:
     why: str
 
 
+WRITTEN_OFF: Final[Mapping[Kind, EventReason]] = {
+    Kind.STREAM: EventReason.STREAM_WRITTEN_OFF,
+    Kind.EGRESS: EventReason.EGRESS_WRITTEN_OFF,
+    Kind.RECORDING: EventReason.RECORDING_WRITTEN_OFF,
+    Kind.UPLOAD: EventReason.UPLOAD_WRITTEN_OFF,
+}
+"""The event of a WriteOff. A room is never written off: it is created again by its name."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndBroadcast:
     reason: EndReason
@@ -132,8 +144,7 @@ Step = RoomStep | StreamStep | EgressStep | RecordingStep | SetFallback | WriteO
 class Wait:
     """What comes next by itself where nothing happens before."""
 
-    action: str
-    """A stable upper-case word."""
+    action: Action
     message: str
     until: datetime | None = None
     """None: nothing comes by itself, somebody has to do something."""
@@ -146,7 +157,7 @@ class Plan:
     """When to plan again if nothing wakes us before. None with no steps: at rest."""
     done: bool = False
     """Target ENDED and nothing runs any more. It may still wait for recordings."""
-    blocked: str = ""
-    """Why no egress is started although one is wanted: a stable upper-case word."""
+    blocked: Blocked = Blocked.NOTHING
+    """Why no egress is started although one is wanted."""
     waits: tuple[Wait, ...] = ()
     """What is waited for, where it is more than the next look."""

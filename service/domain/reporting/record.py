@@ -1,8 +1,9 @@
 """What a record tells callers: the state, the status, the times and the events that follow from a situation."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
+from typing import Final
 
 from service.domain.broadcast import (
     Broadcast,
@@ -17,6 +18,7 @@ from service.domain.broadcast import (
 from service.domain.facts import Probe
 from service.domain.lifecycle import Event
 from service.domain.ports import Heard
+from service.domain.reasons import EventReason
 from service.domain.reporting.status import same_but_for_time
 from service.domain.resources import AnyResource
 from service.domain.situation import Surroundings
@@ -38,7 +40,21 @@ class Situation:
     """Webhooks about it that no pass has taken into account yet, by their number in the inbox."""
 
 
-_TOLD = (DestinationState.ACTIVE, DestinationState.FAILED)
+STATE_ENTERED: Final[Mapping[State, EventReason]] = {
+    State.CREATED: EventReason.STATE_CREATED,
+    State.STARTING: EventReason.STATE_STARTING,
+    State.READY: EventReason.STATE_READY,
+    State.LIVE: EventReason.STATE_LIVE,
+    State.INTERRUPTED: EventReason.STATE_INTERRUPTED,
+    State.STOPPING: EventReason.STATE_STOPPING,
+    State.ENDED: EventReason.STATE_ENDED,
+    State.FAILED: EventReason.STATE_FAILED,
+}
+_DESTINATION_SEEN: Final[Mapping[DestinationState, EventReason]] = {
+    DestinationState.ACTIVE: EventReason.DESTINATION_ACTIVE,
+    DestinationState.FAILED: EventReason.DESTINATION_FAILED,
+}
+"""The states of a destination that have an event of their own."""
 Derive = Callable[[Situation], tuple[State, Status]]
 
 
@@ -75,11 +91,11 @@ def tell(
     state, status = derive(situation)
     told = [*events, *_news(stored.status, status)]
     if state is not stored.state:
-        told.append(Event(reason=f"STATE_{state}", message=status.state_reason))
+        told.append(Event(reason=STATE_ENTERED[state], message=status.state_reason))
     if not told and same_but_for_time(status, stored.status) and broadcast.target is stored.target:
         return stored, ()
     if not told:
-        told.append(Event(reason="STATUS_CHANGED", message=_differences(stored.status, status)))
+        told.append(Event(reason=EventReason.STATUS_CHANGED, message=_differences(stored.status, status)))
     broadcast = replace(
         broadcast,
         state=state,
@@ -98,12 +114,13 @@ def _news(before: Status, after: Status) -> list[Event]:
     error = after.last_error
     if error is not None and error != before.last_error:
         message = f"{error.provider} {error.operation}: {error.code} {error.message}".rstrip()
-        news.append(Event(reason="CALL_FAILED", message=message))
+        news.append(Event(reason=EventReason.CALL_FAILED, message=message))
     earlier = {destination.name: destination.state for destination in before.destinations}
     for each in after.destinations:
-        if each.state is not earlier.get(each.name) and each.state in _TOLD:
+        reason = _DESTINATION_SEEN.get(each.state)
+        if each.state is not earlier.get(each.name) and reason is not None:
             message = f"{each.name}: {each.message}" if each.message else each.name
-            news.append(Event(reason=f"DESTINATION_{each.state.upper()}", message=message))
+            news.append(Event(reason=reason, message=message))
     return news
 
 

@@ -18,6 +18,7 @@ from service.domain.broadcast import Target
 from service.domain.errors import Outcome, Overtaken, ProviderError
 from service.domain.lifecycle import Event
 from service.domain.planning.steps import (
+    WRITTEN_OFF,
     CreateRoom,
     CreateStream,
     CutStream,
@@ -39,8 +40,9 @@ from service.domain.planning.steps import (
     UploadRecording,
     WriteOff,
 )
+from service.domain.reasons import EventReason, Fault
 from service.domain.resource_set import View
-from service.domain.resources import NOT_STOPPED, Egress, LocalRecording, Phase, Room, Stream
+from service.domain.resources import Egress, LocalRecording, Phase, Room, Stream
 from service.failpoints import failpoint
 from service.reconciler.act.call import Errand
 from service.reconciler.act.egresses import EgressSteps
@@ -114,7 +116,7 @@ class Actor:
                 await self._set_fallback(step)
             case EndBroadcast():
                 await self._passes.record(
-                    self._claim, events=[Event(reason="ENDING", message=step.reason)], end=step.reason
+                    self._claim, events=[Event(reason=EventReason.ENDING, message=step.reason)], end=step.reason
                 )
                 failpoint("end.after_record")
             case _:
@@ -162,7 +164,10 @@ class Actor:
             observed_at=self._errand.now(),
         )
         await self._passes.record(
-            self._claim, [present], events=[Event(reason="ROOM_CREATED", message=seen.sid)], recovered="livekit"
+            self._claim,
+            [present],
+            events=[Event(reason=EventReason.ROOM_CREATED, message=seen.sid)],
+            recovered="livekit",
         )
         failpoint("room.create.after_record")
 
@@ -170,7 +175,8 @@ class Actor:
         fallback = step.fallback
         modes = ", ".join(fallback.modes)
         event = Event(
-            reason="FALLBACK_ENTERED" if modes else "FALLBACK_LEFT", message=f"{fallback.reason} {modes}".strip()
+            reason=EventReason.FALLBACK_ENTERED if modes else EventReason.FALLBACK_LEFT,
+            message=f"{fallback.reason} {modes}".strip(),
         )
         failpoint("fallback.before_record")
         await self._passes.record(self._claim, fallback=fallback, events=[event])
@@ -181,14 +187,14 @@ class Actor:
         resource = next(each for each in everything if each.kind is step.kind and each.ordinal == step.ordinal)
         written_off = replace(resource, phase=Phase.GONE, changed_at=self._errand.now())
         if isinstance(written_off, Egress) and not written_off.fault and self._broadcast.target is Target.LIVE:
-            fault = NOT_STOPPED if resource.phase is Phase.DELETING else "START_LOST"
+            fault = Fault.NOT_STOPPED if resource.phase is Phase.DELETING else Fault.START_LOST
             written_off = replace(written_off, fault=fault)
         if isinstance(written_off, LocalRecording) and not written_off.fault and resource.phase is Phase.DELETING:
             # Its record may stay as it is for ever, and is not to be taken for one that came late.
-            written_off = replace(written_off, fault=NOT_STOPPED)
-        fault = written_off.fault if isinstance(written_off, Egress | LocalRecording) else ""
+            written_off = replace(written_off, fault=Fault.NOT_STOPPED)
+        fault = written_off.fault if isinstance(written_off, Egress | LocalRecording) else Fault.NONE
         message = f"{' '.join(filter(None, (written_off.external_id, fault)))}: {step.why}".removeprefix(": ")
         await self._passes.record(
-            self._claim, [written_off], events=[Event(reason=f"{step.kind.upper()}_WRITTEN_OFF", message=message)]
+            self._claim, [written_off], events=[Event(reason=WRITTEN_OFF[step.kind], message=message)]
         )
         failpoint("write_off.after_record")

@@ -17,8 +17,9 @@ from service.domain.planning.steps import (
     StopEgress,
 )
 from service.domain.ports import EgressWanted, Push
+from service.domain.reasons import EventReason, Fault
 from service.domain.resource_set import View
-from service.domain.resources import Egress, EgressStatus, Phase, Room
+from service.domain.resources import REFUSAL_FAULTS, Egress, EgressStatus, Phase, Room
 from service.failpoints import failpoint
 from service.reconciler.act.call import Errand
 from service.reconciler.act.requests import names_of, pushes_of, trouble_of
@@ -92,7 +93,10 @@ class EgressSteps:
             destinations=egress.destinations,
         )
         await self._passes.record(
-            self._claim, [started], events=[Event(reason="EGRESS_STARTED", message=seen.id)], recovered="livekit"
+            self._claim,
+            [started],
+            events=[Event(reason=EventReason.EGRESS_STARTED, message=seen.id)],
+            recovered="livekit",
         )
         failpoint("egress.start.after_record")
 
@@ -106,7 +110,7 @@ class EgressSteps:
             # Refused before any worker took it: it cannot publish.
             end_seen=gone,
             error=error.message,
-            fault=error.outcome.upper() if gone else "",
+            fault=REFUSAL_FAULTS[error.outcome] if gone else Fault.NONE,
         )
         changed: list[Room | Egress] = [failed]
         room = self._view.room
@@ -127,7 +131,7 @@ class EgressSteps:
         await self._passes.record(
             self._claim,
             [replace(leaving, acked=True, failures=0, retry_at=None)],
-            events=[Event(reason="EGRESS_STOP_SENT", message=step.why)],
+            events=[Event(reason=EventReason.EGRESS_STOP_SENT, message=step.why)],
             recovered="livekit",
         )
         failpoint("egress.stop.after_record")
@@ -143,7 +147,7 @@ class EgressSteps:
         await self._passes.record(
             self._claim,
             [replace(egress, layout=layout, failures=0, retry_at=None)],
-            events=[Event(reason="LAYOUT_SET", message=layout)],
+            events=[Event(reason=EventReason.LAYOUT_SET, message=layout)],
             recovered="livekit",
         )
         failpoint("layout.set.after_record")
@@ -183,8 +187,8 @@ class EgressSteps:
             self._claim,
             [replace(updated, destinations=now_has, failures=0, retry_at=None)],
             events=[
-                *(Event(reason="DESTINATION_ADDED", message=name) for name in step.add),
-                *(Event(reason="DESTINATION_REMOVED", message=name) for name in step.remove),
+                *(Event(reason=EventReason.DESTINATION_ADDED, message=name) for name in step.add),
+                *(Event(reason=EventReason.DESTINATION_REMOVED, message=name) for name in step.remove),
             ],
             recovered="livekit",
         )

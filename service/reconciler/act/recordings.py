@@ -10,6 +10,7 @@ from service.domain.lifecycle import Event
 from service.domain.observing.provider_state import uploaded, with_recording
 from service.domain.planning.steps import DeleteUpload, RecordingStep, StartRecording, StopRecording, UploadRecording
 from service.domain.ports import RecordingWanted, UploadWanted
+from service.domain.reasons import EventReason, Fault
 from service.domain.resources import EgressStatus, LocalRecording, Phase, Upload
 from service.failpoints import failpoint
 from service.reconciler.act.requests import file_of, trouble_of, upload_tag
@@ -75,11 +76,14 @@ class Recorder:
             started = replace(started, status=EgressStatus.STARTING)
         started = replace(started, phase=Phase.PRESENT, changed_at=errand.now(), failures=0)
         await self._passes.record(
-            errand.claim, [started], events=[Event(reason="RECORDING_STARTED", message=seen.id)], recovered="livekit"
+            errand.claim,
+            [started],
+            events=[Event(reason=EventReason.RECORDING_STARTED, message=seen.id)],
+            recovered="livekit",
         )
         failpoint("recording.start.after_record")
 
-    async def _stop(self, recording: LocalRecording, fault: str) -> None:
+    async def _stop(self, recording: LocalRecording, fault: Fault) -> None:
         errand = self._errand
         leaving = errand.leaving(replace(recording, fault=fault or recording.fault))
         await errand.intend(leaving, "recording.stop")
@@ -109,7 +113,7 @@ class Recorder:
         if storage is None:
             # The storage was there when it was recorded, and was taken out of the settings since.
             refused = replace(upload, phase=Phase.GONE, refused=True)
-            event = Event(reason="UPLOAD_IMPOSSIBLE", message="no storage is configured")
+            event = Event(reason=EventReason.UPLOAD_IMPOSSIBLE, message="no storage is configured")
             await self._passes.record(errand.claim, [refused], events=[event])
             return
         # Begun before a stop or after it: what was recorded is uploaded in any case.
@@ -131,7 +135,7 @@ class Recorder:
         await self._passes.record(
             errand.claim,
             [uploaded(upload, asset, errand.now())],
-            events=[Event(reason="UPLOAD_CREATED", message=asset.asset_id)],
+            events=[Event(reason=EventReason.UPLOAD_CREATED, message=asset.asset_id)],
             recovered="mux",
         )
         failpoint("upload.create.after_record")

@@ -20,6 +20,7 @@ from service.domain.planning.steps import (
     StreamStep,
 )
 from service.domain.ports import Relay, StreamWanted
+from service.domain.reasons import EventReason
 from service.domain.resource_set import View
 from service.domain.resources import Phase, Stream, StreamStatus
 from service.domain.secret import Secret
@@ -97,7 +98,7 @@ class StreamSteps:
         await self._passes.record(
             self._claim,
             [created_stream(stream, seen, self._errand.now())],
-            events=[Event(reason="STREAM_CREATED", message=seen.id)],
+            events=[Event(reason=EventReason.STREAM_CREATED, message=seen.id)],
             recovered="mux",
         )
         failpoint("stream.create.after_record")
@@ -113,7 +114,7 @@ class StreamSteps:
         await self._passes.record(
             self._claim,
             [replace(stream, disabled=True, failures=0, retry_at=None)],
-            events=[Event(reason="STREAM_DISABLED")],
+            events=[Event(reason=EventReason.STREAM_DISABLED)],
             recovered="mux",
         )
         failpoint("stream.disable.after_record")
@@ -132,7 +133,7 @@ class StreamSteps:
         listed, events = replace(stream, failures=0, retry_at=None), list[Event]()
         if self._broadcast.spec.recording_policy is not RecordingPolicy.DISCARD:
             listed = replace(listed, recordings=tuple(recordings), recordings_settled=True)
-            events.append(Event(reason="RECORDINGS_KEPT", message=str(len(recordings))))
+            events.append(Event(reason=EventReason.RECORDINGS_KEPT, message=str(len(recordings))))
         else:
             ids = tuple(recording.asset_id for recording in recordings)
             listed = replace(listed, recordings=(), discarding=ids, recordings_settled=not ids)
@@ -147,7 +148,7 @@ class StreamSteps:
             return
         failpoint("recordings.discard.after_call")
         discarded = replace(stream, discarding=left, recordings_settled=not left, failures=0, retry_at=None)
-        event = Event(reason="RECORDINGS_DISCARDED", message=asset_id)
+        event = Event(reason=EventReason.RECORDINGS_DISCARDED, message=asset_id)
         await self._passes.record(self._claim, [discarded], events=[event], recovered="mux")
         failpoint("recordings.discard.after_record")
 
@@ -172,7 +173,7 @@ class StreamSteps:
             failures=0,
             retry_at=None,
         )
-        await self._passes.record(self._claim, [fresh], events=[Event(reason="KEY_RESET")], recovered="mux")
+        await self._passes.record(self._claim, [fresh], events=[Event(reason=EventReason.KEY_RESET)], recovered="mux")
         failpoint("key.reset.after_record")
 
     async def _cut(self, stream: Stream) -> None:
@@ -203,5 +204,5 @@ class StreamSteps:
             failures=0,
             retry_at=None,
         )
-        await self._passes.record(self._claim, [cut], events=[Event(reason="STREAM_CUT")], recovered="mux")
+        await self._passes.record(self._claim, [cut], events=[Event(reason=EventReason.STREAM_CUT)], recovered="mux")
         failpoint("stream.cut.after_record")
