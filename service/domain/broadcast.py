@@ -6,9 +6,10 @@ Everything here is a value. Nothing here does I/O, reads a clock or knows a libr
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-from service.domain.reasons import FallbackReason
-from service.domain.resources import Recording
+from service.domain.reasons import Blocked, ConditionReason, FallbackReason
+from service.domain.resources import EgressStatus, Recording
 from service.domain.secret import NO_SECRET, Secret
 
 
@@ -187,6 +188,14 @@ class ProviderTrouble:
     """What it meant, a value of Outcome: throttled, credentials, refused..."""
 
 
+if TYPE_CHECKING:
+    ReasonOfCondition = ConditionReason | EgressStatus | Blocked
+else:
+    # A row is read by the annotations of these classes, and a union of enumerations cannot be read, because a text may
+    # be in two of them. A text of the other two is read as a ConditionReason that equals it.
+    ReasonOfCondition = ConditionReason
+
+
 class ConditionType(StrEnum):
     ROOM_READY = "ROOM_READY"
     STREAM_READY = "STREAM_READY"
@@ -200,9 +209,12 @@ class ConditionType(StrEnum):
 class Condition:
     type: ConditionType
     met: bool | None
-    reason: str
+    """None: unknown."""
+    reason: ReasonOfCondition
+    """Compare it with ==, not with `is`: a reason that was read from a row may be of another class."""
     message: str = ""
     transition_time: datetime
+    """Since when `met` has its value."""
 
 
 class DestinationState(StrEnum):

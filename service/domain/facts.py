@@ -9,6 +9,7 @@ from functools import cached_property
 from service.domain.broadcast import Broadcast, ProviderTrouble, Target, seconds
 from service.domain.lifecycle import Event
 from service.domain.ports import PlaylistSeen, RoomPeople
+from service.domain.provider import OWNER, Provider
 from service.domain.reasons import Actor, EventReason
 from service.domain.resource_set import View
 from service.domain.resources import AnyResource, Kind, Phase, Resource
@@ -170,5 +171,5 @@ class Facts:
         return trouble if trouble is not None and trouble.operation in _ENDED_BY.get(resource.kind, ()) else None
 
 
-def provider_of(resource: Resource) -> str:
-    return "mux" if resource.kind in (Kind.STREAM, Kind.UPLOAD) else "livekit"
+def provider_of(resource: Resource) -> Provider:
+    return OWNER[resource.kind]

@@ -24,7 +24,7 @@ from broadcast.v1.playback_service_pb2_grpc import PlaybackServiceStub
 from broadcast_sandbox.clock import ScaledClock
 from broadcast_sandbox.livekit.server import LiveKitSimulator, LiveKitSimulatorSettings
 from service.domain.broadcast import Condition, ConditionType, Fallback, FallbackMode, Status
-from service.domain.reasons import FallbackReason
+from service.domain.reasons import ConditionReason, FallbackReason, as_stored
 from service.domain.resources import Recording, RecordingStatus
 from service.store.leases import Leases
 from service.store.viewers import Full, Viewers
@@ -82,9 +82,9 @@ class Show:
 
     async def conditions(self, ago_s: float = 0.0, /, **facts: tuple[bool | None, str]) -> tuple[Condition, ...]:
         since = await self.stage.database.now() - timedelta(seconds=ago_s)
-        given = {type_: facts.get(type_.lower(), (False, "ABSENT")) for type_ in ConditionType}
+        given = {type_: facts.get(type_.lower(), (False, ConditionReason.ABSENT)) for type_ in ConditionType}
         return tuple(
-            Condition(type=type_, met=met, reason=reason, transition_time=since)
+            Condition(type=type_, met=met, reason=as_stored(ConditionReason, reason), transition_time=since)
             for type_, (met, reason) in given.items()
         )
 

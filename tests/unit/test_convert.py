@@ -34,7 +34,7 @@ from service.domain.errors import (
     StoreUnavailable,
     Violation,
 )
-from service.domain.reasons import FallbackReason
+from service.domain.reasons import ConditionReason, FallbackReason
 from service.store.broadcasts import Filter
 from service.store.changes import Before, LoggedChange
 
@@ -136,9 +136,13 @@ def test_everything_there_is_to_tell() -> None:
         state_time=NOW,
         observed_generation=2,
         conditions=(
-            Condition(type=ConditionType.PLAYABLE, met=True, reason="PLAYING", transition_time=NOW),
-            Condition(type=ConditionType.INGEST_ACTIVE, met=None, reason="NOT_OBSERVED", transition_time=NOW),
-            Condition(type=ConditionType.EGRESS_RUNNING, met=False, reason="CONNECTING", transition_time=NOW),
+            Condition(type=ConditionType.PLAYABLE, met=True, reason=ConditionReason.PLAYING, transition_time=NOW),
+            Condition(
+                type=ConditionType.INGEST_ACTIVE, met=None, reason=ConditionReason.NOT_OBSERVED, transition_time=NOW
+            ),
+            Condition(
+                type=ConditionType.EGRESS_RUNNING, met=False, reason=ConditionReason.CONNECTING, transition_time=NOW
+            ),
         ),
         playback_id="play",
         destinations=(domain.DestinationStatus(name="one", state=domain.DestinationState.FAILED, message="refused"),),
@@ -198,7 +202,9 @@ def test_everything_there_is_to_tell() -> None:
 
 
 def publishing(met: bool) -> Status:  # noqa: FBT001 - a table
-    condition = Condition(type=ConditionType.HOST_PUBLISHING, met=met, reason="", transition_time=NOW)
+    condition = Condition(
+        type=ConditionType.HOST_PUBLISHING, met=met, reason=ConditionReason.NO_HOST, transition_time=NOW
+    )
     return Status(observed_generation=1, conditions=(condition,))
 
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 
 from service.domain.broadcast import (
@@ -21,7 +22,7 @@ from service.domain.broadcast import (
     seconds,
 )
 from service.domain.planning.steps import Plan
-from service.domain.reasons import Blocked, FallbackReason
+from service.domain.reasons import Blocked, ConditionReason, FallbackReason
 from service.domain.reporting.status import same_but_for_time, state_of, status_of
 from service.domain.resources import (
     AnyResource,
@@ -386,3 +387,18 @@ def test_the_end_is_the_end_of_a_fallback_too() -> None:
     )
     hopeless = {**STOPPED, "end_reason": EndReason.EGRESS_FAILED}
     assert state_of(a_broadcast(**hopeless), (gone(ROOM),)) == (State.FAILED, "EGRESS_FAILED")
+
+
+def test_a_reason_of_another_version_is_read_and_shown_as_it_was_written() -> None:
+    """What is stored has a text of any of the three enumerations, or one that only another version declares."""
+    written = [ConditionReason.NO_HOST, EgressStatus.ENDING, Blocked.FENCING, "OF_ANOTHER_VERSION"]
+    stored = {
+        "conditions": [
+            {"type": "PLAYABLE", "met": False, "reason": str(reason), "transition_time": T0} for reason in written
+        ]
+    }
+    read = [condition.reason for condition in msgspec.convert(stored, Status).conditions]
+    assert read == written
+    assert read[0] is ConditionReason.NO_HOST
+    assert read[3] not in set(ConditionReason)
+    assert msgspec.to_builtins(read) == written

@@ -16,6 +16,7 @@ from service.api.messages.times import duration_message, time_message
 from service.domain.broadcast import Broadcast
 from service.domain.errors import ViewerLimit
 from service.domain.ports import ViewerTokens
+from service.domain.reasons import ConditionReason
 from service.domain.reporting.playback import Hls, InTheRoom, NotYet, Over, way_of
 from service.store.broadcasts import Broadcasts
 from service.store.viewers import Full, Viewers
@@ -72,7 +73,7 @@ class PlaybackApi(PlaybackServiceServicer):
                 if eta is not None:
                     answer.starting.eta.FromTimedelta(eta)
                 refresh_s = _SOON_S if eta is not None else _SOME_TIME_S
-                if reason == "NOT_STARTED":
+                if reason == ConditionReason.NOT_STARTED:
                     refresh_s = _NOT_STARTED_S
             case Over(recordings=recordings, pending=pending):
                 if recordings:

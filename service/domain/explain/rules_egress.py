@@ -4,10 +4,11 @@ from service.domain.broadcast import DestinationState, FallbackMode, seconds
 from service.domain.errors import Outcome
 from service.domain.explain.case import Case, Finding, Rule, Weight
 from service.domain.explain.causes import CauseCode
-from service.domain.health.delivery import encoder_left, failed_recording, recording_evidence
+from service.domain.health.delivery import encoder_left
 from service.domain.health.egress import egress_evidence, unconnected_since
 from service.domain.health.model import ChainPart, Evidence, noted
-from service.domain.reasons import Blocked, Fault
+from service.domain.health.recording import failed_recording, recording_evidence
+from service.domain.reasons import Blocked, Fault, HealthReason
 from service.domain.resource_set import recent_starts, wants_egress
 from service.domain.resources import (
     Egress,
@@ -204,7 +205,12 @@ def no_media(case: Case) -> Finding | None:
             evidence=_evidence(case, failed),
         )
     egress, stream = case.view.egress, case.view.stream
-    if part.reason != "NO_MEDIA" or egress is None or not egress.delivering or _fell_silent(case, egress, stream):
+    if (
+        part.reason is not HealthReason.NO_MEDIA
+        or egress is None
+        or not egress.delivering
+        or _fell_silent(case, egress, stream)
+    ):
         return None
     return Finding(
         code=CauseCode.NO_MEDIA,
@@ -278,7 +284,7 @@ def playlist_stalled(case: Case) -> Finding | None:
     part, stream, failed = case.health.part(ChainPart.PLAYBACK), case.view.stream, case.failed_egress
     held = stream is not None and stream.stalled_since is not None
     answered = failed is not None and failed.fault is Fault.STALLED
-    if not (held or answered or part.reason == "STALLED"):
+    if not (held or answered or part.reason is HealthReason.STALLED):
         return None
     return Finding(
         code=CauseCode.PLAYLIST_STALLED,

@@ -65,7 +65,7 @@ def failing_call(case: Case, provider: Provider) -> Finding | None:
 
 def _holds_up_the_end(case: Case, provider: Provider) -> bool:
     return case.facts.broadcast.state is State.STOPPING and any(
-        resource.failures and resource.phase is not Phase.GONE and provider_of(resource) == provider.value
+        resource.failures and resource.phase is not Phase.GONE and provider_of(resource) is provider
         for resource in case.facts.resources
     )
 

@@ -1,35 +1,87 @@
-"""What holds for every part of the chain: when it rests, when it is not there, and when nothing is known of it."""
+"""The rules that hold for every part of the chain, and how a part's own rule is put behind them.
 
-from collections.abc import Sequence
-from dataclasses import replace
+A part's own rule answers with an `Answer`, which is no `PartHealth`: only `chain_part` makes one of it. So a part
+cannot be told as healthy without the common rules: the broadcast is not wanted live, the resource does not exist, the
+resource was not looked at lately.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from service.domain.broadcast import Target
 from service.domain.facts import Facts, provider_of
 from service.domain.health.model import ChainPart, HealthState, PartHealth, noted
+from service.domain.provider import HEALTH_UNREACHABLE
+from service.domain.reasons import HealthReason
 from service.domain.resources import Phase, Resource
+from service.domain.timing import Timing
 
 
-def resting(facts: Facts, part: ChainPart, name: str = "") -> PartHealth | None:
-    """A part of a broadcast that is not wanted live. None: it is."""
-    broadcast = facts.broadcast
-    since = broadcast.status.state_time or broadcast.create_time
-    match broadcast.target:
-        case Target.CREATED:
-            return PartHealth(
-                part=part, name=name, state=HealthState.IDLE, reason="NOT_STARTED", since=broadcast.create_time
-            )
-        case Target.ENDED if broadcast.state.over:
-            return PartHealth(part=part, name=name, state=HealthState.IDLE, reason="OVER", since=since)
-        case Target.ENDED:
-            return still_there(facts, part) or PartHealth(
-                part=part, name=name, state=HealthState.IDLE, reason="STOPPING", message="being taken down", since=since
-            )
-        case Target.LIVE:
-            return None
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The health of a part by its own rule."""
+
+    health: PartHealth
+    rests_on: Resource | None = None
+    """The resource at which the health was seen: it is UNKNOWN when that resource was not looked at lately. None: the
+    health does not depend on a look at a resource.
+    """
+
+
+PartRule = Callable[[Facts, Timing], PartHealth]
+OwnRule = Callable[[Facts, Timing], Answer]
+_R = TypeVar("_R", bound=Resource)
+
+
+def chain_part(
+    part: ChainPart, *, first: Callable[[Facts], PartHealth | None] | None = None
+) -> Callable[[OwnRule], PartRule]:
+    """Put the common rules around the own rule of *part*, which is asked only while the broadcast is wanted live.
+
+    *first* is asked before the common rules, whatever the broadcast's target. It answers None where it has nothing to
+    tell.
+    """
+
+    def wrap(own: OwnRule) -> PartRule:
+        def told(facts: Facts, timing: Timing) -> PartHealth:
+            before = first(facts) if first is not None else None
+            return before or with_common_rules(facts, part, lambda: own(facts, timing))
+
+        return told
+
+    return wrap
+
+
+def with_common_rules(facts: Facts, part: ChainPart, own: Callable[[], Answer], name: str = "") -> PartHealth:
+    """The health of *part* by the common rules, and by *own* where they leave it open. *name*: of a destination."""
+    if (rest := _resting(facts, part, name)) is not None:
+        return rest
+    answer = own()
+    return answer.health if answer.rests_on is None else _believed(facts, answer.rests_on, answer.health)
+
+
+def of_a_resource(
+    part: ChainPart, called: str, resources: Callable[[Facts], Sequence[_R]]
+) -> Callable[[Callable[[Facts, Timing, _R], Answer]], OwnRule]:
+    """Ask the own rule only if the last of *resources* is PRESENT, and hand it over. *called* names it in messages."""
+
+    def wrap(own: Callable[[Facts, Timing, _R], Answer]) -> OwnRule:
+        def told(facts: Facts, timing: Timing) -> Answer:
+            last = next(reversed(resources(facts)), None)
+            if last is None or last.phase is not Phase.PRESENT:
+                return Answer(_not_there(facts, part, last, called))
+            return own(facts, timing, last)
+
+        return told
+
+    return wrap
 
 
 def still_there(facts: Facts, part: ChainPart) -> PartHealth | None:
-    """What is to end and does not. None: nothing of this part."""
+    """The health of a part whose resource is to end, while the calls that end it fail. None: the part has no such
+    resource.
+    """
     view = facts.view
     resources: dict[ChainPart, Sequence[Resource]] = {
         ChainPart.ROOM: view.rooms,
@@ -45,7 +97,7 @@ def still_there(facts: Facts, part: ChainPart) -> PartHealth | None:
     return PartHealth(
         part=part,
         state=HealthState.DOWN,
-        reason="STOP_FAILED",
+        reason=HealthReason.STOP_FAILED,
         message=f"it does not go: {told}" if told else "it does not go",
         since=stuck.changed_at,
         observed_at=stuck.observed_at,
@@ -57,8 +109,32 @@ def still_there(facts: Facts, part: ChainPart) -> PartHealth | None:
     )
 
 
-def believed(facts: Facts, resource: Resource, part: PartHealth) -> PartHealth:
-    """*part* rests on what was seen of *resource*: as it is while that is known, UNKNOWN after."""
+def _resting(facts: Facts, part: ChainPart, name: str) -> PartHealth | None:
+    """The health of a part of a broadcast that is not wanted live. None: the broadcast is wanted live."""
+    broadcast = facts.broadcast
+    idle = PartHealth(
+        part=part,
+        name=name,
+        state=HealthState.IDLE,
+        reason=HealthReason.OVER,
+        since=broadcast.status.state_time or broadcast.create_time,
+    )
+    match broadcast.target:
+        case Target.CREATED:
+            return replace(idle, reason=HealthReason.NOT_STARTED, since=broadcast.create_time)
+        case Target.ENDED if broadcast.state.over:
+            return idle
+        case Target.ENDED:
+            being = replace(idle, reason=HealthReason.STOPPING, message="being taken down")
+            return still_there(facts, part) or being
+        case Target.LIVE:
+            return None
+
+
+def _believed(facts: Facts, resource: Resource, part: PartHealth) -> PartHealth:
+    """*part* as it is while *resource* was looked at lately and its provider answers; UNKNOWN otherwise, with what was
+    seen last in the message.
+    """
     seen = facts.seen_at(resource)
     part = replace(part, observed_at=seen)
     if facts.known(resource):
@@ -69,43 +145,41 @@ def believed(facts: Facts, resource: Resource, part: PartHealth) -> PartHealth:
     return replace(
         part,
         state=HealthState.UNKNOWN,
-        reason="NOT_OBSERVED" if away is None else f"{provider.upper()}_UNREACHABLE",
+        reason=HealthReason.NOT_OBSERVED if away is None else HEALTH_UNREACHABLE[provider],
         message=f"{message.strip()}; the last that was seen: {part.state} {part.reason}",
         since=away.since if away is not None else seen,
     )
 
 
-def existence(facts: Facts, part: ChainPart, resources: Sequence[Resource], what: str) -> PartHealth | None:
-    """A part whose room or live stream is not there. None: it is."""
+def _not_there(facts: Facts, part: ChainPart, last: Resource | None, called: str) -> PartHealth:
+    """The health of a part whose resource is not PRESENT. *last*: its latest attempt; None: there was none yet."""
     broadcast = facts.broadcast
-    last = resources[-1] if resources else None
+    made = PartHealth(
+        part=part,
+        state=HealthState.PENDING,
+        reason=HealthReason.CREATING,
+        message=f"{called} is being made",
+        since=broadcast.start_time or broadcast.create_time,
+    )
+    if last is None:
+        return made
     trouble = broadcast.status.last_error
     told, told_at = "", None
     if trouble is not None:
         told = f"{trouble.provider} {trouble.operation}: {trouble.code} {trouble.message}"
         told_at = trouble.time
-    if last is None:
-        since = broadcast.start_time or broadcast.create_time
-        return PartHealth(
-            part=part, state=HealthState.PENDING, reason="CREATING", message=f"{what} is being made", since=since
-        )
-    if last.phase is Phase.PRESENT:
-        return None
-    evidence = noted(("external_id", last.external_id, last.changed_at), ("last_error", told, told_at))
-    made = PartHealth(
-        part=part,
-        state=HealthState.PENDING,
-        reason="CREATING",
-        message=f"{what} is being made",
+    made = replace(
+        made,
         since=last.changed_at,
         observed_at=last.observed_at,
-        evidence=evidence,
+        evidence=noted(("external_id", last.external_id, last.changed_at), ("last_error", told, told_at)),
     )
     if last.phase is Phase.UNKNOWN:
         message = "its creation was not answered: it is being looked for"
-        return replace(made, state=HealthState.UNKNOWN, reason="UNANSWERED", message=message)
+        return replace(made, state=HealthState.UNKNOWN, reason=HealthReason.UNANSWERED, message=message)
     if last.failures:
-        return replace(made, state=HealthState.DOWN, reason="CREATE_FAILED", message=told)
+        return replace(made, state=HealthState.DOWN, reason=HealthReason.CREATE_FAILED, message=told)
     if last.phase in (Phase.GONE, Phase.DELETING):
-        return replace(made, state=HealthState.DOWN, reason="LOST", message=f"{what} is gone, not by our doing")
+        message = f"{called} is gone, not by our doing"
+        return replace(made, state=HealthState.DOWN, reason=HealthReason.LOST, message=message)
     return made

@@ -1,96 +1,109 @@
-"""Health of what is on Mux's side: what arrives at the live stream, what a player gets, what is recorded."""
+"""Health of the delivery to viewers: the media that arrive at the live stream, and the playlist that a player gets."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
-from service.domain.broadcast import FallbackMode, PlaybackPolicy, RecordingPolicy, State, Target, seconds
+from service.domain.broadcast import FallbackMode, PlaybackPolicy, State, seconds
 from service.domain.facts import PROBED_S, SEEN_S, Facts
-from service.domain.health.common import believed, existence, resting, still_there
+from service.domain.health.common import Answer, chain_part, of_a_resource
 from service.domain.health.egress import unconnected_since
-from service.domain.health.model import ChainPart, Evidence, HealthState, PartHealth, noted
+from service.domain.health.model import ChainPart, HealthState, PartHealth, noted
 from service.domain.ports import PlaylistSeen
-from service.domain.reasons import Fault
+from service.domain.provider import STREAMS
+from service.domain.reasons import Fault, HealthReason
 from service.domain.resource_set import wants_egress
 from service.domain.resources import (
     EgressStatus,
-    LocalRecording,
     Phase,
-    Recording,
-    RecordingStatus,
     Stream,
     StreamStatus,
 )
 from service.domain.timing import Timing
 
-_OK, _NOT_THERE, _NOT_ON_AIR = 200, 404, 412
+_OK = 200
+_ANSWERS = {404: HealthReason.NOT_THERE, 412: HealthReason.NOT_ON_AIR}
+"""The HTTP statuses of a playlist that have a reason of their own. 412: the live stream is not active, 404: the
+playback id is unknown (muxinc/elements, playback-core/src/request-errors.ts).
+"""
 
 
-def ingest(facts: Facts, timing: Timing) -> PartHealth:
-    if (rest := resting(facts, ChainPart.INGEST)) is not None:
-        return rest
-    streams = facts.view.streams
+def _streams(facts: Facts) -> Sequence[Stream]:
+    """The live stream in use if it is there, or else all attempts."""
     current = facts.view.stream
-    if current is None or current.phase is not Phase.PRESENT:
-        absent = existence(facts, ChainPart.INGEST, streams, "the live stream")
-        if absent is not None:
-            return absent
-    assert current is not None  # noqa: S101 - for the type checker: it is there
+    return facts.view.streams if current is None or current.phase is not Phase.PRESENT else (current,)
+
+
+@chain_part(ChainPart.INGEST)
+@of_a_resource(ChainPart.INGEST, "the live stream", _streams)
+def ingest(facts: Facts, timing: Timing, current: Stream) -> Answer:
     part = PartHealth(
         part=ChainPart.INGEST,
         state=HealthState.IDLE,
-        reason="IDLE",
+        reason=HealthReason.IDLE,
         message="nothing is to arrive now",
         since=current.status_since or current.changed_at,
         evidence=noted(
-            ("mux_live_stream_id", current.external_id, None),
-            ("mux_status", current.status, current.status_since),
-            ("mux_asset_id", current.active_asset_id, None),
+            (f"{STREAMS}_live_stream_id", current.external_id, None),
+            (f"{STREAMS}_status", current.status, current.status_since),
+            (f"{STREAMS}_asset_id", current.active_asset_id, None),
             ("encoder_connected", encoder_connected(facts, current), current.connected_at),
         ),
     )
-    return believed(facts, current, _arrives(facts, current, part, timing))
+    return Answer(_arrives(facts, current, part, timing), rests_on=current)
 
 
-def _arrives(facts: Facts, stream: Stream, part: PartHealth, timing: Timing) -> PartHealth:  # noqa: PLR0911 - one a case
-    egress = facts.view.egress
+def _arrives(facts: Facts, stream: Stream, part: PartHealth, timing: Timing) -> PartHealth:
+    """*part* with the state of the media at the live stream."""
     match stream.status:
         case StreamStatus.DISABLED if stream.cutting:
-            return replace(part, state=HealthState.PENDING, reason="CUTTING", message="who is connected is cut off")
+            message = "who is connected is cut off"
+            return replace(part, state=HealthState.PENDING, reason=HealthReason.CUTTING, message=message)
         case StreamStatus.DISABLED:
-            return replace(part, state=HealthState.DOWN, reason="DISABLED", message="somebody disabled it at Mux")
+            message = f"somebody disabled it at {STREAMS.display_name}"
+            return replace(part, state=HealthState.DOWN, reason=HealthReason.DISABLED, message=message)
         case StreamStatus.UNKNOWN:
-            return replace(part, state=HealthState.UNKNOWN, reason="NOT_OBSERVED", message="nobody looked yet")
+            message = "nobody looked yet"
+            return replace(part, state=HealthState.UNKNOWN, reason=HealthReason.NOT_OBSERVED, message=message)
         case StreamStatus.ACTIVE if encoder_left(facts, stream):
-            message, since = "the encoder left; Mux waits for it within the reconnect window", stream.connected_at
-            return replace(part, state=HealthState.DOWN, reason="DISCONNECTED", message=message, since=since)
+            return replace(
+                part,
+                state=HealthState.DOWN,
+                reason=HealthReason.DISCONNECTED,
+                message=f"the encoder left; {STREAMS.display_name} waits for it within the reconnect window",
+                since=stream.connected_at,
+            )
         case StreamStatus.ACTIVE:
-            return replace(part, state=HealthState.OK, reason="ACTIVE", message="")
+            return replace(part, state=HealthState.OK, reason=HealthReason.ACTIVE, message="")
         case StreamStatus.IDLE:
-            pass
+            return _silent(facts, stream, part, timing)
+
+
+def _silent(facts: Facts, stream: Stream, part: PartHealth, timing: Timing) -> PartHealth:
+    """*part* with the reason why no media arrives."""
+    egress = facts.view.egress
     if egress is None or not wants_egress(facts.broadcast, facts.view):
-        live = facts.broadcast.state is State.INTERRUPTED
-        return (
-            replace(part, state=HealthState.DOWN, reason="NO_ENCODER", message="nothing sends to it") if live else part
-        )
+        if facts.broadcast.state is not State.INTERRUPTED:
+            return part
+        return replace(part, state=HealthState.DOWN, reason=HealthReason.NO_ENCODER, message="nothing sends to it")
     if egress.status is not EgressStatus.ACTIVE:
-        return replace(part, state=HealthState.PENDING, reason="WAITING_FOR_EGRESS", message="")
+        return replace(part, state=HealthState.PENDING, reason=HealthReason.WAITING_FOR_EGRESS, message="")
     if (since := unconnected_since(facts, egress, timing)) is not None:
         message = "the egress runs and has no connection to it"
         return replace(part, state=HealthState.DOWN, reason=Fault.NOT_CONNECTED, message=message, since=since)
     since = max(egress.status_since or egress.changed_at, stream.status_since or egress.changed_at)
-    late = facts.now >= since + seconds(timing.ingest_start_s / 2)
-    return replace(
-        part,
-        state=HealthState.DOWN if late else HealthState.PENDING,
-        reason="NO_MEDIA" if late else "WAITING_FOR_MEDIA",
-        message="the egress runs and Mux sees no media" if late else "the egress runs, Mux becomes active",
-        since=since,
-    )
+    if facts.now >= since + seconds(timing.ingest_start_s / 2):
+        message = f"the egress runs and {STREAMS.display_name} sees no media"
+        return replace(part, state=HealthState.DOWN, reason=HealthReason.NO_MEDIA, message=message, since=since)
+    message = f"the egress runs, {STREAMS.display_name} becomes active"
+    return replace(part, state=HealthState.PENDING, reason=HealthReason.WAITING_FOR_MEDIA, message=message, since=since)
 
 
 def encoder_connected(facts: Facts, stream: Stream) -> bool | None:
-    """What webhooks said of it, until a look shows that it cannot be so any more: the word of the change may be lost.
+    """Whether an encoder is connected to the live stream, as the newest webhook about that said. None: no webhook said
+    it, or a later look shows that it cannot be so any more, because the webhook of the change was lost.
 
-    One that is gone is followed by silence when the reconnect window is over; media after a silence have a new one.
+    An encoder that left is followed by silence when the reconnect window is over; media after a silence come from a new
+    encoder.
     """
     said, at = stream.connected, stream.connected_at
     if said is None or at is None:
@@ -108,8 +121,10 @@ def encoder_connected(facts: Facts, stream: Stream) -> bool | None:
 
 
 def encoder_left(facts: Facts, stream: Stream) -> bool:
-    """Whether Mux said so. Its status goes on through the reconnect window. Where the egress says that it sends, one of
-    the two is out of date, and what viewers get tells which.
+    """Whether the encoder left a live stream that is still active: it stays active through the reconnect window.
+
+    If the egress says that it sends, either the webhook or the status of the egress is out of date. Then the encoder
+    counts as gone only if the webhook is the newer of the two and the playlist stands still.
     """
     if encoder_connected(facts, stream) is not False or stream.connected_at is None:
         return False
@@ -119,30 +134,33 @@ def encoder_left(facts: Facts, stream: Stream) -> bool:
     return stream.connected_at > egress.delivering_since and facts.probe.stalled
 
 
-def playback(facts: Facts) -> PartHealth:
-    if (rest := resting(facts, ChainPart.PLAYBACK)) is not None:
-        return rest
+@chain_part(ChainPart.PLAYBACK)
+def playback(facts: Facts, _timing: Timing) -> Answer:
     broadcast = facts.broadcast
     part = PartHealth(
         part=ChainPart.PLAYBACK,
         state=HealthState.IDLE,
-        reason="NOT_ON_AIR",
+        reason=HealthReason.NOT_ON_AIR,
         message="nothing is to be played yet",
         since=broadcast.status.state_time,
     )
     if FallbackMode.DIRECT_WEBRTC in broadcast.fallback.modes:
         message = f"viewers watch in the room: {broadcast.fallback.reason}"
         since = broadcast.fallback.since
-        return replace(part, state=HealthState.DEGRADED, reason="DIRECT_WEBRTC", message=message, since=since)
+        told = replace(
+            part, state=HealthState.DEGRADED, reason=HealthReason.DIRECT_WEBRTC, message=message, since=since
+        )
+        return Answer(told)
     if broadcast.state not in (State.LIVE, State.INTERRUPTED):
-        return part
-    unknown = replace(part, state=HealthState.UNKNOWN, reason="NOT_OBSERVED", message="nobody looked lately")
+        return Answer(part)
+    message = "nobody looked lately"
+    unknown = replace(part, state=HealthState.UNKNOWN, reason=HealthReason.NOT_OBSERVED, message=message)
     if broadcast.spec.playback_policy is PlaybackPolicy.SIGNED:
         message = "only who holds a viewer's token can look"
-        return replace(unknown, reason="SIGNED", message=message)
+        return Answer(replace(unknown, reason=HealthReason.SIGNED, message=message))
     seen, seen_at = facts.probe.playlist, facts.probe.playlist_at
     if seen is None or not facts.fresh(seen_at, PROBED_S):
-        return replace(unknown, since=seen_at, observed_at=seen_at)
+        return Answer(replace(unknown, since=seen_at, observed_at=seen_at))
     probed = replace(
         part,
         observed_at=seen_at,
@@ -154,132 +172,25 @@ def playback(facts: Facts) -> PartHealth:
             ("target_duration_s", seen.target_duration_s or None, seen_at),
         ),
     )
-    return _plays(facts, seen, probed)
+    return Answer(_plays(facts, seen, probed))
 
 
 def _plays(facts: Facts, seen: PlaylistSeen, part: PartHealth) -> PartHealth:
     live_since = facts.broadcast.status.state_time
     if seen.status != _OK:
-        reasons = {_NOT_ON_AIR: "NOT_ON_AIR", _NOT_THERE: "NOT_THERE"}
-        reason = reasons.get(seen.status, "REFUSED")
-        return replace(
-            part, state=HealthState.DOWN, reason=reason, message=f"the playlist answers {seen.status}", since=None
-        )
+        reason = _ANSWERS.get(seen.status, HealthReason.REFUSED)
+        message = f"the playlist answers {seen.status}"
+        return replace(part, state=HealthState.DOWN, reason=reason, message=message, since=None)
     if seen.ended:
-        return replace(part, state=HealthState.DOWN, reason="ENDED", message="the playlist says it is over", since=None)
+        message = "the playlist says it is over"
+        return replace(part, state=HealthState.DOWN, reason=HealthReason.ENDED, message=message, since=None)
     since = facts.probe.standing_since
     if since is not None and facts.probe.stalled:
         message = f"the playlist did not move on since {since:%H:%M:%S} UTC"
-        return replace(part, state=HealthState.DOWN, reason="STALLED", message=message, since=since)
+        return replace(part, state=HealthState.DOWN, reason=HealthReason.STALLED, message=message, since=since)
     if facts.probe.advanced_at is None:
         message = "the playlist is there; whether it moves on is seen at the next look"
-        return replace(part, state=HealthState.PENDING, reason="SEEN_ONCE", message=message, since=live_since)
-    return replace(part, state=HealthState.OK, reason="ADVANCING", message="", since=live_since)
-
-
-def recording(facts: Facts) -> PartHealth:  # noqa: PLR0911 - one a case
-    """Also of what is over: a recording becomes ready minutes after the end."""
-    broadcast = facts.broadcast
-    part = PartHealth(
-        part=ChainPart.RECORDING, state=HealthState.IDLE, reason="NONE", since=broadcast.status.state_time
-    )
-    if broadcast.spec.recording_policy is RecordingPolicy.DISCARD:
-        return replace(part, reason="DISCARDED", message="the recording is not kept")
-    made = broadcast.status.recordings
-    evidence = noted(*((f"mux_asset_{each.status}", each.asset_id, None) for each in made))
-    part = replace(part, evidence=evidence)
-    if errored := [each for each in made if each.status is RecordingStatus.ERRORED]:
-        return replace(part, state=HealthState.DOWN, reason="ERRORED", message=_told(errored[0]))
-    if (local := _own(facts, part)) is not None:
-        return local
-    if broadcast.target is not Target.LIVE:
-        if any(each.status is RecordingStatus.PREPARING for each in made):
-            return replace(part, state=HealthState.PENDING, reason="PREPARING", message="Mux is still at work on it")
-        if made:
-            return replace(part, state=HealthState.OK, reason="READY")
-        return resting(facts, ChainPart.RECORDING) or part
-    stream = facts.view.stream
-    if stream is not None and stream.active_asset_id and stream.status is StreamStatus.ACTIVE:
-        running = replace(
-            part,
-            state=HealthState.OK,
-            reason="RECORDING",
-            since=stream.status_since,
-            evidence=noted(("mux_asset_id", stream.active_asset_id, stream.status_since)),
+        return replace(
+            part, state=HealthState.PENDING, reason=HealthReason.SEEN_ONCE, message=message, since=live_since
         )
-        return believed(facts, stream, running)
-    return part
-
-
-def _own(facts: Facts, part: PartHealth) -> PartHealth | None:
-    """What is recorded to our own storage, or should be. None: nothing is."""
-    broadcast = facts.broadcast
-    if broadcast.target is not Target.LIVE:
-        return None if broadcast.state.over else still_there(facts, ChainPart.RECORDING)
-    if facts.view.recordings and facts.view.recordings[-1].phase is not Phase.GONE:
-        return _local(facts, facts.view.recordings[-1], part)
-    if (failed := failed_recording(facts)) is None:
-        return None
-    return replace(
-        part,
-        state=HealthState.DOWN,
-        reason=failed.fault or "LOCAL_FAILED",
-        message=failed.error or "the room is to be recorded to our own storage, and the last try failed",
-        since=failed.changed_at,
-        observed_at=failed.observed_at,
-        evidence=recording_evidence(failed),
-    )
-
-
-def _local(facts: Facts, local: LocalRecording, part: PartHealth) -> PartHealth:
-    running = replace(
-        part,
-        state=HealthState.PENDING,
-        reason="LOCAL_STARTING",
-        message="the room is recorded to our own storage",
-        since=local.status_since or local.changed_at,
-        evidence=recording_evidence(local),
-    )
-    if local.status is EgressStatus.ACTIVE:
-        running = replace(running, state=HealthState.OK, reason="LOCAL_RECORDING")
-    if (since := facts.view.missing_since(local)) is not None:
-        message = "LiveKit lists it as active, and it is not in its room"
-        running = replace(running, state=HealthState.DEGRADED, reason="NOT_IN_ROOM", message=message, since=since)
-    if local.fault:
-        message = "its worker is gone, and what it had written with it"
-        running = replace(running, state=HealthState.DOWN, reason=local.fault, message=message)
-    if local.status in (EgressStatus.FAILED, EgressStatus.ABORTED):
-        running = replace(running, state=HealthState.DOWN, reason="LOCAL_FAILED", message=local.error)
-    return believed(facts, local, running)
-
-
-def failed_recording(facts: Facts) -> LocalRecording | None:
-    """The last one that a fallback asked for and that made no file, while it asks and none runs."""
-    broadcast = facts.broadcast
-    since = broadcast.fallback.since
-    if FallbackMode.LOCAL_RECORDING not in broadcast.fallback.modes or since is None:
-        return None
-    if broadcast.target is not Target.LIVE:
-        return None
-    for each in reversed(facts.view.recordings):
-        runs = each.phase is Phase.PRESENT and each.status is EgressStatus.ACTIVE
-        if each.intended_at < since or runs or each.complete:
-            return None
-        if each.phase is Phase.GONE:
-            return each
-    return None
-
-
-def recording_evidence(local: LocalRecording) -> tuple[Evidence, ...]:
-    return noted(
-        ("livekit_egress_id", local.external_id, local.intended_at),
-        ("file", local.file, None),
-        ("egress_status", local.status, local.status_since),
-        ("egress_fault", local.fault, local.changed_at),
-        ("egress_error", local.error, local.observed_at),
-        ("recordings_failed", local.failures or None, local.changed_at),
-    )
-
-
-def _told(recording: Recording) -> str:
-    return recording.message or f"Mux could not make the recording {recording.asset_id}"
+    return replace(part, state=HealthState.OK, reason=HealthReason.ADVANCING, message="", since=live_since)

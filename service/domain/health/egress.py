@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 
 from service.domain.broadcast import Carrier, DeliveryPolicy, Destination, DestinationState, DestinationStatus, seconds
 from service.domain.facts import Facts
-from service.domain.health.common import believed, resting, still_there
+from service.domain.health.common import Answer, chain_part, still_there, with_common_rules
 from service.domain.health.model import ChainPart, Evidence, HealthState, PartHealth, noted
-from service.domain.reasons import Fault
+from service.domain.provider import ROOMS
+from service.domain.reasons import Fault, HealthReason
 from service.domain.resource_set import wants_egress
 from service.domain.resources import Egress, EgressStatus, OutputState
 from service.domain.timing import Timing
@@ -27,56 +29,57 @@ _FAULTS = {
 }
 
 
-def egress(facts: Facts, timing: Timing) -> PartHealth:
-    if (rest := resting(facts, ChainPart.EGRESS)) is not None:
-        return rest
+@chain_part(ChainPart.EGRESS)
+def egress(facts: Facts, timing: Timing) -> Answer:
     current = facts.view.egress
     if not wants_egress(facts.broadcast, facts.view):
-        return still_there(facts, ChainPart.EGRESS) or _unwanted(facts)
+        return Answer(still_there(facts, ChainPart.EGRESS) or _unwanted(facts))
     if current is None:
-        return _missing(facts)
+        return Answer(_missing(facts))
     part = PartHealth(
         part=ChainPart.EGRESS,
         state=HealthState.PENDING,
-        reason="STARTING",
+        reason=HealthReason.STARTING,
         message="it was asked for and is not active yet",
         since=current.status_since or current.changed_at,
         evidence=egress_evidence(current),
     )
     if current.unresolved:
         if facts.now < current.intended_at + seconds(timing.list_lag_s):
-            return part
+            return Answer(part)
         message = "its start was not answered: it is being looked for"
-        return replace(part, state=HealthState.UNKNOWN, reason="UNANSWERED", message=message)
-    return believed(facts, current, _running(facts, current, part, timing))
+        return Answer(replace(part, state=HealthState.UNKNOWN, reason=HealthReason.UNANSWERED, message=message))
+    return Answer(_running(facts, current, part, timing), rests_on=current)
 
 
 def _running(facts: Facts, egress: Egress, part: PartHealth, timing: Timing) -> PartHealth:
     if (since := facts.view.missing_since(egress)) is not None:
-        message = "LiveKit lists it as active, and it is not in its room"
-        return replace(part, state=HealthState.DEGRADED, reason="NOT_IN_ROOM", message=message, since=since)
+        message = f"{ROOMS.display_name} lists it as active, and it is not in its room"
+        return replace(part, state=HealthState.DEGRADED, reason=HealthReason.NOT_IN_ROOM, message=message, since=since)
     if egress.delivering:
-        return replace(part, state=HealthState.OK, reason="DELIVERING", message="")
+        return replace(part, state=HealthState.OK, reason=HealthReason.DELIVERING, message="")
     if egress.status is EgressStatus.ACTIVE:
         return _connecting(facts, egress, part, timing)
     if egress.status is EgressStatus.ENDING:
-        return replace(part, state=HealthState.DOWN, reason="ENDING", message=egress.error)
+        return replace(part, state=HealthState.DOWN, reason=HealthReason.ENDING, message=egress.error)
     late = facts.now >= egress.intended_at + seconds(timing.egress_start_s / 2)
-    return replace(part, state=HealthState.DEGRADED, reason="STARTING_SLOWLY") if late else part
+    return replace(part, state=HealthState.DEGRADED, reason=HealthReason.STARTING_SLOWLY) if late else part
 
 
 def _connecting(facts: Facts, egress: Egress, part: PartHealth, timing: Timing) -> PartHealth:
     output = next((output for output in egress.outputs if output.name == ""), None)
     if output is not None and output.state in (OutputState.FAILED, OutputState.FINISHED):
-        return replace(part, state=HealthState.DOWN, reason="DISCONNECTED", message=output.message)
+        return replace(part, state=HealthState.DOWN, reason=HealthReason.DISCONNECTED, message=output.message)
     if (since := unconnected_since(facts, egress, timing)) is not None:
         message = "it runs and has no connection to the live stream"
         return replace(part, state=HealthState.DOWN, reason=Fault.NOT_CONNECTED, message=message, since=since)
-    return replace(part, reason="CONNECTING", message="it connects to the live stream")
+    return replace(part, reason=HealthReason.CONNECTING, message="it connects to the live stream")
 
 
 def unconnected_since(facts: Facts, egress: Egress, timing: Timing) -> datetime | None:
-    """Since when it runs and tries to connect to the live stream. None: it does not, or not for long."""
+    """Since when an active egress has tried to connect to the live stream. None: it is connected, it failed, or it has
+    tried for less than a quarter of `connect_s`.
+    """
     push = next((output.state for output in egress.outputs if output.name == ""), None)
     since = egress.status_since or egress.changed_at
     late = facts.now > since + seconds(timing.connect_s / 4)
@@ -89,14 +92,14 @@ def _unwanted(facts: Facts) -> PartHealth:
     return PartHealth(
         part=ChainPart.EGRESS,
         state=HealthState.IDLE,
-        reason="NOT_ON_AIR" if manual else "NOT_WANTED",
+        reason=HealthReason.NOT_ON_AIR if manual else HealthReason.NOT_WANTED,
         message="it is started when SetOnAir is called" if manual else "it is started when a host publishes",
         since=egresses[-1].changed_at if egresses else broadcast.ready_time,
     )
 
 
 def _missing(facts: Facts) -> PartHealth:
-    """One is wanted and none is there."""
+    """The health of the egress where one is wanted and none is there."""
     last = facts.view.egresses[-1] if facts.view.egresses else None
     stuck = still_there(facts, ChainPart.EGRESS)
     if stuck is not None and last is not None and not last.fault:
@@ -105,7 +108,7 @@ def _missing(facts: Facts) -> PartHealth:
         return PartHealth(
             part=ChainPart.EGRESS,
             state=HealthState.PENDING,
-            reason="STARTING",
+            reason=HealthReason.STARTING,
             message="it is about to be started",
             since=facts.view.room.host_since if facts.view.room is not None else None,
         )
@@ -113,7 +116,7 @@ def _missing(facts: Facts) -> PartHealth:
     return PartHealth(
         part=ChainPart.EGRESS,
         state=HealthState.DOWN if failed else HealthState.PENDING,
-        reason=(last.fault or "ENDED") if failed else "STARTING",
+        reason=(last.fault or HealthReason.ENDED) if failed else HealthReason.STARTING,
         message=_ended_how(last) if failed else "it is about to be started",
         since=last.changed_at,
         observed_at=last.observed_at,
@@ -122,14 +125,14 @@ def _missing(facts: Facts) -> PartHealth:
 
 
 def _ended_how(egress: Egress) -> str:
-    """What it failed of, in our words and in LiveKit's."""
+    """The fault, and the error that the provider tells, for people."""
     return ": ".join(filter(None, (_FAULTS.get(egress.fault), egress.error))) or "the last one ended"
 
 
 def egress_evidence(egress: Egress) -> tuple[Evidence, ...]:
     return noted(
         ("egress_start", egress.phase, egress.intended_at),
-        ("livekit_egress_id", egress.external_id, egress.intended_at),
+        (f"{ROOMS}_egress_id", egress.external_id, egress.intended_at),
         ("egress_status", egress.status, egress.status_since),
         ("egress_fault", egress.fault, egress.changed_at),
         ("egress_error", egress.error, egress.observed_at),
@@ -137,24 +140,33 @@ def egress_evidence(egress: Egress) -> tuple[Evidence, ...]:
     )
 
 
+_DESTINATION_HEALTH = {
+    DestinationState.IDLE: (HealthState.IDLE, HealthReason.IDLE),
+    DestinationState.CONNECTING: (HealthState.PENDING, HealthReason.CONNECTING),
+    DestinationState.ACTIVE: (HealthState.OK, HealthReason.ACTIVE),
+    DestinationState.FAILED: (HealthState.DOWN, HealthReason.FAILED),
+}
+
+
 def destinations(facts: Facts) -> tuple[PartHealth, ...]:
+    """One part for each destination of the spec, in its order."""
     states = {each.name: each for each in facts.broadcast.status.destinations}
     return tuple(
-        resting(facts, ChainPart.DESTINATION, each.name) or _destination(facts, each, states.get(each.name))
+        with_common_rules(
+            facts, ChainPart.DESTINATION, partial(_destination, facts, each, states.get(each.name)), each.name
+        )
         for each in facts.broadcast.spec.destinations
     )
 
 
-def _destination(facts: Facts, destination: Destination, status: DestinationStatus | None) -> PartHealth:
-    part = PartHealth(part=ChainPart.DESTINATION, name=destination.name, state=HealthState.IDLE, reason="IDLE")
-    current = facts.view.stream if destination.carrier is Carrier.MUX else facts.view.egress
+def _destination(facts: Facts, destination: Destination, status: DestinationStatus | None) -> Answer:
+    part = PartHealth(
+        part=ChainPart.DESTINATION, name=destination.name, state=HealthState.IDLE, reason=HealthReason.IDLE
+    )
+    current = facts.view.egress if destination.carrier is Carrier.EGRESS else facts.view.stream
     if status is None or current is None:
-        return part
-    states = {
-        DestinationState.IDLE: HealthState.IDLE,
-        DestinationState.CONNECTING: HealthState.PENDING,
-        DestinationState.ACTIVE: HealthState.OK,
-        DestinationState.FAILED: HealthState.DOWN,
-    }
-    told = replace(part, state=states[status.state], reason=status.state.name, message=status.message)
-    return told if told.state in (HealthState.IDLE, HealthState.DOWN) else believed(facts, current, told)
+        return Answer(part)
+    state, reason = _DESTINATION_HEALTH[status.state]
+    told = replace(part, state=state, reason=reason, message=status.message)
+    # Idle and failed are told as they were seen last, however long ago that was.
+    return Answer(told, rests_on=None if state in (HealthState.IDLE, HealthState.DOWN) else current)

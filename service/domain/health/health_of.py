@@ -1,6 +1,6 @@
-"""health_of(): every part of the chain, from the host to the viewers, with what it rests on. Pure.
+"""health_of(): the health of every part of the chain, from the host to the viewers, with its evidence. Pure.
 
-A part is OK only where that was seen, and seen lately: what nobody looked at is UNKNOWN.
+A part is OK only if that was seen, and seen lately. A part that nobody looked at is UNKNOWN.
 """
 
 from dataclasses import dataclass
@@ -8,9 +8,11 @@ from datetime import datetime
 
 from service.domain.broadcast import PlaybackPolicy, State
 from service.domain.facts import REPORTED_S, Facts, Quality, ReportedStats
-from service.domain.health.delivery import ingest, playback, recording
+from service.domain.health.common import PartRule
+from service.domain.health.delivery import ingest, playback
 from service.domain.health.egress import destinations, egress
 from service.domain.health.model import ChainPart, HealthState, PartHealth
+from service.domain.health.recording import recording
 from service.domain.health.room import host, people, room, viewers
 from service.domain.planning.plan import plan
 from service.domain.planning.steps import Plan
@@ -18,6 +20,7 @@ from service.domain.ports import PublisherSeen
 from service.domain.reporting.next_action import NextAction, next_action
 from service.domain.timing import Timing
 
+_BEFORE_DESTINATIONS: tuple[PartRule, ...] = (room, host, egress, ingest, playback, recording)
 _WORST_FIRST = (HealthState.DOWN, HealthState.UNKNOWN, HealthState.DEGRADED, HealthState.PENDING, HealthState.OK)
 
 
@@ -50,14 +53,9 @@ def health_of(facts: Facts, timing: Timing) -> Health:
     broadcast = facts.broadcast
     decided = plan(broadcast, facts.resources, facts.now, timing, facts.around)
     parts = (
-        room(facts),
-        host(facts, timing),
-        egress(facts, timing),
-        ingest(facts, timing),
-        playback(facts),
-        recording(facts),
+        *(rule(facts, timing) for rule in _BEFORE_DESTINATIONS),
         *destinations(facts),
-        viewers(facts),
+        viewers(facts, timing),
     )
     return Health(
         broadcast_id=broadcast.id,

@@ -1,8 +1,10 @@
-"""The words of health: the parts of the chain from the host to the viewers, how each does, and what that rests on."""
+"""The words of health: the parts of the chain from the host to the viewers, the state of each, and its evidence."""
 
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+
+from service.domain.reasons import Fault, HealthReason
 
 
 class ChainPart(StrEnum):
@@ -26,34 +28,37 @@ class HealthState(StrEnum):
 
 
 MOVING = frozenset({"media_sequence", "last_segment", "advanced"})
-"""Evidence that has another value with every look while nothing changes."""
+"""Names of the evidence that has another value after every look although nothing changed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """One fact, as it was seen. Without secrets: what it is taken from has none."""
+    """One fact, as it was seen. It has no secrets, because the rows and answers that it is taken from have none."""
 
     name: str
     """A stable lower-case word."""
     value: str
     time: datetime | None = None
+    """When it was seen, or since when it is so, by the database's clock. None: it has no time of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartHealth:
     part: ChainPart
     name: str = ""
-    """A destination's."""
+    """The name of the destination. Empty for every other part."""
     state: HealthState
-    reason: str
+    reason: HealthReason | Fault
     message: str = ""
     since: datetime | None = None
+    """Since when the reason holds. None: not known."""
     observed_at: datetime | None = None
+    """When it was last seen to be so. None: the state does not come from a look at a provider."""
     evidence: tuple[Evidence, ...] = ()
 
 
 def noted(*facts: tuple[str, object, datetime | None]) -> tuple[Evidence, ...]:
-    """Name, value and time of each; those without a value are left out."""
+    """Evidence of (name, value, time). A fact without a value (None, "" or ()) is left out."""
     return tuple(
         Evidence(name=name, value=str(value), time=time) for name, value, time in facts if value not in (None, "", ())
     )

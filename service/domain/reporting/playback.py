@@ -3,16 +3,31 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from service.domain.broadcast import Broadcast, Condition, ConditionType, DeliveryPolicy, FallbackMode, State, seconds
+from service.domain.broadcast import (
+    Broadcast,
+    Condition,
+    ConditionType,
+    DeliveryPolicy,
+    FallbackMode,
+    ReasonOfCondition,
+    State,
+    seconds,
+)
+from service.domain.reasons import ConditionReason
 from service.domain.resources import Recording, RecordingStatus
 
 # StartEgress with its browser takes 5 to 15 s, its connection 1 or 2 s, and the live stream is active 10 to 20 s after
 # that (docs of LiveKit egress and Mux live streams, and their issue trackers).
 _EGRESS_TAKES = timedelta(seconds=15)
 _INGEST_TAKES = timedelta(seconds=15)
-_EGRESS_ON_ITS_WAY = ("NOT_RUNNING", "UNKNOWN", "STARTING", "CONNECTING")
-# Mux has ended the recording, and with it the playlist.
-_STREAM_ENDED = ("IDLE", "DISABLED", "NO_STREAM")
+_EGRESS_ON_ITS_WAY = (
+    ConditionReason.NOT_RUNNING,
+    ConditionReason.UNKNOWN,
+    ConditionReason.STARTING,
+    ConditionReason.CONNECTING,
+)
+_STREAM_ENDED = (ConditionReason.IDLE, ConditionReason.DISABLED, ConditionReason.NO_STREAM)
+"""Reasons of INGEST_ACTIVE with which the provider has ended the recording, and with it the playlist."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,31 +39,33 @@ class Hls:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InTheRoom:
     hls: bool
-    """HLS plays too: the fallback is about to be left. For those who find no place."""
+    """HLS plays too, because the fallback is about to be left: a viewer who finds no place in the room can use it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotYet:
-    reason: str
-    """Of the condition PLAYABLE, or NOT_STARTED."""
+    reason: ReasonOfCondition
+    """The reason of the condition PLAYABLE, or NOT_STARTED."""
     eta: timedelta | None = None
+    """How long it takes until there is something to watch. None: nobody can say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Over:
     recordings: tuple[Recording, ...] = ()
-    """Those that can be played."""
+    """The recordings that can be played."""
     pending: bool = False
-    """One is still being prepared."""
+    """A recording is still being prepared."""
 
 
 Way = Hls | InTheRoom | NotYet | Over
 
 
 def way_of(broadcast: Broadcast, now: datetime) -> Way:
+    """*now*: of the clock that wrote the broadcast, the database's."""
     match broadcast.state:
         case State.CREATED:
-            return NotYet(reason="NOT_STARTED")
+            return NotYet(reason=ConditionReason.NOT_STARTED)
         case State.STOPPING | State.ENDED | State.FAILED:
             return _over(broadcast)
         case _ if FallbackMode.DIRECT_WEBRTC in broadcast.fallback.modes:
@@ -59,7 +76,8 @@ def way_of(broadcast: Broadcast, now: datetime) -> Way:
             return Hls(interrupted=True)
         case _:
             playable = _condition(broadcast, ConditionType.PLAYABLE)
-            return NotYet(reason=playable.reason if playable is not None else "STARTING", eta=_eta(broadcast, now))
+            reason = playable.reason if playable is not None else ConditionReason.STARTING
+            return NotYet(reason=reason, eta=_eta(broadcast, now))
 
 
 def _over(broadcast: Broadcast) -> Over:
@@ -77,7 +95,7 @@ def _has_hls(broadcast: Broadcast) -> bool:
 
 
 def _slate(broadcast: Broadcast, now: datetime) -> bool:
-    """Whether the live stream still waits for the media to come back."""
+    """Whether the live stream still waits for the media to come back, within its reconnect window."""
     ingest = _condition(broadcast, ConditionType.INGEST_ACTIVE)
     playable = _condition(broadcast, ConditionType.PLAYABLE)
     if ingest is None or playable is None or ingest.reason in _STREAM_ENDED:
@@ -86,13 +104,13 @@ def _slate(broadcast: Broadcast, now: datetime) -> bool:
 
 
 def _eta(broadcast: Broadcast, now: datetime) -> timedelta | None:
-    """None: nobody can say, or it takes longer than it should."""
+    """How long it takes until LIVE. None: the host, SetOnAir or an answer is missing, or it takes longer than usual."""
     host = _condition(broadcast, ConditionType.HOST_PUBLISHING)
     egress = _condition(broadcast, ConditionType.EGRESS_RUNNING)
     ingest = _condition(broadcast, ConditionType.INGEST_ACTIVE)
     if host is None or egress is None or ingest is None or not host.met or not _wanted(broadcast):
         return None
-    if ingest.met is None and ingest.reason != "NOT_OBSERVED":
+    if ingest.met is None and ingest.reason != ConditionReason.NOT_OBSERVED:
         return None
     if egress.met:
         ready_at = egress.transition_time + _INGEST_TAKES

@@ -1,4 +1,7 @@
-"""status_of(): from the resources to what callers are told. Pure, and the only place where a state is decided."""
+"""status_of(): the state and the status that callers are told, from the resources. Pure.
+
+No other module decides a state.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,11 +16,14 @@ from service.domain.broadcast import (
     DestinationStatus,
     EndReason,
     FallbackMode,
+    ReasonOfCondition,
     State,
     Status,
     Target,
 )
 from service.domain.planning.steps import Plan
+from service.domain.provider import OWNER, UNREACHABLE
+from service.domain.reasons import Blocked, ConditionReason
 from service.domain.resource_set import View, output_changes
 from service.domain.resources import (
     AnyResource,
@@ -31,13 +37,14 @@ from service.domain.resources import (
 )
 from service.domain.situation import Surroundings
 
-_Fact = tuple[bool | None, str, str]
+_Fact = tuple[bool | None, ReasonOfCondition, str]
+"""Whether a condition is met (None: unknown), why, and a message for people."""
 
 
 def state_of(
     broadcast: Broadcast, resources: Sequence[AnyResource], around: Surroundings | None = None
 ) -> tuple[State, str]:
-    """The state and its reason."""
+    """The state and its reason. The reason is empty where nothing is to be explained."""
     view = View(resources)
     match broadcast.target:
         case Target.CREATED:
@@ -53,9 +60,8 @@ def state_of(
 
 def _live_state(broadcast: Broadcast, view: View, around: Surroundings) -> tuple[State, str]:
     if view.playable:
-        # What nobody can confirm now was so when it was last seen.
-        away = sorted(around.outages)
-        return State.LIVE, f"{away[0].upper()}_UNREACHABLE" if away else ""
+        # While a provider does not answer, the broadcast stays LIVE as it was seen last, with the outage as the reason.
+        return State.LIVE, next((UNREACHABLE[provider] for provider in UNREACHABLE if provider in around.outages), "")
     _, reason, _ = _playable(view, around)
     if FallbackMode.DIRECT_WEBRTC in broadcast.fallback.modes:
         return State.INTERRUPTED, FallbackMode.DIRECT_WEBRTC
@@ -73,6 +79,9 @@ def status_of(
     now: datetime,
     around: Surroundings | None = None,
 ) -> tuple[State, Status]:
+    """*plan*: the steps and waits that follow from the same rows; None: nothing was planned, and the generation that
+    was observed stays. *now*: of the database's clock, the time of every transition that is found.
+    """
     view, around = View(resources), around or Surroundings()
     state, reason = state_of(broadcast, resources, around)
     before = broadcast.status
@@ -101,7 +110,7 @@ def status_of(
 
 
 def same_but_for_time(left: Status, right: Status) -> bool:
-    """Whether only the time of the next attempt differs, which is not worth a change of its own."""
+    """Whether the two differ in nothing but the time of the next attempt. That alone is not worth an event."""
     return replace(left, next_attempt_time=None) == replace(right, next_attempt_time=None)
 
 
@@ -110,7 +119,7 @@ def _there(resource: Resource | None) -> bool:
 
 
 def _observed_generation(broadcast: Broadcast, view: View, plan: Plan | None) -> int:
-    """The providers show the newest spec when no step is left that would bring it to them."""
+    """The generation of the spec that the providers have: the newest one if no step is left that brings it to them."""
     egress = view.egress
     behind = egress is not None and (
         egress.layout != broadcast.spec.layout or output_changes(broadcast, egress) != ((), ())
@@ -123,7 +132,7 @@ def _observed_generation(broadcast: Broadcast, view: View, plan: Plan | None) ->
 def _conditions(
     view: View, before: Sequence[Condition], plan: Plan | None, now: datetime, around: Surroundings
 ) -> tuple[Condition, ...]:
-    blocked = plan.blocked if plan is not None else ""
+    blocked = plan.blocked if plan is not None else Blocked.NOTHING
     facts: dict[ConditionType, _Fact] = {
         ConditionType.ROOM_READY: _existence(view.room),
         ConditionType.STREAM_READY: _existence(view.stream),
@@ -144,14 +153,16 @@ def _conditions(
 
 
 def _confirmed(resource: Resource | None, fact: _Fact, around: Surroundings) -> _Fact:
-    """What was seen of *resource* before its provider went away may not be so any more. That there is none is ours to
-    know.
+    """*fact*, or unknown if it was seen at *resource* and the provider of that does not answer any more. A fact about a
+    missing or disabled resource stays: no provider is needed to know it.
     """
-    provider = "mux" if isinstance(resource, Stream) else "livekit"
+    if resource is None:
+        return fact
+    provider = OWNER[resource.kind]
     outage = around.outages.get(provider)
     if outage is None or fact[0] is None or not _there(resource) or _disabled(resource):
         return fact
-    return None, f"{provider.upper()}_UNREACHABLE", f"no answer since {outage.since:%Y-%m-%d %H:%M:%S}Z {outage.code}"
+    return None, UNREACHABLE[provider], f"no answer since {outage.since:%Y-%m-%d %H:%M:%S}Z {outage.code}"
 
 
 def _disabled(resource: Resource | None) -> bool:
@@ -160,92 +171,97 @@ def _disabled(resource: Resource | None) -> bool:
 
 def _existence(resource: Resource | None) -> _Fact:
     if resource is None:
-        return False, "ABSENT", ""
+        return False, ConditionReason.ABSENT, ""
     match resource.phase:
         case Phase.PRESENT:
-            return True, "PRESENT", ""
+            return True, ConditionReason.PRESENT, ""
         case Phase.INTENDED | Phase.UNKNOWN:
-            return None, "UNKNOWN", "created, and no answer came: it is being looked for"
+            return None, ConditionReason.UNKNOWN, "created, and no answer came: it is being looked for"
         case Phase.DELETING:
-            return False, "DELETING", ""
+            return False, ConditionReason.DELETING, ""
         case Phase.GONE:
-            return False, "ABSENT", ""
+            return False, ConditionReason.ABSENT, ""
 
 
 def _host(view: View) -> _Fact:
     room = view.room
     if room is None or room.phase is not Phase.PRESENT:
-        return False, "NO_ROOM", ""
+        return False, ConditionReason.NO_ROOM, ""
     if room.host_publishing is None:
-        return None, "NOT_OBSERVED", "nobody looked yet"
-    return (True, "PUBLISHING", "") if room.host_publishing else (False, "NO_HOST", "nobody publishes in the room")
+        return None, ConditionReason.NOT_OBSERVED, "nobody looked yet"
+    if room.host_publishing:
+        return True, ConditionReason.PUBLISHING, ""
+    return False, ConditionReason.NO_HOST, "nobody publishes in the room"
 
 
-def _egress(view: View, blocked: str) -> _Fact:
+def _egress(view: View, blocked: Blocked) -> _Fact:
     egress = view.egress
     if egress is None:
         last = view.egresses[-1] if view.egresses else None
-        return False, blocked or "NOT_RUNNING", last.error if last is not None else ""
+        return False, blocked or ConditionReason.NOT_RUNNING, last.error if last is not None else ""
     if egress.unresolved:
-        return None, "UNKNOWN", "started, and no answer came: it is being looked for"
+        return None, ConditionReason.UNKNOWN, "started, and no answer came: it is being looked for"
     if egress.delivering:
-        return True, "DELIVERING", ""
+        return True, ConditionReason.DELIVERING, ""
     if egress.status is EgressStatus.ACTIVE:
         output = next((output for output in egress.outputs if output.name == ""), None)
-        lost = output is not None and output.state in (OutputState.FAILED, OutputState.FINISHED)
-        return False, "DISCONNECTED" if lost else "CONNECTING", output.message if output is not None else ""
-    return False, egress.status or "STARTING", egress.error
+        if output is None:
+            return False, ConditionReason.CONNECTING, ""
+        lost = output.state in (OutputState.FAILED, OutputState.FINISHED)
+        return False, ConditionReason.DISCONNECTED if lost else ConditionReason.CONNECTING, output.message
+    return False, egress.status or ConditionReason.STARTING, egress.error
 
 
 def _told_to_stop(view: View) -> Egress | None:
-    """The last one that was, and was not seen to end."""
+    """The last egress that was told to stop and was not seen to end. None: there is none."""
     return next((egress for egress in reversed(view.egresses) if egress.phase is Phase.DELETING), None)
 
 
-def _leaving(view: View, blocked: str) -> _Fact | None:
-    """Of an egress that is told to stop, where none is to deliver."""
+def _leaving(view: View, blocked: Blocked) -> _Fact | None:
+    """The fact about an egress that was told to stop while no other one is to deliver. None: there is none."""
     leaving = _told_to_stop(view)
     if view.egress is not None or leaving is None:
         return None
     if leaving.failures:
-        return None, "STOP_FAILED", f"told to stop {leaving.failures} times in vain: it may still run"
-    return False, blocked or "STOPPING", leaving.error
+        return None, ConditionReason.STOP_FAILED, f"told to stop {leaving.failures} times in vain: it may still run"
+    return False, blocked or ConditionReason.STOPPING, leaving.error
 
 
 def _ingest(stream: Stream | None) -> _Fact:
     if stream is None:
-        return False, "NO_STREAM", ""
+        return False, ConditionReason.NO_STREAM, ""
     if stream.disabled:
-        # Its last look was before.
-        return False, "DISABLED", ""
+        # The service disabled it after the last look, so the status of that look is out of date.
+        return False, ConditionReason.DISABLED, ""
     match stream.status:
         case StreamStatus.ACTIVE:
-            return True, "ACTIVE", ""
+            return True, ConditionReason.ACTIVE, ""
         case StreamStatus.IDLE:
-            return False, "IDLE", ""
+            return False, ConditionReason.IDLE, ""
         case StreamStatus.DISABLED:
-            return False, "DISABLED", ""
+            return False, ConditionReason.DISABLED, ""
         case StreamStatus.UNKNOWN:
-            return None, "NOT_OBSERVED", ""
+            return None, ConditionReason.NOT_OBSERVED, ""
 
 
 def _movement(stream: Stream | None) -> _Fact:
     if stream is None or stream.stalled_since is None:
-        return True, "", ""
-    return False, "PLAYLIST_STALLED", f"the playlist does not move on since {stream.stalled_since:%H:%M:%S}Z"
+        return True, ConditionReason.PLAYING, ""
+    message = f"the playlist does not move on since {stream.stalled_since:%H:%M:%S}Z"
+    return False, ConditionReason.PLAYLIST_STALLED, message
 
 
 def _playable(view: View, around: Surroundings) -> _Fact:
     facts = (
         _confirmed(view.room, _host(view), around),
-        _confirmed(view.egress, _egress(view, ""), around),
+        _confirmed(view.egress, _egress(view, Blocked.NOTHING), around),
         _confirmed(view.stream, _ingest(view.stream), around),
         _movement(view.stream),
     )
     for met, reason, message in sorted(facts, key=lambda fact: fact[0] is None):
         if not met:
             return met, reason, message
-    return True, "PLAYING", ""
+    return True, ConditionReason.PLAYING, ""
 
 
 def _destination(broadcast: Broadcast, view: View) -> Sequence[DestinationStatus]:
