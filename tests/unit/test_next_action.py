@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -10,8 +10,9 @@ from service.domain.broadcast import EndReason, Fallback, FallbackMode, Target, 
 from service.domain.facts import Facts
 from service.domain.health.health_of import health_of
 from service.domain.planning.plan import plan
-from service.domain.planning.steps import StopEgress
+from service.domain.planning.steps import Step, StopEgress
 from service.domain.reasons import FallbackReason, Fault
+from service.domain.reporting.next_action import ACTIONS
 from service.domain.resources import Output, OutputState, Phase, StreamStatus
 from service.domain.situation import Surroundings
 from tests.unit.health_facts import (
@@ -128,3 +129,8 @@ def test_what_was_told_is_what_is_done_then() -> None:
     [step] = plan(facts.broadcast, looked(then), then, TIMING).steps
     assert isinstance(step, StopEgress)
     assert step.fault == "INGEST_LOST"
+
+
+def test_every_step_has_an_action() -> None:
+    assert {*ACTIONS} == {*get_args(Step)}
+    assert len({action for action, _ in ACTIONS.values()}) == len(ACTIONS)

@@ -1,6 +1,6 @@
-"""What the service does next by itself, in words: the plan, told to people. Pure."""
+"""next_action(): the plan of the service in words for callers: what it does next by itself, and when. Pure."""
 
-import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -29,100 +29,98 @@ from service.domain.planning.steps import (
     UploadRecording,
     WriteOff,
 )
+from service.domain.provider import STREAMS
+from service.domain.reasons import Action
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NextAction:
-    action: str
-    """A stable upper-case word."""
+    action: Action
     message: str = ""
     time: datetime | None = None
-    """At the latest. None: as soon as something happens."""
+    """When it is done, at the latest. None: as soon as the event that it waits for happens."""
 
 
-# The first of these that a plan has is told: what ends or begins something, before what goes with it.
-_SAID: dict[type[Step], str] = {
-    EndBroadcast: "the broadcast is ended",
-    SetFallback: "viewers are served another way",
-    CreateRoom: "the room is made",
-    CreateStream: "the live stream is made",
-    ResetKey: "the stream key is reset, so that no earlier egress can publish any more",
-    CutStream: "whoever may still be connected to the live stream is cut off",
-    StartEgress: "an egress is started",
-    DisableStream: "the live stream is disabled, so that nobody can publish to it any more",
-    StopEgress: "the egress is stopped",
-    SetDestinations: "the egress is told where to send to",
-    SetLayout: "the egress is told the layout",
-    StartRecording: "a recording to our own storage is started",
-    StopRecording: "the recording to our own storage is stopped",
-    UploadRecording: "what was recorded to our own storage is handed to Mux",
-    DeleteUpload: "what Mux could not make of the recording is deleted, before it is handed over again",
-    SettleRecordings: "the recordings are listed, or discarded",
-    WriteOff: "what nobody saw within its time is written off",
-    DeleteRoom: "the room is deleted",
-    DeleteStream: "the live stream is deleted",
+ACTIONS: Mapping[type[Step], tuple[Action, str]] = {
+    EndBroadcast: (Action.END_BROADCAST, "the broadcast is ended"),
+    SetFallback: (Action.SET_FALLBACK, "viewers are served another way"),
+    CreateRoom: (Action.CREATE_ROOM, "the room is made"),
+    CreateStream: (Action.CREATE_STREAM, "the live stream is made"),
+    ResetKey: (Action.RESET_KEY, "the stream key is reset, so that no earlier egress can publish any more"),
+    CutStream: (Action.CUT_STREAM, "whoever may still be connected to the live stream is cut off"),
+    StartEgress: (Action.START_EGRESS, "an egress is started"),
+    DisableStream: (Action.DISABLE_STREAM, "the live stream is disabled, so that nobody can publish to it any more"),
+    StopEgress: (Action.STOP_EGRESS, "the egress is stopped"),
+    SetDestinations: (Action.SET_DESTINATIONS, "the egress is told where to send to"),
+    SetLayout: (Action.SET_LAYOUT, "the egress is told the layout"),
+    StartRecording: (Action.START_RECORDING, "a recording to our own storage is started"),
+    StopRecording: (Action.STOP_RECORDING, "the recording to our own storage is stopped"),
+    UploadRecording: (
+        Action.UPLOAD_RECORDING,
+        f"what was recorded to our own storage is handed to {STREAMS.display_name}",
+    ),
+    DeleteUpload: (
+        Action.DELETE_UPLOAD,
+        f"what {STREAMS.display_name} could not make of the recording is deleted, before it is handed over again",
+    ),
+    SettleRecordings: (Action.SETTLE_RECORDINGS, "the recordings are listed, or discarded"),
+    WriteOff: (Action.WRITE_OFF, "what nobody saw within its time is written off"),
+    DeleteRoom: (Action.DELETE_ROOM, "the room is deleted"),
+    DeleteStream: (Action.DELETE_STREAM, "the live stream is deleted"),
 }
-
-
+"""The action of each step, and a sentence about it for people. The foremost step of a plan is the one that comes first
+here: a step that ends or begins something comes before a step that goes with it.
+"""
 _AGAIN = "everything is looked at again"
 
 
 def next_action(facts: Facts, decided: Plan) -> NextAction:
-    """*decided*: what the service would do now."""
+    """What happens next. *decided*: the plan of the service for these facts."""
     broadcast = facts.broadcast
     if broadcast.target is Target.CREATED:
-        return NextAction(action="NONE", message="nothing happens before StartBroadcast")
+        return NextAction(action=Action.NONE, message="nothing happens before StartBroadcast")
     if broadcast.state.over:
         return _after_the_end(facts, decided)
-    turn = broadcast.turn_at
-    if turn is not None and turn > facts.now and decided.steps:
-        step = _foremost(decided.steps)
-        return NextAction(
-            action=_word(step), message=f"{_said(step)}, when its turn comes at the provider's rate limit", time=turn
-        )
     if decided.steps:
-        step = _foremost(decided.steps)
-        # A row that is not due is being worked on.
-        return NextAction(action=_word(step), message=_said(step), time=broadcast.due_at)
+        action, said = _foremost(decided.steps)
+        turn = broadcast.turn_at
+        if turn is not None and turn > facts.now:
+            message = f"{said}, when its turn comes at the provider's rate limit"
+            return NextAction(action=action, message=message, time=turn)
+        # While a pass works on the broadcast it is not due, and there is no time.
+        return NextAction(action=action, message=said, time=broadcast.due_at)
     if decided.waits:
-        # What somebody has to do is told before what comes by itself, and that before what comes later.
+        # A wait without a time is for somebody who has to do something: it is told before all others.
         first = min(decided.waits, key=lambda wait: wait.until or facts.now)
         return NextAction(action=first.action, message=first.message, time=first.until)
-    what = "it is looked at until nothing is left of it" if broadcast.target is Target.ENDED else _AGAIN
-    return NextAction(action="LOOK_AGAIN", message=what, time=_look(facts))
+    message = "it is looked at until nothing is left of it" if broadcast.target is Target.ENDED else _AGAIN
+    return NextAction(action=Action.LOOK_AGAIN, message=message, time=_look(facts))
 
 
-def _foremost(steps: tuple[Step, ...]) -> Step:
-    order = [*_SAID]
-    return min(steps, key=lambda step: order.index(type(step)) if type(step) in _SAID else len(order))
-
-
-def _word(step: Step) -> str:
-    """StartEgress: START_EGRESS."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(step).__name__).upper()
-
-
-def _said(step: Step) -> str:
-    said = _SAID.get(type(step), "")
+def _foremost(steps: Sequence[Step]) -> tuple[Action, str]:
+    """The action of the foremost step, and the step in words."""
+    order = [*ACTIONS]
+    step = min(steps, key=lambda step: order.index(type(step)))
+    action, said = ACTIONS[type(step)]
     match step:
         case EndBroadcast():
-            return f"{said}: {step.reason}"
+            return action, f"{said}: {step.reason}"
         case StopEgress():
-            return f"{said}: {step.why}"
+            return action, f"{said}: {step.why}"
         case _:
-            return said or _word(step).lower().replace("_", " ")
+            return action, said
 
 
 def _after_the_end(facts: Facts, decided: Plan) -> NextAction:
     if decided.steps:
-        step = _foremost(decided.steps)
-        return NextAction(action=_word(step), message=_said(step))
+        action, said = _foremost(decided.steps)
+        return NextAction(action=action, message=said)
     if decided.wait_until is not None:
         message = "the recording is looked at until it is ready"
-        return NextAction(action="LOOK_AGAIN", message=message, time=_look(facts))
-    return NextAction(action="NONE", message="it is over")
+        return NextAction(action=Action.LOOK_AGAIN, message=message, time=_look(facts))
+    return NextAction(action=Action.NONE, message="it is over")
 
 
 def _look(facts: Facts) -> datetime | None:
-    """When it is looked at again. The plan that is made now would tell another time with every asking."""
+    """When the providers are looked at again, as stored. A plan made now would have another time at every call."""
     return facts.broadcast.due_at or facts.broadcast.status.next_attempt_time
