@@ -78,7 +78,8 @@ def _serve() -> int:
 
 
 async def _serve_until_told(settings: Settings) -> int:
-    from service.app import SchemaBehind, run  # noqa: PLC0415 - 300 ms that `probe` does not need
+    from service.app.run import run  # noqa: PLC0415 - 300 ms that `probe` does not need
+    from service.app.shared import SchemaBehind  # noqa: PLC0415 - as above
     from service.domain.errors import StoreUnavailable  # noqa: PLC0415
 
     stop = asyncio.Event()

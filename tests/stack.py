@@ -28,7 +28,7 @@ from broadcast_sandbox.environment import BUCKET, storage_environment
 from broadcast_sandbox.livekit.server import LiveKitSimulator, LiveKitSimulatorSettings
 from broadcast_sandbox.mux.server import MuxSimulator, MuxSimulatorSettings
 from broadcast_sandbox.storage.s3 import S3Simulator, S3SimulatorSettings
-from service.app import Ports, run
+from service.app.run import Ports, run
 from service.settings.settings import from_environment
 from tests.awake import awake_clock
 from tests.ports import free_port

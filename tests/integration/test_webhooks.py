@@ -24,7 +24,7 @@ from broadcast_sandbox.mux.events import MuxEvents
 from broadcast_sandbox.mux.settings import MuxSimulatorSettings
 from broadcast_sandbox.postgres import EmbeddedPostgres
 from broadcast_sandbox.webhooks import WebhookSender
-from service.app import answers
+from service.app.shared import answers
 from service.store.database import Database
 from service.store.migrate import migrate
 from service.webhooks import delivery as delivery_module

@@ -1,0 +1,107 @@
+"""The role that serves callers over gRPC. It calls no provider that changes anything: it writes what is wanted."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import structlog
+
+from service.api.services.admin import AdminApi
+from service.api.services.health import HealthApi
+from service.api.services.playback import PlaybackApi
+from service.api.services.webhooks import WebhookApi
+from service.api.streams.moved import Moved
+from service.api.transport.server import ApiOptions, ApiServer
+from service.domain.errors import StoreUnavailable
+from service.reconciler.background.orphans import Reaper
+from service.store.health_facts import HealthFacts
+from service.store.host_stats import HostReports
+from service.store.viewers import Viewers
+from service.store.webhooks import StoredWebhooks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from service.app.shared import Shared
+    from service.app.webhooks import WebhooksRole
+
+log = structlog.get_logger(__name__)
+
+_DATABASE_LOOK_S = 2.0
+
+
+class ApiRole:
+    def __init__(self, shared: Shared, webhooks: WebhooksRole, wake: Callable[[], None]) -> None:
+        """*wake*: told that a write left work for a reconciler of this process. One in another process is told by
+        Postgres.
+        """
+        settings, database = shared.settings, shared.database
+        self._shared = shared
+        self._moved = Moved()
+
+        def woken(_broadcast_id: str) -> None:
+            wake()
+
+        self._server = ApiServer(
+            ApiOptions(
+                host=settings.grpc_host,
+                port=settings.grpc_port,
+                reflection=settings.reflection,
+                playback_base_url=settings.playback_base_url,
+            ),
+            broadcasts=shared.broadcasts,
+            changes=shared.changes,
+            tokens=shared.host_tokens,
+            moved=self._moved,
+            wake=woken,
+            health_api=HealthApi(
+                broadcasts=shared.broadcasts,
+                facts=HealthFacts(database, shared.rows, storage=shared.providers.storage is not None),
+                reports=HostReports(database),
+                timing=settings.timing,
+            ),
+            playback=PlaybackApi(
+                broadcasts=shared.broadcasts,
+                viewers=Viewers(database),
+                tokens=shared.viewer_tokens,
+                now=database.now,
+                playback_base_url=settings.playback_base_url,
+            ),
+            webhooks=WebhookApi(webhooks.deliver),
+            admin=AdminApi(
+                broadcasts=shared.broadcasts,
+                leases=shared.leases,
+                inbox=webhooks.inbox,
+                webhooks=StoredWebhooks(database),
+                orphans=Reaper(shared.owned_ids, shared.providers, grace=settings.sweep_grace),
+                wake=woken,
+                playback_base_url=settings.playback_base_url,
+            ),
+        )
+
+    def changed(self) -> None:
+        """The change log grew: tell those who watch now instead of at their next poll."""
+        self._moved.notify()
+
+    async def start(self) -> int:
+        """Listen and serve; the port. Raises CannotListen."""
+        return await self._server.start()
+
+    async def drain(self, within: timedelta) -> None:
+        """Readiness off, streams sent away, then unary calls under way may take *within*."""
+        await self._server.drain(grace=within.total_seconds())
+
+    async def watch_database(self) -> None:
+        """Until it is cancelled. While the database is away the health service says NOT_SERVING, so that calls go to
+        replicas that reach it. And it ends the sessions that hold locks for a replica that stands still: that replica
+        cannot.
+        """
+        while True:
+            await self._server.set_serving(await self._shared.database_answers())
+            with contextlib.suppress(StoreUnavailable):
+                if ended := await self._shared.database.end_stuck():
+                    log.warning("stuck_sessions_ended", count=ended)
+            await asyncio.sleep(_DATABASE_LOOK_S)

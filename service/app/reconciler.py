@@ -1,0 +1,95 @@
+"""The role that reconciles: passes over due broadcasts, and the rounds of observer, prober and sweeper.
+
+Any number of replicas may have it. A broadcast is worked on by the holder of its lease, and a round is done by the
+holder of its duty.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from service.providers.hls import Hls
+from service.reconciler.background.observer import Observer
+from service.reconciler.background.prober import Prober
+from service.reconciler.background.sweeper import Sweeper
+from service.reconciler.loop import Loop
+from service.reconciler.reconciler import Reconciler, derive
+from service.store.host_stats import HostReports
+from service.store.outages import Outages
+from service.store.passes import Passes
+from service.store.probes import Probes
+from service.store.viewers import Viewers
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+
+    from service.app.shared import Shared
+
+
+class ReconcilerRole:
+    def __init__(self, loop: Loop, observer: Observer, prober: Prober, sweeper: Sweeper) -> None:
+        self._loop = loop
+        self._observer = observer
+        self._prober = prober
+        self._sweeper = sweeper
+        self._passing: asyncio.Task[None] | None = None
+
+    def wake(self) -> None:
+        """Look for due broadcasts now instead of at the next poll."""
+        self._loop.wake()
+
+    def start(self, tasks: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
+        """Start the passes and the rounds; the tasks of the rounds, which end when they are cancelled."""
+        self._passing = tasks.create_task(self._loop.run(), name="loop")
+        return [
+            tasks.create_task(self._observer.run(), name="observer"),
+            tasks.create_task(self._prober.run(), name="prober"),
+            tasks.create_task(self._sweeper.run(), name="sweeper"),
+        ]
+
+    async def drain(self, within: timedelta) -> None:
+        """No new passes. Those under way may take *within*, and are then cut off, which is safe at any line."""
+        await self._loop.drain(within)
+        if self._passing is not None:
+            await self._passing
+
+
+@contextlib.asynccontextmanager
+async def reconciler_role(
+    shared: Shared, forget: Sequence[Callable[[], Awaitable[object]]]
+) -> AsyncGenerator[ReconcilerRole]:
+    """*forget*: what the other roles want to have done at each round of the sweeper, to delete what is old."""
+    settings, database = shared.settings, shared.database
+    passes = Passes(database, shared.rows, derive=derive(settings.timing), storage=shared.providers.storage is not None)
+    probes = Probes(database)
+    playlists = Hls(longest_call=shared.longest_call)
+    try:
+        yield ReconcilerRole(
+            Loop(shared.leases, Reconciler(passes, shared.providers, settings.timing, lease=settings.lease)),
+            Observer(
+                shared.leases, shared.owned_ids, Outages(database), shared.providers, every=settings.observe_every
+            ),
+            Prober(
+                shared.leases,
+                probes,
+                shared.providers,
+                playlists,
+                playback_base_url=settings.playback_base_url,
+                every=settings.probe_every,
+            ),
+            Sweeper(
+                shared.leases,
+                shared.owned_ids,
+                shared.broadcasts,
+                shared.changes,
+                shared.providers,
+                every=settings.sweep_every,
+                grace=settings.sweep_grace,
+                forget=[*forget, Viewers(database).forget, probes.forget, HostReports(database).forget],
+            ),
+        )
+    finally:
+        await playlists.close()
