@@ -360,8 +360,19 @@ class FakeService(BroadcastServiceServicer):
     async def WatchHealth(
         self, request: rpc.WatchHealthRequest, context: Context
     ) -> AsyncIterator[rpc.WatchHealthResponse]:
-        del request
-        yield await _unimplemented(context)
+        """Empty messages, one an interval."""
+        async with self._rpc("WatchHealth", request, context):
+            fault = self.stream_faults.popleft() if self.stream_faults else None
+            sent = 0
+            while not fault or sent < fault.after:
+                message = rpc.WatchHealthResponse()
+                message.time.GetCurrentTime()
+                yield message
+                sent += 1
+                if not fault:
+                    await asyncio.sleep(request.interval.ToTimedelta().total_seconds())
+            if isinstance(fault.then, Fault):
+                await fault.then.abort(context)
 
     async def WatchBroadcasts(
         self, request: rpc.WatchBroadcastsRequest, context: Context

@@ -43,6 +43,7 @@ from broadcast_client import (
     WaitTimeout,
     Watch,
     WatchItem,
+    WrongEventLoop,
     broadcast_filter,
     broadcast_state,
     errors,
@@ -626,6 +627,93 @@ async def test_cancelled_anext_loses_nothing(client: BroadcastClient, service: F
         while len(items) < 20:
             items += await _take(watch, 1)
     assert _revisions(items) == list(range(1, 21))
+
+
+Watching = Callable[[BroadcastClient], AsyncIterator[object]]
+
+
+def _watch_broadcasts(client: BroadcastClient) -> AsyncIterator[object]:
+    return client.watch(resume_token="r0")
+
+
+def _watch_health(client: BroadcastClient) -> AsyncIterator[object]:
+    return client.watch_health()
+
+
+BOTH_WATCHES = pytest.mark.parametrize(
+    ("method", "watching"),
+    [
+        # From the beginning of the log: every connection tells one change.
+        pytest.param("WatchBroadcasts", _watch_broadcasts, id="WatchBroadcasts"),
+        pytest.param("WatchHealth", _watch_health, id="WatchHealth"),
+    ],
+)
+
+
+@BOTH_WATCHES
+async def test_a_watch_is_not_opened_again_and_again_at_a_server_that_breaks_after_each_message(
+    client: BroadcastClient, service: FakeService, pauses: Pauses, method: str, watching: Watching
+) -> None:
+    """A message is no proof of health: the pauses grow although every connection brought one."""
+    for n in range(9):
+        service.put(f"show-{n}")
+    service.stream_faults.extend([StreamFault(after=1, then=Fault(code=UNAVAILABLE))] * 9)
+    stream = watching(client)
+    for _ in range(9):
+        await anext(stream)
+    assert pauses.asked == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+    assert len(service.requests(method)) == 9
+
+
+@BOTH_WATCHES
+async def test_pauses_begin_anew_after_a_connection_that_stood(
+    server: FakeServer, service: FakeService, pauses: Pauses, method: str, watching: Watching
+) -> None:
+    for n in range(5):
+        service.put(f"show-{n}")
+    now = 0.0
+    policy = RetryPolicy(jitter=lambda: 1.0, sleep=pauses.sleep, clock=lambda: now)
+    service.stream_faults.extend([StreamFault(after=1, then=Fault(code=UNAVAILABLE))] * 4)
+    async with BroadcastClient(server.target, retry=policy) as client:
+        stream = watching(client)
+        for stood in (0.0, 0.0, 6.0, 0.0):
+            await anext(stream)
+            now += stood
+        await anext(stream)
+    assert pauses.asked == [0.1, 0.2, 0.1, 0.2]
+    assert len(service.requests(method)) == 5
+
+
+def test_a_client_in_a_second_event_loop_says_so() -> None:
+    """One client in several asyncio.run, as in Celery, Django and tests."""
+    server = FakeServer()
+    client = BroadcastClient(server.target)
+
+    async def use(client: BroadcastClient) -> int:
+        await server.start()
+        try:
+            return len((await client.list()).broadcasts)
+        finally:
+            await server.stop()
+
+    assert asyncio.run(use(client)) == 0
+    with pytest.raises(WrongEventLoop, match=r"make one BroadcastClient for each asyncio\.run"):
+        asyncio.run(use(client))
+    with pytest.raises(WrongEventLoop):
+        asyncio.run(_first(client.watch()))
+    asyncio.run(client.close())
+    assert asyncio.run(use(BroadcastClient(server.target))) == 0
+
+
+async def _first(watch: Watch) -> WatchItem:
+    return await anext(watch)
+
+
+async def test_a_client_that_was_closed_before_its_first_call_says_so(server: FakeServer) -> None:
+    client = BroadcastClient(server.target)
+    await client.close()
+    with pytest.raises(CallCancelled, match="the client was closed"):
+        await client.list()
 
 
 async def test_leaving_a_watch_cancels_its_call(client: BroadcastClient, service: FakeService) -> None:

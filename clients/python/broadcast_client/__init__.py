@@ -33,6 +33,7 @@ from broadcast_client.errors import (
     WaitTimeout,
     WebhookNotFound,
     WebhookRefused,
+    WrongEventLoop,
 )
 from broadcast_client.retry import RetryPolicy
 from broadcast_client.values import broadcast_filter, broadcast_state, state_name
@@ -82,6 +83,7 @@ __all__ = [
     "WatchItem",
     "WebhookNotFound",
     "WebhookRefused",
+    "WrongEventLoop",
     "broadcast_filter",
     "broadcast_state",
     "state_name",

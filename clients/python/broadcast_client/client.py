@@ -6,7 +6,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import grpc
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -41,6 +41,7 @@ from broadcast.v1.broadcast_service_pb2 import (
 from broadcast.v1.broadcast_service_pb2_grpc import BroadcastServiceStub
 from broadcast.v1.event_pb2 import BroadcastEvent
 from broadcast.v1.health_pb2 import BroadcastHealth, Explanation, HostStats
+from broadcast_client.connection import Connection
 from broadcast_client.errors import BroadcastEndedEarly, BroadcastNotFound, WaitTimeout
 from broadcast_client.retry import RetryPolicy, Safety, call
 from broadcast_client.services import Admin, Playback
@@ -48,24 +49,21 @@ from broadcast_client.values import Seconds, State, broadcast_filter, broadcast_
 from broadcast_client.watch import Change, Snapshot, SnapshotComplete, Watch
 from broadcast_client.watch_health import HealthWatch
 
+if TYPE_CHECKING:
+    # Declared in the stub file alone.
+    from broadcast.v1.broadcast_service_pb2_grpc import BroadcastServiceAsyncStub
+
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
 
-# gRPC's own pause between connection attempts grows to two minutes: far longer than a service takes to restart.
-_CHANNEL_OPTIONS = (
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-)
-
 
 class BroadcastClient:
-    """BroadcastService over one channel, and as `admin` and `playback` the services beside it. Create inside a running
-    event loop, or use `async with`.
+    """BroadcastService over one channel, and as `admin` and `playback` the services beside it.
+
+    A client belongs to the event loop of its first call; in another one it raises WrongEventLoop.
 
     Every method raises BroadcastError (see `errors`), takes a `timeout` in seconds for one try, and tries again where
-    that is safe. Writes take a `request_id`: a caller who gives his own may repeat the call in another process.
+    that is safe. Writes take a `request_id`: a caller who chooses it may repeat the call in another process.
     """
 
     def __init__(
@@ -88,16 +86,13 @@ class BroadcastClient:
         """
         self._policy = retry or RetryPolicy()
         self._timeout = timeout
-        self._closed = False
-        merged = list({**dict(_CHANNEL_OPTIONS), **dict(options)}.items())
-        self._channel = (
-            grpc.aio.secure_channel(target, credentials, options=merged)
-            if credentials
-            else grpc.aio.insecure_channel(target, options=merged)
-        )
-        self._stub = BroadcastServiceStub(self._channel)
-        self.admin = Admin(self._channel, self._call)
-        self.playback = Playback(self._channel, self._call)
+        self._connection = Connection(target, credentials=credentials, options=options)
+        self.admin = Admin(self._connection, self._call)
+        self.playback = Playback(self._connection, self._call)
+
+    @property
+    def _stub(self) -> "BroadcastServiceAsyncStub":
+        return self._connection.stub(BroadcastServiceStub)
 
     async def __aenter__(self) -> Self:
         return self
@@ -109,8 +104,7 @@ class BroadcastClient:
 
     async def close(self) -> None:
         """Close the channel. Calls and watches under way raise CallCancelled."""
-        self._closed = True
-        await self._channel.close()
+        await self._connection.close()
 
     async def create(
         self,
@@ -356,12 +350,12 @@ class BroadcastClient:
             heartbeat_interval: 1 s to 60 s. A stream silent for three of them is taken for dead.
         """
         return Watch(
-            self._stub.WatchBroadcasts,
+            lambda request: self._stub.WatchBroadcasts(request),  # noqa: PLW0108 - the stub needs a running event loop
             filter=filter or BroadcastFilter(),
             resume_token=resume_token,
             heartbeat_interval=heartbeat_interval,
             policy=self._policy,
-            is_closed=lambda: self._closed,
+            is_closed=lambda: self._connection.is_closed,
         )
 
     async def get_health(self, broadcast_id: str, *, timeout: float | None = None) -> BroadcastHealth:
@@ -409,11 +403,11 @@ class BroadcastClient:
             interval: the shortest time between two messages, 1 s to 60 s.
         """
         return HealthWatch(
-            self._stub.WatchHealth,
+            lambda request: self._stub.WatchHealth(request),  # noqa: PLW0108 - as above
             filter=filter or BroadcastFilter(),
             interval=interval,
             policy=self._policy,
-            is_closed=lambda: self._closed,
+            is_closed=lambda: self._connection.is_closed,
         )
 
     async def wait_until(

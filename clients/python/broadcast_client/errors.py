@@ -27,9 +27,10 @@
     │   │   └── WebhookRefused          its signature does not verify
     │   ├── PermissionDenied        PERMISSION_DENIED
     │   └── ServiceFault            INTERNAL: trace_id finds it in the logs of the service
-    └── WaitError                   wait_until did not see what it was to see; carries the broadcast
-        ├── WaitTimeout             (also a TimeoutError)
-        └── BroadcastEndedEarly
+    ├── WaitError                   wait_until did not see the state that it waited for; carries the broadcast
+    │   ├── WaitTimeout             (also a TimeoutError)
+    │   └── BroadcastEndedEarly
+    └── WrongEventLoop              the client was used before in another event loop
 
 A reason or code without a class of its own is a plain class further up; `reason` and `code` tell it all the same.
 """
@@ -48,7 +49,11 @@ _Detail = TypeVar("_Detail", bound=Message)
 
 
 class BroadcastClientError(Exception):
-    """Everything this package raises on its own account."""
+    """The base of every error that this package raises."""
+
+
+class WrongEventLoop(BroadcastClientError):
+    """The client was used before in another event loop, to which its channel belongs."""
 
 
 class Violation(NamedTuple):

@@ -3,7 +3,7 @@
 # A deadline is part of a gRPC call, not only of the wait for it.
 
 from collections.abc import AsyncIterator, Iterable
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import grpc
 
@@ -28,7 +28,13 @@ from broadcast.v1.webhook_service_pb2 import (
     WebhookOutcome,
     WebhookProvider,
 )
+from broadcast_client.connection import Connection
 from broadcast_client.retry import Safety
+
+if TYPE_CHECKING:
+    # Declared in the stub file alone.
+    from broadcast.v1.admin_service_pb2_grpc import AdminServiceAsyncStub
+    from broadcast.v1.playback_service_pb2_grpc import PlaybackServiceAsyncStub
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
@@ -54,9 +60,13 @@ class Caller(Protocol):
 class Admin:
     """AdminService. Raises as the methods of BroadcastClient do."""
 
-    def __init__(self, channel: grpc.aio.Channel, call: Caller) -> None:
-        self._stub = AdminServiceStub(channel)
+    def __init__(self, connection: Connection, call: Caller) -> None:
+        self._connection = connection
         self._call = call
+
+    @property
+    def _stub(self) -> "AdminServiceAsyncStub":
+        return self._connection.stub(AdminServiceStub)
 
     async def wake(self, broadcast_id: str, *, timeout: float | None = None) -> Broadcast:
         """Have everything of one broadcast looked at again, now. The answer is what it was before."""
@@ -158,9 +168,13 @@ class Admin:
 class Playback:
     """PlaybackService. Raises as the methods of BroadcastClient do."""
 
-    def __init__(self, channel: grpc.aio.Channel, call: Caller) -> None:
-        self._stub = PlaybackServiceStub(channel)
+    def __init__(self, connection: Connection, call: Caller) -> None:
+        self._connection = connection
         self._call = call
+
+    @property
+    def _stub(self) -> "PlaybackServiceAsyncStub":
+        return self._connection.stub(PlaybackServiceStub)
 
     async def join(self, broadcast_id: str, viewer_id: str, *, timeout: float | None = None) -> JoinBroadcastResponse:
         """How one viewer watches now; ask again after `refresh_after`. A token in the answer is a secret.
