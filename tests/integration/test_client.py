@@ -471,6 +471,32 @@ def _revisions(items: list[WatchItem]) -> list[int]:
     return [item.revision for item in items if isinstance(item, Change)]
 
 
+async def test_a_try_without_an_answer_quotes_the_answer_before(server: FakeServer, service: FakeService) -> None:
+    """A database that freezes: the first try is told so, the last one is not answered within its deadline."""
+    service.fail("GetBroadcast", UNAVAILABLE, reason="STORE_UNAVAILABLE", message="the database does not answer")
+    service.faults["GetBroadcast"].append(Hang())
+    policy = RetryPolicy(attempts=2, initial_backoff=0.01)
+    async with BroadcastClient(server.target, timeout=0.2, retry=policy) as client:
+        with pytest.raises(DeadlineExceeded) as caught:
+            await client.get("show")
+    assert "the answer before: STORE_UNAVAILABLE: the database does not answer" in str(caught.value)
+
+
+async def test_an_error_tells_the_only_violation_once(client: BroadcastClient, service: FakeService) -> None:
+    message = "spec.title: must be at most 200 characters"
+    service.fail(
+        "CreateBroadcast",
+        grpc.StatusCode.INVALID_ARGUMENT,
+        reason="INVALID_FIELD",
+        message=message,
+        fields={"spec.title": "must be at most 200 characters"},
+    )
+    with pytest.raises(InvalidField) as caught:
+        await client.create()
+    assert str(caught.value) == f"CreateBroadcast: INVALID_FIELD: {message}"
+    assert caught.value.violations == [Violation("spec.title", "must be at most 200 characters")]
+
+
 async def test_watch_tells_snapshot_changes_and_heartbeats(client: BroadcastClient, service: FakeService) -> None:
     service.put("show")
     async with client.watch(heartbeat_interval=1) as watch:

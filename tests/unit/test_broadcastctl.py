@@ -8,16 +8,22 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import grpc
 import pytest
 from aiohttp import web
 
 from broadcast.v1 import broadcast_pb2 as pb
+from broadcast.v1.health_pb2 import CHAIN_PART_DESTINATION, CHAIN_PART_EGRESS, BroadcastHealth
 from broadcast_client.ctl import main, run
-from broadcast_client.ctl.arguments import a_duration, parse
+from broadcast_client.ctl.arguments import a_duration
+from broadcast_client.ctl.broadcasts import SpecFields
+from broadcast_client.ctl.chain import show_health
+from broadcast_client.ctl.output import Output
+from broadcast_client.ctl.program import APP, parse
 from broadcast_client.ctl.render import as_dict, human, plain
 from broadcast_client.ctl.timeline import Timeline
 from tests.fakes.broadcast_service import HOST_TOKEN, FakeServer, FakeService, Hang
@@ -345,6 +351,182 @@ async def test_errors_are_one_line_with_reason_and_fields(ctl: Ctl, service: Fak
 
     result = await ctl("get", "nobody")
     assert result == (1, "", "broadcastctl: BROADCAST_NOT_FOUND: there is no such broadcast\n")
+
+
+async def test_an_error_tells_the_only_violation_once(ctl: Ctl, service: FakeService) -> None:
+    service.fail(
+        "CreateBroadcast",
+        grpc.StatusCode.INVALID_ARGUMENT,
+        reason="INVALID_FIELD",
+        message="spec.title: too long",
+        fields={"spec.title": "too long"},
+    )
+    assert (await ctl("create")).err == "broadcastctl: INVALID_FIELD: spec.title: too long\n"
+
+
+async def test_errors_and_notices_are_json_where_the_output_is(ctl: Ctl, service: FakeService) -> None:
+    result = await ctl("get", "nobody", "--json")
+    assert (result.code, result.out) == (1, "")
+    assert json.loads(result.err) == {
+        "error": {
+            "code": "NOT_FOUND",
+            "reason": "BROADCAST_NOT_FOUND",
+            "message": "there is no such broadcast",
+            "method": "GetBroadcast",
+            "metadata": {"broadcast_id": "nobody"},
+            "violations": [],
+            "retry_after_seconds": None,
+            "exit_code": 1,
+        }
+    }
+    service.put("show")
+    service.put("other")
+    result = await ctl("list", "--limit", "1", "--json")
+    assert json.loads(result.err) == {"notice": "there are more than 1: --limit 0 shows all"}
+    result = await ctl("update", "show", "--json")
+    assert result.code == 2
+    assert json.loads(result.err)["error"]["message"] == "nothing to change: see broadcastctl update --help"
+
+
+def test_a_wrong_command_line_is_told_as_json_where_the_output_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["create", "--json", "--max-duration", "soon"])
+    assert caught.value.code == 2
+    error = json.loads(capsys.readouterr().err)["error"]
+    assert (error["exit_code"], "'soon' is no duration" in error["message"]) == (2, True)
+
+
+async def test_a_call_that_takes_long_is_told_to_be_tried_again(
+    ctl: Ctl, service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody should look at a silent terminal for half a minute."""
+    service.put("show")
+    service.fail("GetBroadcast", grpc.StatusCode.UNAVAILABLE, reason="STORE_UNAVAILABLE", message="frozen")
+    assert (await ctl("get", "show")).err == "", "most calls are answered soon"
+    monkeypatch.setattr("broadcast_client.ctl.output._PATIENCE_S", 0.0)
+    service.fail("GetBroadcast", grpc.StatusCode.UNAVAILABLE, reason="STORE_UNAVAILABLE", message="frozen")
+    result = await ctl("get", "show")
+    assert result.code == 0
+    assert re.fullmatch(
+        r"broadcastctl: GetBroadcast: STORE_UNAVAILABLE \(frozen\), again in 0\.\d\d s\n", result.err
+    ), result.err
+
+
+LONG_ID = "a-broadcast-with-an-id-of-sixty-three-characters-" + "x" * 14
+LONG_REASON = "A_REASON_OF_A_PROVIDER_THAT_IS_RATHER_LONG"
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a terminal of 80 columns."""
+    monkeypatch.setattr("broadcast_client.ctl.output._UNLIMITED", 80)
+
+
+@pytest.mark.usefixtures("narrow")
+async def test_no_id_and_no_reason_is_cut_on_a_terminal_of_80_columns(ctl: Ctl, service: FakeService) -> None:
+    def described(broadcast: pb.Broadcast) -> None:
+        broadcast.spec.title = "a title that is long enough to be folded into several lines " * 3
+        broadcast.labels["team"] = "x" * 100
+        broadcast.status.conditions.add(
+            type=pb.CONDITION_TYPE_PLAYABLE, met=False, reason=LONG_REASON, message="no segment " * 20
+        )
+
+    service.put(LONG_ID, "LIVE", reason=LONG_REASON, change=described)
+    for command in (["list"], ["get", LONG_ID]):
+        result = await ctl(*command)
+        assert LONG_ID in result.out
+        assert LONG_REASON in result.out
+        assert "…" not in result.out
+    listed = (await ctl("list")).out
+    assert re.sub(r"\s", "", listed).count("x") >= 114, "a label is folded, not cut"
+
+
+@pytest.mark.usefixtures("narrow")
+async def test_a_table_that_fits_is_no_wider_than_the_terminal(ctl: Ctl, service: FakeService) -> None:
+    service.put("show", "LIVE", change=lambda each: _title(each, "some words " * 30))
+    result = await ctl("list")
+    assert max(map(len, result.out.splitlines())) <= 80
+    assert result.out.count("some words") >= 20
+
+
+@pytest.mark.usefixtures("narrow")
+def test_no_reason_of_health_is_cut_on_a_terminal_of_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    health = BroadcastHealth(broadcast_id=LONG_ID)
+    for part in (CHAIN_PART_EGRESS, CHAIN_PART_DESTINATION):
+        health.parts.add(part=part, name="d" * 63, reason=LONG_REASON, message="the egress does not send " * 10)
+    show_health(Output(as_json=False), health)
+    out = capsys.readouterr().out
+    assert out.count(LONG_REASON) == 2
+    assert "d" * 63 in out
+    assert "…" not in out
+    assert out.count("egress does not") >= 2
+
+
+def test_the_version_is_that_of_the_installed_client(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"broadcastctl {version('broadcast-client')}\n"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_complete_commands_and_options(shell: Literal["bash", "zsh", "fish"]) -> None:
+    script = APP.generate_completion(shell=shell)
+    assert {"watch-health", "host-access", "latency", "json"} <= set(re.findall(r"[a-z]+(?:-[a-z]+)*", script))
+
+
+def test_every_field_of_the_spec_is_an_option_or_needs_a_file() -> None:
+    """A field that is added to the contract becomes an option by itself."""
+    options = {option.path[0]: option.name for option in SpecFields.options}
+    fields = [field.name for field in pb.BroadcastSpec.DESCRIPTOR.fields]
+    assert sorted({*fields} - {*options}) == ["destinations", "fallback_policy"]
+    assert options["title"] == "--title"
+    assert (options["owner_id"], options["latency_mode"], options["delivery_policy"]) == (
+        "--owner",
+        "--latency",
+        "--delivery",
+    )
+
+
+async def test_options_that_no_line_of_code_names_reach_the_spec(ctl: Ctl, service: FakeService) -> None:
+    result = await ctl("create", "--playback", "signed", "--recording", "discard", "--audio-only")
+    assert result.code == 0
+    spec = service.requests("CreateBroadcast")[0].spec
+    assert (spec.playback_policy, spec.recording_policy, spec.audio_only) == (
+        pb.PLAYBACK_POLICY_SIGNED,
+        pb.RECORDING_POLICY_DISCARD,
+        True,
+    )
+    await ctl("update", "made-1", "--encoding", "480p_30", "--max-duration", "1h")
+    request = service.requests("UpdateBroadcast")[0]
+    assert list(request.update_mask.paths) == ["spec.encoding", "spec.max_duration"]
+    assert (request.spec.encoding.preset, request.spec.max_duration.seconds) == (pb.ENCODING_PRESET_480P_30, 3600)
+
+
+def test_limits_in_the_help_are_those_of_the_contract(capsys: pytest.CaptureFixture[str]) -> None:
+    told = {
+        "create": ["at most 200 characters", "1m to 12h", "LOW, REDUCED or STANDARD"],
+        "start": ["for READY, at most 30s"],
+        "host-access": ["1m to 6h"],
+        "webhooks": ["livekit or mux"],
+    }
+    for command, texts in told.items():
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        out = capsys.readouterr().out
+        assert [text for text in texts if text not in out] == []
+
+
+def test_without_its_extra_the_command_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def find_spec(name: str) -> object:
+        return None if name == "cyclopts" else name
+
+    monkeypatch.setattr("importlib.util.find_spec", find_spec)
+    assert main(["list"]) == 2
+    err = capsys.readouterr().err
+    assert err == "broadcastctl: not installed whole: pip install 'cyclopts>=5.5' 'rich>=15' (the extra cli)\n"
 
 
 @pytest.mark.parametrize(

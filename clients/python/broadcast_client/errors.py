@@ -106,7 +106,8 @@ class BroadcastError(BroadcastClientError):
 
     def __str__(self) -> str:
         told = f"{self.method}: {self.reason or self.code.name}: {self.message}"
-        return "; ".join([told, *(f"{field}: {description}" for field, description in self.violations)])
+        # The service's message of one violation is that violation.
+        return "; ".join([told, *(each for each in map(": ".join, self.violations) if each not in self.message)])
 
 
 class InvalidArgument(BroadcastError):

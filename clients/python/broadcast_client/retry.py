@@ -6,6 +6,7 @@ What the service refused before it began (OVERLOADED) may always be tried again.
 
 import asyncio
 import itertools
+import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -16,6 +17,8 @@ from typing import TypeVar
 import grpc
 
 from broadcast_client.errors import BroadcastError, CallCancelled, ViewerLimit, from_rpc_error
+
+_log = logging.getLogger("broadcast_client")
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
@@ -89,9 +92,10 @@ async def call(
         policy: the rest.
 
     Raises:
-        BroadcastError: of the last try.
+        BroadcastError: of the last try. If that one was not answered in time, its message quotes the last answer.
     """
     ends = policy.clock() + budget
+    answered: BroadcastError | None = None
     for attempt in itertools.count(1):
         timeout = min(attempt_timeout, ends - policy.clock())
         try:
@@ -104,9 +108,15 @@ async def call(
             if is_cancelling():
                 raise
             raise closed(name) from caught
+        if error.reason:
+            answered = error
         pause = policy.pause(attempt, error)
         if attempt >= policy.attempts or not safety.allows_retry(error) or policy.clock() + pause >= ends:
+            if answered is not None and not error.reason:
+                # "The database does not answer" helps more than "Deadline Exceeded" of the try after it.
+                error.message += f"; the answer before: {answered.reason}: {answered.message}"
             raise error from cause
+        _log.info("%s: %s (%s), again in %.2f s", name, error.reason or error.code.name, error.message, pause)
         await policy.sleep(pause)
     raise AssertionError("unreachable: counting has no end")
 

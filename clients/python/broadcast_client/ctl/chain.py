@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from rich.table import Table
 from rich.text import Text
 
 from broadcast.v1.health_pb2 import (
@@ -25,7 +24,8 @@ from broadcast.v1.health_pb2 import (
     PublisherHealth,
     TrackHealth,
 )
-from broadcast_client.ctl.render import Output, age, human, padded_state, plain
+from broadcast_client.ctl.output import Output
+from broadcast_client.ctl.render import Cell, Column, Rows, age, human, padded_state, plain
 from broadcast_client.ctl.render import state as state_text
 from broadcast_client.values import short_name
 
@@ -51,9 +51,9 @@ def show_health(out: Output, health: BroadcastHealth) -> None:
     head.append(_state(health.overall))
     out.line(head)
     out.line(Text("\n  ") + chain(health) + Text("\n"))
-    out.console.print(_parts(health.parts))
+    out.table(*_parts(health.parts))
     if health.publishers:
-        out.console.print(_publishers(health.publishers))
+        out.table(*_publishers(health.publishers))
     out.line(_next(health.next_action))
 
 
@@ -68,7 +68,7 @@ def show_explanation(out: Output, explanation: Explanation, *, address: str) -> 
         out.line("")
         out.line(Text(f"{number}. {cause.code}", style="bold"), Text(f"({cause.blame})", style="dim"))
         out.line(f"   {cause.message}")
-        out.console.print(_evidence(cause.evidence))
+        out.table(*_evidence(cause.evidence))
         out.line(Text("   → ", style="green"), plain(cause.remedy))
     out.line("")
     out.line(_next(explanation.next_action))
@@ -124,10 +124,9 @@ def _state(state: HealthState.ValueType) -> Text:
     return Text(name, style=_MARKS.get(name, ("", ""))[1])
 
 
-def _parts(parts: Iterable[PartHealth]) -> Table:
-    table = Table("", "PART", "STATE", "FOR", "SEEN", "REASON", "MESSAGE", box=None, pad_edge=False)
-    for part in parts:
-        table.add_row(
+def _parts(parts: Iterable[PartHealth]) -> Rows:
+    rows: list[list[Cell]] = [
+        [
             _mark(part.state),
             plain(_part_name(part).lower()),
             _state(part.state),
@@ -135,20 +134,24 @@ def _parts(parts: Iterable[PartHealth]) -> Table:
             _ago(part.observed_time),
             part.reason,
             plain(part.message),
-        )
-    return table
+        ]
+        for part in parts
+    ]
+    kept = [Column(name) for name in ("", "PART", "STATE", "FOR", "SEEN", "REASON")]
+    return [*kept, Column("MESSAGE", folds=True)], rows
 
 
-def _publishers(publishers: Sequence[PublisherHealth]) -> Table:
-    table = Table("PUBLISHER", "CONNECTION", "SENDS", "TRACKS", box=None, pad_edge=False)
-    for publisher in publishers:
-        table.add_row(
+def _publishers(publishers: Sequence[PublisherHealth]) -> Rows:
+    rows: list[list[Cell]] = [
+        [
             plain(publisher.identity),
             short_name(ConnectionQuality.DESCRIPTOR, publisher.connection_quality).lower(),
             _measured(publisher),
             plain(", ".join(_track(track) for track in publisher.tracks)),
-        )
-    return table
+        ]
+        for publisher in publishers
+    ]
+    return [Column("PUBLISHER"), Column("CONNECTION"), Column("SENDS", folds=True), Column("TRACKS", folds=True)], rows
 
 
 def _measured(publisher: PublisherHealth) -> str:
@@ -171,14 +174,9 @@ def _track(track: TrackHealth) -> str:
     return f"{track.source}{size}{layers}{' muted' if track.muted else ''}"
 
 
-def _evidence(evidence: Iterable[Evidence]) -> Table:
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="dim")
-    table.add_column(overflow="fold")
-    table.add_column(style="dim")
-    for each in evidence:
-        table.add_row(f"     {each.name}", plain(each.value), _ago(each.time))
-    return table
+def _evidence(evidence: Iterable[Evidence]) -> Rows:
+    rows: list[list[Cell]] = [[f"     {each.name}", plain(each.value), _ago(each.time)] for each in evidence]
+    return [Column("", style="dim"), Column("", folds=True), Column("", style="dim")], rows
 
 
 def _next(action: NextAction) -> Text:

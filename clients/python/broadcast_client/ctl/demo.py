@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Generator, Mapping
+from typing import Annotated
 
+from cyclopts import Parameter
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -21,7 +23,11 @@ from broadcast.v1.broadcast_pb2 import (
 from broadcast.v1.broadcast_service_pb2 import HostAccess
 from broadcast_client.client import BroadcastClient
 from broadcast_client.ctl import livekit
-from broadcast_client.ctl.render import Output, human, state
+from broadcast_client.ctl.arguments import DestinationList, Identity, Labels, NewId, span
+from broadcast_client.ctl.broadcasts import SpecOptions
+from broadcast_client.ctl.output import Output
+from broadcast_client.ctl.render import human, state
+from broadcast_client.ctl.session import OK, InSession
 from broadcast_client.ctl.timeline import END, PARTS, Stage, Timeline
 from broadcast_client.errors import BroadcastClientError, BroadcastError
 from broadcast_client.values import broadcast_filter
@@ -34,6 +40,40 @@ _BAR = 48
 
 
 async def demo(
+    *,
+    id: NewId = "",
+    host: Identity = "demo-host",
+    live_for: Annotated[float, span()] = 5.0,
+    timeout: Annotated[float, span("for READY, LIVE and ENDED each")] = 120.0,  # noqa: ASYNC109 - of each of several waits
+    livekit_control: Annotated[
+        str,
+        Parameter(metavar="URL", help="of the LiveKit simulator, which plays the host; else a person is asked to"),
+    ] = "http://127.0.0.1:7880",
+    spec: SpecOptions = None,
+    label: Labels = (),
+    destination: DestinationList = (),
+    session: InSession,
+) -> int:
+    """Run one whole broadcast and show what took how long."""
+    wanted = BroadcastSpec()
+    if spec:
+        spec.fill(wanted)
+    wanted.destinations.extend(destination)
+    await _run(
+        session.client,
+        session.out,
+        spec=wanted,
+        broadcast_id=id,
+        labels=dict(label),
+        host=host,
+        live_for=live_for,
+        timeout=timeout,
+        livekit_control=livekit_control,
+    )
+    return OK
+
+
+async def _run(
     client: BroadcastClient,
     out: Output,
     *,
@@ -129,6 +169,7 @@ class View:
         if END in self.timeline.stages:
             now = max(done)
         table = Table(box=None, show_header=False, pad_edge=False)
+        table.add_column(no_wrap=True)
         table.add_row(self._id, state(self.state), human(now))
         for part in PARTS:
             stage = self.timeline.stages.get(part.name)

@@ -1,17 +1,14 @@
-"""What is printed: tables for people, lines of protobuf JSON for programs. Secrets only where they were asked for."""
+"""The texts, tables and dictionaries that are printed. They hold secrets only where these were asked for."""
 
-import contextlib
-import json
-import logging
-import sys
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TypeAlias
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -24,9 +21,7 @@ from broadcast.v1.broadcast_pb2 import (
     EncodingPreset,
     LatencyMode,
 )
-from broadcast.v1.broadcast_service_pb2 import HostAccess
-from broadcast.v1.event_pb2 import BroadcastEvent
-from broadcast_client.errors import BroadcastClientError, BroadcastError
+from broadcast_client.errors import BroadcastError
 from broadcast_client.values import short_name, state_name
 
 _STYLES = {
@@ -42,97 +37,19 @@ _STYLES = {
 _MINUTE = 60
 _HOUR = 3600
 _DAY = 86400
-# Wide enough that nothing is cut when the output goes to a file or another program.
-_UNLIMITED = 240
 
 
-class Output:
-    def __init__(self, *, as_json: bool) -> None:
-        self.as_json = as_json
-        width = None if sys.stdout.isatty() else _UNLIMITED
-        # Titles and messages come from others: brackets in them are no markup.
-        self.console = Console(markup=False, highlight=False, emoji=False, width=width)
+@dataclass(frozen=True, slots=True)
+class Column:
+    name: str
+    folds: bool = False
+    """Whether its text may go on in the next line. Ids and reasons may not: they are copied and searched for."""
+    style: str = ""
 
-    def message(self, message: Message, *, secrets: bool = False) -> None:
-        """One line of protobuf JSON."""
-        self.record(as_dict(message, secrets=secrets))
 
-    def record(self, record: Mapping[str, object]) -> None:
-        sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
-        sys.stdout.flush()
-
-    def line(self, *parts: str | Text) -> None:
-        """One line for people."""
-        self.console.print(*(plain(part) if isinstance(part, str) else part for part in parts), soft_wrap=True)
-
-    def complain(self, text: str) -> None:
-        sys.stderr.write(f"broadcastctl: {plain(text)}\n")
-
-    @contextlib.contextmanager
-    def breaks_told(self) -> Generator[None, None, None]:
-        """Print on stderr when a watch is broken."""
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("broadcastctl: %(message)s"))
-        logger = logging.getLogger("broadcast_client")
-        level = logger.level
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-        try:
-            yield
-        finally:
-            logger.removeHandler(handler)
-            logger.setLevel(level)
-
-    def broadcast(self, broadcast: Broadcast) -> None:
-        if self.as_json:
-            self.message(broadcast)
-            return
-        self.console.print(_facts(broadcast))
-        if broadcast.status.conditions:
-            self.console.print(_conditions(broadcast))
-        if broadcast.spec.destinations:
-            self.console.print(_destinations(broadcast))
-
-    def broadcasts(self, broadcasts: Iterable[Broadcast]) -> None:
-        if self.as_json:
-            for broadcast in broadcasts:
-                self.message(broadcast)
-            return
-        table = Table("ID", "STATE", "FOR", "REASON", "TITLE", "OWNER", "LABELS", box=None, pad_edge=False)
-        for broadcast in broadcasts:
-            labels = ",".join(f"{key}={value}" for key, value in sorted(broadcast.labels.items()))
-            table.add_row(
-                broadcast.id,
-                state(broadcast.status.state),
-                age(broadcast.status.state_time),
-                broadcast.status.state_reason,
-                plain(broadcast.spec.title),
-                plain(broadcast.spec.owner_id),
-                labels,
-            )
-        self.console.print(table)
-
-    def event(self, event: BroadcastEvent) -> None:
-        if self.as_json:
-            self.message(event)
-            return
-        self.line(
-            clock(event.time), f"{event.actor:<10}", padded_state(event.state), f"{event.reason:<24}", event.message
-        )
-
-    def access(self, access: HostAccess) -> None:
-        """Also the token: only where it was asked for."""
-        if self.as_json:
-            self.message(access, secrets=True)
-            return
-        table = _grid()
-        table.add_row("room", access.room_name)
-        table.add_row("identity", plain(access.identity))
-        table.add_row("livekit", access.livekit_url)
-        table.add_row("expires", clock(access.expire_time))
-        self.console.print(table)
-        # By itself and never wrapped: it is copied.
-        self.line(access.token)
+Cell: TypeAlias = str | Text
+Rows: TypeAlias = tuple[Sequence[Column], Sequence[Sequence[Cell]]]
+"""The columns of a table, and its rows."""
 
 
 def as_dict(message: Message, *, secrets: bool = False) -> dict[str, object]:
@@ -154,12 +71,12 @@ def _redact(message: Message) -> None:
                 _redact(each)
 
 
-def one_line(error: BroadcastClientError) -> str:
-    """What went wrong: the reason, the message, each field, and where to look further."""
+def one_line(error: Exception) -> str:
+    """The reason, the message, each field that the message does not name, and where to look further."""
     if not isinstance(error, BroadcastError):
         return plain(str(error))
     parts = [f"{error.reason or error.code.name}: {error.message}"]
-    parts += [f"{field}: {description}" for field, description in error.violations]
+    parts += [told for told in map(": ".join, error.violations) if told not in error.message]
     if not error.violations and "field" in error.metadata:
         parts.append(error.metadata["field"])
     if error.retry_after is not None:
@@ -167,6 +84,24 @@ def one_line(error: BroadcastClientError) -> str:
     if error.trace_id:
         parts.append(f"trace {error.trace_id}")
     return plain("; ".join(parts))
+
+
+def error_record(error: Exception, exit_code: int) -> dict[str, object]:
+    """An error for programs. `reason` and `code` are empty if it is not the service's."""
+    if not isinstance(error, BroadcastError):
+        return {"error": {"code": "", "reason": "", "message": plain(str(error)), "exit_code": exit_code}}
+    return {
+        "error": {
+            "code": error.code.name,
+            "reason": error.reason,
+            "message": error.message,
+            "method": error.method,
+            "metadata": error.metadata,
+            "violations": [{"field": field, "description": text} for field, text in error.violations],
+            "retry_after_seconds": error.retry_after,
+            "exit_code": exit_code,
+        }
+    }
 
 
 def plain(text: str) -> str:
@@ -209,7 +144,7 @@ def padded_state(value: BroadcastState.ValueType) -> Text:
     return Text(f"{name:<11}", style=_STYLES.get(name, ""))
 
 
-def _grid() -> Table:
+def grid() -> Table:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="dim")
     table.add_column(overflow="fold")
@@ -220,7 +155,7 @@ def _span(duration: Duration) -> str:
     return human(duration.ToTimedelta().total_seconds())
 
 
-def _facts(broadcast: Broadcast) -> Table:
+def facts(broadcast: Broadcast) -> Table:
     spec, status = broadcast.spec, broadcast.status
     encoding = short_name(EncodingPreset.DESCRIPTOR, spec.encoding.preset)
     if spec.encoding.HasField("custom"):
@@ -253,7 +188,7 @@ def _facts(broadcast: Broadcast) -> Table:
         error = status.last_error
         again = "tried again" if error.retryable else "not tried again"
         rows.append(("error", f"{error.provider} {error.operation}: {error.code}: {error.message} ({again})"))
-    table = _grid()
+    table = grid()
     for name, value in rows:
         if value and value != "UNSPECIFIED":
             table.add_row(name, plain(value) if isinstance(value, str) else value)
@@ -265,23 +200,41 @@ def _delivery(broadcast: Broadcast) -> str:
     return f"{name}, {'on air' if broadcast.status.on_air else 'backstage'}" if name == "MANUAL" else name
 
 
-def _conditions(broadcast: Broadcast) -> Table:
-    table = Table("CONDITION", "MET", "FOR", "REASON", "MESSAGE", box=None, pad_edge=False)
+def conditions(broadcast: Broadcast) -> Rows:
+    rows: list[list[Cell]] = []
     for condition in broadcast.status.conditions:
         met = Text("unknown", style="yellow")
         if condition.HasField("met"):
             met = Text("yes", style="green") if condition.met else Text("no", style="dim")
         name = short_name(ConditionType.DESCRIPTOR, condition.type)
-        table.add_row(name, met, age(condition.transition_time), condition.reason, plain(condition.message))
-    return table
+        rows.append([name, met, age(condition.transition_time), condition.reason, plain(condition.message)])
+    kept = [Column(name) for name in ("CONDITION", "MET", "FOR", "REASON")]
+    return [*kept, Column("MESSAGE", folds=True)], rows
 
 
-def _destinations(broadcast: Broadcast) -> Table:
-    table = Table("DESTINATION", "STATE", "URL", "MESSAGE", box=None, pad_edge=False)
+def destinations(broadcast: Broadcast) -> Rows:
+    rows: list[list[Cell]] = []
     seen = {each.name: each for each in broadcast.status.destinations}
     for destination in broadcast.spec.destinations:
         status = seen.get(destination.name)
         name = short_name(DestinationState.DESCRIPTOR, status.state) if status else ""
         message = plain(status.message) if status else ""
-        table.add_row(destination.name, name, plain(destination.url), message)
-    return table
+        rows.append([destination.name, name, plain(destination.url), message])
+    return [Column("DESTINATION"), Column("STATE"), Column("URL", folds=True), Column("MESSAGE", folds=True)], rows
+
+
+def listed(broadcasts: Iterable[Broadcast]) -> Rows:
+    rows: list[list[Cell]] = [
+        [
+            broadcast.id,
+            state(broadcast.status.state),
+            age(broadcast.status.state_time),
+            broadcast.status.state_reason,
+            plain(broadcast.spec.title),
+            plain(broadcast.spec.owner_id),
+            ",".join(f"{key}={value}" for key, value in sorted(broadcast.labels.items())),
+        ]
+        for broadcast in broadcasts
+    ]
+    kept = [Column(name) for name in ("ID", "STATE", "FOR", "REASON")]
+    return [*kept, *(Column(name, folds=True) for name in ("TITLE", "OWNER", "LABELS"))], rows

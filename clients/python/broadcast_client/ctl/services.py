@@ -1,103 +1,134 @@
-"""The commands for those who are on call, and for viewers."""
+"""The commands for engineers on call, and for viewers."""
 
-import argparse
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
+from typing import Annotated
 
-from rich.table import Table
+from cyclopts import Parameter
+from rich.text import Text
 
 from broadcast.v1.admin_service_pb2 import Orphan, Webhook
 from broadcast.v1.playback_service_pb2 import JoinBroadcastResponse
 from broadcast.v1.webhook_service_pb2 import WebhookOutcome, WebhookProvider
-from broadcast_client.client import BroadcastClient
-from broadcast_client.ctl.arguments import OK
-from broadcast_client.ctl.render import Output, age, clock, human, plain
+from broadcast_client.ctl.arguments import BroadcastId, Limit
+from broadcast_client.ctl.contract import choices, one_of
+from broadcast_client.ctl.output import Output
+from broadcast_client.ctl.render import Column, age, clock, human, plain
+from broadcast_client.ctl.session import OK, InSession
 from broadcast_client.values import short_name, state_name
 
-Command = Callable[[BroadcastClient, argparse.Namespace, Output], Awaitable[int]]
 
-
-async def wake(client: BroadcastClient, arguments: argparse.Namespace, out: Output) -> int:
-    broadcast = await client.admin.wake(arguments.id)
-    if out.as_json:
-        out.message(broadcast)
+async def wake(id: BroadcastId, /, *, session: InSession) -> int:
+    """Have everything of a broadcast looked at again, now."""
+    broadcast = await session.client.admin.wake(id)
+    if session.out.as_json:
+        session.out.message(broadcast)
     else:
-        out.line(f"{broadcast.id} is looked at again; it was {state_name(broadcast.status.state)}")
+        session.out.line(f"{broadcast.id} is looked at again; it was {state_name(broadcast.status.state)}")
     return OK
 
 
-async def orphans(client: BroadcastClient, arguments: argparse.Namespace, out: Output) -> int:
-    del arguments
-    found = await client.admin.orphans()
-    if out.as_json:
-        out.message(found)
+async def orphans(*, session: InSession) -> int:
+    """Show the resources at the providers that belong to no broadcast."""
+    found = await session.client.admin.orphans()
+    if session.out.as_json:
+        session.out.message(found)
     elif found.orphans:
-        out.console.print(_orphans(("", each) for each in found.orphans))
+        _show_orphans((("", each) for each in found.orphans), session.out)
     elif not found.incomplete:
-        out.line("there are none")
-    _complain_of_more(found.incomplete, out)
+        session.out.line("there are none")
+    _complain_of_more(found.incomplete, session.out)
     return OK
 
 
-async def reap(client: BroadcastClient, arguments: argparse.Namespace, out: Output) -> int:
-    answer = await client.admin.reap(arguments.external_id, dry_run=arguments.dry_run)
-    if out.as_json:
-        out.message(answer)
+async def reap(
+    *external_id: Annotated[str, Parameter(help="only these (default: all)")],
+    dry_run: Annotated[bool, Parameter(help="show what would be removed, and remove nothing")] = False,
+    session: InSession,
+) -> int:
+    """Remove orphans that are old enough, up to 20."""
+    answer = await session.client.admin.reap(external_id, dry_run=dry_run)
+    if session.out.as_json:
+        session.out.message(answer)
     else:
-        removed = "would go" if arguments.dry_run else "removed"
+        removed = "would go" if dry_run else "removed"
         told = [*((removed, each) for each in answer.removed), *(("remains", each) for each in answer.remaining)]
         if told:
-            out.console.print(_orphans(told))
+            _show_orphans(told, session.out)
         else:
-            out.line("there is nothing to remove")
-    _complain_of_more(answer.incomplete, out)
+            session.out.line("there is nothing to remove")
+    _complain_of_more(answer.incomplete, session.out)
     return OK
 
 
-async def webhooks(client: BroadcastClient, arguments: argparse.Namespace, out: Output) -> int:
+async def webhooks(
+    *,
+    provider: Annotated[
+        int,
+        Parameter(
+            converter=one_of(WebhookProvider.DESCRIPTOR),
+            metavar="PROVIDER",
+            help=choices(WebhookProvider.DESCRIPTOR).lower(),
+        ),
+    ] = 0,
+    broadcast: Annotated[str, Parameter(metavar="ID", help="about this one")] = "",
+    type: Annotated[str, Parameter(help="such as egress_ended or video.live_stream.active")] = "",
+    outcome: Annotated[
+        int,
+        Parameter(
+            converter=one_of(WebhookOutcome.DESCRIPTOR),
+            metavar="OUTCOME",
+            help=choices(WebhookOutcome.DESCRIPTOR).lower(),
+        ),
+    ] = 0,
+    bodies: Annotated[bool, Parameter(help="show the bodies too, without secrets")] = False,
+    limit: Limit = 50,
+    session: InSession,
+) -> int:
+    """Show the stored webhooks, newest first."""
     told = 0
-    async for webhook in client.admin.webhooks_all(
-        provider=arguments.provider,
-        broadcast_id=arguments.broadcast,
-        type=arguments.type,
-        outcome=arguments.outcome,
-        include_bodies=arguments.bodies,
-        page_size=min(arguments.limit + 1, 500) if arguments.limit else 500,
+    async for webhook in session.client.admin.webhooks_all(
+        provider=WebhookProvider.ValueType(provider),
+        broadcast_id=broadcast,
+        type=type,
+        outcome=WebhookOutcome.ValueType(outcome),
+        include_bodies=bodies,
+        page_size=min(limit + 1, 500) if limit else 500,
     ):
-        if arguments.limit and told == arguments.limit:
-            out.complain(f"there are more than {arguments.limit}: --limit 0 shows all")
+        if limit and told == limit:
+            session.out.complain(f"there are more than {limit}: --limit 0 shows all")
             break
-        _tell_webhook(webhook, out)
+        _tell_webhook(webhook, session.out)
         told += 1
     return OK
 
 
-async def replay(client: BroadcastClient, arguments: argparse.Namespace, out: Output) -> int:
-    _tell_webhook(await client.admin.replay(arguments.webhook_id), out)
+async def replay(
+    webhook_id: Annotated[int, Parameter(help="number of the stored webhook")], /, *, session: InSession
+) -> int:
+    """Have a stored webhook applied once more."""
+    _tell_webhook(await session.client.admin.replay(webhook_id), session.out)
     return OK
 
 
-async def join(client: BroadcastClient, arguments: argparse.Namespace, out: Output) -> int:
-    answer = await client.playback.join(arguments.id, arguments.viewer)
-    if out.as_json:
-        out.message(answer, secrets=True)
+async def join(
+    id: BroadcastId,
+    viewer_id: Annotated[str, Parameter(help="one for each device or tab")],
+    /,
+    *,
+    session: InSession,
+) -> int:
+    """Say how a viewer watches now, and take a place where that is in the room."""
+    answer = await session.client.playback.join(id, viewer_id)
+    if session.out.as_json:
+        session.out.message(answer, secrets=True)
         return OK
-    out.line(f"{arguments.id} is {state_name(answer.state)}: {_how(answer)}")
+    session.out.line(f"{id} is {state_name(answer.state)}: {_how(answer)}")
     for recording in answer.recording.recordings:
-        out.line(recording.playback_id)
+        session.out.line(recording.playback_id)
     if answer.webrtc.token:
         # By itself and never wrapped: it is copied.
-        out.line(answer.webrtc.token)
+        session.out.line(answer.webrtc.token)
     return OK
-
-
-COMMANDS: dict[str, Command] = {
-    "wake": wake,
-    "orphans": orphans,
-    "reap": reap,
-    "webhooks": webhooks,
-    "replay": replay,
-    "join": join,
-}
 
 
 def _how(answer: JoinBroadcastResponse) -> str:
@@ -125,20 +156,20 @@ def _complain_of_more(incomplete: Iterable[str], out: Output) -> None:
         out.complain(f"there may be more: {unasked} could not be asked in full")
 
 
-def _orphans(told: Iterable[tuple[str, Orphan]]) -> Table:
-    table = Table("", "PROVIDER", "KIND", "ID", "BROADCAST", "AGE", "REMOVABLE", box=None, pad_edge=False)
-    for what, each in told:
-        removable = "yes" if each.removable else "too young"
-        table.add_row(
-            what,
+def _show_orphans(told: Iterable[tuple[str, Orphan]], out: Output) -> None:
+    rows: list[list[str | Text]] = [
+        [
+            action,
             each.provider,
             each.kind,
             plain(each.external_id),
             plain(each.broadcast_id),
             age(each.create_time),
-            removable,
-        )
-    return table
+            "yes" if each.removable else "too young",
+        ]
+        for action, each in told
+    ]
+    out.table([Column(name) for name in ("", "PROVIDER", "KIND", "ID", "BROADCAST", "AGE", "REMOVABLE")], rows)
 
 
 def _tell_webhook(webhook: Webhook, out: Output) -> None:
