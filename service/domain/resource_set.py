@@ -20,7 +20,7 @@ from service.domain.timing import Timing
 _NOBODY: Mapping[str, datetime] = {}
 
 
-class View:
+class ResourceSet:
     """The resources of one broadcast, sorted into the questions that planning asks."""
 
     def __init__(self, resources: Sequence[AnyResource]) -> None:
@@ -169,14 +169,14 @@ def next_ordinal(resources: Sequence[AnyResource]) -> int:
     return max((resource.ordinal for resource in resources), default=-1) + 1
 
 
-def host_deadline(broadcast: Broadcast, view: View, timing: Timing) -> datetime | None:
+def host_deadline(broadcast: Broadcast, resource_set: ResourceSet, timing: Timing) -> datetime | None:
     """When the wait for a host is over; None: one publishes, or none is waited for.
 
     A room that is lost says nothing of a host who was live.
     """
-    if broadcast.ready_time is None or not view.rooms:
+    if broadcast.ready_time is None or not resource_set.rooms:
         return None
-    room = view.rooms[-1]
+    room = resource_set.rooms[-1]
     there, live = room.phase is Phase.PRESENT, broadcast.live_time is not None
     if (there and room.host_publishing) or (live and not there):
         return None
@@ -192,14 +192,14 @@ def on_air(broadcast: Broadcast) -> bool:
     return broadcast.spec.delivery_policy is not DeliveryPolicy.MANUAL or broadcast.on_air
 
 
-def wants_egress(broadcast: Broadcast, view: View) -> bool:
+def wants_egress(broadcast: Broadcast, resource_set: ResourceSet) -> bool:
     """Whether an egress should run: a host publishes, or one ran already and the host may come back to it."""
     if not on_air(broadcast):
         return False
-    room = view.room
+    room = resource_set.room
     if room is None or room.phase is not Phase.PRESENT:
         return False
-    return bool(room.host_publishing) or view.egress is not None
+    return bool(room.host_publishing) or resource_set.egress is not None
 
 
 def output_changes(broadcast: Broadcast, egress: Egress) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -1,8 +1,13 @@
-"""What matters to every broadcast and belongs to none."""
+"""What one pass knows: its broadcast, the broadcast's resources, which providers answer. Values of one moment."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+
+from service.domain.broadcast import Broadcast
+from service.domain.measurements import Probe
+from service.domain.ports import Heard
+from service.domain.resources import AnyResource
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,10 +20,29 @@ class Outage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class Availability:
+    """Which providers answer, and whether there is a storage: the same for every broadcast."""
+
     outages: Mapping[str, Outage] = field(default_factory=dict[str, Outage])
-    """By provider: "livekit", "mux"."""
+    """By provider. One that is not here answers, as far as the service knows."""
     answering_since: Mapping[str, datetime | None] = field(default_factory=dict[str, datetime | None])
-    """Since when a provider answers every look; None: it did not answer the last one."""
+    """Since when a provider has answered every look of the observer. None: it did not answer the last one."""
     storage: bool = False
     """Whether there is a storage for local recordings."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """One broadcast as it is stored at one moment of the database's clock."""
+
+    broadcast: Broadcast
+    resources: tuple[AnyResource, ...]
+    now: datetime
+    """The moment at which all of this was read, by the database's clock."""
+    availability: Availability = field(default_factory=Availability)
+    read: float = 0.0
+    """The event loop's clock, in seconds, just before it was read."""
+    probe: Probe = field(default_factory=Probe)
+    """The playlist of the broadcast, as the prober saw it. The people in the room are not read here."""
+    heard: tuple[tuple[int, Heard], ...] = ()
+    """Webhooks about it that no pass has taken into account yet, by their number in the inbox."""

@@ -25,7 +25,7 @@ from service.domain.observing.provider_state import (
 from service.domain.observing.webhook_facts import listen
 from service.domain.ports import Push
 from service.domain.reasons import Actor
-from service.domain.resource_set import View
+from service.domain.resource_set import ResourceSet
 from service.domain.resources import Egress, Kind, Phase, Room, Stream, Upload
 from service.failpoints import failpoint
 from service.providers.budget import Bucket
@@ -35,11 +35,12 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
     from datetime import datetime
 
+    from service.domain.situation import Situation
     from service.domain.timing import Timing
     from service.providers.budget import Rank
     from service.reconciler.act.requests import Providers
     from service.store.leases import Claim
-    from service.store.passes import Passes, Situation
+    from service.store.passes import Passes
 
 Look = tuple[Kind, int]
 
@@ -54,17 +55,17 @@ class Looker:
         self, claim: Claim, situation: Situation, wanted: AbstractSet[Look], rank: Rank
     ) -> tuple[Situation, frozenset[Look]]:
         """The situation with what was learned, and what could not be looked at now."""
-        view = View(situation.resources)
+        resource_set = ResourceSet(situation.resources)
         egresses = frozenset(look for look in wanted if look[0] in (Kind.EGRESS, Kind.RECORDING))
         groups: list[tuple[frozenset[Look], Room | Stream | Upload | None]] = [
             (frozenset({(resource.kind, resource.ordinal)}), resource)
-            for resource in (*view.rooms, *view.streams, *view.uploads)
+            for resource in (*resource_set.rooms, *resource_set.streams, *resource_set.uploads)
             if (resource.kind, resource.ordinal) in wanted
         ]
         if egresses:
             # One list shows them all.
             groups.append((egresses, None))
-        results = await asyncio.gather(*(self._one(situation, view, resource, rank) for _, resource in groups))
+        results = await asyncio.gather(*(self._one(situation, resource_set, resource, rank) for _, resource in groups))
         missed: set[Look] = set()
         learned: list[Learned] = []
         for (looks, _), result in zip(groups, results, strict=True):
@@ -116,7 +117,7 @@ class Looker:
         return situation
 
     async def _one(  # noqa: PLR0911 - one answer a kind
-        self, situation: Situation, view: View, resource: Room | Stream | Upload | None, rank: Rank
+        self, situation: Situation, resource_set: ResourceSet, resource: Room | Stream | Upload | None, rank: Rank
     ) -> Learned | None:
         bucket = Bucket.MUX_OTHER if isinstance(resource, Stream | Upload) else Bucket.LIVEKIT
         if not await self._providers.budget.spare(bucket, rank):
@@ -124,37 +125,37 @@ class Looker:
         try:
             match resource:
                 case Room():
-                    return await self._room(situation, view, resource, rank)
+                    return await self._room(situation, resource_set, resource, rank)
                 case Upload():
                     return await self._upload(situation.broadcast.id, resource, situation.now)
                 case Stream() if resource.phase is Phase.GONE:
                     return await self._recordings(resource, situation.now, rank)
                 case Stream():
-                    return await self._stream(situation.broadcast.id, resource, view, situation.now)
+                    return await self._stream(situation.broadcast.id, resource, resource_set, situation.now)
                 case None:
-                    return await self._egresses(situation, view)
+                    return await self._egresses(situation, resource_set)
         except ProviderError:
             # Counted and traced by the adapter. Not knowing is no news for the caller: a step that fails is.
             return None
 
-    async def _room(self, situation: Situation, view: View, room: Room, rank: Rank) -> Learned | None:
+    async def _room(self, situation: Situation, resource_set: ResourceSet, room: Room, rank: Rank) -> Learned | None:
         """With who is in it, where the first answer does not say: a second call, and rarely."""
         name, rooms = situation.broadcast.id, self._providers.rooms
         seen = await rooms.get(name)
         if seen is None:
             return room_seen(room, None, situation.now)
         inside = None if seen.recorded else frozenset[str]()
-        if seen.recorded and len(view.may_be_inside) > 1:
+        if seen.recorded and len(resource_set.may_be_inside) > 1:
             if not await self._providers.budget.spare(Bucket.LIVEKIT, rank):
                 return None
             inside = await rooms.recorders(name)
-        return room_seen(room, seen, situation.now, missing=view.missing(inside, situation.now))
+        return room_seen(room, seen, situation.now, missing=resource_set.missing(inside, situation.now))
 
-    async def _stream(self, broadcast_id: str, stream: Stream, view: View, now: datetime) -> Learned:
+    async def _stream(self, broadcast_id: str, stream: Stream, resource_set: ResourceSet, now: datetime) -> Learned:
         streams = self._providers.streams
         if not stream.external_id:
             tag = stream_tag(self._providers.tag, broadcast_id, stream.ordinal)
-            return streams_found(stream, await streams.find(tag, since=stream.intended_at), view.streams, now)
+            return streams_found(stream, await streams.find(tag, since=stream.intended_at), resource_set.streams, now)
         return stream_seen(stream, await streams.get(stream.external_id), now)
 
     async def _recordings(self, stream: Stream, now: datetime, rank: Rank) -> Learned:
@@ -179,11 +180,11 @@ class Looker:
             return upload_found(upload, await uploads.find(tag, since=upload.intended_at), now, self._timing)
         return upload_checked(upload, await uploads.get(upload.external_id), now, self._timing)
 
-    async def _egresses(self, situation: Situation, view: View) -> Learned:
+    async def _egresses(self, situation: Situation, resource_set: ResourceSet) -> Learned:
         listed = await self._providers.egresses.list_room(situation.broadcast.id)
-        stream = view.stream or (view.streams[-1] if view.streams else None)
+        stream = resource_set.stream or (resource_set.streams[-1] if resource_set.streams else None)
         address, epoch, names = "", 0, dict[str, list[str]]()
-        egresses: list[Egress] = view.egresses
+        egresses: list[Egress] = resource_set.egresses
         if stream is not None and stream.phase is not Phase.GONE:
             push = pushes_of(situation.broadcast, stream, self._providers.streams)[""]
             address = self._providers.egresses.address_of(Push(name="", url=push))
@@ -200,7 +201,7 @@ class Looker:
             now=situation.now,
             timing=self._timing,
         )
-        recorded = recordings_seen(view.recordings, listed, now=situation.now, timing=self._timing)
+        recorded = recordings_seen(resource_set.recordings, listed, now=situation.now, timing=self._timing)
         return Learned(
             resources=(*sent.resources, *recorded.resources),
             events=(*sent.events, *recorded.events),

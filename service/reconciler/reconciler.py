@@ -33,10 +33,11 @@ if TYPE_CHECKING:
 
     from service.domain.broadcast import Broadcast
     from service.domain.planning.steps import Step
+    from service.domain.situation import Situation
     from service.domain.timing import Timing
     from service.reconciler.act.requests import Providers
     from service.store.leases import Claim
-    from service.store.passes import Passes, Situation
+    from service.store.passes import Passes
 
 log = structlog.get_logger(__name__)
 
@@ -48,8 +49,13 @@ def derive(timing: Timing) -> Callable[[Situation], tuple[State, Status]]:
     """What callers are told of a situation."""
 
     def told(situation: Situation) -> tuple[State, Status]:
-        broadcast, resources, now, around = situation.broadcast, situation.resources, situation.now, situation.around
-        return status_of(broadcast, resources, plan(broadcast, resources, now, timing, around), now, around)
+        broadcast, resources, now, availability = (
+            situation.broadcast,
+            situation.resources,
+            situation.now,
+            situation.availability,
+        )
+        return status_of(broadcast, resources, plan(broadcast, resources, now, timing, availability), now, availability)
 
     return told
 
@@ -133,7 +139,9 @@ class Reconciler:
                 situation, missed = await self._looker.look(claim, situation, wanted, rank)
                 blind |= missed
             tally.state = situation.broadcast.state
-            decided = plan(situation.broadcast, situation.resources, situation.now, self._timing, situation.around)
+            decided = plan(
+                situation.broadcast, situation.resources, situation.now, self._timing, situation.availability
+            )
             now = situation.now
             if not decided.steps:
                 await self._tell(claim, situation)

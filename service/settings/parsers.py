@@ -11,7 +11,7 @@ import re
 from datetime import timedelta
 from urllib.parse import SplitResult, urlsplit
 
-from service.domain.facts import PROBED_S, SEEN_S
+from service.domain.measurements import PROBED_S, SEEN_S
 from service.domain.secret import Secret
 from service.providers.budget import Limit
 

@@ -16,14 +16,15 @@ import msgspec
 
 from service.domain.broadcast import FallbackMode
 from service.domain.errors import BroadcastNotFound
-from service.domain.facts import Facts, ReportedStats, Told
+from service.domain.facts import Facts, Told
 from service.domain.lifecycle import Event
+from service.domain.measurements import ReportedStats
 from service.domain.ports import RoomPeople
 from service.domain.reasons import Actor, EventReason, as_stored
 from service.domain.resources import AnyResource
-from service.domain.situation import Surroundings
+from service.domain.situation import Availability
 from service.store.database import Database
-from service.store.rows import BROADCAST_COLUMNS, OUTAGES, RESOURCE_COLUMNS, Row, Rows, around_of, played_of
+from service.store.rows import BROADCAST_COLUMNS, OUTAGES, RESOURCE_COLUMNS, Row, Rows, availability_of, played_of
 
 if TYPE_CHECKING:
     from service.store.database import Connection
@@ -147,15 +148,15 @@ class HealthFacts:
         held = await connection.fetch(_RESOURCES, [row["id"] for row in rows])
         providers = await connection.fetchrow(_PROVIDERS)
         assert providers is not None  # noqa: S101 - for the type checker: it selects from nothing
-        around = around_of(providers, storage=self._storage)
+        availability = availability_of(providers, storage=self._storage)
         looked_at = msgspec.convert(providers["looked_at"] or {}, dict[str, datetime])
         resources: defaultdict[str, list[AnyResource]] = defaultdict(list)
         for row in held:
             resources[row["broadcast_id"]].append(self._rows.resource(row["broadcast_id"], row))
-        return [self._facts(row, tuple(resources[row["id"]]), around, looked_at) for row in rows]
+        return [self._facts(row, tuple(resources[row["id"]]), availability, looked_at) for row in rows]
 
     def _facts(
-        self, row: Row, resources: tuple[AnyResource, ...], around: Surroundings, looked_at: dict[str, datetime]
+        self, row: Row, resources: tuple[AnyResource, ...], availability: Availability, looked_at: dict[str, datetime]
     ) -> Facts:
         broadcast = self._rows.broadcast(row)
         due: datetime | None = row["claimable_at"]
@@ -164,7 +165,7 @@ class HealthFacts:
             broadcast=broadcast,
             resources=resources,
             now=row["read_at"],
-            around=around,
+            availability=availability,
             looked_at=looked_at,
             probe=replace(
                 played_of(row),

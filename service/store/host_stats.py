@@ -9,8 +9,8 @@ import msgspec
 
 from service.domain.broadcast import State, Target
 from service.domain.errors import BroadcastNotFound
-from service.domain.facts import HostStats
 from service.domain.lifecycle import not_wanted_live
+from service.domain.measurements import HostStats
 from service.store.database import Database
 
 _REPORT = """

@@ -16,9 +16,9 @@ from service.domain.broadcast import Broadcast, EndReason, Fallback, ProviderTro
 from service.domain.errors import LeaseLost, Overtaken
 from service.domain.lifecycle import Event
 from service.domain.reasons import Actor
-from service.domain.reporting.record import Derive, Situation, tell, with_outcome
+from service.domain.reporting.record import Derive, tell, with_outcome
 from service.domain.resources import AnyResource
-from service.domain.situation import Surroundings
+from service.domain.situation import Availability, Situation
 from service.failpoints import failpoint
 from service.store.broadcasts import lane_of
 from service.store.changes import append
@@ -32,7 +32,7 @@ from service.store.rows import (
     RESOURCE_COLUMNS,
     Row,
     Rows,
-    around_of,
+    availability_of,
     heard_of,
     played_of,
 )
@@ -82,7 +82,7 @@ class Passes:
                 broadcast=broadcast,
                 resources=await self._resources(connection, claim.broadcast_id),
                 now=row["read_at"],
-                around=self._around(row),
+                availability=self._availability(row),
                 read=read,
                 probe=played_of(row),
                 heard=heard_of(row),
@@ -139,7 +139,7 @@ class Passes:
                 broadcast=with_outcome(stored, trouble=trouble, recovered=recovered, end=end, fallback=fallback),
                 resources=await self._resources(connection, claim.broadcast_id),
                 now=row["read_at"],
-                around=self._around(row),
+                availability=self._availability(row),
                 read=read,
             )
             if heard:
@@ -213,8 +213,8 @@ class Passes:
         await append(connection, broadcast.id, told, actor=actor, before=stored)
         return replace(situation, broadcast=broadcast)
 
-    def _around(self, row: Row) -> Surroundings:
-        return around_of(row, storage=self._storage)
+    def _availability(self, row: Row) -> Availability:
+        return availability_of(row, storage=self._storage)
 
     async def _resources(self, connection: Connection, broadcast_id: str) -> tuple[AnyResource, ...]:
         rows = await connection.fetch(_RESOURCES, broadcast_id)

@@ -12,7 +12,7 @@ from operator import itemgetter
 import msgspec
 
 from service.domain.broadcast import PlaybackPolicy, State
-from service.domain.facts import Probe
+from service.domain.measurements import Probe
 from service.domain.ports import PlaylistSeen, RoomPeople
 from service.store.database import Database
 from service.store.leases import wake

@@ -9,11 +9,11 @@ import asyncpg
 import msgspec
 
 from service.domain.broadcast import Broadcast
-from service.domain.facts import Probe
+from service.domain.measurements import Probe
 from service.domain.ports import Heard, PlaylistSeen
 from service.domain.resources import AnyResource, Egress, LocalRecording, Resource, Room, Stream, Upload
 from service.domain.secret import NO_SECRET, Secret
-from service.domain.situation import Outage, Surroundings
+from service.domain.situation import Availability, Outage
 from service.store.sealing import Sealer
 
 Row = Mapping[str, Any] | asyncpg.Record
@@ -68,9 +68,9 @@ def outages_of(row: Row) -> dict[str, Outage]:
     return msgspec.convert(row["outages"] or {}, dict[str, Outage])
 
 
-def around_of(row: Row, *, storage: bool) -> Surroundings:
+def availability_of(row: Row, *, storage: bool) -> Availability:
     answering = msgspec.convert(row["answering"] or {}, dict[str, datetime | None])
-    return Surroundings(outages=outages_of(row), answering_since=answering, storage=storage)
+    return Availability(outages=outages_of(row), answering_since=answering, storage=storage)
 
 
 def heard_of(row: Row) -> tuple[tuple[int, Heard], ...]:

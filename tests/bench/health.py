@@ -11,7 +11,7 @@ from dataclasses import replace
 import asyncpg
 
 from service.api.streams.health import HealthWatches, Slot
-from service.domain.facts import HostStats, Quality
+from service.domain.measurements import HostStats, Quality
 from service.domain.ports import PlaylistSeen
 from service.domain.timing import Timing
 from service.store.broadcasts import Filter

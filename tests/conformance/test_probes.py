@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from service.domain.broadcast import PlaybackPolicy, Spec, State
-from service.domain.facts import Probe
+from service.domain.measurements import Probe
 from service.domain.ports import PlaylistSeen
 from service.domain.resources import Stream, StreamStatus
 from service.store.leases import Claim

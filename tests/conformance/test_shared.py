@@ -166,8 +166,8 @@ async def test_two_failures_in_a_row_are_an_outage_and_one_answer_ends_it(stage:
     claim = await stage.one.claimed("first")
 
     async def outages() -> dict[str, str]:
-        around = (await stage.one.passes.load(claim, LEASE)).around
-        return {name: outage.code for name, outage in around.outages.items()}
+        availability = (await stage.one.passes.load(claim, LEASE)).availability
+        return {name: outage.code for name, outage in availability.outages.items()}
 
     await stage.outages.report("mux", ("503", "away"))
     assert await outages() == {}
@@ -189,7 +189,7 @@ async def test_an_outage_that_nobody_looked_at_lately_is_none(stage: Stage) -> N
     await stage.ground.time_passes(10)
     await stage.outages.report("mux", ("503", "away"))
     await stage.ground.time_passes(61)
-    assert (await stage.one.passes.load(claim, LEASE)).around.outages == {}
+    assert (await stage.one.passes.load(claim, LEASE)).availability.outages == {}
 
 
 async def test_owned_ids_tells_the_time_of_the_database(stage: Stage) -> None:

@@ -13,8 +13,8 @@ from service.domain.errors import Overtaken
 from service.domain.lifecycle import Event, stop
 from service.domain.ports import Heard
 from service.domain.reasons import EventReason, FallbackReason
-from service.domain.reporting.record import Situation
 from service.domain.resources import Phase
+from service.domain.situation import Situation
 from tests.conformance.stage import LEASE, NOBODYS, Stage, in_memory, in_postgres
 from tests.integration.store_stage import T0, egress, room, stream
 

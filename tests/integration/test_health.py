@@ -18,7 +18,7 @@ from broadcast.v1 import health_pb2 as health_pb
 from broadcast.v1.broadcast_service_pb2_grpc import BroadcastServiceStub
 from service.api.streams.health import HealthWatches, Slot
 from service.domain.broadcast import EndReason
-from service.domain.facts import HostStats, Quality
+from service.domain.measurements import HostStats, Quality
 from service.domain.ports import PlaylistSeen
 from service.domain.reasons import EventReason, Fault
 from service.domain.resources import EgressStatus, Phase

@@ -13,7 +13,7 @@ import pytest
 from service.domain.ports import EgressSeen, RoomSeen
 from service.domain.resources import EgressStatus, LocalRecording, Phase
 from service.domain.secret import Secret
-from service.domain.situation import Surroundings
+from service.domain.situation import Availability
 from service.domain.timing import Timing
 from service.providers.budget import Bucket, Budget, Limits, Rank
 from service.providers.livekit.client import LiveKit
@@ -42,11 +42,11 @@ async def time_passes(one: Store, seconds: float) -> None:
     await one.sql(f"UPDATE provider SET {moved}", seconds)  # noqa: S608
 
 
-async def around(one: Store) -> Surroundings:
+async def availability(one: Store) -> Availability:
     """As a pass is told."""
     claim = await claim_of(one, "first")
     try:
-        return (await one.passes.load(claim, LEASE)).around
+        return (await one.passes.load(claim, LEASE)).availability
     finally:
         await one.passes.release(claim, None)
 
@@ -70,10 +70,10 @@ async def test_an_outage_began_with_its_first_failure(one: Store) -> None:
     outages = Outages(one.database)
     await outages.report("mux", AWAY)
     began: datetime = await one.sql("SELECT unreachable_since FROM provider")
-    assert (await around(one)).outages == {}
+    assert (await availability(one)).outages == {}
     await time_passes(one, 10)
     await outages.report("mux", ("TIMEOUT", "later"))
-    [(name, outage)] = (await around(one)).outages.items()
+    [(name, outage)] = (await availability(one)).outages.items()
     assert (name, outage.since, outage.code, outage.message) == (
         "mux",
         began - timedelta(seconds=10),
@@ -90,35 +90,35 @@ async def test_what_nobody_looked_at_begins_anew(one: Store, gap_s: float) -> No
     for _ in range(2):
         await outages.report("mux", AWAY)
         await time_passes(one, 10)
-    assert (await around(one)).outages
+    assert (await availability(one)).outages
     await time_passes(one, gap_s)
-    assert (await around(one)).outages == {}
+    assert (await availability(one)).outages == {}
     await outages.report("mux", AWAY)
-    assert (await around(one)).outages == {}
+    assert (await availability(one)).outages == {}
     await time_passes(one, 10)
     await outages.report("mux", AWAY)
-    [outage] = (await around(one)).outages.values()
+    [outage] = (await availability(one)).outages.values()
     assert await one.database.now() - outage.since < timedelta(seconds=15)
 
 
 async def test_since_when_a_provider_answers_is_told(one: Store) -> None:
     await one.started("first")
     outages = Outages(one.database)
-    assert (await around(one)).answering_since == {}
+    assert (await availability(one)).answering_since == {}
     await outages.report("livekit", None)
     await time_passes(one, 30)
     await outages.report("livekit", None)
     await outages.report("mux", AWAY)
-    told = (await around(one)).answering_since
+    told = (await availability(one)).answering_since
     assert told["mux"] is None
     assert told["livekit"] is not None
     assert timedelta(seconds=29) < await one.database.now() - told["livekit"] < timedelta(seconds=40)
     await outages.report("livekit", AWAY)
-    assert (await around(one)).answering_since == {"livekit": None, "mux": None}
+    assert (await availability(one)).answering_since == {"livekit": None, "mux": None}
     await outages.report("livekit", None)
     await time_passes(one, 61)
     await outages.report("livekit", None)
-    again = (await around(one)).answering_since["livekit"]
+    again = (await availability(one)).answering_since["livekit"]
     assert again is not None
     assert await one.database.now() - again < timedelta(seconds=10)
 
@@ -160,11 +160,11 @@ async def test_a_record_is_told_with_the_outage_of_its_own_moment(one: Store) ->
         await time_passes(one, 10)
     loaded = await one.passes.load(claim, LEASE)
     recorded = await one.passes.record(claim, [room(), stream()])
-    assert recorded.around.outages.keys() == loaded.around.outages.keys() == {"mux"}
+    assert recorded.availability.outages.keys() == loaded.availability.outages.keys() == {"mux"}
     ingest = next(each for each in recorded.broadcast.status.conditions if each.type == "INGEST_ACTIVE")
     assert (ingest.met, ingest.reason) == (None, "NOT_OBSERVED")
     await outages.report("mux", None)
-    assert (await one.passes.record(claim)).around.outages == {}
+    assert (await one.passes.record(claim)).availability.outages == {}
 
 
 # What the observer sees, of simulators that are away.
@@ -195,7 +195,7 @@ class Watch:
         await observer.look()
         await time_passes(self.store, 10)
         await observer.look()
-        return set((await around(self.store)).outages)
+        return set((await availability(self.store)).outages)
 
 
 @contextlib.asynccontextmanager

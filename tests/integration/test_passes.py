@@ -42,9 +42,10 @@ from service.domain.resources import (
     Upload,
 )
 from service.domain.secret import NO_SECRET, Secret
+from service.domain.situation import Situation
 from service.domain.timing import Timing
 from service.reconciler.reconciler import derive
-from service.store.passes import Passes, Situation
+from service.store.passes import Passes
 from service.store.rows import Rows
 from service.store.sealing import CannotOpen, Sealer
 from tests.integration.store_stage import KEYS, NOBODYS, T0, Store, egress, room, store, stream
@@ -516,11 +517,11 @@ async def test_a_stop_that_came_between_keeps_the_end(one: Store) -> None:
 async def test_whether_there_is_a_storage_is_part_of_the_situation(one: Store) -> None:
     await one.started("first")
     claim = await one.claimed("first")
-    assert not (await one.passes.load(claim, LEASE)).around.storage
+    assert not (await one.passes.load(claim, LEASE)).availability.storage
     rows = Rows(Sealer(KEYS))
     passes = Passes(one.database, rows, derive=derive(Timing()), storage=True)
-    assert (await passes.load(claim, LEASE)).around.storage
-    assert (await passes.record(claim)).around.storage
+    assert (await passes.load(claim, LEASE)).availability.storage
+    assert (await passes.record(claim)).availability.storage
 
 
 LEFT = LocalRecording(

@@ -11,7 +11,8 @@ import pytest
 from broadcast.v1.broadcast_pb2 import Broadcast
 from broadcast_sandbox.faults import Fault
 from service.domain.broadcast import PlaybackPolicy, Spec, State
-from service.domain.facts import Facts, Probe
+from service.domain.facts import Facts
+from service.domain.measurements import Probe
 from service.domain.ports import PlaylistSeen, RoomPeople
 from service.domain.secret import Secret
 from service.providers.budget import Budget, Limit, Limits

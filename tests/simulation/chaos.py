@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.simulation.lives import Life
-    from tests.simulation.replica import Replica, Surroundings
+    from tests.simulation.replica import Availability, Replica
 
 EVERY_S = 8.0
 OUTAGE_MODES = ("refused", "unavailable", "silent", "mute")
@@ -24,7 +24,7 @@ OUTAGE_MODES = ("refused", "unavailable", "silent", "mute")
 
 class Chaos:
     def __init__(
-        self, shared: Surroundings, replicas: list[Replica], restart: Callable[[Replica], None], lives: list[Life]
+        self, shared: Availability, replicas: list[Replica], restart: Callable[[Replica], None], lives: list[Life]
     ) -> None:
         self._shared = shared
         self._replicas = replicas

@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING
 
 from service.domain.broadcast import DeliveryPolicy, FallbackMode, State, Target
 from service.domain.reasons import EventReason, Fault
-from service.domain.resource_set import View, backoff_s, never_ran
+from service.domain.resource_set import ResourceSet, backoff_s, never_ran
 from service.domain.resources import Egress, Kind, LocalRecording, Phase, Stream, Upload
 from service.reconciler.act.requests import upload_tag
 from service.reconciler.background.orphans import PER_CALL
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from tests.simulation.environment import Hint
     from tests.simulation.livekit import TrueEgress
     from tests.simulation.mux import LiveStream
-    from tests.simulation.replica import Replica, Surroundings
+    from tests.simulation.replica import Availability, Replica
     from tests.simulation.showing import Shown
     from tests.simulation.store import Row, Written
 
@@ -120,7 +120,7 @@ class _Quota:
 
 
 class Invariants:
-    def __init__(self, shared: Surroundings, callers: Callers) -> None:
+    def __init__(self, shared: Availability, callers: Callers) -> None:
         self._shared = shared
         self._callers = callers
         self._env = shared.env
@@ -433,7 +433,7 @@ class Invariants:
             broadcast = row.broadcast
             if broadcast.target is Target.ENDED and not broadcast.state.over:
                 self.violate("I-3", f"{broadcast.id} does not come to its end: {_told(row)}")
-            running = View(tuple(row.resources.values())).running
+            running = ResourceSet(tuple(row.resources.values())).running
             if broadcast.state.over and any(each.phase is not Phase.GONE for each in running):
                 self.violate("I-2", f"{broadcast.id} is {broadcast.state} and has something left")
 

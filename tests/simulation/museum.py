@@ -18,7 +18,7 @@ from service.domain.errors import LeaseLost, Outcome, ProviderError, StoreUnavai
 from service.domain.observing import provider_state as seen
 from service.domain.observing.provider_state import Learned
 from service.domain.planning import live as plan_live
-from service.domain.resource_set import View
+from service.domain.resource_set import ResourceSet
 from service.domain.resources import AnyResource, Phase
 from service.domain.secret import Secret
 from service.domain.timing import Timing
@@ -32,7 +32,7 @@ from service.store.leases import Claim
 from tests.simulation import calls, store, store_callers, store_passes, store_shared, world
 
 if TYPE_CHECKING:
-    from service.domain.facts import Probe
+    from service.domain.measurements import Probe
     from service.domain.planning.steps import WriteOff
     from service.domain.resources import Egress, Stream
     from service.store.broadcasts import Request
@@ -235,10 +235,10 @@ def _without_roll_call() -> contextlib.AbstractContextManager[Any]:
 
 
 def _without_cut() -> contextlib.AbstractContextManager[Any]:
-    def never(_self: View, _egress: Egress, _stream: Stream) -> bool:
+    def never(_self: ResourceSet, _egress: Egress, _stream: Stream) -> bool:
         return False
 
-    return patch.object(View, "may_be_connected", never)
+    return patch.object(ResourceSet, "may_be_connected", never)
 
 
 def _without_watching() -> contextlib.AbstractContextManager[Any]:

@@ -52,7 +52,7 @@ owner: ContextVar[Replica | None] = ContextVar("owner", default=None)
 
 
 @dataclass(slots=True, kw_only=True)
-class Surroundings:
+class Availability:
     """What all replicas share."""
 
     env: Environment
@@ -112,7 +112,7 @@ class ReplicaLine(store.Line):
 
 
 class Replica:
-    def __init__(self, name: str, shared: Surroundings) -> None:
+    def __init__(self, name: str, shared: Availability) -> None:
         self.name = name
         self.shared = shared
         self.alive = True

@@ -16,8 +16,8 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from service.domain.broadcast import Broadcast, State, Target
-from service.domain.facts import Probe
 from service.domain.lifecycle import Event
+from service.domain.measurements import Probe
 from service.domain.ports import Heard
 from service.domain.reasons import Actor, EventReason
 from service.domain.resources import AnyResource

@@ -9,12 +9,12 @@ from datetime import datetime, timedelta
 
 from service.domain.broadcast import EndReason, Fallback, ProviderTrouble, Target
 from service.domain.errors import LeaseLost, Overtaken
-from service.domain.facts import Probe
 from service.domain.lifecycle import Event
+from service.domain.measurements import Probe
 from service.domain.reasons import Actor
-from service.domain.reporting.record import Derive, Situation, tell, with_outcome
+from service.domain.reporting.record import Derive, tell, with_outcome
 from service.domain.resources import AnyResource
-from service.domain.situation import Surroundings
+from service.domain.situation import Availability, Situation
 from service.store.leases import Claim
 from tests.simulation.store import Line, Row, Tables, Written, lane, transactions
 
@@ -42,7 +42,7 @@ class Passes:
             broadcast=row.read(),
             resources=row.sorted_resources(),
             now=now,
-            around=self._around(),
+            availability=self._availability(),
             read=read,
             probe=self._tables.probes.get(claim.broadcast_id, Probe()),
             heard=tuple(heard[:50]),
@@ -89,7 +89,7 @@ class Passes:
             broadcast=with_outcome(stored, trouble=trouble, recovered=recovered, end=end, fallback=fallback),
             resources=tuple(after[key] for key in sorted(after)),
             now=self._tables.now(),
-            around=self._around(),
+            availability=self._availability(),
             read=read,
         )
         broadcast, told = tell(stored, situation, events, self._derive)
@@ -131,8 +131,8 @@ class Passes:
             row.lease_until = self._tables.now() + after
         await self._line.commit("give_up")
 
-    def _around(self) -> Surroundings:
-        return Surroundings(outages=self._tables.outages(), storage=self._storage)
+    def _availability(self) -> Availability:
+        return Availability(outages=self._tables.outages(), storage=self._storage)
 
     @staticmethod
     def _earlier(row: Row, due: datetime | None) -> datetime | None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from service.domain.broadcast import PlaybackPolicy, State, Target
-from service.domain.facts import Probe
+from service.domain.measurements import Probe
 from service.domain.resources import Stream
 from service.store.probes import ProbeResults, ProbeTarget
 from tests.simulation.store import transactions

@@ -28,7 +28,7 @@ from tests.simulation.livekit import LiveKit
 from tests.simulation.lives import Life
 from tests.simulation.loop import run
 from tests.simulation.mux import Mux
-from tests.simulation.replica import TAG, Replica, Surroundings, owner
+from tests.simulation.replica import TAG, Availability, Replica, owner
 from tests.simulation.showing import Shown
 from tests.simulation.silence import errors_told
 from tests.simulation.store import Tables
@@ -83,7 +83,7 @@ class World:
         timing = Timing()
         livekit.room_of = lambda name: room_wanted(name, TAG, timing)
         self.tables = Tables(env.now)
-        self.shared = Surroundings(
+        self.shared = Availability(
             env=env,
             tables=self.tables,
             livekit=livekit,

@@ -6,8 +6,9 @@ from datetime import datetime
 from typing import Any
 
 from service.domain.broadcast import Broadcast, Spec, Target, seconds
-from service.domain.facts import Facts, HostStats, Probe, Quality, ReportedStats, Told
+from service.domain.facts import Facts, Told
 from service.domain.lifecycle import Event
+from service.domain.measurements import HostStats, Probe, Quality, ReportedStats
 from service.domain.planning.plan import plan
 from service.domain.ports import LayerSeen, PlaylistSeen, PublisherSeen, RoomPeople, TrackKind, TrackSeen
 from service.domain.reasons import Actor, EventReason
@@ -23,7 +24,7 @@ from service.domain.resources import (
     Stream,
     StreamStatus,
 )
-from service.domain.situation import Outage, Surroundings
+from service.domain.situation import Availability, Outage
 from service.domain.timing import Timing
 from tests.unit.plan_world import T0
 
@@ -129,21 +130,21 @@ def gone(resource: Any, **changes: Any) -> Any:
     return replace(resource, phase=Phase.GONE, **{"changed_at": ago(10), "observed_at": ago(10), **changes})
 
 
-def away(provider: str, code: str = "timeout", age_s: float = 60) -> Surroundings:
-    return Surroundings(outages={provider: Outage(since=ago(age_s), code=code, message="no answer in time")})
+def away(provider: str, code: str = "timeout", age_s: float = 60) -> Availability:
+    return Availability(outages={provider: Outage(since=ago(age_s), code=code, message="no answer in time")})
 
 
 def known(
     *resources: AnyResource,
     story: Sequence[Told] = (),
-    around: Surroundings | None = None,
+    availability: Availability | None = None,
     probe: Probe = PROBE,
     status: Mapping[str, Any] | None = None,
     timing: Timing = TIMING,
     **fields: Any,
 ) -> Facts:
     """*fields* of the broadcast, *status* of its status. State and conditions are those that a pass would write."""
-    around = around or Surroundings()
+    availability = availability or Availability()
     given: dict[str, Any] = {
         "spec": Spec(),
         "target": Target.LIVE,
@@ -153,8 +154,8 @@ def known(
     }
     broadcast = Broadcast(id="show", create_time=T0, update_time=T0, **given)
     broadcast = replace(broadcast, status=replace(broadcast.status, **(status or {})))
-    decided = plan(broadcast, resources, NOW, timing, around)
-    state, derived = status_of(broadcast, resources, decided, ago(20), around)
+    decided = plan(broadcast, resources, NOW, timing, availability)
+    state, derived = status_of(broadcast, resources, decided, ago(20), availability)
     kept = {
         name: value for name, value in (status or {}).items() if name in ("destinations", "recordings", "state_time")
     }
@@ -163,7 +164,7 @@ def known(
         broadcast=broadcast,
         resources=resources,
         now=NOW,
-        around=around,
+        availability=availability,
         looked_at={"livekit": ago(3), "mux": ago(3)},
         probe=probe,
         story=tuple(story),

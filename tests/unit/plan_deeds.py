@@ -28,7 +28,7 @@ from service.domain.planning.steps import (
     UploadRecording,
     WriteOff,
 )
-from service.domain.resource_set import View
+from service.domain.resource_set import ResourceSet
 from service.domain.resources import (
     AnyResource,
     Egress,
@@ -155,7 +155,7 @@ class Deeds(Looks):
                 self.put(Stream(ordinal=step.ordinal, phase=Phase.INTENDED, intended_at=now, changed_at=now))
             case StartEgress():
                 assert row is None
-                stream = View(self.resources).stream
+                stream = ResourceSet(self.resources).stream
                 assert stream is not None
                 self.put(
                     Egress(
@@ -350,6 +350,6 @@ class Deeds(Looks):
                     pass
             return ""
 
-        in_use = View(self.resources).stream
+        in_use = ResourceSet(self.resources).stream
         stream_key = in_use.key.reveal() if in_use is not None else ""
         return effect

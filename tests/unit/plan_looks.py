@@ -6,7 +6,7 @@ from datetime import datetime
 from service.domain.broadcast import Broadcast, Spec, seconds
 from service.domain.observing.provider_state import upload_checked
 from service.domain.planning.what_to_observe import to_observe
-from service.domain.resource_set import View
+from service.domain.resource_set import ResourceSet
 from service.domain.resources import (
     AnyResource,
     Egress,
@@ -24,7 +24,7 @@ from service.domain.resources import (
     Upload,
 )
 from service.domain.secret import Secret
-from service.domain.situation import Outage, Surroundings
+from service.domain.situation import Availability, Outage
 from service.domain.timing import Timing
 from tests.unit.plan_providers import (
     T0,
@@ -48,7 +48,7 @@ class Looks(Providers):
         super().__init__(self.spec.reconnect_window_s)
         self.broadcast = Broadcast(id="b", spec=self.spec, create_time=T0, update_time=T0)
         self.rows: dict[Key, AnyResource] = {}
-        self.around = Surroundings(storage=True)
+        self.availability = Availability(storage=True)
         self.failing_since: dict[str, datetime] = {}
         self.answering_since: dict[str, datetime] = {}
 
@@ -72,9 +72,9 @@ class Looks(Providers):
         outages = {
             name: Outage(since=since) for name, since in self.failing_since.items() if self.now - since >= seconds(5)
         }
-        news = outages.keys() != self.around.outages.keys()
+        news = outages.keys() != self.availability.outages.keys()
         answering = {name: self.answering_since.get(name) for name in ("livekit", "mux")}
-        self.around = Surroundings(outages=outages, answering_since=answering, storage=True)
+        self.availability = Availability(outages=outages, answering_since=answering, storage=True)
         return news
 
     def observe(self) -> None:  # noqa: C901 - one case a kind
@@ -175,10 +175,10 @@ class Looks(Providers):
         if not self.room:
             self._gone(row)
             return
-        view = View(self.resources)
+        resource_set = ResourceSet(self.resources)
         inside = frozenset(each.id for each in (*self.egresses.values(), *self.files.values()) if each.running)
-        asked = len(view.may_be_inside) > 1 or not inside
-        row = replace(row, recorded=bool(inside), missing=view.missing(inside if asked else None, self.now))
+        asked = len(resource_set.may_be_inside) > 1 or not inside
+        row = replace(row, recorded=bool(inside), missing=resource_set.missing(inside if asked else None, self.now))
         if row.phase is Phase.PRESENT and row.host_publishing is not self.host:
             row = replace(row, host_publishing=self.host, host_since=self.now)
         self.put(replace(row, observed_at=self.now))

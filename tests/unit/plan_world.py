@@ -14,7 +14,7 @@ from service.domain.planning.steps import (
     Step,
 )
 from service.domain.reporting.status import state_of, status_of
-from service.domain.resource_set import View
+from service.domain.resource_set import ResourceSet
 from service.domain.resources import (
     AnyResource,
     Egress,
@@ -154,7 +154,7 @@ class World(Deeds):
         while True:
             self.observe()
             before = self.resources
-            current = plan(self.broadcast, before, self.now, self.timing, self.around)
+            current = plan(self.broadcast, before, self.now, self.timing, self.availability)
             self.last_plan = current
             if self.check is not None:
                 self.check(self, current)
@@ -177,12 +177,12 @@ class World(Deeds):
 
     def _note(self) -> None:
         """What is told to callers, and the times that depend on it."""
-        view, now = View(self.resources), self.now
-        room, stream = view.room, view.stream
+        resource_set, now = ResourceSet(self.resources), self.now
+        room, stream = resource_set.room, resource_set.stream
         there = room is not None and stream is not None and room.phase is stream.phase is Phase.PRESENT
         if there and self.broadcast.ready_time is None and self.broadcast.target is Target.LIVE:
             self.broadcast = replace(self.broadcast, ready_time=now)
-        state, status = status_of(self.broadcast, self.resources, self.last_plan, now, self.around)
+        state, status = status_of(self.broadcast, self.resources, self.last_plan, now, self.availability)
         if state is State.LIVE and self.broadcast.live_time is None:
             self.broadcast = replace(self.broadcast, live_time=now)
         self.broadcast = replace(self.broadcast, state=state, status=status)

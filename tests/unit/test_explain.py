@@ -30,7 +30,8 @@ from service.domain.errors import Outcome
 from service.domain.explain.causes import Blame, CauseCode
 from service.domain.explain.consequences import CONSEQUENCES
 from service.domain.explain.explain import Explanation, explain
-from service.domain.facts import Facts, Probe, Quality
+from service.domain.facts import Facts
+from service.domain.measurements import Probe, Quality
 from service.domain.ports import RoomPeople
 from service.domain.reasons import EventReason, FallbackReason, Fault
 from service.domain.resources import (
@@ -488,7 +489,7 @@ CASES = (
         ("FALLBACK_ACTIVE",),
     ),
     # The providers.
-    Case("LIVEKIT_UNREACHABLE", live(around=away("livekit")), live(around=away("mux"))),
+    Case("LIVEKIT_UNREACHABLE", live(availability=away("livekit")), live(availability=away("mux"))),
     Case(
         "LIVEKIT_UNREACHABLE",
         known(
@@ -529,7 +530,7 @@ CASES = (
         ),
         over(EndReason.STOPPED, gone(ROOM, refused=True), status=trouble("livekit", "CreateRoom", Outcome.REFUSED)),
     ),
-    Case("MUX_UNREACHABLE", live(around=away("mux")), live(around=away("livekit"))),
+    Case("MUX_UNREACHABLE", live(availability=away("mux")), live(availability=away("livekit"))),
     Case(
         "MUX_UNREACHABLE",
         over(EndReason.START_TIMEOUT, ready_time=None, status=trouble("mux", "create", Outcome.UNAVAILABLE, "503")),
@@ -543,12 +544,14 @@ CASES = (
     ),
     Case(
         "MUX_UNREACHABLE",
-        live(around=away("mux"), fallback=replace(FALLBACK, reason=FallbackReason.STREAMS_UNREACHABLE)),
+        live(availability=away("mux"), fallback=replace(FALLBACK, reason=FallbackReason.STREAMS_UNREACHABLE)),
         live(),
         ("FALLBACK_ACTIVE",),
     ),
     Case(
-        "MUX_CREDENTIALS", known(ready_time=None, around=away("mux", "401")), known(ready_time=None, around=away("mux"))
+        "MUX_CREDENTIALS",
+        known(ready_time=None, availability=away("mux", "401")),
+        known(ready_time=None, availability=away("mux")),
     ),
     Case(
         "MUX_CREDENTIALS",
@@ -589,8 +592,8 @@ CASES = (
     ),
     Case(
         "TAKE_DOWN_BLOCKED",
-        over(EndReason.STOPPED, replace(STREAM, failures=3, retry_at=ago(-10)), **WAS_LIVE, around=away("mux")),
-        over(EndReason.STOPPED, gone(STREAM, failures=3), **WAS_LIVE, around=away("mux")),
+        over(EndReason.STOPPED, replace(STREAM, failures=3, retry_at=ago(-10)), **WAS_LIVE, availability=away("mux")),
+        over(EndReason.STOPPED, gone(STREAM, failures=3), **WAS_LIVE, availability=away("mux")),
         ("MUX_UNREACHABLE", "STOPPED_BY_CALLER"),
     ),
     Case(

@@ -21,16 +21,16 @@ from service.domain.planning.fallback import Decision, decide
 from service.domain.planning.plan import plan
 from service.domain.planning.steps import EndBroadcast, SetFallback
 from service.domain.reasons import FallbackReason, Fault
-from service.domain.resource_set import View
+from service.domain.resource_set import ResourceSet
 from service.domain.resources import AnyResource, Egress, Phase, StreamStatus
-from service.domain.situation import Outage, Surroundings
+from service.domain.situation import Availability, Outage
 from service.domain.timing import Timing
 from tests.unit.test_plan import LONG_AGO, T0, a_room, a_stream, an_egress, live, starting
 
 TIMING = Timing()
 WEBRTC, RECORDING = FallbackMode.DIRECT_WEBRTC, FallbackMode.LOCAL_RECORDING
 BOTH = (WEBRTC, RECORDING)
-STORAGE = Surroundings(storage=True)
+STORAGE = Availability(storage=True)
 DARK = a_stream(status_since=T0 - seconds(30))
 FED = a_stream(status=StreamStatus.ACTIVE, fed_at=T0)
 DELIVERING = an_egress(delivering_since=LONG_AGO)
@@ -38,9 +38,9 @@ PLAYING = (a_room(), FED, DELIVERING)
 
 
 def decided(
-    broadcast: Broadcast, *resources: AnyResource, around: Surroundings = STORAGE, after_s: float = 0
+    broadcast: Broadcast, *resources: AnyResource, availability: Availability = STORAGE, after_s: float = 0
 ) -> Decision:
-    return decide(broadcast, View(resources), T0 + seconds(after_s), TIMING, around)
+    return decide(broadcast, ResourceSet(resources), T0 + seconds(after_s), TIMING, availability)
 
 
 def look_at(decision: Decision) -> datetime | None:
@@ -62,9 +62,9 @@ def failed(ordinal: int, age_s: float = 60, **fields: Any) -> Egress:
 THREE = tuple(failed(n) for n in range(3))
 
 
-def away(for_s: float, *providers: str, storage: bool = True) -> Surroundings:
+def away(for_s: float, *providers: str, storage: bool = True) -> Availability:
     outage = Outage(since=T0 - seconds(for_s), code="UNAVAILABLE")
-    return Surroundings(outages=dict.fromkeys(providers or ("mux",), outage), storage=storage)
+    return Availability(outages=dict.fromkeys(providers or ("mux",), outage), storage=storage)
 
 
 def fallen(*modes: FallbackMode, since_s: float = 600, **fields: Any) -> Broadcast:
@@ -165,42 +165,42 @@ def test_nobody_is_moved_for_nothing(fields: dict[str, Any], resources: tuple[An
 
 
 def test_an_outage_of_mux_is_recorded_after_its_time_and_moves_nobody_who_sees_something() -> None:
-    before = decided(live(), *PLAYING, around=away(TIMING.fallback_outage_s - 1))
+    before = decided(live(), *PLAYING, availability=away(TIMING.fallback_outage_s - 1))
     assert told(before) == (Fallback(), T0 + seconds(1))
-    then = decided(live(), *PLAYING, around=away(TIMING.fallback_outage_s))
+    then = decided(live(), *PLAYING, availability=away(TIMING.fallback_outage_s))
     assert then.fallback == Fallback(modes=(RECORDING,), reason=FallbackReason.STREAMS_UNREACHABLE, since=T0)
-    dark = decided(live(), a_room(), DARK, DELIVERING, around=away(TIMING.fallback_outage_s))
+    dark = decided(live(), a_room(), DARK, DELIVERING, availability=away(TIMING.fallback_outage_s))
     assert dark.fallback.modes == BOTH
 
 
 def test_an_outage_of_livekit_is_none_of_mux() -> None:
-    assert decided(live(), *PLAYING, around=away(3600, "livekit")) == Decision(fallback=Fallback())
+    assert decided(live(), *PLAYING, availability=away(3600, "livekit")) == Decision(fallback=Fallback())
 
 
 @pytest.mark.parametrize(
-    ("spec", "around", "modes"),
+    ("spec", "availability", "modes"),
     [
         (Spec(fallback_modes=(RECORDING,)), STORAGE, (RECORDING,)),
         (Spec(fallback_modes=(WEBRTC,)), STORAGE, (WEBRTC,)),
-        (Spec(), Surroundings(), (WEBRTC,)),
+        (Spec(), Availability(), (WEBRTC,)),
         (Spec(recording_policy=RecordingPolicy.DISCARD), STORAGE, (WEBRTC,)),
         (Spec(fallback_modes=()), STORAGE, ()),
-        (Spec(fallback_modes=(RECORDING,)), Surroundings(), ()),
+        (Spec(fallback_modes=(RECORDING,)), Availability(), ()),
     ],
 )
 def test_only_what_is_allowed_and_possible_is_entered(
-    spec: Spec, around: Surroundings, modes: tuple[FallbackMode, ...]
+    spec: Spec, availability: Availability, modes: tuple[FallbackMode, ...]
 ) -> None:
-    assert decided(live(spec=spec), a_room(), DARK, *THREE, around=around).fallback.modes == modes
+    assert decided(live(spec=spec), a_room(), DARK, *THREE, availability=availability).fallback.modes == modes
 
 
 def test_the_other_mode_is_added_when_it_is_needed_and_nothing_begins_anew() -> None:
     recording = fallen(RECORDING, since_s=60)
-    wider = decided(recording, a_room(), DARK, DELIVERING, around=away(300))
+    wider = decided(recording, a_room(), DARK, DELIVERING, availability=away(300))
     assert wider.fallback == replace(recording.fallback, modes=BOTH)
     # Media that flow again close nothing before their time.
     both = replace(recording, fallback=wider.fallback)
-    assert decided(both, *PLAYING, around=away(300)).fallback == wider.fallback
+    assert decided(both, *PLAYING, availability=away(300)).fallback == wider.fallback
 
 
 # Left.
@@ -235,21 +235,21 @@ def test_it_is_kept_for_its_time_whatever_was_well_before() -> None:
 
 
 @pytest.mark.parametrize(
-    "around",
+    "availability",
     [away(60), away(60, "livekit"), replace(STORAGE, answering_since={"mux": None, "livekit": LONG_AGO})],
     ids=["mux away", "livekit away", "the last look failed"],
 )
-def test_what_nobody_can_confirm_is_not_well(around: Surroundings) -> None:
-    assert decided(fallen(), *PLAYING, around=around).fallback == fallen().fallback
+def test_what_nobody_can_confirm_is_not_well(availability: Availability) -> None:
+    assert decided(fallen(), *PLAYING, availability=availability).fallback == fallen().fallback
 
 
 def test_a_provider_that_is_back_has_to_stay() -> None:
     """The egress delivered through the whole outage: without this it would be left at the first answer."""
     back = replace(STORAGE, answering_since={"mux": T0 - seconds(5), "livekit": LONG_AGO})
     due = T0 + seconds(TIMING.fallback_return_s - 5)
-    assert told(decided(fallen(RECORDING), *PLAYING, around=back)) == (fallen(RECORDING).fallback, due)
+    assert told(decided(fallen(RECORDING), *PLAYING, availability=back)) == (fallen(RECORDING).fallback, due)
     stayed = replace(back, answering_since={"mux": T0 - seconds(TIMING.fallback_return_s), "livekit": LONG_AGO})
-    assert decided(fallen(RECORDING), *PLAYING, around=stayed).fallback.modes == ()
+    assert decided(fallen(RECORDING), *PLAYING, availability=stayed).fallback.modes == ()
 
 
 def test_an_answer_now_and_then_keeps_it_where_it_is() -> None:
@@ -263,8 +263,8 @@ def test_an_answer_now_and_then_keeps_it_where_it_is() -> None:
         else:
             since, answering = (now if answering else since), None
         outages = {} if answering or now - since < seconds(5) else {"mux": Outage(since=since)}
-        around = Surroundings(outages=outages, answering_since={"mux": answering}, storage=True)
-        after = decide(broadcast, View(PLAYING), now, TIMING, around).fallback
+        availability = Availability(outages=outages, answering_since={"mux": answering}, storage=True)
+        after = decide(broadcast, ResourceSet(PLAYING), now, TIMING, availability).fallback
         entered += bool(after.modes) and not broadcast.fallback.modes
         assert not (broadcast.fallback.modes and not after.modes), f"left after {n} looks"
         broadcast = replace(broadcast, fallback=after)
@@ -318,16 +318,16 @@ def test_a_slate_is_not_dark() -> None:
 def test_an_outage_of_mux_ends_it_only_where_nobody_sees_anything() -> None:
     long = away(TIMING.hopeless_s)
     dark = replace(DARK, status_since=LONG_AGO)
-    assert decided(live(spec=NO_MODES), a_room(), dark, DELIVERING, around=long).end is EndReason.MUX_UNREACHABLE
-    assert decided(live(spec=NO_MODES), *PLAYING, around=long).end is None
+    assert decided(live(spec=NO_MODES), a_room(), dark, DELIVERING, availability=long).end is EndReason.MUX_UNREACHABLE
+    assert decided(live(spec=NO_MODES), *PLAYING, availability=long).end is None
     short = away(TIMING.hopeless_s - 1)
-    short_of_it = decided(live(spec=NO_MODES), a_room(), dark, DELIVERING, around=short)
+    short_of_it = decided(live(spec=NO_MODES), a_room(), dark, DELIVERING, availability=short)
     assert told(short_of_it) == (Fallback(), T0 + seconds(1))
 
 
 def test_a_fallback_that_is_in_use_ends_nothing() -> None:
     dark = replace(DARK, status_since=LONG_AGO)
-    assert decided(fallen(), a_room(), dark, *THREE, around=away(7200)).end is None
+    assert decided(fallen(), a_room(), dark, *THREE, availability=away(7200)).end is None
 
 
 # In the plan.
@@ -370,9 +370,9 @@ def test_starts_that_are_refused_count_when_it_lasts() -> None:
         )
         for n in range(3)
     ]
-    view = View([a_room(), a_stream(), *refused])
-    soon = decide(live(), view, T0, Timing(), Surroundings())
+    resource_set = ResourceSet([a_room(), a_stream(), *refused])
+    soon = decide(live(), resource_set, T0, Timing(), Availability())
     assert not soon.fallback.modes
     assert look_at(soon) == T0 + seconds(1)
-    later = decide(live(), view, T0 + seconds(1), Timing(), Surroundings())
+    later = decide(live(), resource_set, T0 + seconds(1), Timing(), Availability())
     assert FallbackMode.DIRECT_WEBRTC in later.fallback.modes

@@ -9,7 +9,7 @@ from service.domain.observing.provider_state import recordings_seen, room_seen
 from service.domain.planning.steps import Plan, StartRecording, StopEgress, StopRecording, WriteOff
 from service.domain.ports import EgressSeen, RoomSeen
 from service.domain.reasons import Fault
-from service.domain.resource_set import View
+from service.domain.resource_set import ResourceSet
 from service.domain.resources import AnyResource, Egress, EgressStatus, Kind, LocalRecording, Phase, Room, StreamStatus
 from service.domain.timing import Timing
 from tests.unit.test_plan import LONG_AGO, T0, a_room, a_stream, an_egress, live, looks, planned, seconds
@@ -130,9 +130,9 @@ def test_since_when_each_is_missing_is_kept_for_each() -> None:
         (12, {"f"}, {"e": T0 + seconds(5)}),
     ):
         now = T0 + seconds(moment)
-        view = View((room, PLAYING, WRITING))
+        resource_set = ResourceSet((room, PLAYING, WRITING))
         seen = RoomSeen(name="b", sid="RM", publishers=1, recorded=bool(inside))
-        [learned] = room_seen(room, seen, now, missing=view.missing(frozenset(inside), now)).resources
+        [learned] = room_seen(room, seen, now, missing=resource_set.missing(frozenset(inside), now)).resources
         assert isinstance(learned, Room)
         assert (learned.missing, learned.recorded) == (missing, bool(inside))
         room = learned
@@ -142,9 +142,9 @@ def test_the_only_one_that_may_be_there_is_who_is_there() -> None:
     """LiveKit's list of rooms says that somebody is, and nobody needs to be asked who."""
     gone = replace(WRITING, phase=Phase.GONE, fault=Fault.GHOST)
     room = without("e", "f")
-    view = View((room, PLAYING, gone))
-    assert view.may_be_inside == [PLAYING]
-    assert view.missing(None, T0) == {"f": T0 - seconds(15)}
+    resource_set = ResourceSet((room, PLAYING, gone))
+    assert resource_set.may_be_inside == [PLAYING]
+    assert resource_set.missing(None, T0) == {"f": T0 - seconds(15)}
 
 
 @pytest.mark.parametrize(
@@ -166,9 +166,9 @@ def test_who_is_in_the_room_is_asked_where_several_may_be(beside: LocalRecording
     """And often enough: the list of rooms does not change when one of them goes."""
     room = without("g", observed_at=T0 - seconds(TIMING.watch_s))
     beside = replace(beside, status=EgressStatus.STARTING) if beside.phase is Phase.PRESENT else beside
-    view = View((room, PLAYING, beside))
-    assert (len(view.may_be_inside) > 1) is may
-    assert view.roll_call_s(TIMING) == (TIMING.roll_call_s if may else None)
+    resource_set = ResourceSet((room, PLAYING, beside))
+    assert (len(resource_set.may_be_inside) > 1) is may
+    assert resource_set.roll_call_s(TIMING) == (TIMING.roll_call_s if may else None)
     broadcast = recording_live()
     wait = planned(broadcast, room, ACTIVE, PLAYING, beside).wait_until
     assert wait is not None
@@ -181,8 +181,8 @@ def test_who_is_in_the_room_is_asked_where_several_may_be(beside: LocalRecording
 
 def test_nobody_is_looked_for_where_none_should_be() -> None:
     room = a_room(recorded=False, observed_at=LONG_AGO)
-    assert View((room, ACTIVE)).roll_call_s(TIMING) is None
-    assert View((room, ACTIVE, replace(PLAYING, status=EgressStatus.STARTING))).roll_call_s(TIMING) is None
-    assert View((replace(room, phase=Phase.UNKNOWN), ACTIVE, PLAYING)).roll_call_s(TIMING) is None
+    assert ResourceSet((room, ACTIVE)).roll_call_s(TIMING) is None
+    assert ResourceSet((room, ACTIVE, replace(PLAYING, status=EgressStatus.STARTING))).roll_call_s(TIMING) is None
+    assert ResourceSet((replace(room, phase=Phase.UNKNOWN), ACTIVE, PLAYING)).roll_call_s(TIMING) is None
     # Looked at before it was active: whether it came in is not known.
-    assert View((room, ACTIVE, PLAYING)).roll_call_s(TIMING) == TIMING.watch_s
+    assert ResourceSet((room, ACTIVE, PLAYING)).roll_call_s(TIMING) == TIMING.watch_s

@@ -24,9 +24,10 @@ from service.domain.broadcast import (
     Target,
     seconds,
 )
-from service.domain.facts import Facts, Probe, Quality
+from service.domain.facts import Facts
 from service.domain.health.health_of import Health, health_of
 from service.domain.health.model import ChainPart, HealthState, PartHealth
+from service.domain.measurements import Probe, Quality
 from service.domain.reasons import FallbackReason, Fault
 from service.domain.resources import (
     AnyResource,
@@ -128,7 +129,7 @@ def test_what_nobody_looked_at_is_unknown(which: ChainPart, blind: dict[str, Any
 @pytest.mark.parametrize("provider", ["livekit", "mux"])
 def test_a_provider_that_is_away_makes_unknown_what_is_on_its_side(provider: str) -> None:
     resources = [replace(each, observed_at=ago(61)) for each in (ROOM, STREAM, EGRESS)]
-    facts = known(*resources, **WAS_LIVE, around=away(provider), probe=NOTHING)
+    facts = known(*resources, **WAS_LIVE, availability=away(provider), probe=NOTHING)
     sides = {"livekit": (ChainPart.ROOM, ChainPart.HOST, ChainPart.EGRESS), "mux": (ChainPart.INGEST,)}
     for side, parts in sides.items():
         for which in parts:
@@ -180,7 +181,7 @@ def test_playback_is_ok_only_while_the_playlist_is_seen_to_move(probe: Probe, st
 def test_health_and_the_conditions_lose_sight_of_a_provider_at_once(
     provider: str, sides: tuple[ChainPart, ...]
 ) -> None:
-    facts = known(*PLAYING, **WAS_LIVE, around=away(provider, age_s=1))
+    facts = known(*PLAYING, **WAS_LIVE, availability=away(provider, age_s=1))
     lost = {each.reason for each in facts.broadcast.status.conditions if each.met is None}
     assert lost == {f"{provider.upper()}_UNREACHABLE"}
     assert {said(facts, side) for side in sides} == {(HealthState.UNKNOWN, f"{provider.upper()}_UNREACHABLE")}

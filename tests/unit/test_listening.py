@@ -16,7 +16,7 @@ from service.domain.planning.steps import CutStream, StartEgress
 from service.domain.planning.what_to_observe import to_observe
 from service.domain.ports import EgressSeen, Heard, OutputSeen, StreamSeen
 from service.domain.reasons import Fault
-from service.domain.resource_set import View
+from service.domain.resource_set import ResourceSet
 from service.domain.resources import (
     AnyResource,
     Egress,
@@ -213,8 +213,8 @@ def test_a_word_of_silence_frees_nobody_who_may_be_connected() -> None:
     stream = replace(STREAM, key_epoch=1, key_reset_at=T0 - seconds(1), status=StreamStatus.ACTIVE)
     rows = [a_room(), stream, deaf]
     now = after(heard(about_stream(StreamStatus.IDLE, T0 - seconds(5)), resources=rows), rows)
-    [held] = View(now).streams
-    assert View(now).may_be_connected(deaf, held)
+    [held] = ResourceSet(now).streams
+    assert ResourceSet(now).may_be_connected(deaf, held)
     # The look that follows finds it active again.
     looked = [replace(row, status=StreamStatus.ACTIVE, observed_at=T0) if row is held else row for row in now]
     steps = plan(live(), looked, T0, TIMING).steps
@@ -232,7 +232,7 @@ def test_disabled_is_for_a_look_to_say() -> None:
     """Such as the word of our own cut, which arrives when it is enabled again; and then the look fails."""
     rows = [a_room(), replace(STREAM, status=StreamStatus.ACTIVE), an_egress(delivering_since=LONG_AGO)]
     now = after(heard(about_stream(StreamStatus.DISABLED, T0), resources=rows), rows)
-    assert View(now).streams[0].status is StreamStatus.ACTIVE
+    assert ResourceSet(now).streams[0].status is StreamStatus.ACTIVE
     assert plan(live(live_time=LONG_AGO), now, T0, TIMING).steps == ()
 
 

@@ -14,7 +14,7 @@ from service.domain.planning.steps import Step, StopEgress
 from service.domain.reasons import FallbackReason, Fault
 from service.domain.reporting.next_action import ACTIONS
 from service.domain.resources import Output, OutputState, Phase, StreamStatus
-from service.domain.situation import Surroundings
+from service.domain.situation import Availability
 from tests.unit.health_facts import (
     EGRESS,
     IDLE,
@@ -81,7 +81,9 @@ REFUSED = {"external_id": "", "fault": Fault.THROTTLED, "retry_at": ago(50), "in
             id="a ghost",
         ),
         pytest.param(known(ROOM, IDLE, CONNECTING), "WAIT_FOR_CONNECTION", ago(10) + seconds(40), id="connecting"),
-        pytest.param(live(around=away("mux", age_s=30)), "SET_FALLBACK", ago(30) + seconds(120), id="Mux is away"),
+        pytest.param(
+            live(availability=away("mux", age_s=30)), "SET_FALLBACK", ago(30) + seconds(120), id="Mux is away"
+        ),
         pytest.param(
             known(
                 ROOM,
@@ -89,7 +91,7 @@ REFUSED = {"external_id": "", "fault": Fault.THROTTLED, "retry_at": ago(50), "in
                 replace(EGRESS, delivering_since=ago(50)),
                 **WAS_LIVE,
                 fallback=WEBRTC,
-                around=Surroundings(answering_since={"mux": ago(500), "livekit": ago(500)}),
+                availability=Availability(answering_since={"mux": ago(500), "livekit": ago(500)}),
             ),
             "SET_FALLBACK",
             ago(50) + seconds(120),

@@ -38,7 +38,7 @@ from service.domain.planning.steps import (
 from service.domain.planning.what_to_observe import to_observe
 from service.domain.reasons import Blocked, FallbackReason
 from service.domain.reporting.status import status_of
-from service.domain.resource_set import View
+from service.domain.resource_set import ResourceSet
 from service.domain.resources import (
     AnyResource,
     Egress,
@@ -55,7 +55,7 @@ from service.domain.resources import (
     StreamStatus,
     Upload,
 )
-from service.domain.situation import Outage, Surroundings
+from service.domain.situation import Availability, Outage
 from service.domain.timing import Timing
 from tests.unit.plan_deeds import target_of
 from tests.unit.plan_world import T0, Fault, Mishap, World
@@ -191,7 +191,7 @@ fallbacks = st.just(Fallback()) | st.builds(
     since=moments,
 )
 surroundings = st.builds(
-    Surroundings,
+    Availability,
     outages=st.dictionaries(st.sampled_from(["mux", "livekit"]), st.builds(Outage, since=moments)),
     answering_since=st.dictionaries(st.sampled_from(["mux", "livekit"]), st.none() | moments),
     storage=st.booleans(),
@@ -253,16 +253,16 @@ def check_fenced(resources: list[AnyResource]) -> None:
     for row in resources:
         if isinstance(row, Egress):
             assert row.end_seen or row.key_epoch < stream.key_epoch, f"it may publish: {row}"
-            assert not View(resources).may_be_connected(row, stream), f"it may be connected: {row}"
+            assert not ResourceSet(resources).may_be_connected(row, stream), f"it may be connected: {row}"
 
 
 def check_world(world: World, current: Plan) -> None:
     check_plan(world.broadcast, world.resources, current, world.now)
     check_looks(world.broadcast, world.resources, world.now)
-    assert plan(world.broadcast, world.resources, world.now, world.timing, world.around) == current
+    assert plan(world.broadcast, world.resources, world.now, world.timing, world.availability) == current
     for step in current.steps:
         if isinstance(step, SetFallback) and step.fallback.reason is FallbackReason.RETURNED:
-            answering = world.around.answering_since.values()
+            answering = world.availability.answering_since.values()
             stayed = [each for each in answering if each and world.now - each >= seconds(TIMING.fallback_return_s)]
             assert len(stayed) == len(answering), "a provider is hardly back"
 
@@ -282,37 +282,37 @@ def check_looks(broadcast: Broadcast, resources: list[AnyResource], now: datetim
     assert not to_observe(broadcast, seen, now, TIMING), "looks without an end"
 
 
-def check_status(broadcast: Broadcast, resources: list[AnyResource], current: Plan, around: Surroundings) -> None:
-    state, status = status_of(broadcast, resources, current, T0, around)
+def check_status(broadcast: Broadcast, resources: list[AnyResource], current: Plan, availability: Availability) -> None:
+    state, status = status_of(broadcast, resources, current, T0, availability)
     known = {condition.type: condition.met for condition in status.conditions}
     assert len(known) == 6
     if state is State.LIVE:
         assert all(met is not False for met in known.values())
-        assert all(known.values()) or (around.outages and status.state_reason)
+        assert all(known.values()) or (availability.outages and status.state_reason)
     assert state.over is (current.done and broadcast.target is Target.ENDED)
-    again = status_of(replace(broadcast, state=state, status=status), resources, current, T0 + seconds(5), around)
+    again = status_of(replace(broadcast, state=state, status=status), resources, current, T0 + seconds(5), availability)
     assert again == (state, status)
 
 
 @many
 @given(broadcasts, resource_sets(), surroundings)
 def test_every_plan_of_every_state_keeps_the_rules(
-    broadcast: Broadcast, resources: list[AnyResource], around: Surroundings
+    broadcast: Broadcast, resources: list[AnyResource], availability: Availability
 ) -> None:
-    current = plan(broadcast, resources, T0, TIMING, around)
+    current = plan(broadcast, resources, T0, TIMING, availability)
     check_plan(broadcast, resources, current, T0)
-    assert plan(broadcast, list(reversed(resources)), T0, TIMING, around) == current
+    assert plan(broadcast, list(reversed(resources)), T0, TIMING, availability) == current
     check_looks(broadcast, resources, T0)
-    check_status(broadcast, resources, current, around)
+    check_status(broadcast, resources, current, availability)
 
 
 @many
 @given(broadcasts, resource_sets(), surroundings)
-def test_a_fallback_is_set_once(broadcast: Broadcast, resources: list[AnyResource], around: Surroundings) -> None:
-    for step in plan(broadcast, resources, T0, TIMING, around).steps:
+def test_a_fallback_is_set_once(broadcast: Broadcast, resources: list[AnyResource], availability: Availability) -> None:
+    for step in plan(broadcast, resources, T0, TIMING, availability).steps:
         if isinstance(step, SetFallback):
             assert set(step.fallback.modes) <= set(broadcast.spec.fallback_modes)
-            then = plan(replace(broadcast, fallback=step.fallback), resources, T0, TIMING, around)
+            then = plan(replace(broadcast, fallback=step.fallback), resources, T0, TIMING, availability)
             assert not [step for step in then.steps if isinstance(step, SetFallback)]
 
 
@@ -358,7 +358,7 @@ def check_rest(world: World) -> None:
     assert world.run(1800, until=lambda: world.rests), f"no rest: {world.resources} {world.last_plan}"
     assert world.passes - passes <= 80, "a storm"
     rows = world.resources
-    told = status_of(world.broadcast, rows, world.last_plan, world.now, world.around)[1].recordings
+    told = status_of(world.broadcast, rows, world.last_plan, world.now, world.availability)[1].recordings
     assert all(recording.settled for recording in told)
     uploads = {row.ordinal: row for row in rows if isinstance(row, Upload)}
     for row in rows:

@@ -41,13 +41,13 @@ from service.domain.resources import (
     StreamStatus,
     Upload,
 )
-from service.domain.situation import Outage, Surroundings
+from service.domain.situation import Availability, Outage
 from service.domain.timing import Timing
 from tests.unit.test_plan import LONG_AGO, T0, a_room, a_stream, an_egress, ended, live
 
 TIMING = Timing()
 FILE = "rec/test/b/0.mp4"
-MUX_AWAY = Surroundings(outages={"mux": Outage(since=T0 - seconds(600))}, storage=True)
+MUX_AWAY = Availability(outages={"mux": Outage(since=T0 - seconds(600))}, storage=True)
 RECORDING = Fallback(
     modes=(FallbackMode.LOCAL_RECORDING,), reason=FallbackReason.STREAMS_UNREACHABLE, since=T0 - seconds(60)
 )
@@ -95,8 +95,10 @@ def recording_live(**fields: Any) -> Broadcast:
     return live(live_time=LONG_AGO, fallback=RECORDING, **fields)
 
 
-def planned(broadcast: Broadcast, *resources: AnyResource, around: Surroundings = MUX_AWAY, after_s: float = 0) -> Plan:
-    return plan(broadcast, resources, T0 + seconds(after_s), TIMING, around)
+def planned(
+    broadcast: Broadcast, *resources: AnyResource, availability: Availability = MUX_AWAY, after_s: float = 0
+) -> Plan:
+    return plan(broadcast, resources, T0 + seconds(after_s), TIMING, availability)
 
 
 def looks(broadcast: Broadcast, *resources: AnyResource, after_s: float = 0) -> set[tuple[Kind, int]]:
@@ -278,9 +280,11 @@ def test_nothing_is_over_while_one_may_run(phase: Phase) -> None:
 
 
 def test_a_file_is_uploaded_once_when_it_is_complete_and_mux_answers() -> None:
-    well = Surroundings(storage=True)
+    well = Availability(storage=True)
     for broadcast in (live(), ended()):
-        assert of_recordings(planned(broadcast, WRITTEN, *PLAYING, around=well))[-1:] == (UploadRecording(ordinal=0),)
+        assert of_recordings(planned(broadcast, WRITTEN, *PLAYING, availability=well))[-1:] == (
+            UploadRecording(ordinal=0),
+        )
         for upload in (
             an_upload(),
             an_upload(phase=Phase.INTENDED, intended_at=T0, recording=None),
@@ -289,10 +293,10 @@ def test_a_file_is_uploaded_once_when_it_is_complete_and_mux_answers() -> None:
             an_upload(phase=Phase.GONE, retry_at=T0 + seconds(1), recording=None),
             an_upload(recording=Recording(asset_id="A1", status=RecordingStatus.ERRORED, uploaded=True)),
         ):
-            current = planned(broadcast, WRITTEN, *PLAYING, upload, around=well)
+            current = planned(broadcast, WRITTEN, *PLAYING, upload, availability=well)
             assert not [step for step in current.steps if isinstance(step, UploadRecording)], upload
         again = an_upload(phase=Phase.GONE, retry_at=T0, recording=None)
-        assert UploadRecording(ordinal=0) in planned(broadcast, WRITTEN, *PLAYING, again, around=well).steps
+        assert UploadRecording(ordinal=0) in planned(broadcast, WRITTEN, *PLAYING, again, availability=well).steps
 
 
 def errored(asset_id: str = "A1", message: str = "no download") -> Recording:
@@ -302,10 +306,10 @@ def errored(asset_id: str = "A1", message: str = "no download") -> Recording:
 @pytest.mark.parametrize("broadcast", [live(), ended()], ids=["live", "ended"])
 def test_what_mux_cannot_make_is_deleted_and_made_again_a_few_times(broadcast: Broadcast) -> None:
     """The row holds one asset at a time: the next is not made before the last was seen absent."""
-    around = Surroundings(storage=True)
+    availability = Availability(storage=True)
 
     def plan_of(upload: Upload, at: float = 0) -> tuple[object, ...]:
-        steps = planned(broadcast, WRITTEN, *PLAYING, upload, around=around, after_s=at).steps
+        steps = planned(broadcast, WRITTEN, *PLAYING, upload, availability=availability, after_s=at).steps
         return tuple(step for step in steps if isinstance(step, UploadRecording | DeleteUpload))
 
     upload = an_upload()
@@ -377,7 +381,10 @@ def test_callers_are_told_of_no_upload_while_it_is_made_again() -> None:
 )
 def test_without_a_file_there_is_no_upload(recording: LocalRecording) -> None:
     for broadcast in (live(), ended()):
-        assert UploadRecording(ordinal=0) not in planned(broadcast, recording, around=Surroundings(storage=True)).steps
+        assert (
+            UploadRecording(ordinal=0)
+            not in planned(broadcast, recording, availability=Availability(storage=True)).steps
+        )
 
 
 def test_what_is_over_waits_for_mux_and_does_not_forget_the_file() -> None:
@@ -409,7 +416,7 @@ def test_an_upload_without_an_answer_is_looked_for_less_and_less_often() -> None
 def test_what_is_deleted_waits_for_nothing() -> None:
     deleted = replace(ended(), deleted=True)
     for upload in (an_upload(), an_upload(phase=Phase.UNKNOWN, recording=None)):
-        current = planned(deleted, WRITTEN, upload, around=Surroundings(storage=True))
+        current = planned(deleted, WRITTEN, upload, availability=Availability(storage=True))
         assert (current.done, current.steps, current.wait_until) == (True, (), None)
     assert looks(replace(deleted, dirty_at=T0 + seconds(1)), LEFT, an_upload(), after_s=999) == set()
 

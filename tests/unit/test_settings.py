@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from service.domain.facts import PROBED_S, SEEN_S
+from service.domain.measurements import PROBED_S, SEEN_S
 from service.domain.secret import Secret
 from service.domain.timing import Timing
 from service.providers.budget import Limit, Limits

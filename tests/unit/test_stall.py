@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from service.domain.broadcast import ConditionType, FallbackMode, State, seconds
-from service.domain.facts import Probe
+from service.domain.measurements import Probe
 from service.domain.observing.playlist import probed
 from service.domain.planning.steps import EndBroadcast, SetFallback, StopEgress
 from service.domain.ports import PlaylistSeen
 from service.domain.reasons import Fault
 from service.domain.reporting.status import status_of
-from service.domain.resource_set import View
+from service.domain.resource_set import ResourceSet
 from service.domain.resources import Egress, Phase, Stream, StreamStatus
 from service.domain.timing import Timing
 from tests.unit.test_fallback import STORAGE, TIMING, decided, failed, fallen, look_at
@@ -142,12 +142,12 @@ def test_three_of_them_are_reason_enough_for_a_fallback() -> None:
     three = [failed(n, fault=Fault.STALLED) for n in range(3)]
     decision = decided(live(live_time=LONG_AGO), ROOM, stalled, EGRESS, *three)
     assert FallbackMode.DIRECT_WEBRTC in decision.fallback.modes
-    assert View((ROOM, stalled, EGRESS)).playable is False
+    assert ResourceSet((ROOM, stalled, EGRESS)).playable is False
 
 
 def test_the_return_waits_for_the_playlist_to_have_moved_for_long_enough() -> None:
     moved = replace(STREAM, resumed_at=ago(TIMING.fallback_return_s - 1))
-    early = decided(fallen(), ROOM, moved, EGRESS, around=replace(STORAGE, answering_since={"mux": LONG_AGO}))
+    early = decided(fallen(), ROOM, moved, EGRESS, availability=replace(STORAGE, answering_since={"mux": LONG_AGO}))
     assert early.fallback.modes
     assert look_at(early) == T0 + seconds(1)
     moved = replace(STREAM, resumed_at=ago(TIMING.fallback_return_s))

@@ -36,7 +36,7 @@ from service.domain.resources import (
     Stream,
     StreamStatus,
 )
-from service.domain.situation import Outage, Surroundings
+from service.domain.situation import Availability, Outage
 from tests.unit.plan_world import T0
 
 PLAN = Plan(wait_until=T0 + seconds(5))
@@ -292,8 +292,8 @@ def test_the_next_attempt_alone_is_no_change() -> None:
 # While a provider is away.
 
 
-def without(*providers: str) -> Surroundings:
-    return Surroundings(outages={name: Outage(since=T0 - seconds(60), code="503") for name in providers})
+def without(*providers: str) -> Availability:
+    return Availability(outages={name: Outage(since=T0 - seconds(60), code="503") for name in providers})
 
 
 def told_without(provider: str, *resources: AnyResource, **fields: Any) -> tuple[State, Status]:

@@ -14,8 +14,8 @@ from broadcast.v1 import broadcast_pb2 as pb
 from broadcast.v1 import health_pb2 as health_pb
 from broadcast.v1 import webhook_service_pb2 as webhook_pb
 from service.domain import broadcast as domain
-from service.domain.facts import Quality
 from service.domain.health.model import ChainPart, HealthState
+from service.domain.measurements import Quality
 from service.domain.provider import WEBHOOK_SENDERS, Provider
 from service.domain.resources import RecordingStatus
 from service.store.webhooks import WebhookOutcome

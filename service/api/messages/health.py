@@ -7,9 +7,9 @@ from service.api.messages.commands import override_command
 from service.api.messages.enums import CHAIN_PARTS, HEALTH_STATES, QUALITIES, STATES
 from service.api.messages.times import duration_message, given_duration, time_message
 from service.domain.explain.explain import Explanation
-from service.domain.facts import HostStats, Quality
 from service.domain.health.health_of import Health, PublisherHealth
 from service.domain.health.model import Evidence, PartHealth
+from service.domain.measurements import HostStats, Quality
 from service.domain.ports import TrackSeen
 from service.domain.reporting.next_action import NextAction
 

@@ -13,7 +13,7 @@ from service.domain.health.health_of import Health
 from service.domain.health.model import Evidence
 from service.domain.planning.steps import Plan
 from service.domain.reasons import EventReason
-from service.domain.resource_set import View
+from service.domain.resource_set import ResourceSet
 from service.domain.resources import Egress, Phase
 from service.domain.timing import Timing
 
@@ -54,8 +54,8 @@ class Case:
     timing: Timing
 
     @property
-    def view(self) -> View:
-        return self.facts.view
+    def resource_set(self) -> ResourceSet:
+        return self.facts.resource_set
 
     @property
     def plan(self) -> Plan:
@@ -64,7 +64,7 @@ class Case:
     @property
     def live(self) -> bool:
         """It is on air, and viewers see it as far as we know. What an intent of ours ended is told with its outcome."""
-        return self.facts.broadcast.state is State.LIVE and self.view.playable
+        return self.facts.broadcast.state is State.LIVE and self.resource_set.playable
 
     @property
     def wanted(self) -> bool:
@@ -96,7 +96,7 @@ class Case:
         """The last egress that did not do what it should, while the trouble lasts. The next may be on its way."""
         if self.live:
             return None
-        for egress in reversed(self.view.egresses):
+        for egress in reversed(self.resource_set.egresses):
             if egress.delivering and egress.phase is Phase.PRESENT:
                 return None
             if (egress.fault or egress.refused or (egress.failures and not egress.external_id)) and self.counts(

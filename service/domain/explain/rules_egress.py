@@ -63,7 +63,7 @@ def _failed_start(case: Case) -> Egress | None:
     if case.live:
         return None
     calling: Egress | None = None
-    for egress in reversed(case.view.egresses):
+    for egress in reversed(case.resource_set.egresses):
         if egress.external_id or not case.counts(egress.intended_at):
             break
         if egress.failures or egress.refused or egress.phase is Phase.UNKNOWN:
@@ -125,7 +125,7 @@ def start_lost(case: Case) -> Finding | None:
 
 
 def start_stuck(case: Case) -> Finding | None:
-    failed, current = case.failed_egress, case.view.egress
+    failed, current = case.failed_egress, case.resource_set.egress
     if failed is not None and failed.fault is Fault.START_TIMEOUT:
         return Finding(
             code=CauseCode.EGRESS_START_STUCK,
@@ -165,7 +165,7 @@ def ended(case: Case) -> Finding | None:
 
 def push_failed(case: Case) -> Finding | None:
     """RTMP_REFUSED and RTMP_LOST."""
-    egress = case.failed_egress or (None if case.live else case.view.egress)
+    egress = case.failed_egress or (None if case.live else case.resource_set.egress)
     push = _push(egress) if egress is not None else None
     if egress is None or push is None or _NO_PROGRESS in push.message or egress.fault is Fault.NOT_CONNECTED:
         return None
@@ -184,7 +184,7 @@ def push_failed(case: Case) -> Finding | None:
 def not_connected(case: Case) -> Finding | None:
     egress = case.failed_egress
     if egress is None or egress.fault is not Fault.NOT_CONNECTED:
-        egress = case.view.egress
+        egress = case.resource_set.egress
         if case.live or egress is None or unconnected_since(case.facts, egress, case.timing) is None:
             return None
     return Finding(
@@ -204,7 +204,7 @@ def no_media(case: Case) -> Finding | None:
             message=f"Mux saw no media of the egress within {case.timing.ingest_start_s:g} s.",
             evidence=_evidence(case, failed),
         )
-    egress, stream = case.view.egress, case.view.stream
+    egress, stream = case.resource_set.egress, case.resource_set.stream
     if (
         part.reason is not HealthReason.NO_MEDIA
         or egress is None
@@ -232,7 +232,7 @@ def _fell_silent(case: Case, egress: Egress, stream: Stream | None) -> bool:
 
 
 def ingest_stalled(case: Case) -> Finding | None:
-    failed, stream = case.failed_egress, case.view.stream
+    failed, stream = case.failed_egress, case.resource_set.stream
     push = _push(failed) if failed is not None else None
     wedged = push is not None and _NO_PROGRESS in push.message
     if failed is not None and (failed.fault is Fault.INGEST_LOST or wedged):
@@ -242,8 +242,12 @@ def ingest_stalled(case: Case) -> Finding | None:
             message="The egress said that it sends, and nothing arrived at the live stream any more.",
             evidence=_evidence(case, failed),
         )
-    egress = case.view.egress
-    if egress is None or not wants_egress(case.facts.broadcast, case.view) or not _fell_silent(case, egress, stream):
+    egress = case.resource_set.egress
+    if (
+        egress is None
+        or not wants_egress(case.facts.broadcast, case.resource_set)
+        or not _fell_silent(case, egress, stream)
+    ):
         return None
     return Finding(
         code=CauseCode.INGEST_STALLED,
@@ -257,7 +261,7 @@ def ghost(case: Case) -> Finding | None:
     """A worker that died: its record stays as it was, nobody is in the room, and no stop is answered."""
     deaf = [
         egress
-        for egress in case.view.egresses
+        for egress in case.resource_set.egresses
         if egress.external_id
         and case.counts(egress.changed_at)
         and (egress.fault is Fault.GHOST or _answers_no_stop(egress))
@@ -281,7 +285,7 @@ def _answers_no_stop(egress: Egress) -> bool:
 
 
 def playlist_stalled(case: Case) -> Finding | None:
-    part, stream, failed = case.health.part(ChainPart.PLAYBACK), case.view.stream, case.failed_egress
+    part, stream, failed = case.health.part(ChainPart.PLAYBACK), case.resource_set.stream, case.failed_egress
     held = stream is not None and stream.stalled_since is not None
     answered = failed is not None and failed.fault is Fault.STALLED
     if not (held or answered or part.reason is HealthReason.STALLED):
@@ -298,7 +302,7 @@ def start_limit(case: Case) -> Finding | None:
     if case.plan.blocked is not Blocked.START_LIMIT:
         return None
     window = case.timing.starts_window_s / 60
-    recent = recent_starts(case.view.egresses, case.facts.now, case.timing)
+    recent = recent_starts(case.resource_set.egresses, case.facts.now, case.timing)
     return Finding(
         code=CauseCode.START_LIMIT,
         weight=Weight.LIKELY,
@@ -342,7 +346,7 @@ def local_recording_lost(case: Case) -> Finding | None:
         return None
     dead = [
         each
-        for each in case.view.recordings
+        for each in case.resource_set.recordings
         if each.fault is Fault.GHOST and not each.complete and each.intended_at >= since
     ]
     if not dead:

@@ -3,9 +3,9 @@
 from service.domain.broadcast import DeliveryPolicy, State
 from service.domain.explain.case import Case, Finding, Rule, Weight
 from service.domain.explain.causes import CauseCode
-from service.domain.facts import Quality, ReportedStats
 from service.domain.health.model import Evidence, noted
 from service.domain.health.room import people, poor_uplinks, publishes, silence
+from service.domain.measurements import Quality, ReportedStats
 from service.domain.reasons import EventReason, HealthReason
 from service.domain.resources import Phase, Room
 
@@ -13,7 +13,7 @@ _SILENCES = {HealthReason.HOST_MUTED: CauseCode.HOST_MUTED, HealthReason.NO_VIDE
 
 
 def _room(case: Case) -> Room | None:
-    room = case.view.room
+    room = case.resource_set.room
     return room if room is not None and room.phase is Phase.PRESENT else None
 
 
@@ -133,7 +133,7 @@ def room_lost(case: Case) -> Finding | None:
     if lost is None or (failed is not None and failed.intended_at > lost.time):
         # What was started in the room after it fails for a reason of its own.
         return None
-    room = case.view.rooms[-1] if case.view.rooms else None
+    room = case.resource_set.rooms[-1] if case.resource_set.rooms else None
     return Finding(
         code=CauseCode.ROOM_LOST,
         weight=Weight.SEEN + 10,

@@ -19,7 +19,7 @@ _FAILED_BY_PROVIDER = (EndReason.START_TIMEOUT, EndReason.PROVIDER_REFUSED, EndR
 
 def unreachable(case: Case, provider: Provider) -> Finding | None:
     """The observer got no answer."""
-    outage = case.facts.around.outages.get(provider)
+    outage = case.facts.availability.outages.get(provider)
     if outage is None or case.facts.broadcast.state.over:
         return None
     code, message = _read(provider, outage.code, "")
@@ -109,7 +109,7 @@ def stream_disabled(case: Case) -> Finding | None:
 def stream_deleted(case: Case) -> Finding | None:
     broadcast, stream = case.facts.broadcast, _last_stream(case)
     told = case.facts.last(EventReason.STREAM_LOST)
-    gone = case.wanted and broadcast.ready_time is not None and told is not None and case.view.stream is None
+    gone = case.wanted and broadcast.ready_time is not None and told is not None and case.resource_set.stream is None
     if broadcast.end_reason is not EndReason.STREAM_LOST and not gone:
         return None
     return Finding(
@@ -139,7 +139,7 @@ def key_reset(case: Case) -> Finding | None:
 
 
 def _last_stream(case: Case) -> Stream | None:
-    return case.view.stream or (case.view.streams[-1] if case.view.streams else None)
+    return case.resource_set.stream or (case.resource_set.streams[-1] if case.resource_set.streams else None)
 
 
 def _about(stream: Stream | None, told: Told | None) -> tuple[Evidence, ...]:

@@ -82,12 +82,12 @@ def still_there(facts: Facts, part: ChainPart) -> PartHealth | None:
     """The health of a part whose resource is to end, while the calls that end it fail. None: the part has no such
     resource.
     """
-    view = facts.view
+    resource_set = facts.resource_set
     resources: dict[ChainPart, Sequence[Resource]] = {
-        ChainPart.ROOM: view.rooms,
-        ChainPart.EGRESS: view.egresses,
-        ChainPart.INGEST: view.streams,
-        ChainPart.RECORDING: view.recordings,
+        ChainPart.ROOM: resource_set.rooms,
+        ChainPart.EGRESS: resource_set.egresses,
+        ChainPart.INGEST: resource_set.streams,
+        ChainPart.RECORDING: resource_set.recordings,
     }
     stuck = next((each for each in resources.get(part, ()) if facts.does_not_go(each)), None)
     if stuck is None:
@@ -140,7 +140,7 @@ def _believed(facts: Facts, resource: Resource, part: PartHealth) -> PartHealth:
     if facts.known(resource):
         return part
     provider = provider_of(resource)
-    away = facts.around.outages.get(provider)
+    away = facts.availability.outages.get(provider)
     message = "nobody looked lately" if away is None else f"{provider} does not answer: {away.code} {away.message}"
     return replace(
         part,

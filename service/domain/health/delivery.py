@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from service.domain.broadcast import FallbackMode, PlaybackPolicy, State, seconds
-from service.domain.facts import PROBED_S, SEEN_S, Facts
+from service.domain.facts import Facts
 from service.domain.health.common import Answer, chain_part, of_a_resource
 from service.domain.health.egress import unconnected_since
 from service.domain.health.model import ChainPart, HealthState, PartHealth, noted
+from service.domain.measurements import PROBED_S, SEEN_S
 from service.domain.ports import PlaylistSeen
 from service.domain.provider import STREAMS
 from service.domain.reasons import Fault, HealthReason
@@ -29,8 +30,8 @@ playback id is unknown (muxinc/elements, playback-core/src/request-errors.ts).
 
 def _streams(facts: Facts) -> Sequence[Stream]:
     """The live stream in use if it is there, or else all attempts."""
-    current = facts.view.stream
-    return facts.view.streams if current is None or current.phase is not Phase.PRESENT else (current,)
+    current = facts.resource_set.stream
+    return facts.resource_set.streams if current is None or current.phase is not Phase.PRESENT else (current,)
 
 
 @chain_part(ChainPart.INGEST)
@@ -80,8 +81,8 @@ def _arrives(facts: Facts, stream: Stream, part: PartHealth, timing: Timing) -> 
 
 def _silent(facts: Facts, stream: Stream, part: PartHealth, timing: Timing) -> PartHealth:
     """*part* with the reason why no media arrives."""
-    egress = facts.view.egress
-    if egress is None or not wants_egress(facts.broadcast, facts.view):
+    egress = facts.resource_set.egress
+    if egress is None or not wants_egress(facts.broadcast, facts.resource_set):
         if facts.broadcast.state is not State.INTERRUPTED:
             return part
         return replace(part, state=HealthState.DOWN, reason=HealthReason.NO_ENCODER, message="nothing sends to it")
@@ -128,7 +129,7 @@ def encoder_left(facts: Facts, stream: Stream) -> bool:
     """
     if encoder_connected(facts, stream) is not False or stream.connected_at is None:
         return False
-    egress = facts.view.egress
+    egress = facts.resource_set.egress
     if egress is None or not egress.delivering or egress.delivering_since is None:
         return True
     return stream.connected_at > egress.delivering_since and facts.probe.stalled

@@ -31,8 +31,8 @@ _FAULTS = {
 
 @chain_part(ChainPart.EGRESS)
 def egress(facts: Facts, timing: Timing) -> Answer:
-    current = facts.view.egress
-    if not wants_egress(facts.broadcast, facts.view):
+    current = facts.resource_set.egress
+    if not wants_egress(facts.broadcast, facts.resource_set):
         return Answer(still_there(facts, ChainPart.EGRESS) or _unwanted(facts))
     if current is None:
         return Answer(_missing(facts))
@@ -53,7 +53,7 @@ def egress(facts: Facts, timing: Timing) -> Answer:
 
 
 def _running(facts: Facts, egress: Egress, part: PartHealth, timing: Timing) -> PartHealth:
-    if (since := facts.view.missing_since(egress)) is not None:
+    if (since := facts.resource_set.missing_since(egress)) is not None:
         message = f"{ROOMS.display_name} lists it as active, and it is not in its room"
         return replace(part, state=HealthState.DEGRADED, reason=HealthReason.NOT_IN_ROOM, message=message, since=since)
     if egress.delivering:
@@ -87,7 +87,7 @@ def unconnected_since(facts: Facts, egress: Egress, timing: Timing) -> datetime 
 
 
 def _unwanted(facts: Facts) -> PartHealth:
-    broadcast, egresses = facts.broadcast, facts.view.egresses
+    broadcast, egresses = facts.broadcast, facts.resource_set.egresses
     manual = broadcast.spec.delivery_policy is DeliveryPolicy.MANUAL and not broadcast.on_air
     return PartHealth(
         part=ChainPart.EGRESS,
@@ -100,7 +100,7 @@ def _unwanted(facts: Facts) -> PartHealth:
 
 def _missing(facts: Facts) -> PartHealth:
     """The health of the egress where one is wanted and none is there."""
-    last = facts.view.egresses[-1] if facts.view.egresses else None
+    last = facts.resource_set.egresses[-1] if facts.resource_set.egresses else None
     stuck = still_there(facts, ChainPart.EGRESS)
     if stuck is not None and last is not None and not last.fault:
         return stuck
@@ -110,7 +110,7 @@ def _missing(facts: Facts) -> PartHealth:
             state=HealthState.PENDING,
             reason=HealthReason.STARTING,
             message="it is about to be started",
-            since=facts.view.room.host_since if facts.view.room is not None else None,
+            since=facts.resource_set.room.host_since if facts.resource_set.room is not None else None,
         )
     failed = last.fault or last.failures > 0 or (last.end_seen and last.status.terminal)
     return PartHealth(
@@ -163,7 +163,7 @@ def _destination(facts: Facts, destination: Destination, status: DestinationStat
     part = PartHealth(
         part=ChainPart.DESTINATION, name=destination.name, state=HealthState.IDLE, reason=HealthReason.IDLE
     )
-    current = facts.view.egress if destination.carrier is Carrier.EGRESS else facts.view.stream
+    current = facts.resource_set.egress if destination.carrier is Carrier.EGRESS else facts.resource_set.stream
     if status is None or current is None:
         return Answer(part)
     state, reason = _DESTINATION_HEALTH[status.state]

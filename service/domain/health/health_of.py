@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from service.domain.broadcast import PlaybackPolicy, State
-from service.domain.facts import REPORTED_S, Facts, Quality, ReportedStats
+from service.domain.facts import Facts
 from service.domain.health.common import PartRule
 from service.domain.health.delivery import ingest, playback
 from service.domain.health.egress import destinations, egress
 from service.domain.health.model import ChainPart, HealthState, PartHealth
 from service.domain.health.recording import recording
 from service.domain.health.room import host, people, room, viewers
+from service.domain.measurements import REPORTED_S, Quality, ReportedStats
 from service.domain.planning.plan import plan
 from service.domain.planning.steps import Plan
 from service.domain.ports import PublisherSeen
@@ -51,7 +52,7 @@ class Health:
 
 def health_of(facts: Facts, timing: Timing) -> Health:
     broadcast = facts.broadcast
-    decided = plan(broadcast, facts.resources, facts.now, timing, facts.around)
+    decided = plan(broadcast, facts.resources, facts.now, timing, facts.availability)
     parts = (
         *(rule(facts, timing) for rule in _BEFORE_DESTINATIONS),
         *destinations(facts),

@@ -46,7 +46,7 @@ def _made(facts: Facts) -> PartHealth | None:
 
 @chain_part(ChainPart.RECORDING, first=_made)
 def recording(facts: Facts, _timing: Timing) -> Answer:
-    part, local = _nothing(facts), facts.view.recordings[-1] if facts.view.recordings else None
+    part, local = _nothing(facts), facts.resource_set.recordings[-1] if facts.resource_set.recordings else None
     if local is not None and local.phase is not Phase.GONE:
         return Answer(_local(facts, local, part), rests_on=local)
     if (failed := failed_recording(facts)) is not None:
@@ -61,7 +61,7 @@ def recording(facts: Facts, _timing: Timing) -> Answer:
                 evidence=recording_evidence(failed),
             )
         )
-    stream = facts.view.stream
+    stream = facts.resource_set.stream
     if stream is None or not stream.active_asset_id or stream.status is not StreamStatus.ACTIVE:
         return Answer(part)
     running = replace(
@@ -85,7 +85,7 @@ def _local(facts: Facts, local: LocalRecording, part: PartHealth) -> PartHealth:
     )
     if local.status is EgressStatus.ACTIVE:
         running = replace(running, state=HealthState.OK, reason=HealthReason.LOCAL_RECORDING)
-    if (since := facts.view.missing_since(local)) is not None:
+    if (since := facts.resource_set.missing_since(local)) is not None:
         message = f"{ROOMS.display_name} lists it as active, and it is not in its room"
         running = replace(
             running, state=HealthState.DEGRADED, reason=HealthReason.NOT_IN_ROOM, message=message, since=since
@@ -108,7 +108,7 @@ def failed_recording(facts: Facts) -> LocalRecording | None:
         return None
     if broadcast.target is not Target.LIVE:
         return None
-    for each in reversed(facts.view.recordings):
+    for each in reversed(facts.resource_set.recordings):
         runs = each.phase is Phase.PRESENT and each.status is EgressStatus.ACTIVE
         if each.intended_at < since or runs or each.complete:
             return None

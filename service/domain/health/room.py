@@ -4,9 +4,10 @@ from dataclasses import replace
 from datetime import datetime
 
 from service.domain.broadcast import Broadcast, FallbackMode, State, seconds
-from service.domain.facts import PROBED_S, REPORTED_S, Facts, Quality
+from service.domain.facts import Facts
 from service.domain.health.common import Answer, chain_part, of_a_resource
 from service.domain.health.model import ChainPart, Evidence, HealthState, PartHealth, noted
+from service.domain.measurements import PROBED_S, REPORTED_S, Quality
 from service.domain.ports import RoomPeople, TrackKind
 from service.domain.provider import ROOMS
 from service.domain.reasons import HealthReason
@@ -19,7 +20,7 @@ _PROBE_TAKES_S = 2.0
 
 
 @chain_part(ChainPart.ROOM)
-@of_a_resource(ChainPart.ROOM, "the room", lambda facts: facts.view.rooms)
+@of_a_resource(ChainPart.ROOM, "the room", lambda facts: facts.resource_set.rooms)
 def room(_facts: Facts, _timing: Timing, last: Room) -> Answer:
     part = PartHealth(
         part=ChainPart.ROOM,
@@ -35,7 +36,7 @@ def room(_facts: Facts, _timing: Timing, last: Room) -> Answer:
 
 @chain_part(ChainPart.HOST)
 def host(facts: Facts, timing: Timing) -> Answer:
-    last = facts.view.room
+    last = facts.resource_set.room
     if last is None or last.phase is not Phase.PRESENT:
         lost = facts.broadcast.live_time is not None
         return Answer(
@@ -61,7 +62,7 @@ def host(facts: Facts, timing: Timing) -> Answer:
     if publishing:
         part = _publishing(facts, part)
     else:
-        part = _absent(facts, part, host_deadline(facts.broadcast, facts.view, timing))
+        part = _absent(facts, part, host_deadline(facts.broadcast, facts.resource_set, timing))
     if people(facts) is not None:
         return Answer(replace(part, observed_at=seen))
     return Answer(part, rests_on=last)
@@ -71,7 +72,7 @@ def people(facts: Facts) -> RoomPeople | None:
     """Who was in the room when the prober looked last. None: it has not looked lately, or the provider of rooms does
     not answer.
     """
-    counts = ROOMS not in facts.around.outages and facts.fresh(facts.probe.people_at, PROBED_S)
+    counts = ROOMS not in facts.availability.outages and facts.fresh(facts.probe.people_at, PROBED_S)
     return facts.probe.people if counts else None
 
 

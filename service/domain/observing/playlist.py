@@ -9,26 +9,28 @@ from dataclasses import replace
 from datetime import datetime
 
 from service.domain.broadcast import seconds
-from service.domain.facts import PROBED_S, Probe
 from service.domain.lifecycle import Event
+from service.domain.measurements import PROBED_S, Probe
 from service.domain.observing.provider_state import Learned
 from service.domain.reasons import EventReason
-from service.domain.resource_set import View
+from service.domain.resource_set import ResourceSet
 from service.domain.resources import AnyResource, Phase, Stream
 
 
 def probed(resources: Sequence[AnyResource], probe: Probe, now: datetime) -> Learned:
     """What the last look of the prober changes."""
-    view = View(resources)
-    stream = view.stream
+    resource_set = ResourceSet(resources)
+    stream = resource_set.stream
     if stream is None or stream.phase is not Phase.PRESENT:
         return Learned()
     fresh = probe.playlist_at is not None and now - probe.playlist_at <= seconds(PROBED_S)
     if stream.stalled_since is not None:
         return _still(stream, stream.stalled_since, probe, now, fresh=fresh)
     # Not by looks from before: until all three are there, no playlist can move on.
-    since = max((moment for moment in (probe.standing_since, view.whole_since) if moment is not None), default=None)
-    if since is None or not fresh or not view.playable or not probe.stands(since):
+    since = max(
+        (moment for moment in (probe.standing_since, resource_set.whole_since) if moment is not None), default=None
+    )
+    if since is None or not fresh or not resource_set.playable or not probe.stands(since):
         return Learned()
     event = Event(reason=EventReason.PLAYBACK_STALLED, message="the playlist that viewers play does not move on")
     return Learned(resources=(replace(stream, stalled_since=since),), events=(event,))

@@ -42,7 +42,7 @@ class Learned:
 def room_seen(
     room: Room, seen: RoomSeen | None, now: datetime, *, missing: Mapping[str, datetime] | None = None
 ) -> Learned:
-    """*missing*: see `View.missing`."""
+    """*missing*: see `ResourceSet.missing`."""
     if seen is None:
         gone = replace(room, phase=Phase.GONE, observed_at=now, changed_at=now, host_publishing=False, host_since=now)
         reason = EventReason.ROOM_DELETED if room.phase is Phase.DELETING else EventReason.ROOM_LOST

@@ -16,7 +16,7 @@ from service.domain.planning.steps import (
     WriteOff,
 )
 from service.domain.reasons import Action, Blocked, Fault
-from service.domain.resource_set import View, next_recording_look
+from service.domain.resource_set import ResourceSet, next_recording_look
 from service.domain.resources import (
     AnyResource,
     Egress,
@@ -27,19 +27,21 @@ from service.domain.resources import (
     Stream,
     Upload,
 )
-from service.domain.situation import Surroundings
+from service.domain.situation import Availability
 from service.domain.timing import Timing
 
 _NOT_LISTED = "no list showed it within its grace"
 
 
 class Planner:
-    def __init__(self, broadcast: Broadcast, view: View, now: datetime, timing: Timing, around: Surroundings) -> None:
+    def __init__(
+        self, broadcast: Broadcast, resource_set: ResourceSet, now: datetime, timing: Timing, availability: Availability
+    ) -> None:
         self.broadcast = broadcast
-        self.view = view
+        self.resource_set = resource_set
         self.now = now
         self.timing = timing
-        self.around = around
+        self.availability = availability
         self.steps: list[Step] = []
         self.waits: list[datetime] = []
         self.blocked = Blocked.NOTHING
@@ -89,15 +91,15 @@ class Planner:
 
     def plan_uploads(self) -> None:
         """Files of fallbacks that are over go to Mux as soon as it answers."""
-        attempts = {upload.ordinal: upload for upload in self.view.uploads}
-        for upload in self.view.uploads:
+        attempts = {upload.ordinal: upload for upload in self.resource_set.uploads}
+        for upload in self.resource_set.uploads:
             self.follow_upload(upload)
-        for recording in self.view.recordings:
+        for recording in self.resource_set.recordings:
             upload = attempts.get(recording.ordinal)
             wanted = upload is None or (upload.phase is Phase.GONE and not upload.refused)
             if not wanted or recording.phase is not Phase.GONE or not recording.complete:
                 continue
-            if "mux" in self.around.outages:
+            if "mux" in self.availability.outages:
                 # Nothing else may keep one in the queue that is over.
                 self.waits.append(self.now + seconds(self.timing.replan_s))
             elif upload is None or self.due(upload):

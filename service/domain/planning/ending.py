@@ -20,10 +20,10 @@ class End(Planner):
     def plan(self) -> Plan:
         self.plan_streams()
         self.plan_egresses()
-        for recording in self.view.recordings:
+        for recording in self.resource_set.recordings:
             self.stop_recording(recording)
         self.plan_rooms()
-        done = all(resource.phase is Phase.GONE for resource in self.view.running)
+        done = all(resource.phase is Phase.GONE for resource in self.resource_set.running)
         if not self.broadcast.deleted:
             self.plan_uploads()
             self.await_recordings()
@@ -31,7 +31,7 @@ class End(Planner):
 
     def await_recordings(self) -> None:
         """Nothing runs any more, but callers want to know what became of the recordings."""
-        for stream in self.view.streams:
+        for stream in self.resource_set.streams:
             if stream.phase is Phase.GONE and any(not recording.settled for recording in stream.recordings):
                 self.waits.append(next_recording_look(stream.changed_at, stream.observed_at, self.now))
 
@@ -40,12 +40,12 @@ class End(Planner):
         """Egresses that were not told to stop yet."""
         return [
             egress
-            for egress in self.view.egresses
+            for egress in self.resource_set.egresses
             if egress.phase is Phase.PRESENT or (egress.phase is Phase.DELETING and not egress.acked)
         ]
 
     def plan_streams(self) -> None:
-        for stream in self.view.streams:
+        for stream in self.resource_set.streams:
             match stream.phase:
                 case Phase.INTENDED | Phase.UNKNOWN:
                     self.resolve(stream, self.timing.stream_grace_s)
@@ -60,13 +60,13 @@ class End(Planner):
         """Deleted by somebody else: what it recorded is there all the same."""
         lost = stream.external_id and not stream.recordings_settled
         # That it was never seen active proves nothing: it may have been deleted before anybody looked.
-        fed = stream.fed_at is not None or bool(self.view.egresses)
+        fed = stream.fed_at is not None or bool(self.resource_set.egresses)
         if lost and fed and not self.broadcast.deleted and self.due(stream):
             self.steps.append(SettleRecordings(ordinal=stream.ordinal))
 
     def take_down_stream(self, stream: Stream) -> None:
         # Nobody was ever given the key of a stream that no egress was started for.
-        used = bool(self.view.egresses)
+        used = bool(self.resource_set.egresses)
         if not self.due(stream):
             return
         if used and not stream.disabled:
@@ -82,14 +82,14 @@ class End(Planner):
         # A disable that fails or has to wait must not keep the egress running, which is what costs.
         closed = all(
             stream.disabled or stream.failures > 0 or not self.due(stream)
-            for stream in self.view.streams
+            for stream in self.resource_set.streams
             if stream.phase is Phase.PRESENT
         )
-        for egress in self.view.egresses:
+        for egress in self.resource_set.egresses:
             if closed or egress.phase is not Phase.PRESENT:
                 self.stop(egress, "the broadcast ends")
 
     def plan_rooms(self) -> None:
-        for room in self.view.rooms:
+        for room in self.resource_set.rooms:
             if room.phase is Phase.DELETING or (room.phase is not Phase.GONE and not self.pushing):
                 self.delete(room)

@@ -13,9 +13,9 @@ from datetime import datetime
 from service.domain.broadcast import Broadcast, EndReason, Fallback, FallbackMode, RecordingPolicy, seconds
 from service.domain.planning.steps import Wait
 from service.domain.reasons import Action, FallbackReason, Fault
-from service.domain.resource_set import View, never_ran, on_air
+from service.domain.resource_set import ResourceSet, never_ran, on_air
 from service.domain.resources import Egress, Phase, StreamStatus
-from service.domain.situation import Surroundings
+from service.domain.situation import Availability
 from service.domain.timing import Timing
 
 
@@ -29,18 +29,22 @@ class Decision:
     """What comes next, where nothing happens before."""
 
 
-def decide(broadcast: Broadcast, view: View, now: datetime, timing: Timing, around: Surroundings) -> Decision:
-    return _Decider(broadcast, view, now, timing, around).decide()
+def decide(
+    broadcast: Broadcast, resource_set: ResourceSet, now: datetime, timing: Timing, availability: Availability
+) -> Decision:
+    return _Decider(broadcast, resource_set, now, timing, availability).decide()
 
 
 class _Decider:
-    def __init__(self, broadcast: Broadcast, view: View, now: datetime, timing: Timing, around: Surroundings) -> None:
+    def __init__(
+        self, broadcast: Broadcast, resource_set: ResourceSet, now: datetime, timing: Timing, availability: Availability
+    ) -> None:
         self.broadcast = broadcast
         self.present = broadcast.fallback
-        self.view = view
+        self.resource_set = resource_set
         self.now = now
         self.timing = timing
-        self.around = around
+        self.availability = availability
         self.waits: list[Wait] = []
 
     def decide(self) -> Decision:
@@ -70,17 +74,17 @@ class _Decider:
 
     def trouble(self) -> FallbackReason | None:
         """Why a fallback is needed now. None: it is not."""
-        room = self.view.room
+        room = self.resource_set.room
         if self.broadcast.ready_time is None or not on_air(self.broadcast) or room is None or not room.host_publishing:
             return None
         if self.mux_is_away():
             return FallbackReason.STREAMS_UNREACHABLE
-        if self.view.playable:
+        if self.resource_set.playable:
             return None
         began = self.now - seconds(self.timing.starts_window_s)
         # What failed before the return was answered by the fallback before it.
         since = began if self.present.since is None else max(began, self.present.since)
-        failed = [egress for egress in self.view.egresses if self.failed(egress) and egress.changed_at > since]
+        failed = [egress for egress in self.resource_set.egresses if self.failed(egress) and egress.changed_at > since]
         refused = [egress for egress in failed if never_ran(egress)]
         if len(failed) < self.timing.fallback_faults:
             return FallbackReason.EGRESS_FAILING if self.tried_in_vain() else None
@@ -96,7 +100,7 @@ class _Decider:
         next start that could.
         """
         dark, began = self.dark_since(FallbackReason.EGRESS_FAILING), None
-        for egress in reversed(self.view.egresses):
+        for egress in reversed(self.resource_set.egresses):
             unwanted = egress.phase in (Phase.DELETING, Phase.GONE) and egress.fault in (Fault.NONE, Fault.NOT_STOPPED)
             if unwanted or egress.delivering:
                 break
@@ -110,12 +114,12 @@ class _Decider:
         start without an answer has failed when its key is dead: nothing can come of it any more.
         """
         if egress.unresolved:
-            stream = self.view.stream
+            stream = self.resource_set.stream
             return stream is not None and 0 <= egress.key_epoch < stream.key_epoch
         return bool(egress.fault) and egress.fault is not Fault.NOT_STOPPED and egress.key_epoch >= 0
 
     def mux_is_away(self) -> bool:
-        outage = self.around.outages.get("mux")
+        outage = self.availability.outages.get("mux")
         return outage is not None and self.reached(
             outage.since + seconds(self.timing.fallback_outage_s), "if Mux does not answer until then"
         )
@@ -124,20 +128,20 @@ class _Decider:
         """An outage of Mux's API does not stop the media that flows: viewers are moved only when they see nothing."""
         spec = self.broadcast.spec
         possible = {
-            FallbackMode.DIRECT_WEBRTC: reason is FallbackReason.EGRESS_FAILING or not self.view.playable,
-            FallbackMode.LOCAL_RECORDING: self.around.storage and spec.recording_policy is RecordingPolicy.KEEP,
+            FallbackMode.DIRECT_WEBRTC: reason is FallbackReason.EGRESS_FAILING or not self.resource_set.playable,
+            FallbackMode.LOCAL_RECORDING: self.availability.storage and spec.recording_policy is RecordingPolicy.KEEP,
         }
         return tuple(mode for mode in spec.fallback_modes if possible[mode])
 
     def over(self) -> bool:
         """Whether the normal way was healthy for long enough. A host who is away proves nothing."""
-        stream = self.view.stream
-        if not self.view.playable or stream is None:
+        stream = self.resource_set.stream
+        if not self.resource_set.playable or stream is None:
             return False
-        answering = self.around.answering_since.values()
-        if self.around.outages or None in answering:
+        answering = self.availability.answering_since.values()
+        if self.availability.outages or None in answering:
             return False
-        began = (self.present.since, self.view.whole_since, stream.resumed_at, *answering)
+        began = (self.present.since, self.resource_set.whole_since, stream.resumed_at, *answering)
         healthy = max(moment for moment in began if moment is not None)
         return self.reached(
             healthy + seconds(self.timing.fallback_return_s), "viewers are sent back, if all is well until then"
@@ -163,11 +167,11 @@ class _Decider:
 
     def dark_since(self, reason: FallbackReason) -> datetime | None:
         """Since when a host publishes and nobody sees it; None: somebody does, as far as we know."""
-        room, stream = self.view.room, self.view.stream
-        if self.view.playable or room is None or room.host_since is None or stream is None:
+        room, stream = self.resource_set.room, self.resource_set.stream
+        if self.resource_set.playable or room is None or room.host_since is None or stream is None:
             return None
         if reason is FallbackReason.STREAMS_UNREACHABLE:
-            return max(room.host_since, self.around.outages["mux"].since)
+            return max(room.host_since, self.availability.outages["mux"].since)
         if stream.status is StreamStatus.ACTIVE:
             return stream.stalled_since
         return max(room.host_since, stream.status_since or stream.changed_at)

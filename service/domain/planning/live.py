@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from service.domain.broadcast import EndReason, FallbackMode, seconds
-from service.domain.facts import PROBED_S
+from service.domain.measurements import PROBED_S
 from service.domain.planning import fallback
 from service.domain.planning.common import Planner
 from service.domain.planning.steps import (
@@ -54,7 +54,7 @@ class Live(Planner):
         if reason is not None:
             self.steps.append(EndBroadcast(reason=reason))
             return self.finish()
-        decision = fallback.decide(self.broadcast, self.view, self.now, self.timing, self.around)
+        decision = fallback.decide(self.broadcast, self.resource_set, self.now, self.timing, self.availability)
         if decision.end is not None:
             self.steps.append(EndBroadcast(reason=decision.end))
             return self.finish()
@@ -70,20 +70,20 @@ class Live(Planner):
         return self.finish()
 
     def end_reason(self) -> EndReason | None:
-        broadcast, view = self.broadcast, self.view
-        latest: list[AnyResource] = [*view.rooms[-1:], *view.streams[-1:]]
+        broadcast, resource_set = self.broadcast, self.resource_set
+        latest: list[AnyResource] = [*resource_set.rooms[-1:], *resource_set.streams[-1:]]
         if broadcast.live_time is None:
             # Later it worked once, and what was changed since can be changed again.
-            latest += view.egresses[-1:]
+            latest += resource_set.egresses[-1:]
         if any(resource.refused for resource in latest):
             return EndReason.PROVIDER_REFUSED
         if broadcast.ready_time is None:
-            overdue = self.start_overdue(view.rooms) or self.start_overdue(view.streams)
+            overdue = self.start_overdue(resource_set.rooms) or self.start_overdue(resource_set.streams)
             return EndReason.START_TIMEOUT if overdue else None
         return self.stream_end() or self.time_end()
 
     def stream_end(self) -> EndReason | None:
-        stream = self.view.stream
+        stream = self.resource_set.stream
         if stream is None or stream.phase is Phase.DELETING:
             return EndReason.STREAM_LOST
         if stream.status is StreamStatus.DISABLED and not stream.cutting:
@@ -91,13 +91,13 @@ class Live(Planner):
         return None
 
     def time_end(self) -> EndReason | None:
-        broadcast, room = self.broadcast, self.view.room
+        broadcast, room = self.broadcast, self.resource_set.room
         live = broadcast.live_time
         if live is not None and self.reached(
             live + seconds(broadcast.spec.max_duration_s), Action.END_BROADCAST, "when its maximum duration is over"
         ):
             return EndReason.MAX_DURATION
-        deadline = host_deadline(broadcast, self.view, self.timing)
+        deadline = host_deadline(broadcast, self.resource_set, self.timing)
         if deadline is None or not self.reached(deadline, Action.WAIT_FOR_HOST, "or the broadcast is ended then"):
             return None
         if room is not None and room.phase is Phase.PRESENT and not self.in_vain(room, deadline, self.timing.lookup_s):
@@ -111,36 +111,36 @@ class Live(Planner):
         return self.reached(overdue_at, Action.END_BROADCAST, f"if no {resources[0].kind} could be made by then")
 
     def plan_room(self) -> None:
-        room = self.view.room
+        room = self.resource_set.room
         if room is None:
-            self.steps.append(CreateRoom(ordinal=next_ordinal(self.view.rooms)))
+            self.steps.append(CreateRoom(ordinal=next_ordinal(self.resource_set.rooms)))
         elif room.unresolved and self.due(room):
             # Creating a room of the same name again answers the same room, so an unknown one is simply created again.
             self.steps.append(CreateRoom(ordinal=room.ordinal))
         elif room.phase is Phase.PRESENT and room.host_publishing is None:
             self.look_again(room, self.timing.lookup_s)
-        elif (every := self.view.roll_call_s(self.timing)) is not None:
+        elif (every := self.resource_set.roll_call_s(self.timing)) is not None:
             self.look_again(room, every)
 
     def plan_stream(self) -> None:
-        view = self.view
-        for extra in view.streams:
-            if extra.phase is Phase.DELETING or (extra.phase is Phase.PRESENT and extra is not view.stream):
+        resource_set = self.resource_set
+        for extra in resource_set.streams:
+            if extra.phase is Phase.DELETING or (extra.phase is Phase.PRESENT and extra is not resource_set.stream):
                 self.delete(extra)
-        stream = view.stream
+        stream = resource_set.stream
         if stream is None:
-            if not view.streams or self.due(view.streams[-1]):
-                self.steps.append(CreateStream(ordinal=next_ordinal(view.streams)))
+            if not resource_set.streams or self.due(resource_set.streams[-1]):
+                self.steps.append(CreateStream(ordinal=next_ordinal(resource_set.streams)))
         elif stream.unresolved:
             self.resolve(stream, self.timing.stream_grace_s)
 
     def plan_egress(self) -> None:
-        view = self.view
-        current = view.egress
-        for egress in view.egresses:
+        resource_set = self.resource_set
+        current = resource_set.egress
+        for egress in resource_set.egresses:
             if egress is not current:
                 self.stop(egress, "it is not the one in use")
-        if not wants_egress(self.broadcast, view):
+        if not wants_egress(self.broadcast, resource_set):
             if not on_air(self.broadcast):
                 message = "an egress is started when SetOnAir is called"
                 self.awaited.append(Wait(action=Action.WAIT_FOR_ON_AIR, message=message))
@@ -162,16 +162,16 @@ class Live(Planner):
             self.reset_key()
 
     def reset_key(self) -> None:
-        stream = self.view.stream
+        stream = self.resource_set.stream
         if stream is not None and stream.phase is Phase.PRESENT and self.due(stream):
             self.steps.append(ResetKey(ordinal=stream.ordinal))
 
     def start_egress(self) -> None:
-        view, timing = self.view, self.timing
-        stream, room = view.stream, view.room
+        resource_set, timing = self.resource_set, self.timing
+        stream, room = resource_set.stream, resource_set.room
         if stream is None or stream.phase is not Phase.PRESENT or room is None or room.phase is not Phase.PRESENT:
             return
-        recent = recent_starts(view.egresses, self.now, timing)
+        recent = recent_starts(resource_set.egresses, self.now, timing)
         if len(recent) >= timing.starts_limit:
             allowed_at = recent[-timing.starts_limit].intended_at + seconds(timing.starts_window_s)
             self.reached(
@@ -182,9 +182,9 @@ class Live(Planner):
         if self.backs_off(recent):
             self.blocked = Blocked.BACK_OFF
             return
-        able = [egress for egress in view.egresses if view.can_publish(egress)]
+        able = [egress for egress in resource_set.egresses if resource_set.can_publish(egress)]
         leaving = [egress for egress in able if egress.phase is Phase.DELETING]
-        connected = [egress for egress in able if view.may_be_connected(egress, stream)]
+        connected = [egress for egress in able if resource_set.may_be_connected(egress, stream)]
         if stream.key_stale or any(e.key_epoch >= stream.key_epoch for e in able if e not in leaving):
             self.reset_key()
         elif leaving:
@@ -197,11 +197,11 @@ class Live(Planner):
         elif not self.fenced(stream):
             self.blocked = Blocked.FENCING
         else:
-            self.steps.append(StartEgress(ordinal=next_ordinal(view.egresses)))
+            self.steps.append(StartEgress(ordinal=next_ordinal(resource_set.egresses)))
 
     def backs_off(self, recent: Sequence[Egress]) -> bool:
         """After one that was refused, and after those that failed lately."""
-        refused = [egress for egress in self.view.egresses if never_ran(egress)]
+        refused = [egress for egress in self.resource_set.egresses if never_ran(egress)]
         if refused and not self.due(refused[-1]):
             return True
         if not recent or not (recent[-1].fault or recent[-1].unresolved):
@@ -218,12 +218,12 @@ class Live(Planner):
         shown = stream.key_reset_at + seconds(self.timing.list_lag_s)
         return all(
             self.in_vain(egress, shown, self.timing.lookup_s, Action.RETRY, _CERTAIN)
-            for egress in self.view.egresses
+            for egress in self.resource_set.egresses
             if egress.unresolved
         )
 
     def keep_egress(self, egress: Egress) -> None:
-        timing, stream = self.timing, self.view.stream
+        timing, stream = self.timing, self.resource_set.stream
         since = egress.status_since or egress.changed_at
         if egress.status in (EgressStatus.UNKNOWN, EgressStatus.STARTING):
             late = egress.intended_at + seconds(timing.egress_start_s)
@@ -286,7 +286,7 @@ class Live(Planner):
 
     def is_ghost(self, egress: Egress | LocalRecording) -> bool:
         """Listed as active, and not in the room by two looks."""
-        room, since, timing = self.view.room, self.view.missing_since(egress), self.timing
+        room, since, timing = self.resource_set.room, self.resource_set.missing_since(egress), self.timing
         if room is None or since is None:
             return False
         message = f"the {egress.kind} is stopped, for it is not in its room"
@@ -294,9 +294,9 @@ class Live(Planner):
 
     def plan_recording(self) -> None:
         """A file egress runs while the fallback asks for it and there is something to record."""
-        view, room = self.view, self.view.room
-        current = view.recording
-        for recording in view.recordings:
+        resource_set, room = self.resource_set, self.resource_set.room
+        current = resource_set.recording
+        for recording in resource_set.recordings:
             if recording is not current:
                 self.stop_recording(recording)
         asked = FallbackMode.LOCAL_RECORDING in self.broadcast.fallback.modes
@@ -323,13 +323,13 @@ class Live(Planner):
             self.stop_recording(recording)
 
     def start_recording(self) -> None:
-        view = self.view
-        recent = [e for e in view.recordings if e.intended_at > self.now - seconds(self.timing.starts_window_s)]
+        resource_set = self.resource_set
+        recent = [e for e in resource_set.recordings if e.intended_at > self.now - seconds(self.timing.starts_window_s)]
         if len(recent) >= self.timing.starts_limit:
             first = recent[-self.timing.starts_limit].intended_at
             self.waits.append(first + seconds(self.timing.starts_window_s))
-        elif not view.recordings or self.due(view.recordings[-1]):
-            self.steps.append(StartRecording(ordinal=next_ordinal(view.recordings)))
+        elif not resource_set.recordings or self.due(resource_set.recordings[-1]):
+            self.steps.append(StartRecording(ordinal=next_ordinal(resource_set.recordings)))
 
     def keep_outputs(self, egress: Egress) -> None:
         add, remove = output_changes(self.broadcast, egress)

@@ -17,9 +17,9 @@ from service.domain.broadcast import Broadcast, Target
 from service.domain.planning.ending import End
 from service.domain.planning.live import Live
 from service.domain.planning.steps import Plan
-from service.domain.resource_set import View
+from service.domain.resource_set import ResourceSet
 from service.domain.resources import AnyResource
-from service.domain.situation import Surroundings
+from service.domain.situation import Availability
 from service.domain.timing import Timing
 
 
@@ -28,13 +28,13 @@ def plan(
     resources: Sequence[AnyResource],
     now: datetime,
     timing: Timing,
-    around: Surroundings | None = None,
+    availability: Availability | None = None,
 ) -> Plan:
-    view, around = View(resources), around or Surroundings()
+    resource_set, availability = ResourceSet(resources), availability or Availability()
     match broadcast.target:
         case Target.CREATED:
             return Plan()
         case Target.LIVE:
-            return Live(broadcast, view, now, timing, around).plan()
+            return Live(broadcast, resource_set, now, timing, availability).plan()
         case Target.ENDED:
-            return End(broadcast, view, now, timing, around).plan()
+            return End(broadcast, resource_set, now, timing, availability).plan()

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from service.domain.broadcast import Broadcast, Target, seconds
-from service.domain.resource_set import View, host_deadline, next_recording_look
+from service.domain.resource_set import ResourceSet, host_deadline, next_recording_look
 from service.domain.resources import (
     AnyResource,
     Egress,
@@ -24,14 +24,14 @@ def to_observe(
     broadcast: Broadcast, resources: Sequence[AnyResource], now: datetime, timing: Timing
 ) -> frozenset[tuple[Kind, int]]:
     """What is not known, what is on its way, what somebody saw to disagree, what nobody looked at for long."""
-    look = _Look(broadcast, View(resources), now, timing)
+    look = _Look(broadcast, ResourceSet(resources), now, timing)
     return frozenset((resource.kind, resource.ordinal) for resource in resources if look.wanted(resource))
 
 
 class _Look:
-    def __init__(self, broadcast: Broadcast, view: View, now: datetime, timing: Timing) -> None:
+    def __init__(self, broadcast: Broadcast, resource_set: ResourceSet, now: datetime, timing: Timing) -> None:
         self.broadcast = broadcast
-        self.view = view
+        self.resource_set = resource_set
         self.now = now
         self.timing = timing
 
@@ -110,7 +110,7 @@ class _Look:
             case Upload():
                 return False
             case Stream():
-                egress = self.view.egress
+                egress = self.resource_set.egress
                 return (
                     egress is not None
                     and egress.status is EgressStatus.ACTIVE
@@ -121,13 +121,13 @@ class _Look:
                 return self.host_awaited(resource)
 
     def host_awaited(self, room: Room) -> bool:
-        every = self.view.roll_call_s(self.timing)
+        every = self.resource_set.roll_call_s(self.timing)
         if every is not None and self.older(room, every):
             return True
         if room.host_publishing is None:
             return self.older(room, self.timing.lookup_s)
         # Nobody is sent away for what was seen long ago.
-        deadline = host_deadline(self.broadcast, self.view, self.timing)
+        deadline = host_deadline(self.broadcast, self.resource_set, self.timing)
         return (
             deadline is not None and self.now >= deadline and (room.observed_at is None or room.observed_at < deadline)
         )

@@ -1,8 +1,7 @@
 """What a record tells callers: the state, the status, the times and the events that follow from a situation."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from datetime import datetime
+from dataclasses import fields, replace
 from typing import Final
 
 from service.domain.broadcast import (
@@ -15,30 +14,10 @@ from service.domain.broadcast import (
     Status,
     Target,
 )
-from service.domain.facts import Probe
 from service.domain.lifecycle import Event
-from service.domain.ports import Heard
 from service.domain.reasons import EventReason
 from service.domain.reporting.status import same_but_for_time
-from service.domain.resources import AnyResource
-from service.domain.situation import Surroundings
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Situation:
-    """One broadcast as it is stored at one moment of the database's clock."""
-
-    broadcast: Broadcast
-    resources: tuple[AnyResource, ...]
-    now: datetime
-    around: Surroundings = field(default_factory=Surroundings)
-    read: float = 0.0
-    """Our own clock, the event loop's, just before it was read."""
-    probe: Probe = field(default_factory=Probe)
-    """What the prober saw of its playlist."""
-    heard: tuple[tuple[int, Heard], ...] = ()
-    """Webhooks about it that no pass has taken into account yet, by their number in the inbox."""
-
+from service.domain.situation import Situation
 
 STATE_ENTERED: Final[Mapping[State, EventReason]] = {
     State.CREATED: EventReason.STATE_CREATED,

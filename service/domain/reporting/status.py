@@ -24,7 +24,7 @@ from service.domain.broadcast import (
 from service.domain.planning.steps import Plan
 from service.domain.provider import OWNER, UNREACHABLE
 from service.domain.reasons import Blocked, ConditionReason
-from service.domain.resource_set import View, output_changes
+from service.domain.resource_set import ResourceSet, output_changes
 from service.domain.resources import (
     AnyResource,
     Egress,
@@ -35,39 +35,41 @@ from service.domain.resources import (
     Stream,
     StreamStatus,
 )
-from service.domain.situation import Surroundings
+from service.domain.situation import Availability
 
 _Fact = tuple[bool | None, ReasonOfCondition, str]
 """Whether a condition is met (None: unknown), why, and a message for people."""
 
 
 def state_of(
-    broadcast: Broadcast, resources: Sequence[AnyResource], around: Surroundings | None = None
+    broadcast: Broadcast, resources: Sequence[AnyResource], availability: Availability | None = None
 ) -> tuple[State, str]:
     """The state and its reason. The reason is empty where nothing is to be explained."""
-    view = View(resources)
+    resource_set = ResourceSet(resources)
     match broadcast.target:
         case Target.CREATED:
             return State.CREATED, ""
         case Target.ENDED:
             reason = broadcast.end_reason or EndReason.STOPPED
-            if any(resource.phase is not Phase.GONE for resource in view.running):
+            if any(resource.phase is not Phase.GONE for resource in resource_set.running):
                 return State.STOPPING, reason
             return (State.FAILED if reason.failed else State.ENDED), reason
         case Target.LIVE:
-            return _live_state(broadcast, view, around or Surroundings())
+            return _live_state(broadcast, resource_set, availability or Availability())
 
 
-def _live_state(broadcast: Broadcast, view: View, around: Surroundings) -> tuple[State, str]:
-    if view.playable:
+def _live_state(broadcast: Broadcast, resource_set: ResourceSet, availability: Availability) -> tuple[State, str]:
+    if resource_set.playable:
         # While a provider does not answer, the broadcast stays LIVE as it was seen last, with the outage as the reason.
-        return State.LIVE, next((UNREACHABLE[provider] for provider in UNREACHABLE if provider in around.outages), "")
-    _, reason, _ = _playable(view, around)
+        return State.LIVE, next(
+            (UNREACHABLE[provider] for provider in UNREACHABLE if provider in availability.outages), ""
+        )
+    _, reason, _ = _playable(resource_set, availability)
     if FallbackMode.DIRECT_WEBRTC in broadcast.fallback.modes:
         return State.INTERRUPTED, FallbackMode.DIRECT_WEBRTC
     if broadcast.live_time is not None:
         return State.INTERRUPTED, reason
-    if _there(view.room) and _there(view.stream):
+    if _there(resource_set.room) and _there(resource_set.stream):
         return State.READY, reason
     return State.STARTING, ""
 
@@ -77,30 +79,32 @@ def status_of(
     resources: Sequence[AnyResource],
     plan: Plan | None,
     now: datetime,
-    around: Surroundings | None = None,
+    availability: Availability | None = None,
 ) -> tuple[State, Status]:
     """*plan*: the steps and waits that follow from the same rows; None: nothing was planned, and the generation that
     was observed stays. *now*: of the database's clock, the time of every transition that is found.
     """
-    view, around = View(resources), around or Surroundings()
-    state, reason = state_of(broadcast, resources, around)
+    resource_set, availability = ResourceSet(resources), availability or Availability()
+    state, reason = state_of(broadcast, resources, availability)
     before = broadcast.status
-    stream, egress, room = view.stream, view.egress, view.room
+    stream, egress, room = resource_set.stream, resource_set.egress, resource_set.room
     at_rest = state.at_rest
     recordings = (
-        *(recording for each in view.streams for recording in each.recordings),
-        *(each.recording for each in view.uploads if each.recording is not None),
+        *(recording for each in resource_set.streams for recording in each.recordings),
+        *(each.recording for each in resource_set.uploads if each.recording is not None),
     )
     moved = state is not broadcast.state or reason != before.state_reason
     return state, Status(
         state_reason=reason,
         state_time=now if moved or before.state_time is None else before.state_time,
-        observed_generation=_observed_generation(broadcast, view, plan),
-        conditions=() if state is State.CREATED else _conditions(view, before.conditions, plan, now, around),
+        observed_generation=_observed_generation(broadcast, resource_set, plan),
+        conditions=()
+        if state is State.CREATED
+        else _conditions(resource_set, before.conditions, plan, now, availability),
         playback_id=stream.playback_id if stream is not None and not at_rest else "",
-        destinations=tuple(_destination(broadcast, view)),
+        destinations=tuple(_destination(broadcast, resource_set)),
         room_sid=room.sid if room is not None else "",
-        egress_id=next((each.external_id for each in (egress, _told_to_stop(view)) if each is not None), ""),
+        egress_id=next((each.external_id for each in (egress, _told_to_stop(resource_set)) if each is not None), ""),
         stream_id=stream.external_id if stream is not None else "",
         asset_id=stream.active_asset_id if stream is not None else "",
         recordings=recordings,
@@ -118,9 +122,9 @@ def _there(resource: Resource | None) -> bool:
     return resource is not None and resource.phase is Phase.PRESENT
 
 
-def _observed_generation(broadcast: Broadcast, view: View, plan: Plan | None) -> int:
+def _observed_generation(broadcast: Broadcast, resource_set: ResourceSet, plan: Plan | None) -> int:
     """The generation of the spec that the providers have: the newest one if no step is left that brings it to them."""
-    egress = view.egress
+    egress = resource_set.egress
     behind = egress is not None and (
         egress.layout != broadcast.spec.layout or output_changes(broadcast, egress) != ((), ())
     )
@@ -130,18 +134,18 @@ def _observed_generation(broadcast: Broadcast, view: View, plan: Plan | None) ->
 
 
 def _conditions(
-    view: View, before: Sequence[Condition], plan: Plan | None, now: datetime, around: Surroundings
+    resource_set: ResourceSet, before: Sequence[Condition], plan: Plan | None, now: datetime, availability: Availability
 ) -> tuple[Condition, ...]:
     blocked = plan.blocked if plan is not None else Blocked.NOTHING
     facts: dict[ConditionType, _Fact] = {
-        ConditionType.ROOM_READY: _existence(view.room),
-        ConditionType.STREAM_READY: _existence(view.stream),
-        ConditionType.HOST_PUBLISHING: _confirmed(view.room, _host(view), around),
+        ConditionType.ROOM_READY: _existence(resource_set.room),
+        ConditionType.STREAM_READY: _existence(resource_set.stream),
+        ConditionType.HOST_PUBLISHING: _confirmed(resource_set.room, _host(resource_set), availability),
         ConditionType.EGRESS_RUNNING: _confirmed(
-            view.egress, _leaving(view, blocked) or _egress(view, blocked), around
+            resource_set.egress, _leaving(resource_set, blocked) or _egress(resource_set, blocked), availability
         ),
-        ConditionType.INGEST_ACTIVE: _confirmed(view.stream, _ingest(view.stream), around),
-        ConditionType.PLAYABLE: _playable(view, around),
+        ConditionType.INGEST_ACTIVE: _confirmed(resource_set.stream, _ingest(resource_set.stream), availability),
+        ConditionType.PLAYABLE: _playable(resource_set, availability),
     }
     earlier = {condition.type: condition for condition in before}
     conditions: list[Condition] = []
@@ -152,14 +156,14 @@ def _conditions(
     return tuple(conditions)
 
 
-def _confirmed(resource: Resource | None, fact: _Fact, around: Surroundings) -> _Fact:
+def _confirmed(resource: Resource | None, fact: _Fact, availability: Availability) -> _Fact:
     """*fact*, or unknown if it was seen at *resource* and the provider of that does not answer any more. A fact about a
     missing or disabled resource stays: no provider is needed to know it.
     """
     if resource is None:
         return fact
     provider = OWNER[resource.kind]
-    outage = around.outages.get(provider)
+    outage = availability.outages.get(provider)
     if outage is None or fact[0] is None or not _there(resource) or _disabled(resource):
         return fact
     return None, UNREACHABLE[provider], f"no answer since {outage.since:%Y-%m-%d %H:%M:%S}Z {outage.code}"
@@ -183,8 +187,8 @@ def _existence(resource: Resource | None) -> _Fact:
             return False, ConditionReason.ABSENT, ""
 
 
-def _host(view: View) -> _Fact:
-    room = view.room
+def _host(resource_set: ResourceSet) -> _Fact:
+    room = resource_set.room
     if room is None or room.phase is not Phase.PRESENT:
         return False, ConditionReason.NO_ROOM, ""
     if room.host_publishing is None:
@@ -194,10 +198,10 @@ def _host(view: View) -> _Fact:
     return False, ConditionReason.NO_HOST, "nobody publishes in the room"
 
 
-def _egress(view: View, blocked: Blocked) -> _Fact:
-    egress = view.egress
+def _egress(resource_set: ResourceSet, blocked: Blocked) -> _Fact:
+    egress = resource_set.egress
     if egress is None:
-        last = view.egresses[-1] if view.egresses else None
+        last = resource_set.egresses[-1] if resource_set.egresses else None
         return False, blocked or ConditionReason.NOT_RUNNING, last.error if last is not None else ""
     if egress.unresolved:
         return None, ConditionReason.UNKNOWN, "started, and no answer came: it is being looked for"
@@ -212,15 +216,15 @@ def _egress(view: View, blocked: Blocked) -> _Fact:
     return False, egress.status or ConditionReason.STARTING, egress.error
 
 
-def _told_to_stop(view: View) -> Egress | None:
+def _told_to_stop(resource_set: ResourceSet) -> Egress | None:
     """The last egress that was told to stop and was not seen to end. None: there is none."""
-    return next((egress for egress in reversed(view.egresses) if egress.phase is Phase.DELETING), None)
+    return next((egress for egress in reversed(resource_set.egresses) if egress.phase is Phase.DELETING), None)
 
 
-def _leaving(view: View, blocked: Blocked) -> _Fact | None:
+def _leaving(resource_set: ResourceSet, blocked: Blocked) -> _Fact | None:
     """The fact about an egress that was told to stop while no other one is to deliver. None: there is none."""
-    leaving = _told_to_stop(view)
-    if view.egress is not None or leaving is None:
+    leaving = _told_to_stop(resource_set)
+    if resource_set.egress is not None or leaving is None:
         return None
     if leaving.failures:
         return None, ConditionReason.STOP_FAILED, f"told to stop {leaving.failures} times in vain: it may still run"
@@ -251,12 +255,12 @@ def _movement(stream: Stream | None) -> _Fact:
     return False, ConditionReason.PLAYLIST_STALLED, message
 
 
-def _playable(view: View, around: Surroundings) -> _Fact:
+def _playable(resource_set: ResourceSet, availability: Availability) -> _Fact:
     facts = (
-        _confirmed(view.room, _host(view), around),
-        _confirmed(view.egress, _egress(view, Blocked.NOTHING), around),
-        _confirmed(view.stream, _ingest(view.stream), around),
-        _movement(view.stream),
+        _confirmed(resource_set.room, _host(resource_set), availability),
+        _confirmed(resource_set.egress, _egress(resource_set, Blocked.NOTHING), availability),
+        _confirmed(resource_set.stream, _ingest(resource_set.stream), availability),
+        _movement(resource_set.stream),
     )
     for met, reason, message in sorted(facts, key=lambda fact: fact[0] is None):
         if not met:
@@ -264,8 +268,8 @@ def _playable(view: View, around: Surroundings) -> _Fact:
     return True, ConditionReason.PLAYING, ""
 
 
-def _destination(broadcast: Broadcast, view: View) -> Sequence[DestinationStatus]:
-    egress, stream = view.egress, view.stream
+def _destination(broadcast: Broadcast, resource_set: ResourceSet) -> Sequence[DestinationStatus]:
+    egress, stream = resource_set.egress, resource_set.stream
     sent = {
         Carrier.EGRESS: egress.outputs if egress is not None else (),
         Carrier.MUX: stream.relays if stream is not None else (),

@@ -41,7 +41,7 @@ from service.domain.planning.steps import (
     WriteOff,
 )
 from service.domain.reasons import EventReason, Fault
-from service.domain.resource_set import View
+from service.domain.resource_set import ResourceSet
 from service.domain.resources import Egress, LocalRecording, Phase, Room, Stream
 from service.failpoints import failpoint
 from service.reconciler.act.call import Errand
@@ -51,11 +51,12 @@ from service.reconciler.act.requests import bucket_of, room_wanted, trouble_of
 from service.reconciler.act.streams import StreamSteps
 
 if TYPE_CHECKING:
+    from service.domain.situation import Situation
     from service.domain.timing import Timing
     from service.providers.budget import Rank
     from service.reconciler.act.requests import Providers
     from service.store.leases import Claim
-    from service.store.passes import Passes, Situation
+    from service.store.passes import Passes
 
 
 class Actor:
@@ -74,7 +75,7 @@ class Actor:
         self._errand = Errand(claim, situation, passes, lease)
         self._claim = claim
         self._broadcast = situation.broadcast
-        self._view = View(situation.resources)
+        self._view = ResourceSet(situation.resources)
         self._passes = passes
         self._providers = providers
         self._timing = timing

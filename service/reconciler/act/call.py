@@ -16,7 +16,7 @@ from service.reconciler.act.requests import backoff, trouble_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from service.domain.reporting.record import Situation
+    from service.domain.situation import Situation
     from service.store.leases import Claim
     from service.store.passes import Passes
 

@@ -18,7 +18,7 @@ from service.domain.planning.steps import (
 )
 from service.domain.ports import EgressWanted, Push
 from service.domain.reasons import EventReason, Fault
-from service.domain.resource_set import View
+from service.domain.resource_set import ResourceSet
 from service.domain.resources import REFUSAL_FAULTS, Egress, EgressStatus, Phase, Room
 from service.failpoints import failpoint
 from service.reconciler.act.call import Errand
@@ -31,11 +31,13 @@ if TYPE_CHECKING:
 
 
 class EgressSteps:
-    def __init__(self, errand: Errand, view: View, passes: Passes, providers: Providers, timing: Timing) -> None:
+    def __init__(
+        self, errand: Errand, resource_set: ResourceSet, passes: Passes, providers: Providers, timing: Timing
+    ) -> None:
         self._errand = errand
         self._claim = errand.claim
         self._broadcast = errand.broadcast
-        self._view = view
+        self._view = resource_set
         self._passes = passes
         self._providers = providers
         self._timing = timing

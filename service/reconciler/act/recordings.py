@@ -16,16 +16,16 @@ from service.failpoints import failpoint
 from service.reconciler.act.requests import file_of, trouble_of, upload_tag
 
 if TYPE_CHECKING:
-    from service.domain.resource_set import View
+    from service.domain.resource_set import ResourceSet
     from service.reconciler.act.call import Errand
     from service.reconciler.act.requests import Providers
     from service.store.passes import Passes
 
 
 class Recorder:
-    def __init__(self, errand: Errand, view: View, passes: Passes, providers: Providers) -> None:
+    def __init__(self, errand: Errand, resource_set: ResourceSet, passes: Passes, providers: Providers) -> None:
         self._errand = errand
-        self._view = view
+        self._view = resource_set
         self._passes = passes
         self._providers = providers
 

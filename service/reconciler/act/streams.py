@@ -21,7 +21,7 @@ from service.domain.planning.steps import (
 )
 from service.domain.ports import Relay, StreamWanted
 from service.domain.reasons import EventReason
-from service.domain.resource_set import View
+from service.domain.resource_set import ResourceSet
 from service.domain.resources import Phase, Stream, StreamStatus
 from service.domain.secret import Secret
 from service.failpoints import failpoint
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 
 
 class StreamSteps:
-    def __init__(self, errand: Errand, view: View, passes: Passes, providers: Providers) -> None:
+    def __init__(self, errand: Errand, resource_set: ResourceSet, passes: Passes, providers: Providers) -> None:
         self._errand = errand
         self._claim = errand.claim
         self._broadcast = errand.broadcast
-        self._view = view
+        self._view = resource_set
         self._passes = passes
         self._providers = providers
 
