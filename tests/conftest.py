@@ -6,7 +6,7 @@ import hypothesis
 import pytest
 import pytest_asyncio
 
-from broadcast_sandbox.postgres import EmbeddedPostgres, PostgresServer
+from broadcast_sandbox.postgres.server import EmbeddedPostgres, PostgresServer
 
 # A test is red for everybody or for nobody: neither the machine's pace nor the day's luck decides.
 hypothesis.settings.register_profile(

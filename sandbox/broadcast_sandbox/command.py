@@ -22,7 +22,7 @@ from broadcast_sandbox.environment import BUCKET, Secrets, environment_of
 from broadcast_sandbox.livekit.server import LiveKitSimulator, LiveKitSimulatorSettings
 from broadcast_sandbox.mux.server import MuxSimulator, MuxSimulatorSettings
 from broadcast_sandbox.ports import PortTaken, SandboxPorts, check_free
-from broadcast_sandbox.postgres import EmbeddedPostgres, PostgresError
+from broadcast_sandbox.postgres.server import EmbeddedPostgres, PostgresError
 from broadcast_sandbox.storage.s3 import S3Simulator, S3SimulatorSettings
 from service.store.migrate import MigrationFailed, migrate
 

@@ -25,7 +25,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from broadcast.v1 import broadcast_pb2, broadcast_service_pb2
 from broadcast_client import BroadcastClient
-from broadcast_sandbox.postgres import EmbeddedPostgres
+from broadcast_sandbox.postgres.server import EmbeddedPostgres
 from service.domain.broadcast import LatencyMode, PlaybackPolicy
 from service.domain.ports import RoomWanted, StreamWanted
 from service.domain.secret import Secret

@@ -22,7 +22,7 @@ import aiohttp
 from broadcast_client import BroadcastClient, RetryPolicy, WatchItem
 from broadcast_client import Change as ClientChange
 from broadcast_sandbox.faults import Fault
-from broadcast_sandbox.postgres import EmbeddedPostgres
+from broadcast_sandbox.postgres.server import EmbeddedPostgres
 from service.store.migrate import migrate
 from tests.chaos import judge
 from tests.chaos.callers import NOT_NOW, Caller

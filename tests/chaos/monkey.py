@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 if TYPE_CHECKING:
-    from broadcast_sandbox.postgres import EmbeddedPostgres
+    from broadcast_sandbox.postgres.server import EmbeddedPostgres
 
 _ENDS_WITHIN_S = 20.0
 _STORM = 10

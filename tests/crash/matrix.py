@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from broadcast_sandbox.postgres import EmbeddedPostgres
+from broadcast_sandbox.postgres.server import EmbeddedPostgres
 from service.failpoints import NAMES
 from service.store.migrate import migrate
 from tests.crash.points import CASES, POINTS, Case, Mode

@@ -24,7 +24,7 @@ from broadcast_client import (
 )
 from broadcast_client.errors import from_rpc_error
 from broadcast_sandbox.faults import Fault
-from broadcast_sandbox.postgres import EmbeddedPostgres
+from broadcast_sandbox.postgres.server import EmbeddedPostgres
 from service.store.migrate import migrate
 from tests.e2e.show import Show
 from tests.ports import free_port

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from broadcast_sandbox.postgres import PostgresServer
+from broadcast_sandbox.postgres.server import PostgresServer
 from service.store import migrate as module
 from service.store.migrate import MigrationChanged, MigrationFailed, migrate, pending
 from service.store.migrations.digest import DIGESTS_OF_FILES

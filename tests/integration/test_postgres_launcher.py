@@ -8,13 +8,13 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from broadcast_sandbox.postgres import EmbeddedPostgres, PostgresError
+from broadcast_sandbox.postgres.server import EmbeddedPostgres, PostgresError
 from tests.waiting import eventually
 
 OWNER = """
 import asyncio, sys
 from pathlib import Path
-from broadcast_sandbox.postgres import EmbeddedPostgres
+from broadcast_sandbox.postgres.server import EmbeddedPostgres
 
 async def own() -> None:
     server = EmbeddedPostgres(data_dir=Path(sys.argv[1]))
@@ -161,7 +161,7 @@ async def test_root_without_user_namespaces(
     def nobody(_: Path) -> str:
         return "65534:65534"
 
-    monkeypatch.setattr("broadcast_sandbox.postgres._identity", nobody)
+    monkeypatch.setattr("broadcast_sandbox.postgres.server.identity_for", nobody)
     private = tmp_path / "private"
     private.mkdir(mode=0o700)
     server = EmbeddedPostgres(data_dir=private) if not reachable else EmbeddedPostgres()

@@ -22,7 +22,7 @@ from broadcast_sandbox.faults import FaultTable
 from broadcast_sandbox.livekit.webhooks import LiveKitWebhooks
 from broadcast_sandbox.mux.events import MuxEvents
 from broadcast_sandbox.mux.settings import MuxSimulatorSettings
-from broadcast_sandbox.postgres import EmbeddedPostgres
+from broadcast_sandbox.postgres.server import EmbeddedPostgres
 from broadcast_sandbox.webhooks import WebhookSender
 from service.app.shared import answers
 from service.store.database import Database

