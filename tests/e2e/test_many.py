@@ -12,7 +12,7 @@ import pytest
 
 from broadcast_client import BroadcastClient
 from broadcast_sandbox.faults import Fault
-from broadcast_sandbox.mux import rest as mux_rest
+from broadcast_sandbox.mux.api import rest as mux_rest
 from service.providers.mux import calls as mux_calls
 from tests.e2e.show import in_background
 from tests.stack import Stack, running_stack

@@ -4,7 +4,6 @@ Sources: livekit/egress pkg/pipeline/controller.go, livekit/protocol livekit/liv
 """
 
 import asyncio
-import random
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
@@ -15,14 +14,13 @@ from livekit.protocol import egress as proto
 from livekit.protocol import models
 
 from broadcast_sandbox.faults import Fault, Kind
+from broadcast_sandbox.livekit.egress_record import ACTIVE, ENDING, STARTING, EgressRecord
 from broadcast_sandbox.livekit.file import FileOutput
+from broadcast_sandbox.livekit.push import Push, PushEvents
 from broadcast_sandbox.livekit.rooms import Room, Rooms
-from broadcast_sandbox.livekit.rtmp import Push, PushEvents, Stream, StreamUrl
-from broadcast_sandbox.livekit.world import World, later_than, new_id
-
-STARTING = proto.EgressStatus.EGRESS_STARTING
-ACTIVE = proto.EgressStatus.EGRESS_ACTIVE
-ENDING = proto.EgressStatus.EGRESS_ENDING
+from broadcast_sandbox.livekit.rtmp_output import RtmpOutput
+from broadcast_sandbox.livekit.stream_url import StreamUrl
+from broadcast_sandbox.livekit.world import World, new_id
 
 _RETRY_UPDATE_EVERY_S = 60.0
 """Provider's time (pkg/pipeline/controller.go, streamRetryUpdateInterval)."""
@@ -49,13 +47,12 @@ class Egress:
         self._participant: models.ParticipantInfo | None = None
         self.ghost = False
         """The worker is gone: nothing answers for this record any more."""
-        self.results: list[Stream] = []
-        self.outputs: dict[str, Stream] = {}
+        self.outputs: dict[str, RtmpOutput] = {}
         """The living ones, by expanded url."""
         self._file = file
         now = time.time_ns()
         sdk_source = request.audio_only and not request.layout and not request.custom_base_url
-        self._base = proto.EgressInfo(
+        base = proto.EgressInfo(
             egress_id=new_id("EG_"),
             room_id=room.base.sid,
             room_name=room.name,
@@ -65,25 +62,26 @@ class Egress:
             updated_at=now,
             room_composite=request,
         )
+        self._record = EgressRecord(world, base, file)
         for url in urls:
             self._output(url)
-        self._stored = self.info()
+        self._record.created()
 
     @property
     def id(self) -> str:
-        return self._base.egress_id
+        return self._record.id
 
     @property
     def room_name(self) -> str:
-        return self._base.room_name
+        return self._record.room_name
 
     @property
     def status(self) -> proto.EgressStatus:
-        return self._base.status
+        return self._record.base.status
 
     @property
     def ended(self) -> bool:
-        return self.status not in (STARTING, ACTIVE, ENDING)
+        return self._record.ended
 
     @property
     def target(self) -> str:
@@ -91,36 +89,18 @@ class Egress:
         return f"{self.id} {self.room_name}"
 
     def info(self) -> proto.EgressInfo:
-        """A copy. The order of the results is random, as that of the real map is (pkg/config/output_stream.go)."""
-        info = proto.EgressInfo()
-        info.CopyFrom(self._base)
-        results = [stream.info for stream in self.results]
-        random.shuffle(results)
-        info.stream_results.extend(results)
-        if self._file is not None:
-            info.file_results.append(self._file.info)
-            info.file.CopyFrom(self._file.info)
-        else:
-            info.stream.info.extend(results)
-        return info
+        return self._record.info()
 
     def listed(self) -> proto.EgressInfo:
-        """As the store has it, `list_lag_s` behind."""
-        shown = proto.EgressInfo()
-        shown.CopyFrom(self._stored)
-        results = list(shown.stream_results)
-        random.shuffle(results)
-        del shown.stream_results[:]
-        shown.stream_results.extend(results)
-        if shown.HasField("stream"):
-            del shown.stream.info[:]
-            shown.stream.info.extend(results)
-        return shown
+        """As the API shows it, `list_lag_s` behind."""
+        return self._record.listed()
 
     def start(self) -> None:
-        request = self._base.room_composite
+        request = self._record.base.room_composite
         file = {"file": self._file.key} if self._file is not None else {}
-        self._log("egress.started", urls=[stream.info.url for stream in self.results], layout=request.layout, **file)
+        self._record.log(
+            "egress.started", urls=[output.info.url for output in self._record.outputs], layout=request.layout, **file
+        )
         self._world.webhooks.egress("egress_started", self.info())
         self._spawn(self._start())
 
@@ -128,28 +108,28 @@ class Egress:
         """As the real SendEOS: aborts before ACTIVE, else ends in `egress_stop_s`. Again while ending: no effect."""
         if self.ended or self.ghost or self.status == ENDING:
             return
-        self._base.details = f"End reason: {reason}"
+        self._record.base.details = f"End reason: {reason}"
         if self.status == STARTING:
             started = self.room.media.is_set() and self._participant is not None
             text = "Stop called before pipeline could start" if started else "Start signal not received"
             self._end(proto.EgressStatus.EGRESS_ABORTED, error=text, code=412)
             return
-        self._base.status = ENDING
+        self._record.base.status = ENDING
         self._end_file()
-        self._updated()
+        self._record.updated()
         self._spawn(self._finish(proto.EgressStatus.EGRESS_COMPLETE))
 
     def fail(self, error: str, code: int) -> None:
         if self.ended or self.ghost:
             return
-        if not self._base.details:
-            self._base.details = "End reason: Failure"
+        if not self._record.base.details:
+            self._record.base.details = "End reason: Failure"
         self._end(proto.EgressStatus.EGRESS_FAILED, error=error, code=code)
 
     def limit_reached(self) -> None:
         """No update in between: LIMIT_REACHED is final, and told when the stream has ended."""
         if self.status == ACTIVE and not self.ghost:
-            self._base.details = "End reason: Session limit reached"
+            self._record.base.details = "End reason: Session limit reached"
             self._end_file()
             self._spawn(self._finish(proto.EgressStatus.EGRESS_LIMIT_REACHED, "Session limit reached", 413))
 
@@ -158,44 +138,44 @@ class Egress:
         if self.status != ACTIVE or self.ghost:
             return
         self.ghost = True
-        self._log("egress.ghost")
+        self._record.log("egress.ghost")
         self._cancel_tasks()
         self._leave(models.DisconnectReason.CONNECTION_TIMEOUT)
 
     def source_lost(self) -> None:
         """The recorder was thrown out of the room. An SDK source then says nothing and its record stays ACTIVE."""
-        if self._base.source_type == proto.EGRESS_SOURCE_TYPE_SDK and self.status == ACTIVE:
+        if self._record.base.source_type == proto.EGRESS_SOURCE_TYPE_SDK and self.status == ACTIVE:
             self.become_ghost()
         else:
             self.stop("Source closed")
 
     def add(self, url: StreamUrl) -> None:
-        stream = self._output(url)
+        output = self._output(url)
         if self.status == ACTIVE:
-            self._push(stream)
+            self._push(output)
 
     def remove(self, expanded: str) -> bool:
         """False: no such output."""
-        stream = self.outputs.get(expanded)
-        if stream is None:
+        output = self.outputs.get(expanded)
+        if output is None:
             return False
         if len(self.outputs) == 1:
             # It goes on pushing until the egress has ended.
-            stream.finish(proto.StreamInfo.FINISHED)
+            output.finish(proto.StreamInfo.FINISHED)
             self.stop("All streams stopped")
             return True
-        self._close(stream, proto.StreamInfo.FINISHED)
+        self._close(output, proto.StreamInfo.FINISHED)
         return True
 
     def streams_updated(self) -> None:
         """Held back until every stream has either started or failed (controller.go, streamUpdated)."""
-        self._touch()
-        if not any(stream.connecting for stream in self.outputs.values()) and not self.ended:
-            self._updated()
+        self._record.touch()
+        if not any(output.connecting for output in self.outputs.values()) and not self.ended:
+            self._record.updated()
 
     def abort(self, error: str) -> None:
         if self.status == STARTING and not self.ghost:
-            self._base.details = "End reason: Failure"
+            self._record.base.details = "End reason: Failure"
             self._end(proto.EgressStatus.EGRESS_ABORTED, error=error, code=412)
 
     def take_faults(self) -> None:
@@ -212,9 +192,9 @@ class Egress:
         for kind, end in ends.items():
             if fault := faults.take("egress", self.target, kind):
                 self._spawn(self._after(fault.delay_s, partial(end, fault)))
-        for stream in self.outputs.values():
-            if stream.push is not None and stream.push.connected:
-                stream.push.take_faults()
+        for output in self.outputs.values():
+            if output.push is not None and output.push.connected:
+                output.push.take_faults()
 
     async def _start(self) -> None:
         """Chrome opens the page and joins, then waits for a track without any limit (template-default/Room.tsx)."""
@@ -229,30 +209,30 @@ class Egress:
             return
         await clock.sleep(half)
         await self.room.media.wait()
-        self._base.status = ACTIVE
+        self._record.base.status = ACTIVE
         if self._file is not None:
             self._file.begin(clock.now())
-        self._log("egress.active")
-        self._updated()
-        for stream in list(self.outputs.values()):
-            self._push(stream)
+        self._record.log("egress.active")
+        self._record.updated()
+        for output in list(self.outputs.values()):
+            self._push(output)
         self.take_faults()
         if (limit := self._world.settings.session_limit_s) is not None:
             self._spawn(self._after(limit, self.limit_reached))
 
     async def _finish(self, status: proto.EgressStatus, error: str = "", code: int = 0) -> None:
         await self._world.clock.sleep(self._world.settings.egress_stop_s)
-        pushes = [stream.task for stream in self.outputs.values() if stream.task is not None]
+        pushes = [output.task for output in self.outputs.values() if output.task is not None]
         for push in pushes:
             push.cancel()
         if pushes:
             await asyncio.wait(pushes, timeout=1.0)
         if self._file is not None:
             if trouble := await self._file.upload(self._session):
-                self._log("egress.upload_failed", file=self._file.key)
+                self._record.log("egress.upload_failed", file=self._file.key)
                 status, error, code = proto.EgressStatus.EGRESS_FAILED, trouble, 500
             else:
-                self._log("egress.uploaded", file=self._file.key, bytes=self._file.info.size)
+                self._record.log("egress.uploaded", file=self._file.key, bytes=self._file.info.size)
         self._end(status, error=error, code=code)
 
     def _end_file(self) -> None:
@@ -268,56 +248,56 @@ class Egress:
             return
         self._cancel_tasks()
         self._leave(models.DisconnectReason.CLIENT_INITIATED)
-        for stream in list(self.outputs.values()):
-            self._close(stream, proto.StreamInfo.FINISHED)
-        self._base.status = status
-        self._base.error = error
-        self._base.error_code = code
-        self._touch()
-        self._base.ended_at = self._base.updated_at
-        reason = self._base.details.removeprefix("End reason: ")
-        self._log("egress.ended", status=proto.EgressStatus.Name(status), reason=reason, error=error)
-        self._publish()
+        for output in list(self.outputs.values()):
+            self._close(output, proto.StreamInfo.FINISHED)
+        self._record.base.status = status
+        self._record.base.error = error
+        self._record.base.error_code = code
+        self._record.touch()
+        self._record.base.ended_at = self._record.base.updated_at
+        reason = self._record.base.details.removeprefix("End reason: ")
+        self._record.log("egress.ended", status=proto.EgressStatus.Name(status), reason=reason, error=error)
+        self._record.store()
         self._world.webhooks.egress("egress_ended", self.info())
 
-    def _output(self, url: StreamUrl) -> Stream:
-        stream = Stream(url=url, info=proto.StreamInfo(url=url.redacted))
-        self.results.append(stream)
-        self.outputs[url.expanded] = stream
-        return stream
+    def _output(self, url: StreamUrl) -> RtmpOutput:
+        output = RtmpOutput(url=url, info=proto.StreamInfo(url=url.redacted))
+        self._record.outputs.append(output)
+        self.outputs[url.expanded] = output
+        return output
 
-    def _push(self, stream: Stream) -> None:
+    def _push(self, output: RtmpOutput) -> None:
         events = PushEvents(
-            connected=lambda: self._connected(stream),
-            retried=lambda: self._retried(stream),
-            lost=lambda: self._log("egress.stream_lost", url=stream.info.url),
-            failed=lambda error: self._stream_failed(stream, error),
+            connected=lambda: self._connected(output),
+            retried=lambda: self._retried(output),
+            lost=lambda: self._record.log("egress.stream_lost", url=output.info.url),
+            failed=lambda error: self._stream_failed(output, error),
         )
-        stream.push = Push(self._world, self._session, stream.url, owner=self.target, events=events)
-        stream.task = self._spawn(stream.push.run())
+        output.push = Push(self._world, self._session, output.url, owner=self.target, events=events)
+        output.task = self._spawn(output.push.run())
 
-    def _connected(self, stream: Stream) -> None:
-        self._log("egress.stream_connected", url=stream.info.url)
-        if stream.info.started_at == 0:
-            stream.info.started_at = time.time_ns()
+    def _connected(self, output: RtmpOutput) -> None:
+        self._record.log("egress.stream_connected", url=output.info.url)
+        if output.info.started_at == 0:
+            output.info.started_at = time.time_ns()
             self.streams_updated()
 
-    def _retried(self, stream: Stream) -> None:
-        stream.info.last_retry_at = time.time_ns()
-        stream.info.retries += 1
-        if not stream.retry_told:
-            stream.retry_told = True
-            self._spawn(self._tell_again(stream))
+    def _retried(self, output: RtmpOutput) -> None:
+        output.info.last_retry_at = time.time_ns()
+        output.info.retries += 1
+        if not output.retry_told:
+            output.retry_told = True
+            self._spawn(self._tell_again(output))
             self.streams_updated()
 
-    async def _tell_again(self, stream: Stream) -> None:
+    async def _tell_again(self, output: RtmpOutput) -> None:
         await self._world.clock.sleep(_RETRY_UPDATE_EVERY_S)
-        stream.retry_told = False
+        output.retry_told = False
 
-    def _stream_failed(self, stream: Stream, error: str) -> None:
-        stream.info.error = error
-        self._close(stream, proto.StreamInfo.FAILED)
-        self._log("egress.stream_failed", url=stream.info.url, error=error)
+    def _stream_failed(self, output: RtmpOutput, error: str) -> None:
+        output.info.error = error
+        self._close(output, proto.StreamInfo.FAILED)
+        self._record.log("egress.stream_failed", url=output.info.url, error=error)
         if self.status == ENDING:
             return
         if self.outputs:
@@ -325,12 +305,12 @@ class Egress:
         else:
             self.fail(error, 503)
 
-    def _close(self, stream: Stream, status: proto.StreamInfo.Status) -> None:
-        if self.outputs.get(stream.url.expanded) is stream:
-            del self.outputs[stream.url.expanded]
-        stream.finish(status)
-        if stream.task is not None and stream.task is not asyncio.current_task():
-            stream.task.cancel()
+    def _close(self, output: RtmpOutput, status: proto.StreamInfo.Status) -> None:
+        if self.outputs.get(output.url.expanded) is output:
+            del self.outputs[output.url.expanded]
+        output.finish(status)
+        if output.task is not None and output.task is not asyncio.current_task():
+            output.task.cancel()
 
     def _join(self) -> None:
         """Hidden, and neither counted nor keeping the room open (livekit/protocol egress/token.go)."""
@@ -345,27 +325,6 @@ class Egress:
         if self._participant is not None and not self.room.closed:
             self._rooms.leave(self.room, self._participant, reason)
 
-    def _touch(self) -> None:
-        self._base.updated_at = later_than(self._base.updated_at)
-
-    def _updated(self) -> None:
-        self._touch()
-        self._publish()
-        self._world.webhooks.egress("egress_updated", self.info())
-
-    def _publish(self) -> None:
-        lag = self._world.settings.list_lag_s
-        if lag > 0:
-            # Not one of the own tasks: the last state has to be shown after the end too.
-            self._world.background.spawn(self._publish_late(self.info(), lag))
-        else:
-            self._stored = self.info()
-
-    async def _publish_late(self, info: proto.EgressInfo, lag_s: float) -> None:
-        await self._world.clock.sleep(lag_s)
-        if info.updated_at > self._stored.updated_at:
-            self._stored = info
-
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._world.background.spawn(work)
         self._tasks.add(task)
@@ -376,6 +335,3 @@ class Egress:
         for task in self._tasks:
             if task is not asyncio.current_task():
                 task.cancel()
-
-    def _log(self, kind: str, **detail: Any) -> None:
-        self._world.effects.append(kind, self.id, room=self.room_name, **detail)

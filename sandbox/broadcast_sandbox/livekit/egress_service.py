@@ -8,10 +8,11 @@ from livekit import api
 from livekit.protocol import egress as proto
 from livekit.protocol import models
 
-from broadcast_sandbox.livekit.egress import ACTIVE, ENDING, STARTING, Egress
+from broadcast_sandbox.livekit.egress import Egress
+from broadcast_sandbox.livekit.egress_record import ACTIVE, ENDING, STARTING
 from broadcast_sandbox.livekit.file import FileOutput, redact
 from broadcast_sandbox.livekit.rooms import Room, Rooms
-from broadcast_sandbox.livekit.rtmp import StreamUrl, expand, invalid_url, parse_stream_url, redact_request_url
+from broadcast_sandbox.livekit.stream_url import StreamUrl, expand, invalid_url, parse_stream_url, redact_request_url
 from broadcast_sandbox.livekit.twirp import PSRPC_PREFIX, Method, TwirpError, no_response_from_servers, psrpc_error
 from broadcast_sandbox.livekit.world import World
 
@@ -34,7 +35,7 @@ class EgressService:
         self._world = world
         self._rooms = rooms
         self._session = session
-        self.records: dict[str, Egress] = {}
+        self.egresses: dict[str, Egress] = {}
         rooms.on_closed.append(self._room_closed)
         rooms.on_left.append(self._participant_left)
 
@@ -55,28 +56,28 @@ class EgressService:
         return {f"livekit.Egress/{name}": method for name, method in methods.items()}
 
     def take_faults(self) -> None:
-        for record in list(self.records.values()):
-            record.take_faults()
+        for egress in list(self.egresses.values()):
+            egress.take_faults()
 
     async def start(self, request: proto.RoomCompositeEgressRequest) -> proto.EgressInfo:
         room = self._rooms.living.get(request.room_name)
         if room is None:
             raise psrpc_error("not_found", "requested room does not exist")
-        if 0 <= self._world.workers <= sum(not record.ended and not record.ghost for record in self.records.values()):
+        if 0 <= self._world.workers <= sum(not egress.ended and not egress.ghost for egress in self.egresses.values()):
             raise await no_response_from_servers(self._world)
         urls, file = _validated(request)
-        record = Egress(
+        egress = Egress(
             self._world, self._rooms, self._session, room=room, request=_redacted(request), urls=urls, file=file
         )
-        self.records[record.id] = record
-        record.start()
-        return record.info()
+        self.egresses[egress.id] = egress
+        egress.start()
+        return egress.info()
 
     async def _list(self, request: proto.ListEgressRequest) -> proto.ListEgressResponse:
         """The store's view. An id that is not there is 404, not an empty list, and the other filters are ignored."""
         if request.egress_id:
             return proto.ListEgressResponse(items=[self._known(request.egress_id).listed()])
-        shown = [record.listed() for record in self.records.values()]
+        shown = [egress.listed() for egress in self.egresses.values()]
         return proto.ListEgressResponse(
             items=[
                 info
@@ -87,88 +88,88 @@ class EgressService:
         )
 
     async def _stop(self, request: proto.StopEgressRequest) -> proto.EgressInfo:
-        record = await self._running(request.egress_id, "stopped")
-        self._world.effects.append("egress.stopped", record.id, room=record.room_name)
-        record.stop("StopEgress API")
-        return record.info()
+        egress = await self._running(request.egress_id, "stopped")
+        self._world.effects.append("egress.stopped", egress.id, room=egress.room_name)
+        egress.stop("StopEgress API")
+        return egress.info()
 
     async def _update_stream(self, request: proto.UpdateStreamRequest) -> proto.EgressInfo:
         """What could be done is done even when an error is answered (pkg/pipeline/controller.go, UpdateStream)."""
-        record = await self._running(request.egress_id, "updated")
+        egress = await self._running(request.egress_id, "updated")
         errors: list[TwirpError] = []
         added = [url for raw in request.add_output_urls if (url := _parsed(raw, errors)) is not None]
         for url in added:
-            record.add(url)
+            egress.add(url)
         removed: list[str] = []
         for raw in request.remove_output_urls:
-            stream = record.outputs.get(expand(raw))
-            if stream is None or not record.remove(stream.url.expanded):
+            stream = egress.outputs.get(expand(raw))
+            if stream is None or not egress.remove(stream.url.expanded):
                 errors.append(psrpc_error("not_found", f"stream {raw} not found"))
             else:
                 removed.append(stream.url.redacted)
-        self._log_urls(record, "egress.urls_added", [url.redacted for url in added])
-        self._log_urls(record, "egress.urls_removed", removed)
-        if record.status == ACTIVE:
-            record.streams_updated()
+        self._log_urls(egress, "egress.urls_added", [url.redacted for url in added])
+        self._log_urls(egress, "egress.urls_removed", removed)
+        if egress.status == ACTIVE:
+            egress.streams_updated()
         if errors:
             lines = "\n".join(error.message.removeprefix(PSRPC_PREFIX) for error in errors)
             raise psrpc_error(errors[0].code, lines)
-        return record.info()
+        return egress.info()
 
     async def _update_layout(self, request: proto.UpdateLayoutRequest) -> proto.EgressInfo:
         """Only sets the metadata of the egress participant; the stock template does not look at it."""
-        record = self._known(request.egress_id)
-        room = self._rooms.living.get(record.room_name)
-        person = room.participants.get(record.id) if room is not None else None
+        egress = self._known(request.egress_id)
+        room = self._rooms.living.get(egress.room_name)
+        person = room.participants.get(egress.id) if room is not None else None
         if room is None or person is None:
             raise psrpc_error("not_found", "participant does not exist")
         person.metadata = f'{{"layout":"{request.layout}"}}'
-        self._world.effects.append("egress.layout", record.id, room=record.room_name, layout=request.layout)
-        return record.info()
+        self._world.effects.append("egress.layout", egress.id, room=egress.room_name, layout=request.layout)
+        return egress.info()
 
     def _known(self, egress_id: str) -> Egress:
-        record = self.records.get(egress_id)
-        if record is None:
+        egress = self.egresses.get(egress_id)
+        if egress is None:
             raise psrpc_error("not_found", "egress does not exist")
-        return record
+        return egress
 
     async def _running(self, egress_id: str, verb: str) -> Egress:
-        """The record, if its worker answers."""
-        record = self.records.get(egress_id)
-        if record is None or record.ended:
+        """The egress, if its worker answers."""
+        egress = self.egresses.get(egress_id)
+        if egress is None or egress.ended:
             await self._world.clock.sleep(_SELECTION_S)
-            record = self._known(egress_id)
-            name = proto.EgressStatus.Name(record.status)
+            egress = self._known(egress_id)
+            name = proto.EgressStatus.Name(egress.status)
             raise TwirpError("failed_precondition", f"egress with status {name} cannot be {verb}")
-        if record.ghost:
+        if egress.ghost:
             await self._world.clock.sleep(_UNANSWERED_S)
             raise psrpc_error("deadline_exceeded", "request timed out")
-        if record.status == ENDING and verb == "updated":
+        if egress.status == ENDING and verb == "updated":
             raise TwirpError("failed_precondition", "egress with status EGRESS_ENDING cannot be updated")
-        return record
+        return egress
 
-    def _log_urls(self, record: Egress, kind: str, urls: list[str]) -> None:
+    def _log_urls(self, egress: Egress, kind: str, urls: list[str]) -> None:
         if urls:
-            self._world.effects.append(kind, record.id, room=record.room_name, urls=urls)
+            self._world.effects.append(kind, egress.id, room=egress.room_name, urls=urls)
 
     def _room_closed(self, room: Room) -> None:
-        for record in self._in_room(room):
-            record.stop("Source closed")
+        for egress in self._in_room(room):
+            egress.stop("Source closed")
 
     def _participant_left(self, _: Room, person: models.ParticipantInfo, reason: models.DisconnectReason) -> None:
         thrown_out = (models.DisconnectReason.DUPLICATE_IDENTITY, models.DisconnectReason.PARTICIPANT_REMOVED)
-        record = self.records.get(person.identity)
-        if record is not None and person.kind == models.ParticipantInfo.EGRESS and reason in thrown_out:
-            record.source_lost()
+        egress = self.egresses.get(person.identity)
+        if egress is not None and person.kind == models.ParticipantInfo.EGRESS and reason in thrown_out:
+            egress.source_lost()
 
     def _in_room(self, room: Room) -> list[Egress]:
-        return [record for record in self.records.values() if record.room is room]
+        return [egress for egress in self.egresses.values() if egress.room is room]
 
     def _target(self, request: Message) -> str:
         egress_id = str(getattr(request, "egress_id", ""))
         room_name = str(getattr(request, "room_name", ""))
-        if egress_id in self.records:
-            room_name = self.records[egress_id].room_name
+        if egress_id in self.egresses:
+            room_name = self.egresses[egress_id].room_name
         return f"{egress_id} {room_name}".strip()
 
 

@@ -1,21 +1,19 @@
 """Control of the simulator over HTTP, for tests and people on this machine: faults, effects, settings, state."""
 
-import json
 from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
 
 from broadcast_sandbox.clock import ScaledClock
+from broadcast_sandbox.control_input import refuse_strangers
 from broadcast_sandbox.effects import EffectLog
 from broadcast_sandbox.faults import FaultTable
+from broadcast_sandbox.mux.api.rest import MuxRest
 from broadcast_sandbox.mux.life import MuxLife
 from broadcast_sandbox.mux.model import Json, redacted
-from broadcast_sandbox.mux.rest import MuxRest
 from broadcast_sandbox.mux.store import MuxStore
 from broadcast_sandbox.webhooks import WebhookSender
-
-_LOOPBACK = ("127.0.0.1", "::1")
 
 
 class MuxControl:
@@ -132,12 +130,6 @@ class MuxControl:
         ]
         assets = [asset.as_json() for asset in self._store.assets.values()]
         return web.json_response({"streams": streams, "assets": assets})
-
-
-def refuse_strangers(request: web.Request) -> None:
-    """These calls need no credentials, so they are for this machine only."""
-    if request.remote not in _LOOPBACK:
-        raise web.HTTPForbidden(text=json.dumps({"error": "loopback only"}), content_type="application/json")
 
 
 def _amount(name: str, value: Any) -> float:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from broadcast_sandbox.mux.model import Json
+from broadcast_sandbox.mux.model import Asset, Json, LiveStream, SimulcastTarget
 from broadcast_sandbox.mux.settings import MuxSimulatorSettings
 from broadcast_sandbox.webhooks import Delivery, WebhookSender
 
@@ -75,6 +75,28 @@ class MuxEvents:
             return body, {"Content-Type": "application/json", "Mux-Signature": signature, "User-Agent": "Mux Webhooks"}
 
         self._sender.send_built(key=object_id, event=event, event_id=payload["id"], build=build, target=target)
+
+    def emit_stream(self, name: str, stream: LiveStream) -> None:
+        self.emit(
+            f"{_STREAM}{name}",
+            object_type="live",
+            object_id=stream.id,
+            data=stream.as_webhook_json(ingest_protocol=self._settings.ingest_protocol),
+            target=stream.fault_target,
+        )
+
+    def emit_target(self, name: str, stream: LiveStream, target: SimulcastTarget) -> None:
+        self.emit(
+            f"{_TARGET}{name}",
+            object_type="simulcast_target",
+            object_id=target.id,
+            data=target.as_json() | {"live_stream_id": stream.id},
+            target=f"{stream.fault_target} {target.id}",
+        )
+
+    def emit_asset(self, name: str, asset: Asset) -> None:
+        data = asset.as_json() | {"created_at": asset.created_at}
+        self.emit(f"{_ASSET}{name}", object_type="asset", object_id=asset.id, data=data, target=asset.fault_target)
 
     def _attempts(self, attempts: Sequence[Delivery]) -> list[dict[str, Any]]:
         return [

@@ -10,14 +10,13 @@ from functools import partial
 from broadcast_sandbox.clock import ScaledClock
 from broadcast_sandbox.effects import EffectLog
 from broadcast_sandbox.faults import Fault, FaultTable, Kind
+from broadcast_sandbox.mux.assets import MuxAssets
 from broadcast_sandbox.mux.events import MuxEvents
-from broadcast_sandbox.mux.model import Asset, LiveStream, SimulcastTarget, new_stream_key, redacted
+from broadcast_sandbox.mux.model import LiveStream, new_stream_key, redacted
 from broadcast_sandbox.mux.recording import Publisher, PublishRejectedError, Recording, Timers
-from broadcast_sandbox.mux.rules import playback_ids
 from broadcast_sandbox.mux.settings import MuxSimulatorSettings
+from broadcast_sandbox.mux.simulcast import Simulcast
 from broadcast_sandbox.mux.store import MuxStore
-
-SIMULCAST_START_S = 1.0
 
 
 class MuxLife:
@@ -30,6 +29,8 @@ class MuxLife:
         faults: FaultTable,
         events: MuxEvents,
         store: MuxStore,
+        timers: Timers,
+        assets: MuxAssets,
     ) -> None:
         self._settings = settings
         self._clock = clock
@@ -37,7 +38,9 @@ class MuxLife:
         self._faults = faults
         self._events = events
         self._store = store
-        self._timers = Timers(clock)
+        self._timers = timers
+        self._assets = assets
+        self._simulcast = Simulcast(effects=effects, faults=faults, events=events, timers=timers)
         self._recordings: dict[str, Recording] = {}
         self._publishers: dict[str, list[Publisher]] = {}
 
@@ -74,7 +77,7 @@ class MuxLife:
                 stream.id, "no_media", self._settings.no_media_cut_s, partial(self._cut_all, stream, "no media")
             )
         if stream.id in self._recordings:
-            self.emit_stream("connected", stream)
+            self._events.emit_stream("connected", stream)
         else:
             self._begin(stream)
         drop = self._faults.take("publish", stream.fault_target, "rtmp_drop")
@@ -104,7 +107,7 @@ class MuxLife:
             del self._publishers[stream.id]
             stream.connected = False
             self._effects.append("stream.disconnected", stream.id, reason=reason)
-            self.emit_stream("disconnected", stream)
+            self._events.emit_stream("disconnected", stream)
         if all(other.finishing for other in others):
             self._timers.stop(stream.id, "no_media", "active")
             self._open_window(stream)
@@ -129,20 +132,20 @@ class MuxLife:
         self._effects.append("stream.disabled", stream.id, reason=reason)
         self._stop_now(stream, "disabled")
         stream.status = "disabled"
-        self.emit_stream("disabled", stream)
+        self._events.emit_stream("disabled", stream)
 
     def enable(self, stream: LiveStream) -> None:
         if stream.status != "disabled":
             return
         stream.status = "idle"
         self._effects.append("stream.enabled", stream.id)
-        self.emit_stream("enabled", stream)
+        self._events.emit_stream("enabled", stream)
 
     def delete(self, stream: LiveStream) -> None:
         self._effects.append("stream.deleted", stream.id, passthrough=stream.passthrough)
         self._stop_now(stream, "deleted")
         self._store.remove_stream(stream)
-        self.emit_stream("deleted", stream)
+        self._events.emit_stream("deleted", stream)
 
     def reset_key(self, stream: LiveStream) -> None:
         self._store.retire_key(stream)
@@ -151,38 +154,7 @@ class MuxLife:
         self._effects.append("stream.key_reset", stream.id, key=redacted(stream.stream_key))
         if self._settings.reset_closes_publisher:
             self._cut_all(stream, "key reset")
-        self.emit_stream("updated", stream)
-
-    def delete_asset(self, asset: Asset) -> None:
-        self._store.remove_asset(asset)
-        self._timers.stop(asset.id, "expire")
-        self._effects.append("asset.deleted", asset.live_stream_id, asset=asset.id)
-        self.emit_asset("deleted", asset)
-
-    def emit_stream(self, name: str, stream: LiveStream) -> None:
-        self._events.emit(
-            f"video.live_stream.{name}",
-            object_type="live",
-            object_id=stream.id,
-            data=stream.as_webhook_json(ingest_protocol=self._settings.ingest_protocol),
-            target=stream.fault_target,
-        )
-
-    def emit_target(self, name: str, stream: LiveStream, target: SimulcastTarget) -> None:
-        self._effects.append(f"simulcast.{name}", stream.id, target=target.id)
-        self._events.emit(
-            f"video.live_stream.simulcast_target.{name}",
-            object_type="simulcast_target",
-            object_id=target.id,
-            data=target.as_json() | {"live_stream_id": stream.id},
-            target=f"{stream.fault_target} {target.id}",
-        )
-
-    def emit_asset(self, name: str, asset: Asset) -> None:
-        data = asset.as_json() | {"created_at": asset.created_at}
-        self._events.emit(
-            f"video.asset.{name}", object_type="asset", object_id=asset.id, data=data, target=asset.fault_target
-        )
+        self._events.emit_stream("updated", stream)
 
     # The machine.
 
@@ -216,19 +188,10 @@ class MuxLife:
         return any(one.media and not one.finishing for one in self._publishers.get(stream.id, ()))
 
     def _begin(self, stream: LiveStream) -> None:
-        asset = Asset(
-            live_stream_id=stream.id,
-            settings=dict(stream.new_asset_settings),
-            playback_ids=playback_ids(stream.new_asset_settings),
-            test=stream.test,
-        )
-        self._store.add_asset(asset)
+        asset = self._assets.begin(stream)
         self._recordings[stream.id] = Recording(asset=asset)
-        stream.active_asset_id = asset.id
-        stream.recent_asset_ids.append(asset.id)
-        self._effects.append("asset.created", stream.id, asset=asset.id)
-        self.emit_stream("connected", stream)
-        self.emit_asset("created", asset)
+        self._events.emit_stream("connected", stream)
+        self._events.emit_asset("created", asset)
         if stream.max_continuous_duration_s is not None:
             self._timers.start(
                 stream.id,
@@ -253,7 +216,7 @@ class MuxLife:
         self._timers.stop(stream.id, "no_media")
         if not recording.announced:
             recording.announced = True
-            self.emit_stream("recording", stream)
+            self._events.emit_stream("recording", stream)
         if stream.status == "idle":
             self._timers.start(
                 stream.id, "active", self._settings.connect_to_active_s, partial(self._activate, stream, recording)
@@ -263,34 +226,15 @@ class MuxLife:
         stream.status = "active"
         recording.was_active = True
         self._effects.append("stream.active", stream.id, asset=recording.asset.id)
-        self.emit_stream("active", stream)
+        self._events.emit_stream("active", stream)
         self._timers.start(
-            stream.id, "asset_ready", self._settings.asset_ready_s, partial(self._asset_ready, recording.asset)
+            stream.id, "asset_ready", self._settings.asset_ready_s, partial(self._assets.ready, recording.asset)
         )
         if stream.test:
             self._timers.start(
                 stream.id, "test", self._settings.test_limit_s, partial(self.disable, stream, "test_limit")
             )
-        for target in stream.simulcast_targets:
-            self._start_target(stream, target)
-
-    def _asset_ready(self, asset: Asset) -> None:
-        asset.status = "ready"
-        self._effects.append("asset.ready", asset.live_stream_id, asset=asset.id)
-        self.emit_asset("ready", asset)
-
-    def _start_target(self, stream: LiveStream, target: SimulcastTarget) -> None:
-        if self._faults.take("simulcast", f"{stream.fault_target} {target.id} {target.url}", "rtmp_refuse"):
-            self._target_status(stream, target, "errored")
-            return
-        self._target_status(stream, target, "starting")
-        name = ("simulcast", target.id)
-        action = partial(self._target_status, stream, target, "broadcasting")
-        self._timers.start(stream.id, name, SIMULCAST_START_S, action)
-
-    def _target_status(self, stream: LiveStream, target: SimulcastTarget, status: str) -> None:
-        target.status = status  # pyright: ignore[reportAttributeAccessIssue]
-        self.emit_target(status, stream, target)
+        self._simulcast.start(stream)
 
     def _open_window(self, stream: LiveStream) -> None:
         if stream.id not in self._recordings:
@@ -322,31 +266,8 @@ class MuxLife:
         if recording.was_active:
             stream.ended_at = now
         self._effects.append("stream.idle", stream.id, asset=recording.asset.id, reason=reason)
-        self.emit_stream("idle", stream)
+        self._events.emit_stream("idle", stream)
         # Cleared after the event: Mux still names the asset in `idle`.
         stream.active_asset_id = None
-        self._finish_asset(recording, now)
-        for target in stream.simulcast_targets:
-            self._timers.stop(stream.id, ("simulcast", target.id))
-            if target.status != "idle":
-                self._target_status(stream, target, "idle")
-
-    def _finish_asset(self, recording: Recording, now: float) -> None:
-        asset = recording.asset
-        if asset.id not in self._store.assets:
-            return
-        asset.is_live = False
-        asset.ended_at = now
-        if not recording.was_active:
-            # What Mux does with a placeholder that never got content is not documented.
-            asset.status = "errored"
-            self._effects.append("asset.errored", asset.live_stream_id, asset=asset.id)
-            self.emit_asset("errored", asset)
-            return
-        if asset.status == "preparing":
-            self._asset_ready(asset)
-        asset.duration_s = round(recording.media_s(now), 3)
-        self._effects.append("asset.completed", asset.live_stream_id, asset=asset.id, duration_s=asset.duration_s)
-        self.emit_asset("live_stream_completed", asset)
-        if asset.test:
-            self._timers.start(asset.id, "expire", self._settings.test_asset_life_s, partial(self.delete_asset, asset))
+        self._assets.finish(recording, now)
+        self._simulcast.stop(stream)

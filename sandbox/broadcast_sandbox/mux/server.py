@@ -10,13 +10,17 @@ from broadcast_sandbox.clock import ScaledClock
 from broadcast_sandbox.effects import EffectLog
 from broadcast_sandbox.faults import Fault, FaultTable
 from broadcast_sandbox.frontend import API, Frontend
-from broadcast_sandbox.mux.calls import MuxCalls
+from broadcast_sandbox.mux.api.asset_calls import AssetCalls
+from broadcast_sandbox.mux.api.rest import MuxRest
+from broadcast_sandbox.mux.api.stream_calls import LiveStreamCalls
+from broadcast_sandbox.mux.assets import MuxAssets
 from broadcast_sandbox.mux.control import MuxControl
-from broadcast_sandbox.mux.edge import MuxIngest, MuxPlayback
 from broadcast_sandbox.mux.events import MuxEvents
 from broadcast_sandbox.mux.faults import sites
+from broadcast_sandbox.mux.ingest import MuxIngest
 from broadcast_sandbox.mux.life import MuxLife
-from broadcast_sandbox.mux.rest import MuxRest
+from broadcast_sandbox.mux.playback import MuxPlayback
+from broadcast_sandbox.mux.recording import Timers
 from broadcast_sandbox.mux.settings import MuxSimulatorSettings
 from broadcast_sandbox.mux.store import MuxStore
 from broadcast_sandbox.mux.uploads import MuxUploads
@@ -45,13 +49,17 @@ class MuxSimulator:
             retry_on=_not_accepted,
             hold_line=False,
         )
+        events, timers = MuxEvents(settings, self.webhooks), Timers(self.clock)
+        assets = MuxAssets(settings=settings, effects=self.effects, events=events, store=self.store, timers=timers)
         self._life = MuxLife(
             settings=settings,
             clock=self.clock,
             effects=self.effects,
             faults=self.faults,
-            events=MuxEvents(settings, self.webhooks),
+            events=events,
             store=self.store,
+            timers=timers,
+            assets=assets,
         )
         self._uploads = MuxUploads(
             settings=settings,
@@ -59,10 +67,11 @@ class MuxSimulator:
             effects=self.effects,
             faults=self.faults,
             store=self.store,
-            emit=self._life.emit_asset,
+            emit=events.emit_asset,
         )
-        calls = MuxCalls(settings, self.store, self._life, self._uploads, self.effects)
-        self._rest = MuxRest(settings, calls, self.faults)
+        streams = LiveStreamCalls(settings, self.store, self._life, events, self.effects)
+        others = AssetCalls(settings, self.store, assets, self._uploads, self.effects)
+        self._rest = MuxRest(settings, [*streams.routes(), *others.routes()], self.store, self.faults)
 
     @property
     def base_url(self) -> str:

@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from aiohttp import web
 
 from broadcast_sandbox.clock import ScaledClock
+from broadcast_sandbox.control_input import refuse_strangers
 from broadcast_sandbox.effects import EffectLog
 from broadcast_sandbox.faults import Fault, FaultTable, Kind, Site
 from broadcast_sandbox.frontend import Frontend, cut, hang
-from broadcast_sandbox.mux.control import refuse_strangers
 from broadcast_sandbox.storage.signature import Keys, Request, SignatureError, check
 
 __all__ = ["S3Simulator", "S3SimulatorSettings"]

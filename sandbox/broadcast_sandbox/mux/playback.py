@@ -1,33 +1,21 @@
-"""What of Mux faces encoders and viewers: the simulated RTMP ingest and the live playlists.
+"""The playlists of live streams and assets, as viewers see them.
 
-The ingest is a WebSocket on `/_ingest/app/{stream_key}`: refusing the upgrade is a rejected publish, the open socket
-is the RTMP connection, `{"media": true}` and `{"media": false}` say whether frames flow. Playback statuses:
-mux.com/docs, Stream recordings of live streams (412), Secure video playback (403).
+Statuses: mux.com/docs, Stream recordings of live streams (412), Secure video playback (403).
 """
 
-import asyncio
-import base64
-import json
-import time
-from typing import Any
-
-from aiohttp import WSMsgType, web
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from aiohttp import web
 
 from broadcast_sandbox.clock import ScaledClock
 from broadcast_sandbox.faults import FaultTable
 from broadcast_sandbox.mux.life import MuxLife
-from broadcast_sandbox.mux.model import Asset, Json, LiveStream
-from broadcast_sandbox.mux.recording import Publisher, PublishRejectedError
+from broadcast_sandbox.mux.model import Asset, LiveStream
+from broadcast_sandbox.mux.playback_token import genuine
 from broadcast_sandbox.mux.settings import MuxSimulatorSettings
 from broadcast_sandbox.mux.store import MuxStore, Playable
 
 SEGMENT_S = 2
 LIVE_SEGMENTS = 5
 """Mux keeps about 30 s in a live playlist. Less here: the sequence number moves as soon as the stream is active."""
-
 
 _MULTIVARIANT = """#EXTM3U
 #EXT-X-VERSION:6
@@ -36,48 +24,6 @@ _MULTIVARIANT = """#EXTM3U
 #EXT-X-STREAM-INF:BANDWIDTH=2516370,AVERAGE-BANDWIDTH=2516370,RESOLUTION=1280x720,CODECS="mp4a.40.2,avc1.640020"
 {id}/rendition.m3u8{token}
 """
-
-
-class MuxIngest:
-    def __init__(self, life: MuxLife) -> None:
-        self._life = life
-
-    def add_to(self, app: web.Application) -> None:
-        app.router.add_get("/_ingest/app/{key}", self._publish)
-
-    async def _publish(self, request: web.Request) -> web.StreamResponse:
-        socket = web.WebSocketResponse(timeout=0.2)
-        if not socket.can_prepare(request).ok:
-            return web.json_response({"error": "a WebSocket upgrade is required"}, status=426)
-        try:
-            publisher = self._life.connect(request.match_info["key"])
-        except PublishRejectedError as rejected:
-            return web.json_response({"error": str(rejected)}, status=403)
-        closer: asyncio.Task[None] | None = None
-        try:
-            await socket.prepare(request)
-            closer = asyncio.get_running_loop().create_task(_close_when_gone(socket, publisher))
-            async for message in socket:
-                if message.type is WSMsgType.TEXT:
-                    self._hear(publisher, message.data)
-        finally:
-            self._life.leave(publisher)
-            if closer is not None:
-                await closer
-        return socket
-
-    def _hear(self, publisher: Publisher, text: str) -> None:
-        try:
-            said = json.loads(text)
-        except ValueError:
-            return
-        if isinstance(said, dict) and isinstance(flowing := said.get("media"), bool):  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
-            self._life.media(publisher, flowing=flowing)
-
-
-async def _close_when_gone(socket: web.WebSocketResponse, publisher: Publisher) -> None:
-    await publisher.gone.wait()
-    await socket.close()
 
 
 class MuxPlayback:
@@ -132,30 +78,9 @@ class MuxPlayback:
         if playable.playback_id.policy == "public":
             return token is None
         # Everything else belongs into the token of a signed id; beside it Mux refuses the URL.
-        return token is not None and len(request.query) == 1 and self._genuine(token, playable.playback_id.id)
-
-    def _genuine(self, token: str, playback_id: str) -> bool:
-        try:
-            signed, _, signature = token.rpartition(".")
-            head, claims = (_decoded(part) for part in signed.split("."))
-        except ValueError:
+        if token is None or len(request.query) != 1:
             return False
-        if claims.get("sub") != playback_id or claims.get("aud", "v") != "v" or _expired(claims):
-            return False
-        return not self._settings.signing_keys or self._signed(head, signed, signature)
-
-    def _signed(self, head: Json, signed: str, signature: str) -> bool:
-        pem = self._settings.signing_keys.get(str(head.get("kid")))
-        if pem is None or head.get("alg") != "RS256":
-            return False
-        key = serialization.load_pem_public_key(pem.encode())
-        if not isinstance(key, rsa.RSAPublicKey):
-            return False
-        try:
-            key.verify(_bytes(signature), signed.encode(), padding.PKCS1v15(), hashes.SHA256())
-        except (InvalidSignature, ValueError):
-            return False
-        return True
+        return genuine(token, playable.playback_id.id, self._settings.signing_keys)
 
     def _live(self, playable: Playable) -> str | None:
         stream = self._store.streams[playable.owner_id]
@@ -194,23 +119,6 @@ def _media_playlist(playable: Playable, media_s: float, *, last: int | None, end
     if ended:
         lines.append("#EXT-X-ENDLIST")
     return "\n".join(lines) + "\n"
-
-
-def _bytes(part: str) -> bytes:
-    return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
-
-
-def _decoded(part: str) -> Json:
-    """Raises ValueError."""
-    value: Any = json.loads(_bytes(part))
-    if not isinstance(value, dict):
-        raise ValueError("not an object")  # noqa: TRY004
-    return value  # pyright: ignore[reportUnknownVariableType]
-
-
-def _expired(claims: Json) -> bool:
-    expires = claims.get("exp")
-    return isinstance(expires, int | float) and expires < time.time()
 
 
 def _shown(text: str) -> web.Response:

@@ -10,7 +10,7 @@ import hmac
 import json
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +18,11 @@ from aiohttp import web
 
 from broadcast_sandbox.faults import Fault, FaultTable
 from broadcast_sandbox.frontend import cut, hang
-from broadcast_sandbox.mux.calls import Call, MuxCalls, Reply, Route
+from broadcast_sandbox.mux.api.calls import Call, Reply, Route
+from broadcast_sandbox.mux.api.fields import RefusedError
 from broadcast_sandbox.mux.faults import METHODS
-from broadcast_sandbox.mux.rules import RefusedError
 from broadcast_sandbox.mux.settings import MuxSimulatorSettings
+from broadcast_sandbox.mux.store import MuxStore
 
 TOO_MANY = {"errors": ["Too many requests, retry later."]}
 _TYPES = {
@@ -60,21 +61,23 @@ class TokenBucket:
 
 
 class MuxRest:
-    def __init__(self, settings: MuxSimulatorSettings, calls: MuxCalls, faults: FaultTable) -> None:
+    def __init__(
+        self, settings: MuxSimulatorSettings, routes: Sequence[Route], store: MuxStore, faults: FaultTable
+    ) -> None:
         self.latency_ms = 0.0
         """Real milliseconds before every call."""
         self.posts = TokenBucket(rate=settings.post_rate, burst=settings.post_burst)
         self.others = TokenBucket(rate=settings.other_rate, burst=settings.other_burst)
-        self._calls = calls
+        self._routes = routes
+        self._store = store
         self._faults = faults
         self._authorization = base64.b64encode(f"{settings.token_id}:{settings.token_secret}".encode())
         self._late: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
 
     def add_to(self, app: web.Application) -> None:
-        routes = self._calls.routes()
-        assert {route.operation for route in routes} == METHODS
-        for route in routes:
+        assert {route.operation for route in self._routes} == METHODS
+        for route in self._routes:
             app.router.add_route(route.verb, route.path, self._handler(route))
         for prefix in ("video", "system", "data"):
             app.router.add_route("*", f"/{prefix}/{{tail:.*}}", self._unknown)
@@ -104,8 +107,17 @@ class MuxRest:
             return _refusal(RefusedError(401, "unauthorized", "Unauthorized request"))
         return _refusal(RefusedError(404, "not_found", "Not found"))
 
+    def _fault_target(self, call: Call) -> str:
+        """Id and passthrough of the object that the call is about, as far as they are known before it runs."""
+        given = call.path.get("id", "")
+        if stream := self._store.streams.get(given):
+            return stream.fault_target
+        if asset := self._store.assets.get(given):
+            return asset.fault_target
+        return f"{given} {call.body.get('passthrough') or ''}"
+
     async def _run(self, request: web.Request, route: Route, call: Call) -> web.StreamResponse:
-        target = self._calls.fault_target(call)
+        target = self._fault_target(call)
         latency = self._faults.take(route.operation, target, "latency")
         await asyncio.sleep(self.latency_ms / 1000 + (latency.delay_s if latency is not None else 0))
         limited = self.posts if request.method == "POST" and request.path.startswith("/video/") else self.others

@@ -1,23 +1,19 @@
-"""RTMP outputs of a simulated egress: stream urls with their redaction, and one push per url.
+"""One RTMP push of a simulated egress, from the first connection until it is cancelled or gives up.
 
-Sources: livekit/egress pkg/config/urls.go, livekit/egress pkg/pipeline/builder/stream.go, livekit/protocol
-utils/redact.go.
+Source: livekit/egress pkg/pipeline/builder/stream.go.
 """
 
 import asyncio
 import contextlib
 import json
-import re
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import aiohttp
-from livekit.protocol import egress as proto
 
-from broadcast_sandbox.livekit.twirp import TwirpError, psrpc_error
+from broadcast_sandbox.livekit.stream_url import StreamUrl
 from broadcast_sandbox.livekit.world import World
 
 RECONNECT_FOR_S = 30.0
@@ -26,69 +22,6 @@ _RECONNECT_PAUSE_S = 0.5
 """The real loop has no backoff; a try still takes a round trip."""
 
 _CLOSING = aiohttp.ClientWSTimeout(ws_close=0.2)  # pyright: ignore[reportCallIssue]
-
-_RTMP_URL = re.compile(r"(rtmps?://)(.*/)(.*/)(\S*)( live=1)?")
-_SHORTHAND_URL = re.compile(r"(mux|twitch)://(\S+)")
-_TWITCH = "rtmps://ingest.global-contribute.live-video.net:443/app/{}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamUrl:
-    expanded: str
-    """With the stream key: never shown, never logged."""
-    redacted: str
-    """Of the expanded form, as in `StreamInfo.url`."""
-    host: str
-    key: str
-
-
-def redact_identifier(identifier: str) -> str:
-    """`{abc...xyz}`: three characters at each end of 9 or more, two of 6, one of 3, else none."""
-    shown = min(len(identifier) // 3, 3)
-    return f"{{{identifier[:shown]}...{identifier[len(identifier) - shown :]}}}"
-
-
-def redact_request_url(url: str) -> str:
-    """The form that a request is echoed in: a shorthand keeps its scheme."""
-    if match := _SHORTHAND_URL.fullmatch(url):
-        return f"{match[1]}://{redact_identifier(match[2])}"
-    if match := _RTMP_URL.fullmatch(url):
-        return f"{match[1]}{match[2]}{match[3]}{redact_identifier(match[4])}{match[5] or ''}"
-    return url
-
-
-def expand(url: str) -> str:
-    """`mux://KEY` and `twitch://KEY` in full; anything else as it is."""
-    parts = urlsplit(url)
-    if parts.scheme == "mux":
-        return f"rtmps://global-live.mux.com:443/app/{parts.netloc}"
-    if parts.scheme == "twitch":
-        return _TWITCH.format(parts.netloc)
-    return url
-
-
-def parse_stream_url(url: str) -> StreamUrl:
-    """The refusal names the whole url, stream key included, as the real one does (pkg/errors/errors.go)."""
-    try:
-        scheme = urlsplit(url).scheme
-    except ValueError as error:
-        raise invalid_url(url, str(error)) from None
-    if scheme not in ("rtmp", "rtmps", "mux", "twitch"):
-        raise invalid_url(url, "invalid scheme")
-    expanded = expand(url)
-    match = _RTMP_URL.fullmatch(expanded)
-    if match is None:
-        raise invalid_url(url, "rtmp urls must be of format rtmp(s)://{host}(/{path})/{app}/{stream_key}( live=1)")
-    return StreamUrl(
-        expanded=expanded,
-        redacted=redact_request_url(expanded),
-        host=(urlsplit(expanded).hostname or "").lower(),
-        key=match[4],
-    )
-
-
-def invalid_url(url: str, reason: str) -> TwirpError:
-    return psrpc_error("invalid_argument", f"invalid url {url}: {reason}")
 
 
 class _PublishRefused(Exception):
@@ -235,29 +168,3 @@ class Push:
     async def _until_closed(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         async for _ in socket:
             continue
-
-
-@dataclass(slots=True, kw_only=True)
-class Stream:
-    """One RTMP output of an egress."""
-
-    url: StreamUrl
-    info: proto.StreamInfo
-    push: Push | None = None
-    task: asyncio.Task[None] | None = None
-    retry_told: bool = False
-
-    @property
-    def connecting(self) -> bool:
-        return self.info.status == proto.StreamInfo.ACTIVE and self.info.started_at == 0
-
-    def finish(self, status: proto.StreamInfo.Status) -> None:
-        """One that never started is said to have started when it ended (pkg/config/output_stream.go)."""
-        if self.info.ended_at:
-            return
-        self.info.status = status
-        self.info.ended_at = time.time_ns()
-        if self.info.started_at == 0:
-            self.info.started_at = self.info.ended_at
-        else:
-            self.info.duration = self.info.ended_at - self.info.started_at
