@@ -7,7 +7,7 @@ from broadcast_sandbox.ports import SandboxPorts
 
 
 def exports(environment: Mapping[str, str]) -> str:
-    """Lines for a shell, secrets included: whoever starts the service by hand needs them."""
+    """Lines for a shell, secrets included: they are needed to start the service by hand."""
     quoted = {name: value.replace("'", "'\"'\"'") for name, value in environment.items()}
     return "\n".join(f"export {name}='{value}'" for name, value in quoted.items())
 

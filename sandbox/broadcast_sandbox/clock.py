@@ -1,4 +1,4 @@
-"""Simulated durations: a provider's 60 s pass in 60 / scale real seconds. Time stamps stay wall clock."""
+"""The providers' time: 60 s of it pass in 60 / scale real seconds. Time stamps are still those of the wall clock."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ class ScaledClock:
 
     @scale.setter
     def scale(self, scale: float) -> None:
-        """Also takes effect on sleeps that are under way."""
+        """Takes effect on sleeps that are under way too. Raises ValueError unless it is greater than 0."""
         if scale <= 0:
             raise ValueError("scale must be greater than 0")
         self._passed = self.now()
@@ -30,7 +30,7 @@ class ScaledClock:
         self._changed = asyncio.Event()
 
     def now(self) -> float:
-        """Seconds of the provider's time since the clock was made; right across changes of the scale."""
+        """Seconds of the provider's time since the clock was made, with every change of the scale counted."""
         return self._passed + (time.monotonic() - self._counted_at) * self._scale
 
     async def sleep(self, seconds: float) -> None:

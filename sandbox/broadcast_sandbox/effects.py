@@ -1,6 +1,6 @@
-"""The append-only effect log: what really happened at a simulated provider, whatever the caller was told.
+"""The append-only log of everything that happened at a simulated provider, whatever its callers were told.
 
-Tests judge by this log and by nothing the service says of itself.
+Tests judge by this log, never by the service's own words.
 """
 
 import time
@@ -15,11 +15,11 @@ class Effect:
     time: float
     """Unix seconds, wall clock."""
     provider: str
-    """`livekit` or `mux`."""
+    """`livekit`, `mux` or `s3`."""
     kind: str
-    """Dotted fact: `room.created`, `egress.started`, `stream.disabled`, `ingest.connected`, ..."""
+    """Subject and verb: `room.created`, `egress.started`, `stream.disabled`, `ingest.connected`, ..."""
     id: str
-    """The provider's id of the thing: room name, egress id, live stream id."""
+    """The provider's id of the subject: room name, egress id, live stream id, object key."""
     detail: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def as_json(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a simulated egress records and a simulated Mux takes for a video: the boxes of an MP4 and nothing to see."""
+"""The video files of the sandbox: the boxes of an MP4 without any picture. Egresses write them and Mux reads them."""
 
 import json
 import struct
@@ -15,7 +15,7 @@ def mp4(duration_s: float) -> bytes:
 
 
 def duration_of(content: bytes) -> float | None:
-    """None: this is no video."""
+    """In seconds; None: this is not a video."""
     if content[4:8] != b"ftyp":
         return None
     at = 0

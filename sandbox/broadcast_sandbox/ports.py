@@ -15,7 +15,7 @@ class Port:
     purpose: str
     number: int
     option: str
-    """How another is chosen: a command line option or an environment variable."""
+    """The command line option or environment variable that chooses another."""
     host: str = "127.0.0.1"
 
 

@@ -1,4 +1,4 @@
-"""Webhook delivery of the simulated providers: a queue per key, retries, and the faults that a test asked for."""
+"""Webhook delivery of the simulated providers: one queue a key, retries, and the faults of webhooks."""
 
 import asyncio
 import contextlib
@@ -49,12 +49,12 @@ class _Item:
 
 
 class WebhookSender:
-    """Serial per key, parallel between keys.
+    """Delivers one after the other for one key, and in parallel for different keys.
 
     `retry_waits_s` are the waits before the second, third, ... attempt in the provider's time; `timeout_s` is in real
-    seconds, because the receiver runs in real time. With `hold_line` a failing delivery holds up the later ones of
-    its key (LiveKit's queued notifier); without, its retries and a `webhook_delay` run beside them (Mux gives no
-    ordering guarantee).
+    seconds, because the receiver runs in real time. With `hold_line` a failing delivery delays the later ones of its
+    key (LiveKit's queued notifier). Without it the retries and a `webhook_delay` run beside them (Mux gives no
+    guarantee of order).
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class WebhookSender:
         headers: Callable[[], dict[str, str]],
         target: str | None = None,
     ) -> None:
-        """Never blocks. *target* is what a fault's `match` is looked for in; the key unless given."""
+        """Never blocks. *target* is the text that a fault's `match` has to occur in; the key unless given."""
 
         def build(_: Sequence[Delivery]) -> tuple[bytes, dict[str, str]]:
             return body, headers()
@@ -120,7 +120,7 @@ class WebhookSender:
         self.send_built(key=key, event=event, event_id=event_id, build=build, target=target)
 
     def send_built(self, *, key: str, event: str, event_id: str, build: Build, target: str | None = None) -> None:
-        """As `send`, for a body that tells of the attempts before it."""
+        """As `send`, for a body that lists the attempts before it."""
         if self.url is None or not self.enabled or self._closed:
             return
         item = _Item(key=key, event=event, event_id=event_id, target=key if target is None else target, build=build)
@@ -185,7 +185,7 @@ class WebhookSender:
                 return
 
     async def _attempt(self, item: _Item) -> bool:
-        """Whether the item is done with: accepted, or refused in a way that is not retried."""
+        """True if the item needs no further attempt: it was accepted, or refused in a way that is not retried."""
         if self._session is None or self.url is None:
             return True
         body, headers = item.build(tuple(item.attempts))

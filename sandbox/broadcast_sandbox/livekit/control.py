@@ -90,7 +90,7 @@ class Control:
         }
 
     def _end_egress(self, body: Body) -> Any:
-        """Ends that the service did not ask for."""
+        """End an egress in a way that no caller asked for."""
         egress = self._egress.egresses.get(text(body, "egress_id"))
         if egress is None:
             raise ControlError("egress_id: egress does not exist", 404)

@@ -46,7 +46,7 @@ class Egress:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._participant: models.ParticipantInfo | None = None
         self.ghost = False
-        """The worker is gone: nothing answers for this record any more."""
+        """True: the worker is dead, and nothing answers for this egress any more."""
         self.outputs: dict[str, RtmpOutput] = {}
         """The living ones, by expanded url."""
         self._file = file
@@ -85,7 +85,7 @@ class Egress:
 
     @property
     def target(self) -> str:
-        """What a fault's `match` is looked for in."""
+        """The text that a fault's `match` has to occur in."""
         return f"{self.id} {self.room_name}"
 
     def info(self) -> proto.EgressInfo:
@@ -105,7 +105,7 @@ class Egress:
         self._spawn(self._start())
 
     def stop(self, reason: str) -> None:
-        """As the real SendEOS: aborts before ACTIVE, else ends in `egress_stop_s`. Again while ending: no effect."""
+        """As the real SendEOS: ABORTED before ACTIVE, else it ends in `egress_stop_s`. No effect while it ends."""
         if self.ended or self.ghost or self.status == ENDING:
             return
         self._record.base.details = f"End reason: {reason}"
@@ -127,14 +127,16 @@ class Egress:
         self._end(proto.EgressStatus.EGRESS_FAILED, error=error, code=code)
 
     def limit_reached(self) -> None:
-        """No update in between: LIMIT_REACHED is final, and told when the stream has ended."""
+        """LIMIT_REACHED is final and told when the stream has ended, without an update before."""
         if self.status == ACTIVE and not self.ghost:
             self._record.base.details = "End reason: Session limit reached"
             self._end_file()
             self._spawn(self._finish(proto.EgressStatus.EGRESS_LIMIT_REACHED, "Session limit reached", 413))
 
     def become_ghost(self) -> None:
-        """The worker dies: pushes cut, participant gone, the record ACTIVE for ever (livekit/livekit issue 1717)."""
+        """The worker dies: its pushes are cut and its participant leaves, but the record stays ACTIVE for ever
+        (livekit/livekit issue 1717).
+        """
         if self.status != ACTIVE or self.ghost:
             return
         self.ghost = True
@@ -143,7 +145,7 @@ class Egress:
         self._leave(models.DisconnectReason.CONNECTION_TIMEOUT)
 
     def source_lost(self) -> None:
-        """The recorder was thrown out of the room. An SDK source then says nothing and its record stays ACTIVE."""
+        """The recorder was removed from the room. With an SDK source nothing is told and the record stays ACTIVE."""
         if self._record.base.source_type == proto.EGRESS_SOURCE_TYPE_SDK and self.status == ACTIVE:
             self.become_ghost()
         else:
@@ -155,7 +157,7 @@ class Egress:
             self._push(output)
 
     def remove(self, expanded: str) -> bool:
-        """False: no such output."""
+        """False if there is no such output. The last output ends the egress."""
         output = self.outputs.get(expanded)
         if output is None:
             return False
@@ -168,7 +170,7 @@ class Egress:
         return True
 
     def streams_updated(self) -> None:
-        """Held back until every stream has either started or failed (controller.go, streamUpdated)."""
+        """Tell of it, but only when every stream has either started or failed (controller.go, streamUpdated)."""
         self._record.touch()
         if not any(output.connecting for output in self.outputs.values()) and not self.ended:
             self._record.updated()
@@ -179,7 +181,7 @@ class Egress:
             self._end(proto.EgressStatus.EGRESS_ABORTED, error=error, code=412)
 
     def take_faults(self) -> None:
-        """Faults that a running egress meets, whether they were asked for before or after it started."""
+        """Take the faults of a running egress, whether they were added before or after it started."""
         if self.status != ACTIVE or self.ghost:
             return
         faults = self._world.faults
@@ -313,7 +315,7 @@ class Egress:
             output.task.cancel()
 
     def _join(self) -> None:
-        """Hidden, and neither counted nor keeping the room open (livekit/protocol egress/token.go)."""
+        """Its participant is hidden, not counted, and keeps no room open (livekit/protocol egress/token.go)."""
         self._participant = models.ParticipantInfo(
             identity=self.id,
             kind=models.ParticipantInfo.EGRESS,

@@ -19,7 +19,7 @@ from broadcast_sandbox.livekit.world import World
 _SELECTION_S = 3.0
 """No worker claims the request: 3 selections of 1 s before the server looks at the record (rpc/typed_api.go)."""
 _UNANSWERED_S = 15.0
-"""A worker that never answers: tries of 3, 5 and 7 s (rpc/typed_api.go)."""
+"""The worker never answers: the server tries for 3, 5 and 7 s (rpc/typed_api.go)."""
 
 _NOT_SIMULATED = (
     ("StartEgress", proto.StartEgressRequest),
@@ -74,7 +74,7 @@ class EgressService:
         return egress.info()
 
     async def _list(self, request: proto.ListEgressRequest) -> proto.ListEgressResponse:
-        """The store's view. An id that is not there is 404, not an empty list, and the other filters are ignored."""
+        """Records as stored. An unknown id is 404, not an empty list; with an id the other filters are ignored."""
         if request.egress_id:
             return proto.ListEgressResponse(items=[self._known(request.egress_id).listed()])
         shown = [egress.listed() for egress in self.egresses.values()]
@@ -94,7 +94,7 @@ class EgressService:
         return egress.info()
 
     async def _update_stream(self, request: proto.UpdateStreamRequest) -> proto.EgressInfo:
-        """What could be done is done even when an error is answered (pkg/pipeline/controller.go, UpdateStream)."""
+        """Valid urls are added and removed even if an error is answered (pkg/pipeline/controller.go, UpdateStream)."""
         egress = await self._running(request.egress_id, "updated")
         errors: list[TwirpError] = []
         added = [url for raw in request.add_output_urls if (url := _parsed(raw, errors)) is not None]
@@ -134,7 +134,7 @@ class EgressService:
         return egress
 
     async def _running(self, egress_id: str, verb: str) -> Egress:
-        """The egress, if its worker answers."""
+        """The egress, if its worker answers; *verb* is for the error text. Raises TwirpError."""
         egress = self.egresses.get(egress_id)
         if egress is None or egress.ended:
             await self._world.clock.sleep(_SELECTION_S)
@@ -219,7 +219,7 @@ def _urls(output: proto.StreamOutput) -> list[StreamUrl]:
         raise _invalid("stream protocol" if output.protocol == proto.DEFAULT_PROTOCOL else "stream url")
     if output.protocol not in (proto.DEFAULT_PROTOCOL, proto.RTMP):
         raise invalid_url(output.urls[0], "invalid scheme")
-    # Two equal urls are one output: the worker keeps them by url.
+    # Two equal urls are one output, because the worker keeps outputs by url.
     return list({url.expanded: url for url in map(parse_stream_url, output.urls)}.values())
 
 
@@ -243,7 +243,7 @@ def _redacted(request: proto.RoomCompositeEgressRequest) -> proto.RoomCompositeE
     copy.CopyFrom(request)
     if (output := _stream_output(copy)) is not None:
         output.urls[:] = [redact_request_url(url) for url in output.urls]
-        # Newer than the simulated server, which therefore neither uses nor shows it.
+        # The field is newer than the simulated server, which neither uses nor shows it.
         del output.destinations[:]
     for file in copy.file_outputs:
         redact(file)

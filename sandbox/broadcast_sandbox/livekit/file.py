@@ -1,6 +1,6 @@
 """A file that a simulated egress makes, and puts into S3-compatible storage when it ends.
 
-What the real egress says of an upload that fails is not documented; here it is FAILED with "upload failed".
+The error text of the real egress for a failed upload is not documented; here it is FAILED with "upload failed".
 """
 
 import time
@@ -21,7 +21,7 @@ _WITHIN = aiohttp.ClientTimeout(total=5)
 
 class FileOutput:
     def __init__(self, output: proto.EncodedFileOutput) -> None:
-        """Raises TwirpError for what is not simulated: local files, other clouds, generated names."""
+        """Raises TwirpError for outputs that are not simulated: local files, other clouds, generated names."""
         if not output.HasField("s3") or not output.filepath or output.filepath.endswith("/"):
             raise TwirpError("unimplemented", "only named files in S3 are simulated")
         if output.file_type not in (proto.EncodedFileType.DEFAULT_FILETYPE, proto.EncodedFileType.MP4):
@@ -33,7 +33,7 @@ class FileOutput:
         self._began = self._ended = 0.0
 
     def begin(self, now: float) -> None:
-        """*now* in the provider's time, which the duration is counted in too."""
+        """*now* in seconds of the provider's clock, which the duration is counted in too."""
         self._began = self._ended = now
         self.info.started_at = time.time_ns()
 
@@ -43,7 +43,7 @@ class FileOutput:
         self.info.duration = int((now - self._began) * 1e9)
 
     async def upload(self, session: aiohttp.ClientSession) -> str:
-        """What went wrong, or nothing."""
+        """The error text; empty if the file was uploaded."""
         content = mp4(self._ended - self._began)
         url = self._url()
         headers = {"host": urlsplit(url).netloc, "content-type": "video/mp4"}

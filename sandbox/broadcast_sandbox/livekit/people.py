@@ -57,7 +57,7 @@ class People:
         return {"room": room.name, "room_sid": room.base.sid, "identity": person.identity, "sid": person.sid}
 
     def _by_token(self, body: Body) -> _Joining:
-        """As the signal endpoint: signature, life time (60 s of leeway), `roomJoin` and the room of the grant."""
+        """Checked as by the signal endpoint: signature, expiry (60 s of leeway), `roomJoin`, room of the grant."""
         try:
             claims = self._verifier.verify(text(body, "token"))
         except jwt.PyJWTError as error:
@@ -118,7 +118,7 @@ class People:
         return shown(person)
 
     def _drop(self, body: Body) -> Any:
-        """The server notices only after a while, and not at all when the same identity is back by then."""
+        """The server notices a lost connection after `drop_timeout_s`, and not if the identity is back by then."""
         room, person = self._person(body)
         self._world.background.spawn(self._lose(room, person))
         return shown(person)
@@ -146,7 +146,7 @@ def _sources(body: Body, name: str, default: list[str] | None = None) -> list[st
 
 
 def _permission(grants: api.VideoGrants) -> models.ParticipantPermission:
-    """A list of sources says who may publish by itself (livekit/protocol auth/grants.go)."""
+    """A list of sources narrows `can_publish` down in `rooms.may_publish` (livekit/protocol auth/grants.go)."""
     named = grants.can_publish_sources or []
     sources = [SOURCES[name][1] if name in SOURCES else models.TrackSource.UNKNOWN for name in named]
     return models.ParticipantPermission(

@@ -19,7 +19,7 @@ from broadcast_sandbox.livekit.world import World
 RECONNECT_FOR_S = 30.0
 """Counted from the first disconnect (pkg/pipeline/builder/stream.go, livenessIdleTimeout)."""
 _RECONNECT_PAUSE_S = 0.5
-"""The real loop has no backoff; a try still takes a round trip."""
+"""The real loop has no backoff, but an attempt takes a round trip."""
 
 _CLOSING = aiohttp.ClientWSTimeout(ws_close=0.2)  # pyright: ignore[reportCallIssue]
 
@@ -34,7 +34,7 @@ class _NoProgress(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PushEvents:
-    """What a push tells its egress. None of them may block."""
+    """Callbacks of a push to its egress. None of them may block."""
 
     connected: Callable[[], None]
     retried: Callable[[], None]
@@ -48,7 +48,7 @@ class Push:
     def __init__(
         self, world: World, session: aiohttp.ClientSession, url: StreamUrl, *, owner: str, events: PushEvents
     ) -> None:
-        """*owner*: room name and egress id, what a fault may match besides the redacted url."""
+        """*owner*: room name and egress id. A fault may match them or the redacted url."""
         self._world = world
         self._session = session
         self._url = url
@@ -74,7 +74,7 @@ class Push:
         return self._events.failed(error)
 
     async def _reconnect(self) -> bool:
-        """Publish again and stay for as long as it lasts. False: 30 s have passed without success."""
+        """Publish again, and return True when that push is lost. False: 30 s have passed without success."""
         window = asyncio.create_task(self._world.clock.sleep(RECONNECT_FOR_S))
         try:
             while not window.done():
@@ -142,7 +142,7 @@ class Push:
             raise _NoProgress
 
     def take_faults(self) -> None:
-        """Those that a push meets once it is established."""
+        """Take the faults of an established push."""
         if fault := self._world.faults.take("publish", self.target, "rtmp_drop"):
             self._troubles.append(self._world.background.spawn(self._drop(fault.delay_s)))
         if fault := self._world.faults.take("publish", self.target, "rtmp_wedge"):
@@ -154,8 +154,8 @@ class Push:
         self._cut.set()
 
     async def _wedge(self, delay_s: float, *, monitored: bool) -> None:
-        """The connection stands and nothing goes through it. Egresses since 1.14 notice after 30 s and do not try
-        again; before, they stayed ACTIVE for ever (livekit/egress pull request 1244).
+        """The connection stays open and carries nothing. Egresses since 1.14 notice after 30 s and do not try again;
+        older ones stayed ACTIVE for ever (livekit/egress pull request 1244).
         """
         await self._world.clock.sleep(delay_s)
         if self._socket is not None:

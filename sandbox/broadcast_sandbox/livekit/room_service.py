@@ -62,7 +62,7 @@ class RoomService:
         )
         room, created = self._rooms.create(wanted)
         if created and request.egress.HasField("room"):
-            # A failure is answered, but the room stays: the next CreateRoom is 200, without an egress.
+            # If this fails the room stays: the next CreateRoom answers 200, without an egress.
             request.egress.room.room_name = room.name
             await self._egress.start(request.egress.room)
         return room.info()
@@ -86,7 +86,7 @@ class RoomService:
         return self._person(request.room, request.identity)[1]
 
     async def _remove_participant(self, request: proto.RoomParticipantIdentity) -> proto.RemoveParticipantResponse:
-        """The token stays good: the participant may come back."""
+        """The token stays valid: the participant may come back."""
         room, person = self._person(request.room, request.identity)
         self._rooms.leave(room, person, models.DisconnectReason.PARTICIPANT_REMOVED)
         return proto.RemoveParticipantResponse()

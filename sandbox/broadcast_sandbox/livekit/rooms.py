@@ -25,7 +25,7 @@ _DEPENDENT_KINDS = (models.ParticipantInfo.EGRESS, models.ParticipantInfo.AGENT)
 
 
 class RefusedError(Exception):
-    """A join or a publish that the server does not let happen; *status* is the HTTP status of the signal endpoint."""
+    """The server does not allow a join or a publish. *status* is the HTTP status of the signal endpoint."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -38,7 +38,7 @@ class Room:
     """Everything but the counts."""
     participants: dict[str, models.ParticipantInfo] = field(default_factory=dict[str, models.ParticipantInfo])
     media: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set while somebody publishes a track: what an egress waits for."""
+    """Set while any participant publishes a track. An egress waits for it before it becomes ACTIVE."""
     idle_timer: asyncio.Task[None] | None = None
     closed: bool = False
 
@@ -79,7 +79,7 @@ class Rooms:
         self.on_closed: list[Callable[[Room], None]] = []
 
     def create(self, wanted: NewRoom, *, auto: bool = False) -> tuple[Room, bool]:
-        """The living room of that name as it is, all of *wanted* ignored, or a new one (True)."""
+        """A new room and True, or the living room of that name and False: then the rest of *wanted* is ignored."""
         if (room := self.living.get(wanted.name)) is not None:
             return room, False
         settings, now_ms = self._world.settings, int(time.time() * 1000)
@@ -139,7 +139,7 @@ class Rooms:
     def publish(
         self, room: Room, person: models.ParticipantInfo, sources: Sequence[str], *, simulcast: bool = True
     ) -> None:
-        """Nothing is published unless all of *sources* may be. A source that is already there stays as it is."""
+        """Publish all of *sources* or none. A source that is published already stays. Raises RefusedError."""
         for source in sources:
             if not may_publish(person.permission, SOURCES[source][1]):
                 raise RefusedError(403, f"{person.identity} may not publish {source}")
@@ -226,7 +226,9 @@ class Rooms:
 
 
 def dependent(person: models.ParticipantInfo) -> bool:
-    """Neither keeps a room open nor is counted (livekit/livekit pkg/rtc/participant.go, IsDependent)."""
+    """Whether the participant neither keeps a room open nor is counted (livekit/livekit pkg/rtc/participant.go,
+    IsDependent).
+    """
     return person.kind in _DEPENDENT_KINDS or person.permission.recorder or person.permission.agent
 
 
@@ -239,7 +241,7 @@ def _mime(kind: models.TrackType) -> str:
     return "video/VP8" if kind == models.TrackType.VIDEO else "audio/opus"
 
 
-# What livekit-client declares at 720p.
+# The layers that livekit-client declares at 720p.
 _LAYERS = (
     (models.VideoQuality.LOW, 320, 180, 160_000),
     (models.VideoQuality.MEDIUM, 640, 360, 450_000),
@@ -248,7 +250,7 @@ _LAYERS = (
 
 
 def _add_layers(track: models.TrackInfo, *, simulcast: bool) -> None:
-    """In `codecs` and, deprecated and still filled, beside it. The bit rates are what was declared, never measured."""
+    """In `codecs` and in the deprecated `layers`, which is still filled. Bit rates are declared, never measured."""
     track.width, track.height, track.simulcast = 1280, 720, simulcast
     codec = track.codecs.add(mime_type=track.mime_type)
     for quality, width, height, bitrate in _LAYERS if simulcast else _LAYERS[-1:]:

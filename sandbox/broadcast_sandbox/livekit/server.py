@@ -1,4 +1,4 @@
-"""A LiveKit server and egress that are not there: real HTTP, used by the real SDK, moved by `/_control` and `/_faults`.
+"""The simulated LiveKit server and egress: real HTTP, used by the real SDK, moved by `/_control` and `/_faults`.
 
 Twirp API, room and egress life, RTMP pushes to simulated ingests, signed webhooks. Behaviour follows livekit-server
 1.13, egress 1.14 and protocol of August 2026, from their public sources.
@@ -63,7 +63,7 @@ class LiveKitSimulator:
         return await self.frontend.open(self._app(self._session), host, port)
 
     async def stop(self) -> None:
-        """All that is under way is cut off, without a last webhook."""
+        """Everything under way is cut off, without a last webhook."""
         await self._world.background.close()
         await self.frontend.close()
         await self._world.background.close()

@@ -19,7 +19,7 @@ class StreamUrl:
     expanded: str
     """With the stream key: never shown, never logged."""
     redacted: str
-    """Of the expanded form, as in `StreamInfo.url`."""
+    """The expanded form without its key, as in `StreamInfo.url`."""
     host: str
     key: str
 

@@ -55,7 +55,9 @@ _FAULT_ERRORS = {
     501: ("unimplemented", PSRPC_PREFIX + "not implemented"),
     503: ("unavailable", PSRPC_PREFIX + "no response from servers"),
 }
-"""What the `error` fault answers for a status. Any other status is a load balancer's: HTML, not JSON."""
+"""Status of an `error` fault -> code and message of its answer. Any other status is answered with a page of HTML, as a
+load balancer does.
+"""
 
 NO_WORKER_WAIT_S = (6.0, 9.0)
 """livekit/protocol rpc/egress_client.go: 3 tries of 1 s each, with backoffs of 1..2 s and 2..4 s."""
@@ -76,12 +78,12 @@ class TwirpError(Exception):
 
 
 def psrpc_error(code: str, message: str) -> TwirpError:
-    """An error that crossed psrpc: the code survives, the message gets a prefix."""
+    """An error that came through psrpc keeps its code, and its message gets a prefix."""
     return TwirpError(code, PSRPC_PREFIX + message)
 
 
 async def no_response_from_servers(world: World) -> TwirpError:
-    """No worker, a full one, a lost one: all the same, after the server has tried for 6 to 9 s."""
+    """No worker, a full one or a lost one: in all cases this error, after the server has tried for 6 to 9 s."""
     await world.clock.sleep(random.uniform(*NO_WORKER_WAIT_S))
     return psrpc_error("unavailable", "no response from servers")
 
@@ -92,7 +94,7 @@ class Method:
     allowed: Callable[[api.VideoGrants, Any], bool]
     call: Callable[[Any], Awaitable[Message]]
     target: Callable[[Any], str]
-    """What a fault's `match` is looked for in."""
+    """The text that a fault's `match` has to occur in, made of the request."""
 
 
 class _Unauthorized(Exception):
@@ -197,12 +199,12 @@ async def _late(method: Method, message: Message, delay_s: float) -> None:
     try:
         await method.call(message)
     except TwirpError:
-        # Nobody is left to hear of it.
+        # The caller is gone: there is no one to answer.
         return
 
 
 def fault_response(fault: Fault) -> web.Response:
-    """`detail` may say `{"text": true}`: a plain-text body, which is what a refused API key looks like."""
+    """`detail` may say `{"text": true}`: a plain-text body, as for a refused API key."""
     known = _FAULT_ERRORS.get(fault.status)
     if fault.detail.get("text"):
         return web.Response(status=fault.status, text=(fault.message or "invalid API key") + "\n")

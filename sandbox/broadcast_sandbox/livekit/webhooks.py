@@ -38,7 +38,7 @@ _TOKEN_LIFE = datetime.timedelta(minutes=5)
 
 
 def retried(status: int) -> bool:
-    """Every other status, 4xx above all, counts as delivered (go-retryablehttp, baseRetryPolicy)."""
+    """Any other status, 4xx too, counts as delivered (go-retryablehttp, baseRetryPolicy)."""
     return status == 429 or (status >= 500 and status != 501)
 
 
@@ -56,7 +56,7 @@ class LiveKitWebhooks:
         self._api_key = api_key
         self._api_secret = api_secret
         self._new_id = id_factory
-        # The real sender has no client timeout: a receiver that hangs blocks its queue.
+        # The real sender has no timeout: a receiver that hangs blocks its queue.
         self.sender = WebhookSender(
             url=url, clock=clock, faults=faults, retry_waits_s=RETRY_WAITS_S, timeout_s=None, retry_on=retried
         )
@@ -94,7 +94,7 @@ class LiveKitWebhooks:
     def _send(self, key: str, event: WebhookEvent) -> None:
         event.id = self._new_id()
         event.created_at = int(time.time())
-        # Go's protojson puts white space at random, so that nobody relies on it: a receiver hashes the raw bytes.
+        # Go's protojson varies its white space at random: a receiver has to hash the raw bytes.
         separators = random.choice(((",", ":"), (", ", ": ")))
         body = json.dumps(MessageToDict(event), separators=separators).encode()
         self.sender.send(

@@ -1,4 +1,4 @@
-"""What every part of the simulated LiveKit shares: settings, clock, faults, effect log, webhooks, background tasks."""
+"""The parts that all of the simulated LiveKit shares: settings, clock, faults, effects, webhooks, background tasks."""
 
 import asyncio
 import logging
@@ -35,20 +35,20 @@ class LiveKitSimulatorSettings:
     egress_stop_s: float = 2.0
     """From ENDING to COMPLETE. The real end of stream is capped at 30 s (livekit/egress pkg/pipeline/controller.go)."""
     list_lag_s: float = 0.0
-    """How far ListEgress is behind."""
+    """ListEgress shows the records as they were this long ago."""
     drop_timeout_s: float = 5.0
     """From a lost connection to participant_left."""
     session_limit_s: float | None = None
     """An egress is ended with LIMIT_REACHED this long after ACTIVE. Self-hosted default: no limit."""
     workers: int = -1
-    """How many egresses run at once; -1 = no limit, 0 = no worker at all."""
+    """Number of egresses that can run at once; -1 = no limit, 0 = no worker at all."""
     auto_create: bool = True
     """Joining an unknown room creates it (livekit-server `room.auto_create`)."""
     empty_timeout_s: int = 300
     departure_timeout_s: int = 20
-    """Used where CreateRoom says 0 (livekit/livekit pkg/config/config.go)."""
+    """This and `empty_timeout_s` hold if CreateRoom says 0 (livekit/livekit pkg/config/config.go)."""
     room_end_reason: bool = True
-    """Servers since 2026-09 name the reason in room_finished."""
+    """Servers since 2026-09 name the reason in room_finished; False: an older server."""
 
 
 class Background:
@@ -95,5 +95,5 @@ def new_id(prefix: str) -> str:
 
 
 def later_than(previous_ns: int) -> int:
-    """Now in ns, but never the same twice: readers order egress records by it."""
+    """Now in ns, but later than *previous_ns*: readers order egress records by it."""
     return max(time.time_ns(), previous_ns + 1)

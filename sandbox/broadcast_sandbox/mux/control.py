@@ -1,4 +1,4 @@
-"""Control of the simulator over HTTP, for tests and people on this machine: faults, effects, settings, state."""
+"""The control endpoints of the simulated Mux, for this machine alone: faults, effects, settings, state."""
 
 from collections.abc import Callable
 from typing import Any

@@ -54,7 +54,7 @@ class MuxEvents:
         self._sender = sender
 
     def emit(self, event: str, *, object_type: str, object_id: str, data: Json, target: str) -> None:
-        """*data* is taken as it is now; *target* is for the `match` of webhook faults."""
+        """*data* is copied at once. *target* is the text that the `match` of webhook faults has to occur in."""
         payload: Json = {
             "type": event,
             "id": str(uuid.uuid4()),
@@ -70,7 +70,7 @@ class MuxEvents:
 
         def build(attempts: Sequence[Delivery]) -> tuple[bytes, dict[str, str]]:
             body = json.dumps(json.loads(frozen) | {"attempts": self._attempts(attempts)}).encode()
-            # A fresh time stamp for each attempt: one that is retried after the tolerance of 300 s could not verify.
+            # A new time stamp for each attempt: receivers refuse one that is older than the tolerance of 300 s.
             signature = signature_header(self._settings.webhook_secret, body, at=int(time.time()))
             return body, {"Content-Type": "application/json", "Mux-Signature": signature, "User-Agent": "Mux Webhooks"}
 

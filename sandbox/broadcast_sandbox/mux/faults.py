@@ -31,7 +31,7 @@ METHODS = frozenset(
         "whoami",
     }
 )
-"""Those of mux_python, where there is one."""
+"""Operations are named after the methods of mux_python, if it has one."""
 
 
 def sites(outage: Site) -> dict[Kind, Site]:

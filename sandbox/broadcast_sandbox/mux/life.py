@@ -2,7 +2,9 @@
 
 Sources: mux.com/docs, Stream recordings of live streams (order of events), Handle live stream disconnects (reconnect
 window, the 5 minute cut without media), Manage stream keys (complete, disable, reset), Live streaming FAQs (12 h, test
-streams). All changes happen synchronously: between two awaits of the server a stream is in one documented state.
+streams).
+
+Invariant: every change is made without an await, so that between two awaits a stream is in one documented state.
 """
 
 from functools import partial
@@ -56,10 +58,8 @@ class MuxLife:
     def publishers(self, stream: LiveStream) -> list[Publisher]:
         return list(self._publishers.get(stream.id, ()))
 
-    # What the ingest sees.
-
     def connect(self, key: str) -> Publisher:
-        """Raises PublishRejectedError."""
+        """A publisher with this stream key is accepted. Raises PublishRejectedError with the reason."""
         stream = self._admit(key)
         others = self._publishers.setdefault(stream.id, [])
         stream.connections += 1
@@ -93,7 +93,7 @@ class MuxLife:
         self._media_changed(publisher.stream)
 
     def leave(self, publisher: Publisher, reason: str = "encoder left") -> None:
-        """The connection is gone, by either side. Safe to repeat."""
+        """The connection was closed by either side. Does nothing if the publisher is gone already."""
         stream = publisher.stream
         others = self._publishers.get(stream.id, [])
         if publisher not in others:
@@ -111,8 +111,6 @@ class MuxLife:
         if all(other.finishing for other in others):
             self._timers.stop(stream.id, "no_media", "active")
             self._open_window(stream)
-
-    # What the API does.
 
     def complete(self, stream: LiveStream) -> None:
         self._effects.append("stream.completed", stream.id, ended=stream.id in self._recordings)
@@ -155,8 +153,6 @@ class MuxLife:
         if self._settings.reset_closes_publisher:
             self._cut_all(stream, "key reset")
         self._events.emit_stream("updated", stream)
-
-    # The machine.
 
     def _take(self, operation: str, stream: LiveStream, kind: Kind) -> Fault | None:
         return self._faults.take(operation, stream.fault_target, kind)
@@ -255,7 +251,7 @@ class MuxLife:
         self._end(stream, reason)
 
     def _end(self, stream: LiveStream, reason: str) -> None:
-        """The recording is over; the next connect makes a new asset."""
+        """End the recording. The next connect makes a new asset."""
         recording = self._recordings.pop(stream.id, None)
         if recording is None:
             return

@@ -21,13 +21,13 @@ def new_id(size: int = 24) -> str:
 
 
 def new_stream_key() -> str:
-    """Looks like a UUID; like Mux's, it does not have a UUID's version and variant bits."""
+    """It looks like a UUID but, as at Mux, has no version and variant bits."""
     text = secrets.token_hex(16)
     return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
 
 
 def redacted(key: str) -> str:
-    """First and last three characters; nothing of a key too short for that."""
+    """First and last three characters. A key shorter than nine characters is not shown at all."""
     return f"{key[:3]}...{key[-3:]}" if len(key) >= len("abc...xyz") else "..."
 
 
@@ -67,7 +67,7 @@ class Asset:
     id: str = field(default_factory=new_id)
     created_at: int = field(default_factory=lambda: int(time.time()))
     live_stream_id: str = ""
-    """Empty: made of a file."""
+    """Empty for an asset that was made of a file."""
     status: Literal["preparing", "ready", "errored"] = "preparing"
     is_live: bool = True
     playback_ids: list[PlaybackId] = field(default_factory=list[PlaybackId])
@@ -78,7 +78,7 @@ class Asset:
     test: bool = False
     duration_s: float | None = None
     ended_at: float | None = None
-    """Provider seconds."""
+    """In seconds of the provider's clock."""
 
     @property
     def passthrough(self) -> str:
@@ -86,7 +86,7 @@ class Asset:
 
     @property
     def fault_target(self) -> str:
-        """What a fault's `match` is looked for in."""
+        """The text that a fault's `match` has to occur in."""
         return f"{self.id} {self.live_stream_id} {self.passthrough}"
 
     def as_json(self) -> Json:
@@ -138,16 +138,16 @@ class LiveStream:
     test: bool = False
     new_asset_settings: Json = field(default_factory=dict[str, Any])
     extra: Json = field(default_factory=dict[str, Any])
-    """What Mux only echoes: passthrough, meta, slate and subtitle settings."""
+    """Settings that Mux only echoes: passthrough, meta, slate and subtitle settings."""
     active_asset_id: str | None = None
     recent_asset_ids: list[str] = field(default_factory=list[str])
     """Newest last."""
     connected: bool = False
     recording: bool = False
     connections: int = 0
-    """How many publishers were ever accepted."""
+    """Number of publishers that were ever accepted."""
     ended_at: float | None = None
-    """Provider seconds of the last active -> not active."""
+    """When it last stopped being active, in seconds of the provider's clock."""
 
     @property
     def passthrough(self) -> str:
@@ -155,7 +155,7 @@ class LiveStream:
 
     @property
     def fault_target(self) -> str:
-        """What a fault's `match` is looked for in."""
+        """The text that a fault's `match` has to occur in."""
         return f"{self.id} {self.passthrough}"
 
     def as_json(self, *, ingest_protocol: str) -> Json:

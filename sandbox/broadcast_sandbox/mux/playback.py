@@ -33,7 +33,7 @@ class MuxPlayback:
         self._settings = settings
         self._faults = faults
         self._served: dict[str, str] = {}
-        """What the fault `hls_stall` goes on serving, by playback id."""
+        """Playback id -> the last playlist before the fault `hls_stall`, which goes on being served."""
         self._store = store
         self._life = life
         self._clock = clock
@@ -77,7 +77,7 @@ class MuxPlayback:
         token = request.query.get("token")
         if playable.playback_id.policy == "public":
             return token is None
-        # Everything else belongs into the token of a signed id; beside it Mux refuses the URL.
+        # Mux refuses the url of a signed id with any other parameter: they belong into the token.
         if token is None or len(request.query) != 1:
             return False
         return genuine(token, playable.playback_id.id, self._settings.signing_keys)

@@ -1,4 +1,4 @@
-"""Publishers, recordings and timers: what the life of a live stream is told with."""
+"""Publishers, recordings and named timers, which the life of a live stream is made of."""
 
 import asyncio
 from collections.abc import Callable, Hashable
@@ -9,7 +9,7 @@ from broadcast_sandbox.mux.model import Asset, LiveStream
 
 
 class PublishRejectedError(Exception):
-    """The ingest turned a publisher away; the text is the reason."""
+    """The ingest refused a publisher; the text is the reason."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -22,20 +22,20 @@ class Publisher:
     """1 for the first connection ever accepted for the stream."""
     media: bool = False
     deaf: bool = False
-    """Its media never arrives (fault `rtmp_no_media`)."""
+    """Its media never arrive (fault `rtmp_no_media`)."""
     finishing: bool = False
-    """`complete` was called; connected for the rest of the grace, without effect."""
+    """`complete` was called: it stays connected for the rest of the grace, and its media have no effect."""
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when it left or when Mux cuts it."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Recording:
-    """From the first connect to the end of the reconnect window: one asset."""
+    """One asset in the making, from the first connect to the end of the reconnect window."""
 
     asset: Asset
     announced: bool = False
-    """The `recording` event is out."""
+    """The `recording` event was sent."""
     was_active: bool = False
     _media_s: float = 0.0
     _since: float | None = None
@@ -81,6 +81,6 @@ class Timers:
 
     async def _run(self, owner: str, name: Hashable, seconds: float, action: Callable[[], None]) -> None:
         await self._clock.sleep(seconds)
-        # Forgotten before it acts, so that an action that stops all timers does not cancel itself.
+        # Removed before it acts, so that an action that stops all timers does not cancel itself.
         del self._tasks[owner, name]
         action()

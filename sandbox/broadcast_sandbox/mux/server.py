@@ -1,4 +1,4 @@
-"""A Mux environment on this machine: REST API, webhooks, ingest and playback, for the real SDK to talk to.
+"""The simulated Mux environment: REST API, webhooks, ingest and playback, used by the real SDK.
 
 `mux_python` reaches it by `Configuration(host=base_url)`; viewers by `{base_url}/playback/{playback_id}.m3u8` in
 place of `https://stream.mux.com/{playback_id}.m3u8`; encoders by `{base_url}/_ingest/app/{stream_key}`.
@@ -84,7 +84,7 @@ class MuxSimulator:
         return await self.frontend.open(self._app(), host, port)
 
     async def stop(self) -> None:
-        """Cuts every connection; undelivered webhooks and late effects are lost."""
+        """Cut every connection. Undelivered webhooks and late effects are lost."""
         await self._rest.close()
         await self._life.close()
         await self._uploads.close()

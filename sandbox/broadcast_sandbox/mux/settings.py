@@ -18,11 +18,11 @@ class MuxSimulatorSettings:
     webhook_timeout_s: float = 5.0
     """Real seconds."""
     webhook_retry_waits_s: tuple[float, ...] = (10, 30, 60, 300, 900, 1800, 3600, 7200, 14400, 28800, 28800)
-    """Growing, 24 h in all (mux.com/docs, Listen for webhooks); the schedule itself is not documented."""
+    """Growing waits, 24 h in all (mux.com/docs, Listen for webhooks). The schedule itself is not documented."""
     post_rate: float = 1.0
     """POST /video/ a real second; 0 = no limit (mux.com/docs, Make API requests)."""
     post_burst: float = 5
-    """Not documented by Mux; nor is `other_burst`."""
+    """Mux documents neither this burst nor `other_burst`."""
     other_rate: float = 5.0
     """All other calls a real second; 0 = no limit."""
     other_burst: float = 25
@@ -34,15 +34,15 @@ class MuxSimulatorSettings:
     """From the creation of an asset of a file to the moment at which Mux fetches it; as long again to `ready`."""
     no_media_cut_s: float = 300.0
     complete_grace_s: float = 60.0
-    """How long `complete` leaves the encoder connected."""
+    """`complete` leaves the encoder connected for this long."""
     test_limit_s: float = 300.0
     test_asset_life_s: float = 86_400.0
     endlist_s: float = 30.0
-    """How long the live playlist with its end mark stays after `idle`, before 412."""
+    """The live playlist stays this long after `idle`, with its end mark; then it answers 412."""
     second_publisher: Literal["accept", "reject"] = "accept"
-    """Undocumented. `accept` lets a test see the double."""
+    """Undocumented. With `accept` a second publisher appears in the effect log as `ingest.double`."""
     reconnect_after_complete: Literal["new_asset", "reject"] = "new_asset"
-    """A publish while `complete` still keeps the old connection."""
+    """The answer to a publish while `complete` still keeps the old connection."""
     reset_closes_publisher: bool = False
     """Undocumented: whether a key reset cuts the encoder that is connected with the old key."""
     ingest_protocol: str = "rtmp"

@@ -1,4 +1,4 @@
-"""What a Mux environment holds, and the ways to find it."""
+"""The objects of a Mux environment, found by id, stream key and playback id."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -8,7 +8,7 @@ from broadcast_sandbox.mux.model import Asset, LiveStream, PlaybackId
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Playable:
-    """What a playback id stands for."""
+    """The live stream or asset that a playback id belongs to."""
 
     playback_id: PlaybackId
     type: Literal["live_stream", "asset"]
@@ -24,7 +24,7 @@ class MuxStore:
     keys: dict[str, str] = field(default_factory=dict[str, str])
     """Stream key -> stream id."""
     old_keys: dict[str, str] = field(default_factory=dict[str, str])
-    """Keys that were reset or whose stream was deleted."""
+    """Keys that were reset or whose stream was deleted -> stream id."""
 
     def add_stream(self, stream: LiveStream) -> None:
         self.streams[stream.id] = stream

@@ -1,6 +1,6 @@
-"""Assets that Mux makes of a file at an address: fetched over HTTP, then `ready` or `errored`.
+"""Assets that Mux makes of a file at a url: fetched over HTTP, then `ready` or `errored`.
 
-The texts of what goes wrong are not documented.
+The error texts are not documented.
 """
 
 import asyncio
@@ -69,7 +69,7 @@ class MuxUploads:
         self._emit(asset.status, asset)
 
     async def _fetched(self, url: str) -> tuple[float | None, str]:
-        """Duration, and what went wrong."""
+        """Duration in seconds (None: not a video, or not fetched) and the error text, empty if there is none."""
         try:
             async with aiohttp.ClientSession(timeout=_WITHIN) as http, http.get(url) as response:
                 if response.status != 200:

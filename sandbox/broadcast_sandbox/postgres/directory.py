@@ -1,4 +1,4 @@
-"""Directories of embedded servers: where they are, who may enter them, and what runs that were killed left there."""
+"""Directories of embedded servers: their path, their owner, and the leftovers of runs that were killed."""
 
 import contextlib
 import fcntl
@@ -25,7 +25,7 @@ def sweep() -> None:
 
 
 def reachable(path: Path, user: int) -> bool:
-    """Whether a user who owns nothing else here can enter the directory."""
+    """Whether *user*, a user id that owns nothing else here, can enter the directory."""
     existing = [part.stat() for part in (path, *path.parents) if part.exists()]
     return user == os.geteuid() or all(stat.st_uid == user or stat.st_mode & 0o001 for stat in existing)
 

@@ -26,7 +26,7 @@ _STATUS = {
     "InternalError": 500,
     "SlowDown": 503,
 }
-"""What is not here is 403."""
+"""S3's error code -> HTTP status. Any other code is 403."""
 _OPERATIONS = {"PUT": "PutObject", "GET": "GetObject", "HEAD": "HeadObject"}
 _CALL_KINDS: tuple[Kind, ...] = ("latency", "error", "hang", "reset", "lost_reply")
 
@@ -66,7 +66,7 @@ class S3Simulator:
 
     @property
     def base_url(self) -> str:
-        """What is given to the service as the endpoint. Empty before `start`."""
+        """The endpoint that the service is given. Empty before `start`."""
         return self.frontend.url
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:

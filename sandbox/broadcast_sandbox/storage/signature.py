@@ -1,7 +1,7 @@
 """AWS Signature Version 4 for S3, both sides: in the query (presigned) and in the Authorization header.
 
-Written from docs.aws.amazon.com/AmazonS3/latest/API (sigv4-query-string-auth, sig-v4-header-based-auth), on purpose
-not with the library that the service signs with.
+Written from docs.aws.amazon.com/AmazonS3/latest/API (sigv4-query-string-auth, sig-v4-header-based-auth) and on purpose
+without the library that the service signs with, so that an error of the library is seen.
 """
 
 import hashlib
@@ -40,7 +40,7 @@ class Request:
 
 
 def check(request: Request, keys: Keys, now: datetime) -> None:
-    """Raises SignatureError."""
+    """Raises SignatureError unless *request* is signed with *keys* and valid at *now* (UTC)."""
     query = dict(request.query)
     if "X-Amz-Signature" in query:
         _check_query(request, query, keys, now)
@@ -51,7 +51,7 @@ def check(request: Request, keys: Keys, now: datetime) -> None:
 
 
 def signed(request: Request, keys: Keys, now: datetime) -> dict[str, str]:
-    """The headers of *request* and those that sign it."""
+    """The headers of *request* and those that sign it. *now* is in UTC."""
     stamp = now.strftime("%Y%m%dT%H%M%SZ")
     headers = {**request.headers, "x-amz-date": stamp, "x-amz-content-sha256": _UNSIGNED}
     scope = f"{stamp[:8]}/{keys.region}/s3/aws4_request"

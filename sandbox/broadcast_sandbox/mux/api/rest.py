@@ -39,7 +39,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass(slots=True, kw_only=True)
 class TokenBucket:
-    """In real seconds."""
+    """A rate limit in real seconds."""
 
     rate: float
     """Tokens a second; 0 = no limit."""
@@ -83,7 +83,7 @@ class MuxRest:
             app.router.add_route("*", f"/{prefix}/{{tail:.*}}", self._unknown)
 
     async def close(self) -> None:
-        """Ends hanging calls; effects that are still to come late never come."""
+        """End hanging calls and drop late effects that are still to come."""
         self._stopping.set()
         late = list(self._late)
         for task in late:
@@ -182,7 +182,7 @@ def _refusal(refused: RefusedError) -> web.Response:
 
 
 def _error(fault: Fault) -> web.Response:
-    """`detail` may ask for `html` or `non_utf8` (what a proxy in between answers) and for extra `headers`."""
+    """`detail` may ask for `html` or `non_utf8` (a proxy answers in place of Mux) and for extra `headers`."""
     headers = {str(name): str(value) for name, value in fault.detail.get("headers", {}).items()}
     if fault.detail.get("non_utf8"):
         body = b"<html><body>\xff\xfe passerelle d\xe9faillante</body></html>"

@@ -1,6 +1,6 @@
-"""What Mux accepts in a request body: mux.com/api-spec.json, mux.com/docs (Start live streaming, Handle disconnects).
+"""The request bodies that Mux accepts: mux.com/api-spec.json, mux.com/docs (Start live streaming, Handle disconnects).
 
-Stricter than Mux may be in two undocumented places, so that a caller that passes here passes there: an unknown key is
+Stricter than Mux may be in two undocumented cases, so that a body that passes here passes at Mux: an unknown key is
 refused, and `test` with `max_continuous_duration` is refused on create as it is on update.
 """
 
@@ -121,7 +121,7 @@ def update_stream(stream: LiveStream, body: Json) -> None:
 
 
 def created_asset(body: Json) -> tuple[str, Asset]:
-    """Where to fetch it, and the asset. Raises RefusedError."""
+    """The url that the file is fetched from, and the asset. Raises RefusedError."""
     body = known(body, _ASSET_SETTINGS | {"input", "inputs", "meta", "master_access", "mp4_support", "video_quality"})
     inputs = array(body, "inputs" if "inputs" in body else "input")
     url = text(as_object(inputs[0], "inputs"), "url", 4096) if inputs else None
