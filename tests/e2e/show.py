@@ -206,12 +206,12 @@ class Referee:
             each.stream_key: each.id for each in self._stack.mux.store.streams.values() if each.status != "disabled"
         }
         publishers: dict[str, list[str]] = {}
-        for record in service.records.values():
-            if record.ended or record.ghost:
+        for egress in service.egresses.values():
+            if egress.ended or egress.ghost:
                 continue
-            for output in record.outputs.values():
+            for output in egress.outputs.values():
                 if output.url.key in good:
-                    publishers.setdefault(good[output.url.key], []).append(record.id)
+                    publishers.setdefault(good[output.url.key], []).append(egress.id)
         self.looks += 1
         self.fouls.extend(
             f"{effect.kind}: {egresses} on {stream}" for stream, egresses in publishers.items() if len(egresses) > 1
