@@ -192,6 +192,53 @@ async def test_an_outage_that_nobody_looked_at_lately_is_none(stage: Stage) -> N
     assert (await stage.one.passes.load(claim, LEASE)).availability.outages == {}
 
 
+async def test_since_when_a_provider_answers_is_told_and_begins_anew_after_a_gap(stage: Stage) -> None:
+    await stage.started("first")
+    claim = await stage.one.claimed("first")
+
+    async def answering() -> dict[str, float | None]:
+        known, now = (await stage.one.passes.load(claim, LEASE)).availability, await stage.ground.now()
+        return {
+            name: None if since is None else round((now - since).total_seconds(), -1)
+            for name, since in known.answering_since.items()
+        }
+
+    assert await answering() == {}
+    await stage.outages.report("livekit", None)
+    await stage.ground.time_passes(30)
+    await stage.outages.report("livekit", None)
+    await stage.outages.report("mux", ("503", "away"))
+    assert await answering() == {"livekit": 30, "mux": None}
+    await stage.outages.report("livekit", ("503", "away"))
+    await stage.outages.report("mux", None)
+    assert await answering() == {"livekit": None, "mux": 0}
+    await stage.ground.time_passes(61)
+    await stage.outages.report("mux", None)
+    assert (await answering())["mux"] == 0
+
+
+async def test_a_failure_after_a_gap_is_no_outage_of_the_gap(stage: Stage) -> None:
+    await stage.started("first")
+    claim = await stage.one.claimed("first")
+    await stage.outages.report("mux", ("503", "away"))
+    await stage.ground.time_passes(61)
+    await stage.outages.report("mux", ("503", "away"))
+    assert (await stage.one.passes.load(claim, LEASE)).availability.outages == {}
+
+
+async def test_an_outage_wakes_what_is_over_and_waits(stage: Stage) -> None:
+    """Its files can be uploaded when Mux answers again."""
+    await stage.started("first")
+    claim = await stage.one.claimed("first")
+    await stage.one.passes.record(claim, end=EndReason.STOPPED)
+    await stage.one.passes.release(claim, await stage.ground.now() + timedelta(seconds=300))
+    assert await stage.two.claimed_ids(0) == []
+    await stage.outages.report("mux", ("503", "away"))
+    await stage.ground.time_passes(10)
+    await stage.outages.report("mux", ("503", "away"))
+    assert await stage.two.claimed_ids(0) == ["first"]
+
+
 async def test_owned_ids_tells_the_time_of_the_database(stage: Stage) -> None:
     before = await stage.ground.now()
     assert before <= await stage.owned_ids.now() <= await stage.ground.now()

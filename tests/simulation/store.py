@@ -122,6 +122,7 @@ class Looked:
     """At a provider, by the observer."""
 
     unreachable_since: datetime | None
+    answering_since: datetime | None
     checked_at: datetime
     code: str
     message: str

@@ -132,7 +132,8 @@ class Passes:
         await self._line.commit("give_up")
 
     def _availability(self) -> Availability:
-        return Availability(outages=self._tables.outages(), storage=self._storage)
+        answering = {name: looked.answering_since for name, looked in self._tables.looked.items()}
+        return Availability(outages=self._tables.outages(), answering_since=answering, storage=self._storage)
 
     @staticmethod
     def _earlier(row: Row, due: datetime | None) -> datetime | None:

@@ -13,6 +13,8 @@ from service.store.owned_ids import OwnedResource
 from tests.simulation.store import Bucket, Line, Looked, Row, Tables, Webhook, transactions
 
 _QUEUES = 4
+_KNOWN_FOR = timedelta(seconds=60)
+"""How long it is believed that a provider is as the last look found it."""
 
 
 @transactions
@@ -119,13 +121,21 @@ class Outages:
         before = tables.outages().keys()
         code, message = failure or ("", "")
         earlier = tables.looked.get(provider)
-        since = None
-        if failure is not None:
-            since = (earlier.unreachable_since if earlier is not None else None) or now
-        tables.looked[provider] = Looked(unreachable_since=since, checked_at=now, code=code, message=message)
+        if earlier is not None and earlier.checked_at <= now - _KNOWN_FOR:
+            earlier = None
+        away, here = (earlier.unreachable_since, earlier.answering_since) if earlier is not None else (None, None)
+        tables.looked[provider] = Looked(
+            unreachable_since=None if failure is None else away or now,
+            answering_since=None if failure is not None else here or now,
+            checked_at=now,
+            code=code,
+            message=message,
+        )
         if tables.outages().keys() != before:
             for row in tables.rows.values():
-                if row.broadcast.target is Target.LIVE:
+                if row.broadcast.target is Target.LIVE or (
+                    row.broadcast.target is Target.ENDED and row.due is not None
+                ):
                     row.due_at = now if row.due_at is None else min(row.due_at, now)
             tables.notify("broadcast_due")
         await self._line.commit("report")
