@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.simulation.museum import MUSEUM
 from tests.simulation.report import Summary, caught_at, run
-from tests.simulation.world import Outcome, simulate
+from tests.simulation.simulate import Outcome, simulate
 
 REGRESSIONS = Path(__file__).with_name("seeds.txt")
 _EVERY_S = 10.0
@@ -73,7 +73,7 @@ def _simulate(first: int, count: int, jobs: int) -> int:
         print(line)
     if summary.failed:
         _tell_failed(summary.failed[0])
-    return 1 if summary.failed or (summary.unseen and count >= _MUSEUM_SEEDS) else 0
+    return 1 if summary.failed or ((summary.unseen or summary.too_rare) and count >= _MUSEUM_SEEDS) else 0
 
 
 def _tell_failed(outcome: Outcome) -> None:

@@ -7,16 +7,16 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from tests.simulation.calls import Outage
 from tests.simulation.faults import Kind
-from tests.simulation.livekit import FATES
+from tests.simulation.providers.egresses import FATES
+from tests.simulation.providers.network import Outage
 from tests.simulation.replica import PAUSE_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.simulation.lives import Life
-    from tests.simulation.replica import Availability, Replica
+    from tests.simulation.replica import Replica, Shared
 
 EVERY_S = 8.0
 OUTAGE_MODES = ("refused", "unavailable", "silent", "mute")
@@ -24,7 +24,7 @@ OUTAGE_MODES = ("refused", "unavailable", "silent", "mute")
 
 class Chaos:
     def __init__(
-        self, shared: Availability, replicas: list[Replica], restart: Callable[[Replica], None], lives: list[Life]
+        self, shared: Shared, replicas: list[Replica], restart: Callable[[Replica], None], lives: list[Life]
     ) -> None:
         self._shared = shared
         self._replicas = replicas

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from service.domain.lifecycle import Change
     from tests.simulation.callers import Callers
     from tests.simulation.environment import Environment
-    from tests.simulation.livekit import LiveKit
+    from tests.simulation.providers.livekit import LiveKit
 
 LAYOUTS = ("grid", "speaker", "single-speaker")
 

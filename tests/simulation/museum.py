@@ -29,7 +29,8 @@ from service.reconciler.act.call import Errand
 from service.reconciler.background.observer import Observer
 from service.reconciler.background.sweeper import Sweeper
 from service.store.leases import Claim
-from tests.simulation import calls, store, store_callers, store_passes, store_shared, world
+from tests.simulation import store, store_callers, store_passes, store_shared, world
+from tests.simulation.providers import calls, network
 
 if TYPE_CHECKING:
     from service.domain.measurements import Probe
@@ -158,14 +159,14 @@ def _without_spend_guard() -> contextlib.AbstractContextManager[Any]:
 
 
 def _without_ambiguity() -> contextlib.AbstractContextManager[Any]:
-    exact = calls.Provider._error
+    exact = network.Network._error
 
     def failed(
-        self: calls.Provider, operation: calls.Operation, outcome: Outcome, retry_after: float | None = None
+        self: network.Network, call: network.Call, outcome: Outcome, retry_after: float | None = None
     ) -> ProviderError:
-        return exact(self, operation, Outcome.UNAVAILABLE if outcome is Outcome.AMBIGUOUS else outcome, retry_after)
+        return exact(self, call, Outcome.UNAVAILABLE if outcome is Outcome.AMBIGUOUS else outcome, retry_after)
 
-    return patch.object(calls.Provider, "_error", failed)
+    return patch.object(network.Network, "_error", failed)
 
 
 def _without_ghosts() -> contextlib.AbstractContextManager[Any]:

@@ -22,8 +22,8 @@ from service.reconciler.background.sweeper import Sweeper
 from service.reconciler.loop import Loop
 from service.reconciler.reconciler import Reconciler, derive
 from tests.simulation import store, store_callers, store_passes, store_probes, store_shared
-from tests.simulation.calls import Egresses, Playlists, Rooms, Storage, Streams, Uploads
 from tests.simulation.faults import Kind
+from tests.simulation.providers.calls import Egresses, Playlists, Rooms, Storage, Streams, Uploads
 
 if TYPE_CHECKING:
     from service.store.broadcasts import Broadcasts
@@ -33,10 +33,11 @@ if TYPE_CHECKING:
     from service.store.owned_ids import OwnedIds
     from service.store.passes import Passes
     from service.store.probes import Probes
-    from tests.simulation.calls import Operation, Provider
+    from tests.simulation.checks.plan_rules import Planned
     from tests.simulation.environment import Environment, Hint
-    from tests.simulation.livekit import LiveKit
-    from tests.simulation.mux import Mux
+    from tests.simulation.providers.livekit import LiveKit
+    from tests.simulation.providers.mux import Mux
+    from tests.simulation.providers.network import Call, Network
 
 _T = TypeVar("_T")
 TAG = "bs1:sim:"
@@ -52,24 +53,26 @@ owner: ContextVar[Replica | None] = ContextVar("owner", default=None)
 
 
 @dataclass(slots=True, kw_only=True)
-class Availability:
+class Shared:
     """What all replicas share."""
 
     env: Environment
     tables: store.Tables
     livekit: LiveKit
     mux: Mux
-    at_livekit: Provider
-    at_mux: Provider
-    playback: Provider
+    at_livekit: Network
+    at_mux: Network
+    playback: Network
     """Where viewers play, which is not Mux's API."""
     timing: Timing
     limits: Limits
     storage: bool
     """Whether there is one for local recordings."""
     database_away_until: float = 0.0
-    called: Callable[[Replica, Operation, str], None] = lambda _replica, _operation, _subject: None
+    called: Callable[[Replica, Call, str], None] = lambda _replica, _call, _subject: None
     """Told of every call as it is begun."""
+    planned: Callable[[Planned], None] = lambda _planned: None
+    """Told of every plan as it is made."""
     died: Callable[[Replica], None] = lambda _replica: None
 
 
@@ -112,7 +115,7 @@ class ReplicaLine(store.Line):
 
 
 class Replica:
-    def __init__(self, name: str, shared: Availability) -> None:
+    def __init__(self, name: str, shared: Shared) -> None:
         self.name = name
         self.shared = shared
         self.alive = True
@@ -233,17 +236,17 @@ class Replica:
         if not self.alive:
             raise asyncio.CancelledError
 
-    async def call(self, provider: Provider, operation: Operation, subject: str, effect: Callable[[], _T]) -> _T:
+    async def call(self, network: Network, call: Call, subject: str, effect: Callable[[], _T]) -> _T:
         if self.halted:
             await self.gate()
         shared = self.shared
         faults = shared.env.faults
-        shared.called(self, operation, subject)
-        where = f"{operation.provider}.{operation.name}"
+        shared.called(self, call, subject)
+        where = f"{call.provider}.{call.name}"
         if faults.enabled:
             await self.suffer(faults.before(where))
         try:
-            return await provider.ask(operation, subject, effect)
+            return await network.ask(call, subject, effect)
         finally:
             if self.halted and self.alive:
                 await self.gate()

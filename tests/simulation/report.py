@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 
 from tests.simulation.museum import without
-from tests.simulation.world import Outcome, simulate
+from tests.simulation.simulate import Outcome, simulate
 
 _TOGETHER = 5
 """Seeds a worker takes at a time."""
@@ -26,8 +26,16 @@ VACUOUS = (
     "webhook doubled",
     "webhook sent again",
     "secret redacted",
+    "cut off",
+    "fallback entered",
+    "fallback left",
+    "file recorded",
+    "ended by itself",
 )
 """What a run of many seeds must have seen, or it has proved nothing."""
+OFTEN = ("adopted", "fenced", "fallback entered", "ended by itself")
+OFTEN_SHARE = 0.1
+"""Of these each must have been seen in one world of ten."""
 
 
 @dataclass(slots=True)
@@ -38,6 +46,8 @@ class Summary:
     began: float = field(default_factory=time.monotonic)
     faults: Counter[str] = field(default_factory=Counter[str])
     seen: Counter[str] = field(default_factory=Counter[str])
+    seen_in: Counter[str] = field(default_factory=Counter[str])
+    """In how many worlds, by what was seen."""
     failed: list[Outcome] = field(default_factory=list[Outcome])
     back_in_s: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
@@ -47,6 +57,7 @@ class Summary:
         self.cpu_s += outcome.cpu_s
         self.faults += outcome.faults
         self.seen += outcome.seen
+        self.seen_in.update(name for name, count in outcome.seen.items() if count)
         for what, took in outcome.back_in_s.items():
             self.back_in_s[what] += took
         if outcome.violations:
@@ -68,6 +79,10 @@ class Summary:
     def unseen(self) -> list[str]:
         return [name for name in VACUOUS if not self.seen[name]]
 
+    @property
+    def too_rare(self) -> list[str]:
+        return [name for name in OFTEN if self.seen_in[name] < OFTEN_SHARE * self.seeds]
+
     def line(self) -> str:
         return (
             f"{self.seeds} seeds, {len(self.failed)} with a violation, {self.simulated_s / 3600:.1f} simulated hours "
@@ -77,7 +92,7 @@ class Summary:
 
     def lines(self) -> Iterator[str]:
         yield self.line()
-        yield "seen: " + ", ".join(f"{name} {self.seen[name]}" for name in VACUOUS)
+        yield "seen: " + ", ".join(f"{name} {self.seen[name]} (in {self.seen_in[name]} worlds)" for name in VACUOUS)
         yield "faults: " + ", ".join(f"{name} {count}" for name, count in self.faults.most_common())
         for what, took in sorted(self.back_in_s.items()):
             times = sorted(took)
@@ -87,6 +102,8 @@ class Summary:
             )
         if self.unseen:
             yield f"NEVER SEEN: {', '.join(self.unseen)}"
+        if self.too_rare:
+            yield f"TOO RARE: {', '.join(self.too_rare)}"
 
 
 def _several(seeds: Sequence[int], taken_away: str | None) -> list[Outcome]:

@@ -12,10 +12,13 @@ from service.domain.broadcast import Broadcast, Spec, State
 from service.domain.reporting.status import state_of
 from service.domain.resources import Egress, EgressStatus, LocalRecording, Phase, Stream
 from service.domain.secret import Secret
-from tests.simulation.livekit import TrueEgress
+from tests.simulation.checks.at_plans import plans_shown
 from tests.simulation.lives import Life
 from tests.simulation.loop import run
-from tests.simulation.mux import LiveStream
+from tests.simulation.providers.egresses import TrueEgress
+from tests.simulation.providers.mux import LiveStream
+from tests.simulation.providers.network import Call
+from tests.simulation.replica import Replica
 from tests.simulation.silence import errors_told
 from tests.simulation.store import Logged, Row
 from tests.simulation.world import World
@@ -94,14 +97,19 @@ class Stage:
             self.mux.streams[each.external_id].status is each.status for each in streams
         )
 
-    async def begin(self, spec: Spec | None = None, *, replicas: int = 2) -> Life:
-        """READY, and nobody is there."""
+    def prepare(self, spec: Spec | None = None, *, replicas: int = 2) -> Life:
+        """Replicas, and a caller who did nothing yet."""
         for _ in range(replicas):
             self.world.begin()
         life = Life(self.world.env, self.world.callers, self.livekit, ID, 0.0)
         life.spec = spec or Spec(title="A show")
         life.keys = {each.name: Secret(f"key-of-{each.name}") for each in life.spec.destinations}
         self.world.lives.append(life)
+        return life
+
+    async def begin(self, spec: Spec | None = None, *, replicas: int = 2) -> Life:
+        """READY, and nobody is there."""
+        life = self.prepare(spec, replicas=replicas)
         await life.create()
         await life.start()
         await self.until(lambda: self.broadcast.state is State.READY, 10)
@@ -116,6 +124,19 @@ class Stage:
 
     async def stop(self) -> None:
         await self.world.callers.change("StopBroadcast", ID, partial(lifecycle.stop, note="enough"))
+
+    def writes(self) -> list[str]:
+        """Names of the calls that change something at a provider, from now on, as they are begun."""
+        names: list[str] = []
+        before = self.shared.called
+
+        def called(replica: Replica, call: Call, subject: str) -> None:
+            if call.writes:
+                names.append(call.name)
+            before(replica, call, subject)
+
+        self.shared.called = called
+        return names
 
     async def until(self, what: Callable[[], bool], within_s: float) -> float:
         """The seconds it took."""
@@ -136,11 +157,13 @@ class Stage:
             await asyncio.sleep(STEP_S)
 
 
-def play(scene: Callable[[Stage], Awaitable[None]], *, webhooks: bool = False, storage: bool = False) -> Stage:
-    """Play *scene* on virtual time, to its end."""
-    stage = Stage(webhooks=webhooks, storage=storage)
+def play(
+    scene: Callable[[Stage], Awaitable[None]], *, webhooks: bool = False, storage: bool = False, seed: int = 1
+) -> Stage:
+    """Play *scene* on virtual time, to its end. Raises AssertionError where an invariant did not hold."""
+    stage = Stage(webhooks=webhooks, storage=storage, seed=seed)
     drawn = random.getstate()
-    random.seed(1)
+    random.seed(seed)
 
     async def to_its_end() -> None:
         try:
@@ -151,7 +174,7 @@ def play(scene: Callable[[Stage], Awaitable[None]], *, webhooks: bool = False, s
                 replica.crash()
 
     try:
-        with errors_told(lambda event, rest: stage.troubles.append(f"{event} {rest}")):
+        with plans_shown(), errors_told(lambda event, rest: stage.troubles.append(f"{event} {rest}")):
             run(to_its_end(), stage.world.env.loop)
     finally:
         random.setstate(drawn)

@@ -16,8 +16,8 @@ import pytest
 from service.domain.broadcast import Destination, DestinationState, EndReason, Spec, State
 from service.domain.reasons import Fault
 from service.domain.resources import RecordingStatus
-from tests.simulation.calls import Outage
 from tests.simulation.faults import Kind
+from tests.simulation.providers.network import Outage
 from tests.simulation.stage import HOST, ID, Stage, play
 
 OUTSIDE = ("ROOM_LOST", "STREAM_LOST", "STREAM_DISABLED_OUTSIDE", "STREAM_ENABLED_OUTSIDE", "KEY_RESET_OUTSIDE")

@@ -13,8 +13,8 @@ import pytest
 from service.domain.broadcast import EndReason, FallbackMode, Spec, State
 from service.domain.errors import Outcome, ProviderError
 from service.domain.resources import EgressStatus
-from tests.simulation.calls import Outage
 from tests.simulation.faults import Kind
+from tests.simulation.providers.network import Outage
 from tests.simulation.stage import Stage, play
 
 

@@ -11,11 +11,11 @@ from service.domain.broadcast import RecordingPolicy, Spec, State
 from service.domain.resources import Recording
 from service.providers.budget import Bucket, Budget
 from tests.simulation.faults import Kind
-from tests.simulation.mux import Asset
+from tests.simulation.providers.mux import Asset
 from tests.simulation.stage import Stage, play
 
 if TYPE_CHECKING:
-    from tests.simulation.calls import Operation
+    from tests.simulation.providers.network import Call
     from tests.simulation.replica import Replica
 
 POSTS = ("create_live_stream", "reset_stream_key", "create_asset")
@@ -41,9 +41,9 @@ def counting(stage: Stage) -> Counter[str]:
     calls: Counter[str] = Counter()
     before = stage.shared.called
 
-    def called(replica: Replica, operation: Operation, subject: str) -> None:
-        calls[operation.name] += operation.provider == "mux"
-        before(replica, operation, subject)
+    def called(replica: Replica, call: Call, subject: str) -> None:
+        calls[call.name] += call.provider == "mux"
+        before(replica, call, subject)
 
     stage.shared.called = called
     return calls

@@ -11,10 +11,10 @@ import re
 import pytest
 
 from service.domain.broadcast import FallbackMode, State
-from tests.simulation import calls
-from tests.simulation.calls import Outage
 from tests.simulation.faults import Kind
-from tests.simulation.livekit import TrueEgress
+from tests.simulation.providers import calls
+from tests.simulation.providers.egresses import TrueEgress
+from tests.simulation.providers.network import Outage
 from tests.simulation.stage import Stage, play
 from tests.simulation.test_failures import DOCS
 

@@ -10,7 +10,7 @@ from service.domain.broadcast import PlaybackPolicy
 from service.domain.ports import UploadWanted
 from service.domain.resources import RecordingStatus
 from service.domain.secret import Secret
-from tests.simulation.calls import Outage
+from tests.simulation.providers.network import Outage
 from tests.simulation.replica import TAG
 from tests.simulation.stage import ID, Stage, play
 

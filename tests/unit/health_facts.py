@@ -26,7 +26,7 @@ from service.domain.resources import (
 )
 from service.domain.situation import Availability, Outage
 from service.domain.timing import Timing
-from tests.unit.plan_world import T0
+from tests.simulation.environment import T0
 
 TIMING = Timing()
 NOW = T0 + seconds(600)

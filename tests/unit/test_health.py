@@ -41,6 +41,7 @@ from service.domain.resources import (
     Stream,
     StreamStatus,
 )
+from tests.simulation.environment import T0
 from tests.unit.health_facts import (
     CAMERA,
     EGRESS,
@@ -63,7 +64,6 @@ from tests.unit.health_facts import (
     live,
     reported,
 )
-from tests.unit.plan_world import T0
 
 NOTHING = Probe()
 

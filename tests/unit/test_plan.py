@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from service.domain.broadcast import Broadcast, DeliveryPolicy, Destination, EndReason, Spec, State, Target, seconds
+from service.domain.broadcast import Broadcast, DeliveryPolicy, Destination, EndReason, Spec, Target, seconds
 from service.domain.planning.plan import plan
 from service.domain.planning.steps import (
     CreateRoom,
@@ -19,7 +19,6 @@ from service.domain.planning.steps import (
     ResetKey,
     SetDestinations,
     SetLayout,
-    SettleRecordings,
     StartEgress,
     StopEgress,
     WriteOff,
@@ -40,8 +39,7 @@ from service.domain.resources import (
 )
 from service.domain.secret import Secret
 from service.domain.timing import Timing
-from tests.unit.plan_world import T0, Mishap, World
-from tests.unit.plan_world import Fault as MishapKind
+from tests.simulation.environment import T0
 
 TIMING = Timing()
 LONG_AGO = T0 - seconds(3600)
@@ -206,16 +204,6 @@ def test_start_timeout_counts_from_the_first_attempt() -> None:
     assert planned(broadcast, a_room()).steps == (CreateStream(ordinal=0),)
 
 
-def test_start_timeout_is_reached_by_a_room_that_is_never_created() -> None:
-    world = World(
-        mishaps=[Mishap(fault=MishapKind.FAIL), Mishap(fault=MishapKind.NONE), *[Mishap(fault=MishapKind.FAIL)] * 30]
-    )
-    world.start()
-    world.run(130)
-    assert world.broadcast.end_reason is EndReason.START_TIMEOUT
-    assert world.elapsed < 131
-
-
 @pytest.mark.parametrize(
     "resources",
     [
@@ -240,35 +228,6 @@ def test_a_disabled_stream_ends_it(test: bool, reason: EndReason) -> None:  # no
 
 
 # One publisher.
-
-
-def test_an_ambiguous_start_is_looked_for_and_fenced_without_waiting_for_its_grace() -> None:
-    world = World(mishaps=[Mishap(fault=MishapKind.NONE)] * 2 + [Mishap(fault=MishapKind.LATE, delay_s=40)])
-    world.start()
-    world.set_host(publishes=True)
-    assert world.run(60, until=lambda: world.state is State.LIVE)
-    assert [type(step) for _, step in world.log[2:]] == [StartEgress, ResetKey, StartEgress]
-    assert world.elapsed < 20
-    world.run(120)
-    assert len(world.egresses) == 2
-    assert world.most_publishing == 1
-    assert world.state is State.LIVE
-
-
-def test_a_ghost_is_written_off_fenced_and_replaced() -> None:
-    ghost = Mishap(fault=MishapKind.DEAD_WORKER, delay_s=30)
-    world = World(mishaps=[*[Mishap(fault=MishapKind.NONE)] * 2, ghost])
-    world.start()
-    world.set_host(publishes=True)
-    world.run(29)
-    assert world.state is State.LIVE
-    # The reconnect window passes, then the time for media to come, then the stop is not answered.
-    assert world.run(400, until=lambda: len(world.steps_of(StartEgress)) == 2)
-    kinds = [type(step) for _, step in world.log[3:]]
-    assert kinds[0] is StopEgress
-    assert kinds[kinds.index(WriteOff) :] == [WriteOff, ResetKey, CutStream, CutStream, StartEgress]
-    assert world.run(60, until=lambda: world.state is State.LIVE)
-    assert world.most_publishing == 1
 
 
 def test_one_that_answers_no_stop_and_may_be_connected_is_cut_off() -> None:
@@ -472,22 +431,6 @@ def test_a_stream_whose_delete_was_not_confirmed_is_not_in_use() -> None:
 
 
 # The end.
-
-
-def test_the_take_down_has_an_order() -> None:
-    world = World()
-    world.start()
-    world.set_host(publishes=True)
-    assert world.run(60, until=lambda: world.state is State.LIVE)
-    begun = len(world.log)
-    world.stop()
-    assert world.run(60, until=lambda: world.done)
-    kinds = [type(step) for _, step in world.log[begun:]]
-    assert kinds[:2] == [DisableStream, StopEgress]
-    assert set(kinds[2:4]) == {DeleteRoom, SettleRecordings}
-    assert kinds[4:] == [DeleteStream]
-    assert world.left() == []
-    assert world.state is State.ENDED
 
 
 @pytest.mark.parametrize("stream", [a_stream(failures=1), a_stream(failures=0, retry_at=T0 + seconds(9))])

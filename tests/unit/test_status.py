@@ -37,7 +37,7 @@ from service.domain.resources import (
     StreamStatus,
 )
 from service.domain.situation import Availability, Outage
-from tests.unit.plan_world import T0
+from tests.simulation.environment import T0
 
 PLAN = Plan(wait_until=T0 + seconds(5))
 
@@ -319,7 +319,7 @@ def test_only_what_depends_on_it_is_unknown() -> None:
         _, status = told_without(provider, *PLAYING)
         assert {each.type for each in status.conditions if each.met is None} == types | {ConditionType.PLAYABLE}
         [message] = {each.message for each in status.conditions if each.type in types}
-        assert message == "no answer since 2025-12-31 23:59:00Z 503"
+        assert message == "no answer since 2026-10-31 23:59:00Z 503"
 
 
 @pytest.mark.parametrize(

@@ -1,33 +1,22 @@
-"""LiveKit as it is: rooms, who publishes in them, egresses and what becomes of them.
+"""Egresses, and what becomes of each: it joins, connects, ends, or breaks in one of the ways that are known.
 
-Sources are those of the sandbox (`broadcast_sandbox/livekit/egress.py`, `rooms.py`): lists lag, a start waits for media
-without a limit, a stop is answered before the end, a worker that dies leaves a record that is ACTIVE for ever and
-answers no stop.
+A start waits for media without a limit, a stop is answered before the end, a worker that dies leaves a record that is
+ACTIVE for ever and answers no stop.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from service import telemetry
 from service.domain.errors import Outcome, ProviderError
-from service.domain.ports import (
-    EgressSeen,
-    EgressWanted,
-    OutputSeen,
-    PublisherSeen,
-    Push,
-    RecordingWanted,
-    RoomPeople,
-    RoomSeen,
-    RoomWanted,
-)
+from service.domain.ports import EgressSeen, EgressWanted, OutputSeen, Push, RecordingWanted
 from service.domain.resources import EgressStatus, OutputState
 from tests.simulation.environment import Environment
 from tests.simulation.faults import Kind
-from tests.simulation.mux import LiveStream, Mux, Session
+from tests.simulation.providers.mux import LiveStream, Mux, Session
 
 LIST_LAG_S = 1.5
 STARTS_S, CONNECTS_S = (0.5, 4.0), (0.2, 1.5)
@@ -127,200 +116,15 @@ class TrueEgress:
         return main is None or main.state in (OutputState.FAILED, OutputState.FINISHED)
 
 
-class LiveKit:
+class Workers:
+    """The egress workers: each egress, and what happens to it by itself."""
+
     def __init__(self, env: Environment, mux: Mux) -> None:
         self._env = env
         self._mux = mux
-        self.rooms: dict[str, TrueRoom] = {}
         self.egresses: dict[str, TrueEgress] = {}
         self.hangs_next = False
         """Whether the next egress never connects."""
-        self.room_of: Callable[[str], RoomWanted] | None = None
-        """What a host's token carries: who enters a room that is not there makes it so."""
-
-    # Rooms.
-
-    def create_room(self, wanted: RoomWanted) -> RoomSeen:
-        room = self.rooms.get(wanted.name)
-        if room is None:
-            env = self._env
-            room = self.rooms[wanted.name] = TrueRoom(
-                name=wanted.name,
-                sid=env.id("RM_"),
-                tag=wanted.tag,
-                created_at=env.now(),
-                departure_s=wanted.departure_timeout.total_seconds(),
-            )
-            env.effects.add("room.created", room.name, room.name, room.sid)
-            made = room
-            env.loop.call_later(wanted.empty_timeout.total_seconds(), lambda: self._left_alone(made, 0))
-            env.tell("livekit", "room_started", room.name, room_sid=room.sid)
-        return self.seen_room(room)
-
-    def seen_room(self, room: TrueRoom) -> RoomSeen:
-        return RoomSeen(
-            name=room.name,
-            sid=room.sid,
-            tag=room.tag,
-            publishers=len(room.hosts),
-            recorded=bool(self.recorders(room.name)),
-            created_at=room.created_at,
-        )
-
-    def recorders(self, name: str) -> frozenset[str]:
-        """An egress is a participant of the room, of kind EGRESS, with its id as identity, until its worker is gone."""
-        room = self.rooms.get(name)
-        return frozenset(e.id for e in self.egresses.values() if e.room is room and e.joined and e.runs)
-
-    def people(self, name: str) -> RoomPeople:
-        room = self.rooms.get(name)
-        hosts = sorted(room.hosts) if room is not None else []
-        return RoomPeople(
-            publishers=tuple(PublisherSeen(identity=host, name=host, joined_at=None, tracks=()) for host in hosts)
-        )
-
-    def delete_room(self, name: str, by: str = "us") -> None:
-        room = self.rooms.pop(name, None)
-        if room is None:
-            return
-        room.closed = True
-        room.hosts.clear()
-        self._env.effects.add("room.deleted", name, name, by)
-        for egress in self.egresses.values():
-            if egress.room is room:
-                self._source_lost(egress)
-        self._env.tell("livekit", "room_finished", name, room_sid=room.sid)
-
-    def join(self, name: str, identity: str) -> None:
-        """A host enters with a token and publishes."""
-        if name not in self.rooms:
-            if self.room_of is None:
-                return
-            self.create_room(self.room_of(name))
-        room = self.rooms[name]
-        if identity in room.hosts:
-            return
-        room.hosts.add(identity)
-        room.comings += 1
-        self._env.effects.add("host.joined", name, name, identity)
-        for egress in self.egresses.values():
-            if egress.room is room:
-                self._begin(egress)
-        self._env.tell("livekit", "track_published", name, room_sid=room.sid)
-
-    def leave(self, name: str, identity: str) -> None:
-        room = self.rooms.get(name)
-        if room is None or identity not in room.hosts:
-            return
-        room.hosts.discard(identity)
-        room.comings += 1
-        self._env.effects.add("host.left", name, name, identity)
-        if not room.hosts:
-            counted = room.comings
-            self._env.loop.call_later(room.departure_s, lambda: self._left_alone(room, counted))
-        self._env.tell("livekit", "participant_left", name, room_sid=room.sid)
-
-    def _left_alone(self, room: TrueRoom, counted: int) -> None:
-        if not room.closed and room.comings == counted:
-            self.delete_room(room.name, "timeout")
-
-    # Egresses.
-
-    def start(self, wanted: EgressWanted) -> EgressSeen:
-        env = self._env
-        room = self.rooms.get(wanted.room_name)
-        if room is None:
-            raise failure("StartEgress", Outcome.MISSING, "not_found")
-        egress = TrueEgress(
-            id=env.id("EG_"),
-            room=room,
-            wanted=wanted,
-            started_at=env.now(),
-            lag_s=env.rng.uniform(0, LIST_LAG_S),
-            outputs=[self._output(push) for push in wanted.pushes],
-        )
-        self.egresses[egress.id] = egress
-        if (stream := self._mux.by_key.get(egress.key)) is not None:
-            stream.used = True
-        env.effects.add("egress.started", egress.id, room.name, egress.key)
-        return self._launch(egress)
-
-    def record(self, wanted: RecordingWanted) -> EgressSeen:
-        env = self._env
-        room = self.rooms.get(wanted.room_name)
-        if room is None:
-            raise failure("StartEgress", Outcome.MISSING, "not_found")
-        egress = TrueEgress(
-            id=env.id("EG_"),
-            room=room,
-            wanted=wanted,
-            started_at=env.now(),
-            lag_s=env.rng.uniform(0, LIST_LAG_S),
-            outputs=[],
-            file=wanted.file,
-        )
-        self.egresses[egress.id] = egress
-        env.effects.add("recording.started", egress.id, room.name, wanted.file)
-        return self._launch(egress)
-
-    def _launch(self, egress: TrueEgress) -> EgressSeen:
-        self._changed(egress, "egress_started")
-        self._choose_fate(egress)
-        self._env.after(*self._env.rng.choice((QUICK_S, STARTS_S)), lambda: self._join(egress))
-        return egress.shown[-1][1]
-
-    def list_room(self, name: str) -> list[EgressSeen]:
-        return self._listed(egress for egress in self.egresses.values() if egress.room.name == name)
-
-    def list_active(self) -> list[EgressSeen]:
-        return [seen for seen in self._listed(self.egresses.values()) if not seen.status.terminal]
-
-    def stop(self, egress_id: str) -> None:
-        egress = self.egresses.get(egress_id)
-        if egress is None or egress.status.terminal or egress.status is EgressStatus.ENDING:
-            return
-        if egress.ghost:
-            raise failure("StopEgress", Outcome.AMBIGUOUS, "deadline_exceeded")
-        if egress.deaf_until is None:
-            egress.deaf_until = self._env.loop.time() + egress.deaf_s
-        if self._env.loop.time() < egress.deaf_until:
-            raise failure("StopEgress", Outcome.UNAVAILABLE, "unavailable")
-        self._env.effects.add("egress.stopped", egress.id, egress.room.name)
-        self._wind_down(egress)
-
-    def set_layout(self, egress_id: str, layout: str) -> None:
-        egress = self._running(egress_id, "UpdateLayout")
-        self._env.effects.add("egress.layout", egress.id, egress.room.name, layout)
-
-    def set_pushes(self, egress_id: str, add: list[Push], remove: list[Push]) -> EgressSeen:
-        egress = self._running(egress_id, "UpdateStream")
-        missing = False
-        for push in remove:
-            url = push.url.reveal()
-            output = next((o for o in egress.outputs if o.url == url and o.state is not OutputState.FINISHED), None)
-            if output is None or output.state is OutputState.FAILED:
-                missing = True
-            else:
-                output.state = OutputState.FINISHED
-        for push in add:
-            output = self._output(push)
-            egress.outputs.append(output)
-            self._env.after(
-                *self._env.rng.choice((QUICK_S, CONNECTS_S)), lambda output=output: self._push(egress, output)
-            )
-        self._env.effects.add("egress.outputs", egress.id, egress.room.name, f"+{len(add)} -{len(remove)}")
-        self._changed(egress, "egress_updated")
-        if missing:
-            raise failure("UpdateStream", Outcome.MISSING, "not_found")
-        return egress.shown[-1][1]
-
-    @staticmethod
-    def address_of(push: Push) -> str:
-        url = push.url.reveal()
-        if url.startswith(MUX):
-            url = _SHOWN + url.removeprefix(MUX)
-        base, _, key = url.rpartition("/")
-        return f"{base}/{{{key[:3]}...{key[-3:]}}}"
 
     def end(self, egress: TrueEgress, kind: Kind) -> None:
         """By itself, in one of the ways of an end."""
@@ -361,8 +165,6 @@ class LiveKit:
     def fail_destination(self, egress: TrueEgress, name: str) -> None:
         [output] = [each for each in egress.outputs if each.name == name]
         self._output_failed(egress, output)
-
-    # The life of one.
 
     def _output(self, push: Push) -> TrueOutput:
         return TrueOutput(name=push.name, address=self.address_of(push), url=push.url.reveal())
@@ -536,3 +338,11 @@ class LiveKit:
                     found.append(seen)
                     break
         return found
+
+    @staticmethod
+    def address_of(push: Push) -> str:
+        url = push.url.reveal()
+        if url.startswith(MUX):
+            url = _SHOWN + url.removeprefix(MUX)
+        base, _, key = url.rpartition("/")
+        return f"{base}/{{{key[:3]}...{key[-3:]}}}"

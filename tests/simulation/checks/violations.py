@@ -1,0 +1,34 @@
+"""What the checks of one world found, and how often they met what must not be vacuous."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.simulation.environment import Environment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Violation:
+    time: float
+    """Virtual seconds from the beginning of the world."""
+    invariant: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.invariant} at {self.time:.1f} s: {self.text}"
+
+
+@dataclass(slots=True)
+class Findings:
+    env: Environment
+    violations: list[Violation] = field(default_factory=list[Violation])
+    """In the order in which they were found."""
+    seen: Counter[str] = field(default_factory=Counter[str])
+    """How often each rare case happened."""
+
+    def violate(self, invariant: str, text: str) -> None:
+        self.env.trace.add("VIOLATION", invariant, text)
+        self.violations.append(Violation(time=self.env.loop.time(), invariant=invariant, text=text))

@@ -1,0 +1,226 @@
+"""The course of a world: chaos, then calm, then the checks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from dataclasses import replace
+
+from service.domain.broadcast import Target
+from service.domain.resource_set import backoff_s
+from service.domain.timing import Timing
+from tests.simulation.chaos import Chaos
+from tests.simulation.checks.at_effects import STARTS
+from tests.simulation.faults import Kind
+from tests.simulation.lives import Life
+from tests.simulation.world import LONGEST_S, World
+
+MENDED_S = 260.0 + backoff_s(STARTS - 1, Timing())
+"""From the end of all faults until everything must be as it is wanted: the last late effect (88 s), a live stream that
+waits for media in vain (75 s), a stop that is waited for (45 s), the next start, which may have to back off."""
+BACK_S = {
+    Kind.EGRESS_FAILED: 75.0,
+    Kind.STREAM_STALLED: 110.0,
+    Kind.EGRESS_GHOST: 110.0,
+    Kind.EGRESS_DEAF: 250.0,
+}
+"""From what breaks in calm until viewers see pictures again. A deaf one falls silent too: the reconnect window is over
+first."""
+RECORDED_S = 75.0
+LOOPS, LOOP_S = 0.1, 240.0
+SILENT_S = 15.0
+ENDED_S = 150.0
+"""From a stop without faults to the end: an egress that answers no stop is written off, a start is waited for."""
+SWEPT_S = 420.0
+UPLOADS_SWEPT_S = 3600.0
+"""The sweeper looks for uploads every ten minutes, and lets those be that are younger than a quarter of an hour."""
+RESTS_S = 1800.0
+"""From the end of everything until what became of each recording is known. A failed upload is made again
+after 60 s, and after 300 s."""
+
+
+class Broken(Exception):
+    """An invariant does not hold: there is no use in going on."""
+
+
+class Course:
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._env = world.env
+        self._shared = world.shared
+        self._invariants = world.invariants
+        self._convergence = world.invariants.convergence
+        self.back_in_s: defaultdict[str, list[float]] = defaultdict(list)
+        """Seconds from what broke in calm until viewers saw pictures again, by what broke."""
+
+    async def run(self) -> None:
+        """From chaos to calm. Raises Broken at the first violation."""
+        env, rng = self._env, self._env.rng
+        if rng.random() < 0.4:
+            # Faults in a row and outages that are long enough are rare, and what a fallback does is not to be.
+            self._shared.storage = True
+            self._shared.timing = replace(self._shared.timing, fallback_faults=1, fallback_outage_s=15.0)
+        for _ in range(rng.choice((2, 2, 3))):
+            self._world.begin()
+        chaos_s = rng.uniform(240, 600)
+        for n in range(rng.choice((2, 3, 4))):
+            self._world.lives.append(
+                Life(env, self._world.callers, self._shared.livekit, f"b{n}", rng.uniform(0.4, 1.2) * chaos_s)
+            )
+        chaos = Chaos(self._shared, self._world.replicas, self._world.begin, self._world.lives)
+        env.faults.enabled = True
+        running = [env.loop.create_task(life.run(), name=life.id) for life in self._world.lives]
+        running.append(env.loop.create_task(chaos.run(), name="chaos"))
+        await self._pass(chaos_s)
+        env.faults.enabled = False
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        chaos.mend()
+        env.trace.add("calm")
+        await self._calm()
+
+    async def _calm(self) -> None:
+        rng = self._env.rng
+        for life in self._world.lives:
+            if life.started and life.stop_answered_at is None:
+                (life.host_comes if rng.random() < 0.8 else life.host_leaves)()
+        await self._lose_one_of_two(120)
+        self._convergence.check_ended(120)
+        await self._mend()
+        self._convergence.check_ended(SILENT_S)
+        self._invariants.check_heard()
+        await self._replace_one()
+        if rng.random() < LOOPS:
+            await self._fail_each()
+        for life in self._world.lives:
+            if life.created and life.stop_answered_at is None:
+                await self._in_the_middle_of_a_pass(life.id)
+                await life.stop()
+        for _ in range(3):
+            await self._pass(SILENT_S + 1)
+            self._convergence.check_ended(SILENT_S)
+        await self._pass(ENDED_S - 3 * (SILENT_S + 1))
+        self._convergence.check_over()
+        await self._rest()
+        self._invariants.check_history()
+
+    async def _rest(self) -> None:
+        """Until nothing is left at the providers and nobody waits for anything."""
+        began = self._env.loop.time()
+        while left := self._convergence.leftovers():
+            patience = UPLOADS_SWEPT_S if all(each.startswith("upload") for each in left) else SWEPT_S
+            if self._env.loop.time() - began > patience:
+                break
+            await self._pass(20)
+        if left:
+            self._invariants.violate("I-2", f"left at the providers: {', '.join(left)}")
+        began = self._env.loop.time()
+        while self._convergence.restless() and self._env.loop.time() - began < RESTS_S:
+            await self._pass(20)
+        self._convergence.check_rest()
+        self._invariants.check_heard()
+
+    async def _lose_one_of_two(self, within_s: float) -> None:
+        """The last fault there is, where two egresses are in one room. What is to be recorded is recorded again."""
+        env, livekit = self._env, self._shared.livekit
+        ends = env.loop.time() + within_s
+        lost = None
+        while env.loop.time() < ends:
+            await self._pass(10)
+            if lost is None and (either := livekit.beside_another):
+                lost = env.rng.choice(either)
+                env.faults.count(Kind.ONE_OF_TWO, "egress")
+                livekit.become_ghost(lost)
+                ends = max(ends, env.loop.time() + RECORDED_S)
+        if (
+            lost is not None
+            and lost.room.hosts
+            and self._convergence.records_nothing(self._world.tables.rows[lost.room.name])
+        ):
+            self._invariants.violate("I-12", f"{lost.room.name} is to be recorded and is not, since {RECORDED_S:.0f} s")
+
+    async def _in_the_middle_of_a_pass(self, broadcast_id: str) -> None:
+        await self._world.replicas[0].leases.wake([broadcast_id])
+        for _ in range(300):
+            await asyncio.sleep(0.005)
+            if self._world.tables.rows[broadcast_id].lease_owner is not None:
+                return
+
+    async def _mend(self) -> None:
+        """Until every broadcast was once as it is wanted."""
+        ends = self._env.loop.time() + MENDED_S - 120
+        amiss = {life.id: "" for life in self._world.lives}
+        while True:
+            now = self._convergence.amiss()
+            amiss = {name: now[name] for name in amiss if name in now}
+            if not amiss:
+                return
+            if self._env.loop.time() >= ends:
+                break
+            await self._pass(5)
+        for name, why in amiss.items():
+            self._invariants.violate("I-12", f"{name}: {why}")
+
+    async def _replace_one(self) -> None:
+        """With every webhook lost, something breaks: how long until viewers see pictures again."""
+        live = [
+            row.broadcast.id
+            for row in self._world.tables.rows.values()
+            if row.broadcast.target is Target.LIVE
+            and self._convergence.publishes(row.broadcast.id)
+            and not self._convergence.starts_used_up(row.broadcast.id)
+        ]
+        if not live:
+            return
+        self._world.webhooks_arrive = 0.0
+        waits = {name: self._convergence.next_start_waits_s(name) for name in live}
+        broadcast_id = self._env.rng.choice([name for name in live if waits[name] == min(waits.values())])
+        livekit, mux = self._shared.livekit, self._shared.mux
+        inside = [egress for egress in livekit.egresses.values() if egress.room.name == broadcast_id and egress.runs]
+        egress = next(egress for egress in inside if egress.session is not None)
+        kind = self._env.rng.choice((Kind.EGRESS_FAILED, *BACK_S))
+        if kind is Kind.STREAM_STALLED:
+            mux.stall(next(s for s in mux.living if s.broadcast_id == broadcast_id and s.active))
+        elif kind is Kind.EGRESS_DEAF:
+            egress.deaf_s = LONGEST_S
+            livekit.befall(egress, Kind.EGRESS_NO_MEDIA)
+        else:
+            livekit.befall(egress, kind)
+        began, within_s = self._env.loop.time(), BACK_S[kind] + waits[broadcast_id]
+        while not self._convergence.publishes(broadcast_id):
+            await self._pass(1)
+            if self._world.tables.rows[broadcast_id].broadcast.target is Target.ENDED:
+                # By its test limit, which comes when it comes.
+                return
+            if self._env.loop.time() - began > within_s:
+                self._invariants.violate("I-12", f"{kind}: {broadcast_id} is not back in {within_s:.0f} s")
+                return
+        if not waits[broadcast_id]:
+            self.back_in_s[str(kind)].append(self._env.loop.time() - began)
+
+    async def _fail_each(self) -> None:
+        """A loop that costs money: of one broadcast, every egress fails as soon as it is connected."""
+        live = [
+            row.broadcast.id
+            for row in self._world.tables.rows.values()
+            if self._convergence.publishes(row.broadcast.id)
+        ]
+        if not live:
+            return
+        broadcast_id, ends = self._env.rng.choice(live), self._env.loop.time() + LOOP_S
+        while self._env.loop.time() < ends:
+            for egress in [*self._shared.livekit.egresses.values()]:
+                if egress.room.name == broadcast_id and egress.session is not None:
+                    self._shared.livekit.end(egress, Kind.EGRESS_FAILED)
+            await self._pass(1)
+
+    async def _pass(self, for_s: float) -> None:
+        """Time passes, until something is found wrong."""
+        ends = self._env.loop.time() + for_s
+        while (left := ends - self._env.loop.time()) > 0:
+            if self._invariants.violations:
+                raise Broken
+            await asyncio.sleep(min(left, 5.0))
+        if self._invariants.violations:
+            raise Broken

@@ -1,0 +1,164 @@
+"""The way to a provider: every call may fail in each of the ways of `Outcome`, may be answered late or never, and may
+have its effect long after its caller gave up. Within the time limits of the real adapters.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, TypeVar
+
+from service.domain.errors import Outcome, ProviderError
+from service.providers.text.bodies import readable
+from tests.simulation.faults import Kind
+
+if TYPE_CHECKING:
+    from tests.simulation.environment import Environment
+
+_T = TypeVar("_T")
+LATE_S = (9.0, 88.0)
+"""From the call of a create to its late effect: LiveKit tries for 70 s (livekit/protocol rpc/egress_client.go)."""
+LATE_UPLOAD_S = (9.0, 900.0)
+"""The same of an upload, of which nobody knows: beyond the time that it is looked for."""
+LATE_WRITE_S = (1.0, 15.0)
+"""The same of other writes: a request that waited in a proxy."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outage:
+    until: float
+    mode: str
+    """refused, unavailable, silent (nothing is done), mute (what is asked is done, and not answered)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    provider: str
+    name: str
+    within_s: float
+    writes: bool = False
+    creates: bool = False
+    late: tuple[float, float] | None = None
+    """Of creates that LiveKit or Mux go on with after the caller has left: when they land."""
+
+
+LIST_EGRESS = Call("livekit", "ListEgress", 5.0)
+
+
+class _Late:
+    """An effect that comes when its caller has long given up: once."""
+
+    def __init__(self, network: Network, operation: str, effect: Callable[[], object]) -> None:
+        self._network = network
+        self._operation = operation
+        self._effect: Callable[[], object] | None = effect
+
+    def land(self) -> None:
+        effect, self._effect = self._effect, None
+        if effect is not None:
+            self._network.env.trace.add("late effect", self._operation)
+            self._network.land(effect)
+
+
+class Network:
+    """One provider, as the network shows it."""
+
+    def __init__(self, name: str, env: Environment) -> None:
+        self.name = name
+        self.env = env
+        self.outage: Outage | None = None
+        self._late: dict[str, list[_Late]] = {}
+        """What is yet to land, by what it is about."""
+
+    async def ask(self, call: Call, subject: str, effect: Callable[[], _T]) -> _T:
+        env = self.env
+        where = f"{call.provider}.{call.name}"
+        if self.outage is not None and env.loop.time() < self.outage.until:
+            env.faults.count(Kind.OUTAGE, where)
+            return await self._in_outage(call, effect, self.outage.mode)
+        match env.faults.of_call(where, writes=call.writes, creates=call.creates):
+            case None:
+                await asyncio.sleep(env.rng.uniform(0.02, 1.5 if call.writes and self.name == "mux" else 0.25))
+                return self._answer(call, subject, effect)
+            case Kind.SLOW:
+                await asyncio.sleep(env.rng.uniform(1.0, call.within_s * 0.95))
+                return self._answer(call, subject, effect)
+            case Kind.NO_EFFECT | Kind.LOST_REPLY | Kind.LATE_EFFECT as fault:
+                await self._unanswered(fault, call, subject, effect)
+                raise self._error(call, Outcome.AMBIGUOUS)
+            case fault:
+                raise await self._refusal(fault, call)
+
+    def _answer(self, call: Call, subject: str, effect: Callable[[], _T]) -> _T:
+        answer = effect()
+        if call is LIST_EGRESS:
+            # Of all moments at which a start may land, the one right after somebody looked is the worst.
+            for late in self._late.pop(subject, ()):
+                if self.env.rng.random() < 0.9:
+                    self.env.after(0, 0.05, late.land)
+        return answer
+
+    async def _refusal(self, fault: Kind, call: Call) -> ProviderError:
+        rng = self.env.rng
+        match fault:
+            case Kind.NOT_SENT:
+                await asyncio.sleep(rng.uniform(0.01, 2.0))
+                return self._error(call, Outcome.NOT_SENT)
+            case Kind.THROTTLED:
+                await asyncio.sleep(rng.uniform(0.02, 0.1))
+                return self._error(call, Outcome.THROTTLED, rng.choice([None, 1.0, 5.0]))
+            case Kind.REFUSED:
+                await asyncio.sleep(0.1)
+                return self._error(call, Outcome.REFUSED)
+            case _:
+                await asyncio.sleep(rng.uniform(0.02, 0.5))
+                # Of a start: a worker may hold the request all the same (livekit/egress#720).
+                ambiguous = call.late is not None or call.provider == "mux"
+                return self._error(call, Outcome.AMBIGUOUS if ambiguous else Outcome.UNAVAILABLE)
+
+    async def _unanswered(self, fault: Kind, call: Call, subject: str, effect: Callable[[], object]) -> None:
+        rng, within_s = self.env.rng, call.within_s
+        # A connection breaks at any time, or nothing comes until the time is up.
+        patience = rng.choice((within_s, rng.uniform(0.1, within_s)))
+        if fault is Kind.LOST_REPLY:
+            spent = rng.uniform(0.02, patience)
+            await asyncio.sleep(spent)
+            self.land(effect)
+            await asyncio.sleep(patience - spent)
+            return
+        if fault is Kind.LATE_EFFECT:
+            late = _Late(self, call.name, effect)
+            self._late.setdefault(subject, []).append(late)
+            self.env.after(*(call.late or LATE_WRITE_S), late.land)
+        await asyncio.sleep(patience)
+
+    async def _in_outage(self, call: Call, effect: Callable[[], _T], mode: str) -> _T:
+        if mode == "refused":
+            await asyncio.sleep(0.02)
+            raise self._error(call, Outcome.NOT_SENT)
+        if mode == "unavailable":
+            await asyncio.sleep(0.05)
+            raise self._error(call, Outcome.AMBIGUOUS if call.provider == "mux" else Outcome.UNAVAILABLE)
+        if mode == "mute" and call.writes:
+            self.land(effect)
+        await asyncio.sleep(call.within_s)
+        raise self._error(call, Outcome.AMBIGUOUS)
+
+    def land(self, effect: Callable[[], object]) -> None:
+        try:
+            effect()
+        except ProviderError as error:
+            self.env.trace.add("unanswered", error.operation, error.outcome)
+
+    def _error(self, call: Call, outcome: Outcome, retry_after: float | None = None) -> ProviderError:
+        return ProviderError(
+            # As the adapters do, of what providers echo.
+            readable(self.env.canaries.echo(self.name)),
+            provider=self.name,
+            operation=call.name,
+            outcome=outcome,
+            code=outcome.value,
+            retry_after=None if retry_after is None else timedelta(seconds=retry_after),
+        )

@@ -1,0 +1,316 @@
+"""Generated arguments of `plan`: states that no world need bring about, and states built towards rare cases."""
+
+from dataclasses import dataclass, replace
+
+from hypothesis import strategies as st
+
+from service.domain.broadcast import (
+    Broadcast,
+    DeliveryPolicy,
+    Destination,
+    Fallback,
+    FallbackMode,
+    Spec,
+    Target,
+    seconds,
+)
+from service.domain.provider import ROOMS, STREAMS
+from service.domain.reasons import FallbackReason, Fault
+from service.domain.resources import (
+    AnyResource,
+    Egress,
+    EgressStatus,
+    LocalRecording,
+    Output,
+    OutputState,
+    Phase,
+    Recording,
+    RecordingStatus,
+    Room,
+    Stream,
+    StreamStatus,
+    Upload,
+)
+from service.domain.situation import Availability, Outage
+from tests.simulation.environment import T0
+
+LONG_AGO = T0 - seconds(5000)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """What `plan` is asked at T0."""
+
+    broadcast: Broadcast
+    resources: list[AnyResource]
+    availability: Availability
+
+
+moments = st.sampled_from([-5000, -600, -130, -91, -76, -46, -31, -10, -3, -2, -1, 0]).map(lambda s: T0 + seconds(s))
+counts = st.sampled_from([0, 1, 2, 3, 3, 4])
+any_phase = st.sampled_from(Phase)
+retries = st.none() | st.sampled_from([-5, 0, 1, 40]).map(lambda s: T0 + seconds(s))
+
+
+def base(ordinal: int, phases: st.SearchStrategy[Phase]) -> dict[str, st.SearchStrategy[object]]:
+    return {
+        "ordinal": st.just(ordinal),
+        "phase": phases,
+        "external_id": st.sampled_from(["", f"id-{ordinal}"]),
+        "intended_at": moments,
+        "observed_at": st.none() | moments,
+        "changed_at": moments,
+        "failures": st.integers(0, 3),
+        "retry_at": retries,
+        "acked": st.booleans(),
+    }
+
+
+def rooms(ordinal: int) -> st.SearchStrategy[Room]:
+    return st.builds(
+        Room,
+        **base(ordinal, any_phase),  # pyright: ignore[reportArgumentType]
+        refused=st.booleans(),
+        host_publishing=st.none() | st.booleans(),
+        host_since=st.none() | moments,
+    )
+
+
+recordings = st.builds(Recording, asset_id=st.just("A"), status=st.sampled_from(RecordingStatus))
+
+
+def streams(ordinal: int) -> st.SearchStrategy[Stream]:
+    return st.builds(
+        Stream,
+        **base(ordinal, any_phase),  # pyright: ignore[reportArgumentType]
+        refused=st.booleans(),
+        status=st.sampled_from(StreamStatus),
+        status_since=st.none() | moments,
+        key_epoch=st.integers(0, 2),
+        key_stale=st.booleans(),
+        disabled=st.booleans(),
+        cutting=st.booleans(),
+        cut_epoch=st.integers(0, 2),
+        key_reset_at=st.none() | moments,
+        fed_at=st.none() | moments,
+        silent_at=st.none() | moments,
+        recordings=st.lists(recordings, max_size=2).map(tuple),
+        recordings_settled=st.booleans(),
+    )
+
+
+def egresses(ordinal: int, phases: st.SearchStrategy[Phase] = any_phase) -> st.SearchStrategy[Egress]:
+    outputs = st.builds(Output, name=st.sampled_from(["", "other"]), state=st.sampled_from(OutputState))
+    return st.builds(
+        Egress,
+        **base(ordinal, phases),  # pyright: ignore[reportArgumentType]
+        refused=st.booleans(),
+        status=st.sampled_from(EgressStatus),
+        status_since=st.none() | moments,
+        outputs=st.lists(outputs, max_size=2).map(tuple),
+        layout=st.sampled_from(["grid", "speaker"]),
+        destinations=st.sampled_from([(), ("other",)]),
+        key_epoch=st.integers(-1, 2),
+        end_seen=st.booleans(),
+        fault=st.sampled_from(["", Fault.FAILED]),
+        delivering_since=st.none() | moments,
+    )
+
+
+def files(ordinal: int) -> st.SearchStrategy[LocalRecording]:
+    return st.builds(
+        LocalRecording,
+        **base(ordinal, any_phase),  # pyright: ignore[reportArgumentType]
+        refused=st.booleans(),
+        status=st.sampled_from(EgressStatus),
+        status_since=st.none() | moments,
+        end_seen=st.booleans(),
+    )
+
+
+def uploads(ordinal: int) -> st.SearchStrategy[Upload]:
+    built = st.builds(
+        Upload,
+        **base(ordinal, any_phase),  # pyright: ignore[reportArgumentType]
+        refused=st.booleans(),
+        errored=st.integers(1, 2),
+        recording=recordings,
+    )
+    return built.map(lambda upload: upload if upload.phase is Phase.PRESENT else replace(upload, recording=None))
+
+
+@st.composite
+def resource_sets(draw: st.DrawFn) -> list[AnyResource]:
+    found: list[AnyResource] = [draw(rooms(n)) for n in range(draw(st.integers(0, 2)))]
+    found += [draw(streams(n)) for n in range(draw(st.integers(0, 2)))]
+    found += [draw(egresses(n)) for n in range(draw(st.integers(0, 4)))]
+    files_there = draw(st.integers(0, 2))
+    found += [draw(files(n)) for n in range(files_there)]
+    found += [draw(uploads(n)) for n in range(files_there) if draw(st.booleans())]
+    return draw(st.permutations(found))
+
+
+destinations = st.sampled_from([(), (Destination(name="other", url="rtmp://other"),)])
+specs = st.builds(
+    Spec,
+    delivery_policy=st.sampled_from(DeliveryPolicy),
+    destinations=destinations,
+    test=st.booleans(),
+    max_duration_s=st.sampled_from([60, 43_200]),
+    fallback_modes=st.sampled_from([tuple(FallbackMode), (FallbackMode.LOCAL_RECORDING,), ()]),
+)
+fallbacks = st.just(Fallback()) | st.builds(
+    Fallback,
+    modes=st.sampled_from([(), (FallbackMode.LOCAL_RECORDING,), tuple(FallbackMode)]),
+    reason=st.just(FallbackReason.EGRESS_FAILING),
+    since=moments,
+)
+providers = st.sampled_from([ROOMS, STREAMS])
+availabilities = st.builds(
+    Availability,
+    outages=st.dictionaries(providers, st.builds(Outage, since=moments)),
+    answering_since=st.dictionaries(providers, st.none() | moments),
+    storage=st.booleans(),
+)
+broadcasts = st.builds(
+    Broadcast,
+    id=st.just("b"),
+    spec=specs,
+    target=st.sampled_from([Target.LIVE, Target.ENDED]),
+    on_air=st.booleans(),
+    fallback=fallbacks,
+    deleted=st.booleans(),
+    create_time=st.just(T0),
+    update_time=st.just(T0),
+    ready_time=st.none() | moments,
+    live_time=st.none() | moments,
+    dirty_at=st.none() | moments,
+)
+anything = st.builds(Case, broadcast=broadcasts, resources=resource_sets(), availability=availabilities)
+
+
+@st.composite
+def on_air(draw: st.DrawFn) -> Case:
+    """READY or LIVE, with a room, a host who publishes and a live stream: what is decided is about egresses."""
+    modes = st.sampled_from([tuple(FallbackMode), (FallbackMode.DIRECT_WEBRTC,)])
+    spec = draw(st.builds(Spec, fallback_modes=modes, destinations=destinations))
+    broadcast = replace(
+        draw(broadcasts),
+        spec=replace(spec, layout=draw(st.sampled_from(["grid", "speaker"]))),
+        target=Target.LIVE,
+        ready_time=LONG_AGO,
+        live_time=draw(st.none() | st.just(LONG_AGO)),
+    )
+    room = replace(
+        draw(rooms(0)),
+        phase=Phase.PRESENT,
+        refused=False,
+        host_publishing=True,
+        host_since=draw(st.sampled_from([LONG_AGO, T0 - seconds(130), T0 - seconds(10)])),
+    )
+    stream = replace(
+        draw(streams(0)),
+        phase=Phase.PRESENT,
+        refused=False,
+        disabled=False,
+        status=draw(st.sampled_from([StreamStatus.IDLE, StreamStatus.ACTIVE])),
+        status_since=draw(st.sampled_from([LONG_AGO, T0 - seconds(130), T0 - seconds(10)])),
+        key_stale=draw(st.sampled_from([False, False, False, True])),
+        cutting=draw(st.sampled_from([False, False, False, True])),
+    )
+    tried = [draw(egresses(n, st.sampled_from([Phase.GONE, Phase.GONE, Phase.UNKNOWN]))) for n in range(draw(counts))]
+    # Whether each failed, was refused or was stopped is drawn; most were seen to end.
+    tried = [replace(each, refused=False, end_seen=each.end_seen or draw(st.booleans())) for each in tried]
+    availability = draw(availabilities)
+    if draw(st.booleans()):
+        availability = replace(availability, outages={})
+    return Case(broadcast=broadcast, resources=[room, stream, *tried], availability=availability)
+
+
+@st.composite
+def delivering(draw: st.DrawFn) -> Case:
+    """As `on_air`, with an egress that delivers to a live stream that is active."""
+    case = draw(on_air())
+    room, stream, *tried = case.resources
+    assert isinstance(stream, Stream)
+    stream = replace(stream, status=StreamStatus.ACTIVE, key_stale=False, cutting=False)
+    since = draw(st.sampled_from([LONG_AGO, T0 - seconds(130), T0 - seconds(10)]))
+    egress = replace(
+        draw(egresses(len(tried), st.just(Phase.PRESENT))),
+        refused=False,
+        external_id="e",
+        key_epoch=stream.key_epoch,
+        end_seen=False,
+        status=EgressStatus.ACTIVE,
+        outputs=(Output(name="", state=OutputState.ACTIVE),),
+        observed_at=T0,
+        delivering_since=since,
+    )
+    return replace(case, resources=[room, stream, *tried, egress])
+
+
+@st.composite
+def in_trouble(draw: st.DrawFn) -> Case:
+    """As `on_air`, without a fallback, and one is due: egresses failed in a row, or Mux is away for long."""
+    case = draw(on_air())
+    room, stream, *tried = case.resources
+    assert isinstance(stream, Stream)
+    failed = [
+        replace(egress, phase=Phase.GONE, end_seen=True, key_epoch=0, fault=Fault.FAILED, changed_at=T0 - seconds(3))
+        for egress in tried
+        if isinstance(egress, Egress)
+    ]
+    outage = Outage(since=draw(st.sampled_from([T0 - seconds(130), T0 - seconds(91)])))
+    availability = replace(case.availability, outages=draw(st.sampled_from([{}, {STREAMS: outage}])))
+    broadcast = replace(case.broadcast, fallback=Fallback())
+    return Case(
+        broadcast=broadcast,
+        resources=[room, replace(stream, status=StreamStatus.IDLE), *failed],
+        availability=availability,
+    )
+
+
+@st.composite
+def recovered(draw: st.DrawFn) -> Case:
+    """As `delivering`, in a fallback: viewers may be sent back, if all is well for long enough."""
+    case = draw(delivering())
+    since = draw(st.sampled_from([LONG_AGO, LONG_AGO, T0 - seconds(130), T0 - seconds(91)]))
+    fallback = Fallback(modes=case.broadcast.spec.fallback_modes, reason=FallbackReason.EGRESS_FAILING, since=since)
+    answering = draw(st.sampled_from([LONG_AGO, LONG_AGO, T0 - seconds(130), T0 - seconds(91), None]))
+    availability = replace(case.availability, outages={}, answering_since={ROOMS: LONG_AGO, STREAMS: answering})
+    return replace(case, broadcast=replace(case.broadcast, fallback=fallback), availability=availability)
+
+
+@st.composite
+def ending(draw: st.DrawFn) -> Case:
+    """The take-down of one that had an egress and made a file, at any point of it."""
+    alive = st.sampled_from([Phase.PRESENT, Phase.PRESENT, Phase.DELETING, Phase.GONE])
+    room, stream = replace(draw(rooms(0)), phase=draw(alive)), replace(draw(streams(0)), phase=draw(alive))
+    egress = draw(egresses(0, alive))
+    file = replace(draw(files(0)), phase=Phase.GONE, status=EgressStatus.COMPLETE, end_seen=True)
+    upload = draw(st.lists(uploads(0), min_size=draw(st.integers(0, 1)), max_size=1))
+    broadcast = replace(draw(broadcasts), target=Target.ENDED, deleted=False)
+    availability = replace(draw(availabilities), outages={})
+    return Case(broadcast=broadcast, resources=[room, stream, egress, file, *upload], availability=availability)
+
+
+@st.composite
+def written_off(draw: st.DrawFn) -> Case:
+    """As `on_air`, after an egress that answered no stop: it may be connected still, although its key is dead."""
+    case = draw(on_air())
+    room, stream, *tried = case.resources
+    assert isinstance(stream, Stream)
+    stream = replace(stream, key_epoch=1, cut_epoch=draw(st.sampled_from([0, 0, 1])))
+    ended = [replace(egress, phase=Phase.GONE, end_seen=True) for egress in tried if isinstance(egress, Egress)]
+    deaf = replace(
+        draw(egresses(len(tried), st.just(Phase.GONE))),
+        refused=False,
+        external_id="deaf",
+        key_epoch=draw(st.sampled_from([0, 0, 1])),
+        end_seen=False,
+    )
+    return replace(case, resources=[room, stream, *ended, deaf])
+
+
+CASES = (anything, on_air(), delivering(), in_trouble(), recovered(), written_off(), ending())
+FALLBACK_CASES = (on_air(), in_trouble(), recovered())
