@@ -3,10 +3,11 @@
 Everything here is a value. Nothing here does I/O, reads a clock or knows a library.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from service.domain.reasons import Blocked, ConditionReason, FallbackReason
 from service.domain.resources import EgressStatus, Recording
@@ -144,26 +145,33 @@ class Destination:
     carrier: Carrier = Carrier.EGRESS
 
 
+LIVE: Final[Mapping[str, bool]] = {"live": True}
+"""Metadata of the fields of a spec that may be changed after the start."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
-    title: str = ""
+    """What the caller wants of a broadcast. A field of `LIVE` may be changed after the start, the others are fixed."""
+
+    title: str = field(default="", metadata=LIVE)
     owner_id: str = ""
     preset: str | None = DEFAULT_PRESET
     """A key of PRESETS; None: `custom_encoding` holds."""
     custom_encoding: Encoding | None = None
     audio_only: bool = False
-    layout: str = "grid"
+    layout: str = field(default="grid", metadata=LIVE)
     latency_mode: LatencyMode = LatencyMode.REDUCED
     reconnect_window_s: float = 120.0
     max_duration_s: int = 43_200
     playback_policy: PlaybackPolicy = PlaybackPolicy.PUBLIC
     recording_policy: RecordingPolicy = RecordingPolicy.KEEP
-    delivery_policy: DeliveryPolicy = DeliveryPolicy.ON_PUBLISH
-    destinations: tuple[Destination, ...] = ()
+    delivery_policy: DeliveryPolicy = field(default=DeliveryPolicy.ON_PUBLISH, metadata=LIVE)
+    destinations: tuple[Destination, ...] = field(default=(), metadata=LIVE)
+    """Live for those that an egress carries."""
     test: bool = False
-    fallback_modes: tuple[FallbackMode, ...] = tuple(FallbackMode)
+    fallback_modes: tuple[FallbackMode, ...] = field(default=tuple(FallbackMode), metadata=LIVE)
     """Those that may be entered."""
-    max_webrtc_viewers: int = 100
+    max_webrtc_viewers: int = field(default=100, metadata=LIVE)
 
     @property
     def encoding(self) -> Encoding:

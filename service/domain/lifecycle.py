@@ -12,7 +12,7 @@ from service.domain.errors import EtagMismatch, FieldImmutable, StateForbids
 from service.domain.reasons import EventReason
 from service.domain.secret import Secret
 
-LIVE_FIELDS = frozenset({"title", "layout", "delivery_policy", "destinations", "fallback_modes", "max_webrtc_viewers"})
+LIVE_FIELDS = frozenset(field.name for field in fields(Spec) if field.metadata.get("live"))
 """Fields of the spec that may change after the start."""
 
 

@@ -518,7 +518,7 @@ class BroadcastSpec(_message.Message):
     recording_policy: Global___RecordingPolicy.ValueType
     """Whether the recording is kept after the end. Unset: RECORDING_POLICY_KEEP."""
     delivery_policy: Global___DeliveryPolicy.ValueType
-    """The event that starts the egress. Unset: ON_PUBLISH."""
+    """The event that starts the egress. Unset: ON_PUBLISH. Live."""
     test: _builtins.bool
     """A test broadcast: free at the live stream, watermarked, cut after 5 minutes, its recording deleted after 24 hours."""
     @_builtins.property

@@ -1,0 +1,115 @@
+"""Every field of a broadcast is told to callers, or is listed here as one that is not."""
+
+import dataclasses
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from typing import Any, Final, cast, get_type_hints
+
+from service.api.messages.broadcast import broadcast_message
+from service.domain.broadcast import (
+    Broadcast,
+    Condition,
+    ConditionType,
+    Destination,
+    DestinationState,
+    DestinationStatus,
+    Fallback,
+    FallbackMode,
+    ProviderTrouble,
+    Spec,
+    State,
+    Status,
+    Target,
+)
+from service.domain.reasons import ConditionReason
+from service.domain.resources import Recording, RecordingStatus
+
+NOW: Final = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+FULL: Final = Broadcast(
+    id="show",
+    spec=Spec(destinations=(Destination(name="one", url="rtmp://a.b/c"),)),
+    labels={"a": "b"},
+    target=Target.LIVE,
+    on_air=True,
+    fallback=Fallback(modes=(FallbackMode.DIRECT_WEBRTC,), since=NOW),
+    state=State.LIVE,
+    status=Status(
+        state_time=NOW,
+        conditions=(
+            Condition(type=ConditionType.PLAYABLE, met=True, reason=ConditionReason.PLAYING, transition_time=NOW),
+        ),
+        playback_id="play",
+        destinations=(DestinationStatus(name="one", state=DestinationState.FAILED, message="refused"),),
+        room_sid="RM_1",
+        recordings=(Recording(asset_id="asset", status=RecordingStatus.READY, duration_s=1.0),),
+        last_error=ProviderTrouble(
+            provider="mux", operation="get_asset", code="429", message="slow down", retryable=True, time=NOW
+        ),
+        next_attempt_time=NOW,
+    ),
+    create_time=NOW,
+    update_time=NOW,
+)
+NOT_TOLD: Final = {
+    # Which of them ended it is told by the reason of the state.
+    "end_reason",
+    "ready_time",
+    "dirty_at",
+    "turn_at",
+    "destination_keys",
+    # A deleted broadcast is not told at all.
+    "deleted",
+    "status.last_error.outcome",
+}
+
+
+def changed(value: Any, hint: Any) -> Any:
+    """Another value of the same type."""
+    other: Any
+    match value:
+        case bool():
+            other = not value
+        case Enum():
+            other = next(each for each in type(value) if each is not value)
+        case str():
+            other = f"{value}x"
+        case int() | float():
+            other = value + 1
+        case datetime():
+            other = value + timedelta(hours=1)
+        case dict():
+            other = {**cast("dict[str, Any]", value), "more": "x"}
+        case _:
+            assert value is None, value
+            kind = next(each for each in hint.__args__ if each is not type(None))
+            other = NOW + timedelta(hours=2) if kind is datetime else next(iter(kind))
+    return other
+
+
+def variants(value: Any) -> Iterator[tuple[str, Any]]:
+    """*value* with one field changed, for each of its fields and of what they hold, with the path of the field."""
+    hints = get_type_hints(cast("Any", type(value)))
+    for field in dataclasses.fields(value):
+        if field.type is Spec:
+            # test_convert_spec.py
+            continue
+        held = getattr(value, field.name)
+        if isinstance(held, tuple):
+            # Each holds one here.
+            [inner] = cast("tuple[Any, ...]", held)
+            others = list(variants(inner)) if dataclasses.is_dataclass(inner) else [("", changed(inner, None))]
+            found = [(path, (other,)) for path, other in others]
+        elif dataclasses.is_dataclass(held):
+            found = list(variants(held))
+        else:
+            found = [("", changed(held, hints[field.name]))]
+        for path, other in found:
+            yield f"{field.name}.{path}".rstrip("."), dataclasses.replace(value, **{field.name: other})
+
+
+def test_every_field_is_told_or_known_not_to_be() -> None:
+    told = broadcast_message(FULL, "https://play.test")
+    silent = {path for path, other in variants(FULL) if broadcast_message(other, "https://play.test") == told}
+    assert silent == NOT_TOLD
