@@ -63,6 +63,12 @@ class InvalidField(ServiceError):
 class RequestIdReused(ServiceError):
     reason = "REQUEST_ID_REUSED"
 
+    def __init__(self, request_id: str, *, method: str) -> None:
+        """*method*: what is asked now."""
+        super().__init__(
+            f"request_id {request_id!r} was used before with other content", request_id=request_id, method=method
+        )
+
 
 class PageTokenInvalid(ServiceError):
     reason = "PAGE_TOKEN_INVALID"
@@ -130,6 +136,9 @@ class WebhookRefused(ServiceError):
 
 class WebhookNotFound(ServiceError):
     reason = "WEBHOOK_NOT_FOUND"
+
+    def __init__(self, webhook_id: int) -> None:
+        super().__init__(f"there is no webhook {webhook_id}", webhook_id=str(webhook_id))
 
 
 class ViewerLimit(ServiceError):

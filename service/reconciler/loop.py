@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from service.domain.errors import StoreUnavailable
+from service.store.leases import Lane
 
 if TYPE_CHECKING:
     from service.reconciler.reconciler import Reconciler
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-_PLACES = {0: 16, 1: 24, 2: 16}
-"""Passes under way by lane (see the migration): stop, start, everything else."""
+_PLACES = {Lane.STOP: 16, Lane.START: 24, Lane.OTHER: 16}
+"""Passes that may be under way at once, by lane."""
 _POLL_S = 1.0
 
 
@@ -30,7 +31,7 @@ class Loop:
         self._leases = leases
         self._reconciler = reconciler
         self._woken = asyncio.Event()
-        self._running: dict[int, set[asyncio.Task[bool]]] = {lane: set() for lane in _PLACES}
+        self._running: dict[Lane, set[asyncio.Task[bool]]] = {lane: set() for lane in _PLACES}
         self._stopping = False
         self._claiming = asyncio.Lock()
 
@@ -66,7 +67,7 @@ class Loop:
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)
 
-    async def _fill(self, lane: int, places: int) -> None:
+    async def _fill(self, lane: Lane, places: int) -> None:
         free = places - len(self._running[lane])
         if free <= 0 or self._stopping:
             return
@@ -75,7 +76,7 @@ class Loop:
             self._running[lane].add(task)
             task.add_done_callback(lambda done, lane=lane: self._ended(lane, done))
 
-    def _ended(self, lane: int, task: asyncio.Task[bool]) -> None:
+    def _ended(self, lane: Lane, task: asyncio.Task[bool]) -> None:
         full = len(self._running[lane]) == _PLACES[lane]
         self._running[lane].discard(task)
         if full or (not task.cancelled() and task.result()):

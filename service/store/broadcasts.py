@@ -1,4 +1,8 @@
-"""What callers read and write. A write and its request id are one transaction, and no provider is ever called here."""
+"""What callers read and write: the desired state of broadcasts.
+
+A write, its events and its request id are one transaction, so a retry with the same id finds either all of them or
+nothing. No provider is called here: a write makes the broadcast due, and a pass does the rest.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from service.domain.broadcast import Broadcast, Spec, State, Status, Target
+from service.domain.broadcast import Broadcast, Spec, State, Status
 from service.domain.errors import BroadcastExists, BroadcastNotFound, RequestIdReused
 from service.domain.lifecycle import Change, Event
 from service.domain.reasons import Actor, EventReason
@@ -17,6 +21,7 @@ from service.domain.secret import Secret
 from service.failpoints import failpoint
 from service.store.changes import append
 from service.store.database import Database
+from service.store.leases import lane_of
 from service.store.rows import BROADCAST_COLUMNS, Rows
 
 if TYPE_CHECKING:
@@ -36,32 +41,30 @@ UPDATE broadcast SET
 WHERE id = $1
 """
 
-_POINTS = {
-    "StartBroadcast": "api.start",
-    "StopBroadcast": "api.stop",
-    "UpdateBroadcast": "api.update",
-    "SetOnAir": "api.on_air",
-    "DeleteBroadcast": "api.delete",
-}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What makes a retry of a write safe. An empty id makes nothing safe."""
+    """What makes the retry of a write recognisable. With an empty id every copy is a write of its own."""
 
     id: str
     method: str
+    """What was asked, in the words of the interface. Stored and compared, and of no other meaning here."""
     digest: bytes
     """SHA-256 of the content without the id."""
+    point: str = ""
+    """The failpoints of this write begin with it. Empty: it has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
+    """What is empty or None matches every broadcast."""
+
     ids: tuple[str, ...] = ()
     states: tuple[State, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
     owner_id: str = ""
     created_after: datetime | None = None
+    """Inclusive, by the database clock."""
 
     def matches(self, *, id: str, state: State, labels: dict[str, str], owner_id: str, create_time: datetime) -> bool:
         return (
@@ -73,17 +76,6 @@ class Filter:
         )
 
 
-def lane_of(target: Target, *, ready: bool) -> int:
-    """Stop before start before everything else."""
-    match target:
-        case Target.ENDED:
-            return 0
-        case Target.LIVE if not ready:
-            return 1
-        case _:
-            return 2
-
-
 class Broadcasts:
     def __init__(self, database: Database, rows: Rows) -> None:
         self._database = database
@@ -92,7 +84,11 @@ class Broadcasts:
     async def create(
         self, broadcast_id: str, spec: Spec, keys: dict[str, Secret], labels: dict[str, str], request: Request
     ) -> Broadcast:
-        """Raises BroadcastExists, RequestIdReused, StoreUnavailable."""
+        """Store a broadcast that is not started, or answer what an earlier copy of the request made.
+
+        *keys*: stream keys of the destinations, by their names. Raises BroadcastExists, RequestIdReused,
+        StoreUnavailable.
+        """
         async with self._database.transaction() as connection:
             if (earlier := await self._replayed(connection, request, broadcast_id)) is not None:
                 return await self._read(connection, earlier)
@@ -119,10 +115,12 @@ class Broadcasts:
         *,
         trace_context: str | None = None,
     ) -> Broadcast:
-        """Apply *decide* to what is stored, under its lock. Raises what *decide* raises, BroadcastNotFound,
+        """Apply *decide* to what is stored, while the row is locked.
+
+        *decide* gets the broadcast and the time by the database clock; None from it changes nothing. *trace_context*:
+        W3C traceparent of the call, for the pass that serves it. Raises what *decide* raises, BroadcastNotFound,
         RequestIdReused, StoreUnavailable.
         """
-        point = _POINTS.get(request.method, "")
         async with self._database.transaction() as connection:
             if (earlier := await self._replayed(connection, request, broadcast_id)) is not None:
                 return await self._read(connection, earlier)
@@ -138,10 +136,10 @@ class Broadcasts:
             if change is not None:
                 await self._write(connection, change, trace_context)
                 await append(connection, broadcast_id, change.events, actor=Actor.CALLER, before=stored)
-            if point:
-                failpoint(f"{point}.before_commit")
-        if point:
-            failpoint(f"{point}.after_commit")
+            if request.point:
+                failpoint(f"{request.point}.before_commit")
+        if request.point:
+            failpoint(f"{request.point}.after_commit")
         if change is None:
             return stored
         due_at = row["read_at"] if change.wake else stored.due_at
@@ -173,9 +171,9 @@ class Broadcasts:
             await connection.execute("SELECT pg_notify('broadcast_due', '')")
 
     async def _replayed(self, connection: Connection, request: Request, broadcast_id: str) -> str | None:
-        """The broadcast of an earlier request with this id; None when it is the first.
+        """The id of the broadcast that an earlier request with this id was about. None: this is the first.
 
-        A second copy that arrives while the first is under way waits here for its commit.
+        A copy that arrives while the first is under way waits here for its commit. Raises RequestIdReused.
         """
         if not request.id:
             return None
@@ -193,11 +191,7 @@ class Broadcasts:
             "SELECT method, digest, broadcast_id FROM request WHERE request_id = $1", request.id
         )
         if row is None or row["method"] != request.method or row["digest"] != request.digest:
-            raise RequestIdReused(
-                f"request_id {request.id!r} was used before with other content",
-                request_id=request.id,
-                method=request.method,
-            )
+            raise RequestIdReused(request.id, method=request.method)
         return row["broadcast_id"]
 
     async def _read(self, connection: Connection, broadcast_id: str) -> Broadcast:
@@ -210,6 +204,7 @@ class Broadcasts:
         return self._rows.broadcast(row)
 
     async def get(self, broadcast_id: str) -> Broadcast:
+        """Without the stream keys of its destinations. Raises BroadcastNotFound, StoreUnavailable."""
         async with self._database.connection() as connection:
             broadcast = await self._read(connection, broadcast_id)
         if broadcast.deleted:
@@ -219,7 +214,10 @@ class Broadcasts:
     async def list(
         self, filter: Filter, *, limit: int, before: tuple[datetime, str] | None = None
     ) -> tuple[Sequence[Broadcast], int]:
-        """Newest first, those older than *before* (create time, id); and the revision up to which this is what is."""
+        """Newest first; and the revision of the change log that the answer is up to date with.
+
+        *before*: create time and id of the last broadcast of the page before. Raises StoreUnavailable.
+        """
         where: list[str] = ["NOT deleted"]
         values: list[Any] = []
 
@@ -243,7 +241,7 @@ class Broadcasts:
             f"SELECT {BROADCAST_COLUMNS} FROM broadcast WHERE {' AND '.join(where)} "  # noqa: S608 - values are bound
             f"ORDER BY create_time DESC, id DESC LIMIT {bind(limit)}"
         )
-        # One snapshot for both: whatever commits later has a higher revision.
+        # One snapshot for both, so a change that the page does not show has a higher revision.
         async with (
             self._database.connection() as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
@@ -253,5 +251,6 @@ class Broadcasts:
         return [self._rows.broadcast(row) for row in rows], revision
 
     async def forget_requests(self, *, older_than: timedelta) -> None:
+        """Delete request ids; a retry of one that is deleted is a new request. Raises StoreUnavailable."""
         async with self._database.connection() as connection:
             await connection.execute("DELETE FROM request WHERE create_time < now() - $1::interval", older_than)

@@ -1,4 +1,9 @@
-"""Token buckets shared by all replicas, and turns for those who find them empty."""
+"""Token buckets shared by all replicas, and reservations for callers that find them empty.
+
+A bucket has one queue for each number of tokens that its callers leave to others (their *floor*). The turns in a queue
+are one token apart, so callers that wait come back one by one, and nobody who comes for the first time overtakes them.
+Time is the database's.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -6,13 +11,16 @@ from datetime import datetime, timedelta
 from service.store.database import Database
 
 _QUEUES = 4
+"""Floors of 0, 1, 2 and of 3 and more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reservation:
+    """The answer to a request for a token."""
+
     granted: bool
     come_back: datetime
-    """When to ask again, where it was not granted."""
+    """The turn of the caller: when to ask again if no token was granted, by the database clock."""
 
 
 class Budgets:
@@ -29,11 +37,12 @@ class Budgets:
         turn: datetime | None = None,
         queues: bool = True,
     ) -> Reservation:
-        """One token of *name*, which refills at *rate* a second up to *burst*, leaving at least *floor* behind: what
-        ranks lower cannot use up what a stop will need.
+        """Take one token of the bucket *name*. Raises StoreUnavailable.
 
-        Who *queues* and finds none is given a turn; turns are one token apart, so a thousand that wait come back one by
-        one, and nobody who comes for the first time goes before them. *turn* is the one that was given before.
+        The bucket refills by *rate* tokens a second up to *burst* tokens. *floor*: so many tokens must remain, for
+        callers of a higher rank, such as stops. *queues*: a caller that finds no token gets a place in the queue, and
+        `come_back` is its turn; without it `come_back` is only the time of the next token. *turn*: the `come_back` of
+        the caller's last request, which lets it pass the queue when that time has come.
         """
         async with self._database.transaction() as connection:
             await connection.execute(

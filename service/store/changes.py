@@ -1,7 +1,8 @@
 """The change log: appended in the transaction of the change, read by cursor.
 
-Revision order is commit order (see the migration), so a reader who has seen revision n has seen everything before it,
-and a watcher needs no queue: it holds a cursor. NOTIFY says only that the head moved; every reader also polls.
+Revision order is commit order: every transaction takes the counter row `head` last and holds it until it commits. So a
+reader that has seen revision n has seen everything before it, and a watcher needs no queue, only a cursor. NOTIFY says
+only that the head moved; every reader also polls, so a lost notification costs time and nothing else.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ log = structlog.get_logger(__name__)
 CHANGED = "broadcast_changed"
 DUE = "broadcast_due"
 
-# The snapshot is the row without what callers must not see and without the queue's columns.
+# The snapshot leaves out the secrets, which callers must not see, and the columns of the queue.
 _APPEND = """
 WITH moved AS (UPDATE head SET revision = revision + cardinality($2::text[]) RETURNING revision)
 INSERT INTO event (revision, broadcast_id, reason, message, actor, state, snapshot, previous)
@@ -47,7 +48,7 @@ RETURNING pg_notify('broadcast_changed', '')
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Before:
-    """What a filter can ask for that may change."""
+    """The fields of a broadcast that a filter asks for and that may change, as they were before the change."""
 
     state: State
     labels: dict[str, str]
@@ -60,7 +61,7 @@ class LoggedChange:
     revision: int
     broadcast: Broadcast
     before: Before | None
-    """None: it did not exist."""
+    """None: the broadcast was created by this change."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +78,10 @@ class StoryEvent:
 async def append(
     connection: Connection, broadcast_id: str, events: Sequence[Event], *, actor: Actor, before: Broadcast | None
 ) -> None:
-    """To be called last in a transaction: it takes the lock that orders all changes."""
+    """Append *events* as one change. Call it last in a transaction: it takes the lock that orders all changes.
+
+    *before*: the broadcast before the transaction. None: it did not exist.
+    """
     previous: dict[str, Any] | None = None
     if before is not None:
         previous = {
@@ -97,28 +101,33 @@ async def append(
 
 
 class Changes:
+    """Every method raises StoreUnavailable."""
+
     def __init__(self, database: Database, rows: Rows) -> None:
         self._database = database
         self._rows = rows
 
     async def head(self) -> int:
+        """The newest revision."""
         async with self._database.connection() as connection:
             return await connection.fetchval("SELECT revision FROM head")
 
     async def floor(self) -> int:
-        """Everything up to this revision was removed."""
+        """The newest revision that was removed, and everything before it was."""
         async with self._database.connection() as connection:
             return await connection.fetchval("SELECT floor FROM head")
 
     async def bounds(self) -> tuple[int, int]:
-        """Floor and head, of one moment."""
+        """Floor and head, read at one moment."""
         async with self._database.connection() as connection:
             row = await connection.fetchrow("SELECT floor, revision FROM head")
         return (row["floor"], row["revision"]) if row is not None else (0, 0)
 
     async def after(self, revision: int, *, limit: int = 200) -> tuple[list[LoggedChange], int, int]:
-        """Changes after *revision*, oldest first; the revision up to which this is everything; and the floor."""
-        # One snapshot for all of it: between floor and events a trim could take away what is about to be read.
+        """Changes after *revision*, oldest first; the revision up to which the answer is complete; and the floor. If
+        the floor is above *revision*, changes are missing that were removed.
+        """
+        # One snapshot: between the two reads a trim could remove events below the floor that was read.
         async with (
             self._database.connection() as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
@@ -142,6 +151,7 @@ class Changes:
         return changes, (changes[-1].revision if len(changes) == limit else head), floor
 
     async def story(self, broadcast_id: str, *, after: int, limit: int) -> list[StoryEvent]:
+        """The events of one broadcast after a revision, oldest first; none if there is no such broadcast."""
         async with self._database.connection() as connection:
             found = await connection.fetch(
                 "SELECT revision, broadcast_id, time, reason, message, actor, state FROM event "
@@ -164,7 +174,7 @@ class Changes:
         ]
 
     async def trim(self, *, older_than: timedelta) -> int:
-        """Remove old events; a watcher with an older cursor is told. Answers how many."""
+        """Remove events that are older, and raise the floor to the last of them. Answers how many were removed."""
         async with self._database.transaction() as connection:
             last = await connection.fetchval(
                 "SELECT max(revision) FROM event WHERE time < now() - $1::interval", older_than
@@ -186,14 +196,16 @@ def _count(tag: str) -> int:
 
 
 class Listener:
-    """LISTEN with reconnect. A hint and nothing more: what it misses, the poll of its callers finds."""
+    """LISTEN with reconnect. A notification is a hint: the polls of its receivers find what it misses."""
 
     def __init__(self, database: Database, handlers: dict[str, Callable[[str], None]]) -> None:
+        """*handlers*: by channel; each is called with the payload, and with an empty one after a reconnect."""
         self._database = database
         self._handlers = handlers
         self.connected = asyncio.Event()
 
     async def run(self) -> None:
+        """Until it is cancelled."""
         while True:
             try:
                 await self._listen_once()
@@ -211,7 +223,7 @@ class Listener:
                 await connection.add_listener(channel, _adapt(handler))
             self.connected.set()
             for handler in self._handlers.values():
-                # Whatever was missed while nobody listened.
+                # Notifications sent while there was no connection are lost.
                 handler("")
             await lost.wait()
         finally:

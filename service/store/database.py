@@ -1,6 +1,7 @@
-"""The pool, transactions, and what a lost connection means.
+"""The pool of connections, transactions, and the errors of a database that is away.
 
-No provider is called while a transaction is open. The database clock is the only clock.
+No provider is called while a transaction is open. The database clock is the only clock. No session state is left on a
+connection of the pool.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ else:
 
 log = structlog.get_logger(__name__)
 
-# Every class of error with which asyncpg and Postgres say "not now": restarts, failovers, full pools.
+# The errors of restarts, failovers, full pools, and statements or locks that took too long: a later try may succeed.
 UNAVAILABLE = (
     OSError,
     TimeoutError,
@@ -44,12 +45,13 @@ UNAVAILABLE = (
     asyncpg.QueryCanceledError,
     asyncpg.LockNotAvailableError,
 )
-# The transaction did not happen and may be run again.
+# The transaction was rolled back and may be run again.
 RETRYABLE = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 
 _NAME = "broadcast-service"
-# asyncpg parses a statement and executes it in two messages. A process that stands still between the two holds its
-# locks for as long as it does: Postgres counts that neither as a statement nor as idle in a transaction.
+# asyncpg sends a statement in two messages, parse and execute. A process that stands still between the two holds its
+# locks for as long: Postgres counts that time neither as a statement nor as idle in a transaction, so neither of its
+# limits ends the session.
 _END_STUCK = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE datname = current_database() AND usename = current_user AND application_name = $1
@@ -59,7 +61,7 @@ WHERE datname = current_database() AND usename = current_user AND application_na
 
 class _PooledConnection(_Base):
     def get_reset_query(self) -> str:
-        # No session state is ever left on a pooled connection, and the reset would be a round trip per use.
+        # There is no session state to reset, and the reset would be a round trip for each use.
         return ""
 
 
@@ -77,6 +79,10 @@ class Database:
         statement_timeout: timedelta = timedelta(seconds=5),
         lock_timeout: timedelta = timedelta(seconds=3),
     ) -> Database:
+        """Open two connections of at most *size*. The timeouts are those of Postgres, for every statement of the pool.
+
+        Raises StoreUnavailable; OSError if the server cannot be reached.
+        """
         create = asyncpg.create_pool(
             dsn,
             min_size=2,
@@ -101,6 +107,7 @@ class Database:
         return cls(pool, dsn)
 
     async def close(self) -> None:
+        """Wait up to three seconds for connections in use, then cut them off."""
         try:
             await asyncio.wait_for(self._pool.close(), 3)
         except TimeoutError:
@@ -108,33 +115,38 @@ class Database:
 
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncGenerator[Connection]:
-        """A connection of the pool. Raises StoreUnavailable when the database cannot be reached."""
+        """A connection of the pool. Errors of a database that is away become StoreUnavailable, in the body too."""
         with available():
             async with self._pool.acquire(timeout=5) as connection:
                 yield connection
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncGenerator[Connection]:
+        """A connection in a transaction that commits at the end of the body. Raises StoreUnavailable."""
         async with self.connection() as connection, connection.transaction():
             yield connection
 
     async def now(self) -> datetime:
+        """By the database clock, in UTC. Raises StoreUnavailable."""
         async with self.connection() as connection:
             return await connection.fetchval("SELECT now()")
 
     async def end_stuck(self) -> int:
-        """End sessions of replicas that stand still with a transaction open. Answers how many."""
+        """End the sessions of replicas that stand still with a transaction open for more than ten seconds.
+
+        Answers how many were ended. Raises StoreUnavailable.
+        """
         async with self.connection() as connection:
             return len(await connection.fetch(_END_STUCK, _NAME))
 
     async def listen_connection(self) -> asyncpg.Connection[asyncpg.Record]:
-        """A connection of one's own: listening does not go together with a pool."""
+        """A connection outside of the pool, to be closed by the caller: LISTEN is session state."""
         return await asyncpg.connect(self.dsn, timeout=5)
 
 
 @contextlib.contextmanager
 def available() -> Generator[None]:
-    """Turns every sort of lost connection into StoreUnavailable."""
+    """Turns the errors of a database that is away into StoreUnavailable."""
     try:
         yield
     except StoreUnavailable:

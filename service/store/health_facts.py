@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 STORY = 200
 """The newest events of a broadcast that an explanation looks at."""
 
-# Without the queue nothing says whether a replica works on it; without secrets nothing needs to be opened.
+# The columns of the queue tell whether a replica works on the broadcast. Secrets are left out: nothing is decrypted.
 _BROADCASTS = f"""
 SELECT {BROADCAST_COLUMNS}, coalesce(lease_until, due_at) AS claimable_at, now() AS read_at,
   people, people_at, playlist, playlist_at,
@@ -45,7 +45,8 @@ _RESOURCES = f"""
 SELECT broadcast_id, {RESOURCE_COLUMNS.removesuffix(", secret")}, NULL::bytea AS secret FROM resource
 WHERE broadcast_id = ANY($1) ORDER BY kind, ordinal
 """  # noqa: S608 - a constant
-# The transaction that wrote each row last: the same where nothing of all that health is made of was written since.
+# xmin is the transaction that wrote a row last. The stamp of a broadcast is made of the xmin of every row that its
+# health is made of, so it is the same as long as none of them was written.
 _STAMPS = """
 SELECT id, format('%s %s %s %s %s %s', broadcast.xmin, probe.xmin,
   (SELECT string_agg(r.xmin::text, ',' ORDER BY kind, ordinal) FROM resource r WHERE r.broadcast_id = broadcast.id),
@@ -70,12 +71,13 @@ class Snapshot:
     """Broadcasts read at one moment."""
 
     facts: tuple[Facts, ...]
-    """Deleted ones too."""
+    """Of deleted broadcasts too."""
     stamps: Mapping[str, str]
-    """By broadcast: what it was read as, to be shown with the next reading."""
+    """By broadcast id: equal stamps mean that nothing was written in between. Passed to the next `read` as *known*."""
     revision: int
-    """Of the change log at that moment."""
+    """The newest of the change log at that moment."""
     time: datetime
+    """That moment, by the database clock."""
 
 
 class HealthFacts:
@@ -86,7 +88,7 @@ class HealthFacts:
         self._storage = storage
 
     async def facts(self, broadcast_id: str) -> Facts:
-        """All of one, with its story. Raises BroadcastNotFound, StoreUnavailable."""
+        """The facts of one broadcast, with its newest events. Raises BroadcastNotFound, StoreUnavailable."""
         async with (
             self._database.connection() as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
@@ -106,7 +108,7 @@ class HealthFacts:
         return replace(found[0], story=told)
 
     async def head(self) -> int:
-        """The newest revision of the change log."""
+        """The newest revision of the change log. Raises StoreUnavailable."""
         async with self._database.connection() as connection:
             return await connection.fetchval("SELECT revision FROM head")
 
@@ -118,8 +120,11 @@ class HealthFacts:
         running: bool = False,
         known: Mapping[str, str] | None = None,
     ) -> Snapshot:
-        """These, without their stories; those that changed *after* a revision; and all that are wanted live, if asked
-        for. Of those with a stamp in *known* only what was written since. Raises StoreUnavailable.
+        """The facts of these broadcasts, without their events.
+
+        *after*: also of those that changed after this revision. *running*: also of all that are wanted live. *known*:
+        the stamps of an earlier reading; a broadcast whose stamp is the same is left out of `facts`. Raises
+        StoreUnavailable.
         """
         async with (
             self._database.connection() as connection,

@@ -19,7 +19,7 @@ WHERE id = $1 AND target = 'LIVE' AND NOT deleted
 ON CONFLICT (broadcast_id, identity) DO UPDATE SET stats = excluded.stats, report_time = now()
 RETURNING xmax = 0
 """
-# One for one. It waits for nobody, so that reports at the same time cannot wait for each other.
+# Each new identity removes at most one. SKIP LOCKED, so that reports at the same time cannot deadlock.
 _CROWD_OUT = """
 DELETE FROM host_stats WHERE broadcast_id = $1 AND identity IN (
   SELECT identity FROM host_stats
@@ -27,8 +27,8 @@ DELETE FROM host_stats WHERE broadcast_id = $1 AND identity IN (
   ORDER BY report_time LIMIT 1 FOR UPDATE SKIP LOCKED)
 """
 REPORTERS = 100
-"""Identities of a broadcast whose latest report is kept. Anybody may be about to join under any, so none is refused:
-the one that reported longest ago makes room.
+"""Identities of a broadcast whose latest report is kept. A host may join under any identity, so no report is refused:
+the identity that reported longest ago is dropped.
 """
 
 
@@ -37,7 +37,10 @@ class HostReports:
         self._database = database
 
     async def report(self, broadcast_id: str, identity: str, stats: HostStats) -> None:
-        """Of a broadcast that is wanted live. Raises BroadcastNotFound, StateForbids, StoreUnavailable."""
+        """Keep *stats* as the latest report of *identity*.
+
+        Raises BroadcastNotFound; StateForbids unless the broadcast is wanted live; StoreUnavailable.
+        """
         async with self._database.connection() as connection:
             new = await connection.fetchval(_REPORT, broadcast_id, identity, msgspec.to_builtins(stats))
             if new:

@@ -28,7 +28,8 @@ from service.store.webhooks import StoredWebhook, WebhookOutcome, get_webhook
 
 log = structlog.get_logger(__name__)
 
-# A simulcast target bears no mark of ours, and what was deleted may bear none: their stream or asset is in a row.
+# The event of a simulcast target has no mark of ours, and that of a deleted stream or asset may have none. They are
+# found by the id of the stream or asset, which is in a row.
 _ABOUT = """
 SELECT coalesce(
   (SELECT id FROM broadcast WHERE id = $1::text),
@@ -36,7 +37,7 @@ SELECT coalesce(
   (SELECT broadcast_id FROM resource WHERE kind = 'upload' AND external_id = $3::text AND external_id <> ''),
   '')
 """
-# One statement: a busy replica answers later with every round trip.
+# One statement, because a busy replica answers later with every round trip.
 _STORE = f"""
 WITH stored AS (
   INSERT INTO webhook (broadcast_id, provider, event_id, type, outcome, provider_time, heard, redacted, body)
@@ -55,53 +56,65 @@ _FORGOTTEN_AT_ONCE = 10_000
 
 _LONGEST_TYPE = 128
 _LONG = 16 * 1024
+"""Bytes. A longer body is read in a thread."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """What could be read in a body."""
+    """What could be read in the body of a webhook."""
 
     event_id: str
-    """Not longer than an index takes."""
+    """At most 200 characters: it is part of an index. The body's SHA-256 if it has no usable id."""
     type: str
     outcome: WebhookOutcome
-    """ACCEPTED: where there is a broadcast that it is about."""
+    """ACCEPTED becomes FOREIGN when it is stored, if there is no broadcast that it is about."""
     heard: Heard | None
-    """None: QUARANTINED."""
+    """None: it could not be read, and the outcome is QUARANTINED."""
     broadcast_id: str = ""
-    """As far as it says."""
+    """The broadcast that the body names. Empty: it names none of ours, but may name a stream or asset of one."""
     redacted: str = ""
+    """The body for people, without its secrets."""
 
 
 ReadBody = Callable[[str, bytes], Reading]
+"""From the provider's name and the raw body."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivered:
     webhook_id: int
     outcome: WebhookOutcome
+    """As it is stored: of a duplicate, that of its first delivery."""
     duplicate: bool
+    """An event with this id had been stored before."""
 
 
 class Inbox:
     def __init__(self, database: Database, sealer: Sealer, read: ReadBody) -> None:
-        """*database*: with a pool of the intake's own, or a busy pool would delay the answer. *read* never raises."""
+        """*database*: for deliveries a pool of their own, because a busy pool would delay the answer. *read* must not
+        raise: a webhook whose signature was verified is stored whatever is in it.
+        """
         self._database = database
         self._sealer = sealer
         self._read = read
         self._locks = WeakValueDictionary[str, asyncio.Lock]()
 
     async def store(self, provider: str, body: bytes) -> Delivered:
-        """Raises StoreUnavailable."""
+        """Store a webhook whose signature was verified, and wake the broadcast that it is about.
+
+        *provider*: its name in the table (`livekit`, `mux`). *body*: byte for byte; it is stored encrypted. A webhook
+        with an event id that is stored already only counts one delivery more. Raises StoreUnavailable: nothing was
+        stored, and the provider should send it again.
+        """
         if len(body) > _LONG:
-            # It may take a second, and others would wait for it.
+            # Reading may take a second, and the event loop would stand still meanwhile.
             reading = await asyncio.to_thread(self._read, provider, body)
         else:
             reading = self._read(provider, body)
         event_id = postgres_text(reading.event_id)
-        # Two of one broadcast would wait for each other in the database, each with a connection that others need.
+        # Two deliveries about one broadcast wait for each other anyway. Here they wait without a connection.
         lock = self._locks.setdefault(next(filter(None, _about(reading)), event_id), asyncio.Lock())
-        sealed = self._sealer.seal(body.decode("latin-1"), place=_place(provider, event_id))
+        sealed = self._sealer.seal(body.decode("latin-1"), row=_identity(provider, event_id))
         failpoint("webhook.before_commit")
         try:
             async with lock, self._database.connection() as connection:
@@ -111,20 +124,21 @@ class Inbox:
         except (*RETRYABLE, asyncpg.InsufficientResourcesError) as error:
             raise StoreUnavailable("the webhook could not be stored") from error
         failpoint("webhook.after_commit")
-        assert row is not None  # noqa: S101 - every way of the statement returns one
+        assert row is not None  # noqa: S101 - every branch of the statement returns a row
         return Delivered(webhook_id=row["id"], outcome=WebhookOutcome(row["outcome"]), duplicate=row["duplicate"])
 
     async def replay(self, webhook_id: int) -> StoredWebhook:
-        """To be taken into account once more, read anew: this version may understand what another did not.
+        """Read the stored body again and let the next pass take the webhook into account once more.
 
-        Raises WebhookNotFound, StoreUnavailable.
+        This version may understand what an earlier one did not. If the body cannot be decrypted any more, what was read
+        at the delivery is applied again. Raises WebhookNotFound, StoreUnavailable.
         """
         async with self._database.connection() as connection:
             row = await connection.fetchrow(
                 "SELECT provider, event_id, body, broadcast_id, outcome FROM webhook WHERE id = $1", webhook_id
             )
         if row is None:
-            raise WebhookNotFound(f"there is no webhook {webhook_id}", webhook_id=str(webhook_id))
+            raise WebhookNotFound(webhook_id)
         reading = self._read_again(webhook_id, row)
         try:
             async with self._database.transaction() as connection:
@@ -134,7 +148,7 @@ class Inbox:
                 if outcome is WebhookOutcome.ACCEPTED and not about:
                     outcome = WebhookOutcome.FOREIGN
                 if outcome is WebhookOutcome.ACCEPTED:
-                    # A pass locks the broadcast and then the webhooks: so must everybody.
+                    # Locked in the order of a pass, the broadcast before its webhooks, or the two could deadlock.
                     await wake(connection, [about])
                 if reading is None:
                     await connection.execute("UPDATE webhook SET apply_time = NULL WHERE id = $1", webhook_id)
@@ -155,14 +169,17 @@ class Inbox:
 
     def _read_again(self, webhook_id: int, row: asyncpg.Record) -> Reading | None:
         try:
-            body = self._sealer.open(row["body"], place=_place(row["provider"], row["event_id"]))
+            body = self._sealer.open(row["body"], row=_identity(row["provider"], row["event_id"]))
         except CannotOpen:
             log.warning("webhook_body_sealed_for_ever", webhook_id=webhook_id)
             return None
         return self._read(row["provider"], body.encode("latin-1"))
 
     async def forget(self, *, older_than: timedelta) -> int:
-        """Answers how many. No more than some thousand at once."""
+        """Delete webhooks received more than *older_than* ago, 10,000 at most. Answers how many were deleted.
+
+        Raises StoreUnavailable.
+        """
         async with self._database.connection() as connection:
             return len(
                 await connection.fetch(
@@ -196,5 +213,5 @@ def _columns(reading: Reading) -> tuple[Any, ...]:
     )
 
 
-def _place(provider: str, event_id: str) -> str:
+def _identity(provider: str, event_id: str) -> str:
     return f"webhook/{provider}/{event_id}"

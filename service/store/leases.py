@@ -1,20 +1,32 @@
-"""The row as a queue: claim, wake. A crash leaves its lease behind, and the end of the lease is the retry."""
+"""The broadcast row as a work queue: claim, wake, lease.
+
+A row is claimable when coalesce(lease_until, due_at) <= now(). Three columns carry the invariant:
+- A claim sets the lease, adds one to `fence` and clears `due_at`. Every write of a pass names its fence, so a pass
+  whose lease was taken over changes nothing (see `passes`): at most one pass at a time has an effect.
+- A wake sets `due_at` and never touches the lease. It cannot start a second pass beside one that runs, and it cannot
+  get lost: it is found when the lease is given back or has ended.
+- A crash leaves its lease behind, and the end of the lease is the retry.
+
+The database clock is the only clock: a lease does not depend on the clocks of replicas.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import IntEnum
 from typing import TYPE_CHECKING
 
+from service.domain.broadcast import Target
 from service.store.database import Database
 
 if TYPE_CHECKING:
     from service.store.database import Connection
 
 # One lane at a time, so that the index gives the due rows in order. SKIP LOCKED: no replica waits for another. NO KEY:
-# a row is not skipped for one that only refers to it, such as a place of a viewer. The trace of a call is taken along:
-# the passes after the one that serves it are no part of it.
+# a foreign key to the row (a new viewer, say) locks it FOR KEY SHARE, and such a row must not be skipped. The trace
+# context is taken along and cleared: it belongs to the pass that serves the call, not to later ones.
 CLAIM = """
 WITH due AS MATERIALIZED (
   SELECT id, trace_context FROM broadcast
@@ -28,19 +40,38 @@ FROM due WHERE broadcast.id = due.id
 RETURNING broadcast.id, fence, due.trace_context, now() AS claimed_at
 """
 
-# What is over may still be queued: its recordings are being waited for.
+# A broadcast that is over is woken only while it is queued: its recordings are still being waited for.
 WAKE = """
 UPDATE broadcast SET due_at = least(due_at, now()), dirty_at = now()
 WHERE id = ANY({ids}) AND target <> 'CREATED'
   AND (state NOT IN ('ENDED', 'FAILED') OR coalesce(lease_until, due_at) IS NOT NULL)
 """
-# Commits that notify wait for each other, and every one makes all replicas look: not for what was due already, nor for
-# what nobody can claim now.
+# Transactions that notify wait for each other at their commit, and each notification makes every replica look. So none
+# is sent for a row that was due already, or that nobody can claim while it is leased.
 NEWS = "lease_until IS NULL AND due_at = now()"
 _WAKE_MANY = f"""
 WITH woken AS ({WAKE.format(ids="$1::text[]")} RETURNING {NEWS} AS news)
 SELECT pg_notify('broadcast_due', '') FROM woken WHERE news LIMIT 1
 """  # noqa: S608 - a constant
+
+
+class Lane(IntEnum):
+    """A part of the queue with its own number of passes at once in each replica, so that no lane starves another."""
+
+    STOP = 0
+    START = 1
+    OTHER = 2
+
+
+def lane_of(target: Target, *, ready: bool) -> Lane:
+    """*ready*: whether the broadcast has been READY, so that its start is over."""
+    match target:
+        case Target.ENDED:
+            return Lane.STOP
+        case Target.LIVE if not ready:
+            return Lane.START
+        case _:
+            return Lane.OTHER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,22 +81,27 @@ class Claim:
     broadcast_id: str
     fence: int
     trace_context: str | None
-    """Of the call that asked for this pass, if one did."""
+    """W3C traceparent of the call that asked for this pass. None: no call did, or it was not traced."""
     claimed_at: datetime
+    """By the database clock."""
 
 
 async def wake(connection: Connection, broadcast_ids: Sequence[str]) -> None:
-    """`Leases.wake` as a part of a transaction."""
+    """`Leases.wake` as a part of a transaction. *broadcast_ids* in one order everywhere, or two callers deadlock."""
     await connection.execute(_WAKE_MANY, list(broadcast_ids))
 
 
 class Leases:
+    """Every method raises StoreUnavailable."""
+
     def __init__(self, database: Database, *, owner: str, ttl: timedelta) -> None:
+        """*owner*: the name of this replica. *ttl*: how long a claim holds unless it is renewed."""
         self._database = database
         self.owner = owner
         self.ttl = ttl
 
     async def claim(self, lane: int, *, limit: int) -> list[Claim]:
+        """Claim at most *limit* due broadcasts of a Lane, those first that are due longest."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(CLAIM, self.owner, self.ttl, lane, limit)
         return [
@@ -79,7 +115,7 @@ class Leases:
         ]
 
     async def next_due(self) -> timedelta | None:
-        """How long until the next row becomes claimable."""
+        """How long until the next broadcast becomes claimable; not above zero if one is. None: none is queued."""
         async with self._database.connection() as connection:
             return await connection.fetchval(
                 "SELECT min(due) - now() FROM unnest(ARRAY[0, 1, 2]::smallint[]) AS l (lane), LATERAL ("
@@ -89,9 +125,9 @@ class Leases:
             )
 
     async def wake(self, broadcast_ids: Sequence[str]) -> None:
-        """Look at these again: somebody saw the providers disagree with what is stored.
+        """Make these due now, because the providers were seen to disagree with what is stored.
 
-        Never touches a lease, so it is safe at any time and for anything; what is at rest stays at rest.
+        It never touches a lease, so it is safe at any time and for any id. A broadcast at rest stays at rest.
         """
         if not broadcast_ids:
             return
@@ -99,7 +135,10 @@ class Leases:
             await wake(connection, broadcast_ids)
 
     async def take_duty(self, name: str, ttl: timedelta) -> bool:
-        """Whether this replica does *name* for the next *ttl*. It saves work; two at once would do no harm."""
+        """Take or renew the duty *name* for *ttl*. False: another replica has it.
+
+        A duty only saves work: two replicas that do the same at once do no harm.
+        """
         async with self._database.connection() as connection:
             return bool(
                 await connection.fetchval(

@@ -1,10 +1,14 @@
-"""Whether the providers answer, as the observer sees it: one row each, read by every pass."""
+"""Whether the providers answer, as the observer sees it: one row a provider, read by every pass.
+
+Two failed looks in a row, five seconds apart or more, are an outage (see OUTAGES in `rows`). Its begin and its end wake
+every running broadcast.
+"""
 
 from service.store.database import Database
 from service.store.rows import OUTAGES, outages_of
 
-# Those that are to be looked at because of it: an outage may need a fallback, and its end may end one, or bring about
-# the upload of what was recorded of one that is over.
+# An outage may need a fallback, and its end may end one. Broadcasts that are over may wait in the queue for its end, to
+# upload what was recorded meanwhile.
 _WAKE = """
 WITH woken AS (
   UPDATE broadcast SET due_at = least(due_at, now())
@@ -12,7 +16,8 @@ WITH woken AS (
   RETURNING 1)
 SELECT pg_notify('broadcast_due', '') FROM woken LIMIT 1
 """
-# Since when it is so. Where nobody looked for a while, nobody knows what was between, and it begins anew.
+# The time since when it is so is kept from look to look. If the last look is more than a minute old, the state between
+# is not known, and the time begins anew.
 _REPORT = """
 INSERT INTO provider AS p (name, unreachable_since, answering_since, checked_at, code, message)
 VALUES ($1, CASE WHEN $2 THEN now() END, CASE WHEN NOT $2 THEN now() END, now(), $3, $4)
@@ -29,8 +34,9 @@ class Outages:
         self._database = database
 
     async def report(self, provider: str, failure: tuple[str, str] | None) -> None:
-        """What a look at *provider* has found: code and message of its failure, or None where it answered. Two failures
-        in a row are an outage, of which, and of whose end, every running broadcast is told.
+        """Store what a look at *provider* found. *failure*: its code and its message. None: the provider answered.
+
+        Raises StoreUnavailable.
         """
         code, message = failure or ("", "")
         async with self._database.transaction() as connection:

@@ -1,5 +1,6 @@
-"""What all broadcasts hold at the providers, in one read: for the observer, who compares, and the sweeper, who finds
-owners.
+"""Which ids at the providers belong to which broadcast: the observer compares them, the sweeper looks for owners.
+
+Each answer is one read, however many broadcasts there are.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from service.store.database import Database
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnedResource:
-    """One resource of a broadcast that is to be live. An egress that failed is kept: what was written off may be listed
-    for ever.
+    """One resource of a broadcast that is wanted live. An egress that failed is listed although it is gone: a provider
+    may list it for ever, and it must not be taken for a stranger's.
     """
 
     broadcast_id: str
@@ -25,17 +26,23 @@ class OwnedResource:
     status: str
     host_publishing: bool | None
     recorded: bool | None
+    """Of a room, as `host_publishing`: None of other kinds, and while it was not seen."""
     updated_ns: int
+    """Of an egress: its last change by LiveKit's clock, in Unix nanoseconds. 0: not known."""
 
 
 class OwnedIds:
+    """Every method raises StoreUnavailable."""
+
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def now(self) -> datetime:
+        """By the database clock."""
         return await self._database.now()
 
     async def of_running(self) -> list[OwnedResource]:
+        """The resources of all broadcasts that are wanted live."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(
                 "SELECT r.broadcast_id, r.kind, r.phase, r.external_id, coalesce(r.detail ->> 'status', '') AS status, "
@@ -48,7 +55,9 @@ class OwnedIds:
         return [OwnedResource(**dict(row)) for row in rows]
 
     async def over(self, broadcast_ids: Sequence[str]) -> tuple[set[str], set[str]]:
-        """Of these: which exist, and which of them are over (nothing of theirs may be left)."""
+        """Of these broadcasts: those that exist, and those among them that are over, so that nothing of theirs may be
+        left.
+        """
         async with self._database.connection() as connection:
             rows = await connection.fetch(
                 "SELECT id, state IN ('ENDED', 'FAILED') OR (state = 'CREATED' AND deleted) AS over "
@@ -58,8 +67,9 @@ class OwnedIds:
         return {row["id"] for row in rows}, {row["id"] for row in rows if row["over"]}
 
     async def owned(self, kind: Kind, external_ids: Sequence[str]) -> set[str]:
-        """Of these ids: which belong to a resource that is not gone. A deleted broadcast keeps what is finished, and
-        goes after nothing else.
+        """Of these ids of the provider: those that belong to a resource that is not gone.
+
+        A deleted broadcast owns only what is present, its recordings: no pass looks for anything else of it any more.
         """
         async with self._database.connection() as connection:
             rows = await connection.fetch(
@@ -72,7 +82,9 @@ class OwnedIds:
         return {row["external_id"] for row in rows}
 
     async def searching(self, kind: Kind, broadcast_ids: Sequence[str]) -> set[str]:
-        """Of these: which look for one of theirs, which may be any with their mark."""
+        """Of these broadcasts: those that made a call of *kind* without an answer. Anything with their mark may be what
+        that call made.
+        """
         async with self._database.connection() as connection:
             rows = await connection.fetch(
                 "SELECT DISTINCT r.broadcast_id FROM resource r JOIN broadcast b ON b.id = r.broadcast_id "
@@ -84,7 +96,7 @@ class OwnedIds:
         return {row["broadcast_id"] for row in rows}
 
     async def uploaded_since(self, moment: datetime) -> bool:
-        """Whether any upload was begun since: what it left behind was made since."""
+        """Whether any upload was begun since *moment*, by the database clock. If not, none can have left an asset."""
         async with self._database.connection() as connection:
             return await connection.fetchval(
                 "SELECT EXISTS (SELECT FROM resource WHERE kind = 'upload' AND intended_at >= $1)", moment

@@ -1,5 +1,8 @@
-"""What a pass reads and writes. Every write carries the fence; where it is not the present one, LeaseLost is raised
-and the pass stops without cleaning up, because nothing of it is ours any more.
+"""What a pass reads and writes. Every write names the fence of its claim.
+
+A row has one fence, and every claim adds one to it. A write whose fence is not the present one finds no row and raises
+LeaseLost: another replica has claimed the broadcast since. The pass then stops without cleaning up, because whatever it
+would undo may be the other's by now. So at most one pass at a time has an effect, however late a paused replica wakes.
 """
 
 from __future__ import annotations
@@ -20,10 +23,9 @@ from service.domain.reporting.record import Derive, tell, with_outcome
 from service.domain.resources import AnyResource
 from service.domain.situation import Availability, Situation
 from service.failpoints import failpoint
-from service.store.broadcasts import lane_of
 from service.store.changes import append
 from service.store.database import Database
-from service.store.leases import Claim
+from service.store.leases import Claim, lane_of
 from service.store.rows import (
     BROADCAST_COLUMNS,
     HEARD,
@@ -62,8 +64,8 @@ ON CONFLICT (broadcast_id, kind, ordinal) DO UPDATE SET
 
 class Passes:
     def __init__(self, database: Database, rows: Rows, *, derive: Derive, storage: bool = False) -> None:
-        """*derive*: what callers are told of a situation; part of every write, so it is never behind. *storage*:
-        whether there is one for local recordings.
+        """*derive*: makes the status that callers are told; every write stores it, so it is never behind. *storage*:
+        whether a storage for local recordings is configured.
         """
         self._database = database
         self._rows = rows
@@ -71,7 +73,10 @@ class Passes:
         self._storage = storage
 
     async def load(self, claim: Claim, lease: timedelta) -> Situation:
-        """Read, and renew the lease to *lease* from now."""
+        """Read everything that a pass decides on, and renew the lease to *lease* from now.
+
+        Raises LeaseLost, StoreUnavailable.
+        """
         async with self._database.transaction() as connection:
             read = asyncio.get_running_loop().time()
             row = await connection.fetchrow(_RENEW, claim.broadcast_id, claim.fence, lease)
@@ -93,7 +98,9 @@ class Passes:
     ) -> None:
         """Commit that a call is about to be made, and renew the lease to cover it.
 
-        *planned_for*: raises Overtaken where the callers want something else by now.
+        After a crash the next pass finds *resource* and looks for what the call may have made. *planned_for*: the
+        target that the call was planned for; Overtaken is raised if callers want another one by now. Raises LeaseLost,
+        StoreUnavailable.
         """
         async with self._database.transaction() as connection:
             target = await connection.fetchval(
@@ -122,10 +129,11 @@ class Passes:
         heard: Sequence[int] = (),
         actor: Actor = Actor.RECONCILER,
     ) -> Situation:
-        """Store what came of a step or a look, and what callers are told now, in one transaction.
+        """Store what came of a step or a look, and the status that follows from it, in one transaction.
 
-        *trouble* becomes `last_error`; *recovered* is the provider whose trouble is over. *end* sets the target.
-        *heard* are the webhooks that were taken into account.
+        *trouble* becomes `last_error`; *recovered* is the provider whose trouble is over. *end* sets the target to
+        ENDED. *heard*: ids of the webhooks that were taken into account, which are marked as applied. Raises LeaseLost,
+        StoreUnavailable.
         """
         async with self._database.transaction() as connection:
             read = asyncio.get_running_loop().time()
@@ -150,10 +158,12 @@ class Passes:
         return situation
 
     async def release(self, claim: Claim, due: datetime | None, *, turn: datetime | None = None) -> bool:
-        """Give the lease back. A wake that came meanwhile is in due_at already, and the earlier of the two holds.
+        """Give the lease back.
 
-        *turn*: given by a budget, to be shown when it is asked again; the next pass goes on with the same call. Answers
-        whether it is due again now: nobody was told of a wake that came while nobody could claim.
+        *due*: when the next pass should run, by the database clock; None: none is needed. A wake that came during the
+        pass is in `due_at` already, and the earlier of the two holds. *turn*: the turn that a budget gave, kept for the
+        next pass, which asks for the same call. Answers whether the broadcast is due again now: a wake during the pass
+        sent no notification. Raises LeaseLost, StoreUnavailable.
         """
         async with self._database.connection() as connection:
             due_now = await connection.fetchval(
@@ -171,8 +181,10 @@ class Passes:
         return due_now
 
     async def give_up(self, claim: Claim, after: timedelta) -> None:
-        """A pass that failed for a reason of our own: the next may try after *after*. Said while another failure is
-        handled, so it raises no LeaseLost.
+        """End a pass that failed by a fault of ours, and let the next one try when *after* has passed.
+
+        Runs inside an `except`, so a lost lease is ignored here instead of replacing the first error. Raises
+        StoreUnavailable.
         """
         async with self._database.connection() as connection:
             await connection.execute(
@@ -196,7 +208,7 @@ class Passes:
         await connection.execute(
             "UPDATE broadcast SET target = $2, end_reason = $3, state = $4, status = $5, ready_time = $6, "
             "live_time = $7, end_time = $8, lane = $9, fallback = $11, update_time = now(), "
-            # What woke it on the way to its end wakes nothing any more.
+            # A wake that came before the end would only claim a broadcast at rest.
             "due_at = CASE WHEN $10 THEN NULL ELSE due_at END WHERE id = $1",
             broadcast.id,
             broadcast.target,

@@ -1,4 +1,7 @@
-"""Rows to values and back. A snapshot in the change log is read by the same code as a row."""
+"""Rows to values and back. A snapshot in the change log is read by the same code as a row.
+
+Secrets are sealed columns of their own: a JSON column never holds one.
+"""
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
@@ -22,7 +25,7 @@ _CLASSES: dict[str, type[AnyResource]] = {
     class_.kind: class_ for class_ in (Room, Stream, Egress, LocalRecording, Upload)
 }
 _NO_TEXT = dict.fromkeys((0, *range(0xD800, 0xE000)), "\ufffd")
-"""Signs that Postgres takes in no text: NUL and surrogates."""
+"""NUL and surrogates, which Postgres refuses in a text, become U+FFFD."""
 _COMMON = tuple(field.name for field in fields(Resource))
 _SEALED = ("key", "pushes")
 
@@ -36,21 +39,21 @@ RESOURCE_COLUMNS = (
 )
 
 
-# An outage is what two looks of the observer in a row have found, the last of them lately.
+# An outage is two failed looks of the observer in a row, the last of them less than a minute ago.
 OUTAGES = (
     "(SELECT jsonb_object_agg(name, jsonb_build_object('since', unreachable_since, 'code', code, 'message', message)) "
     "FROM provider WHERE checked_at - unreachable_since >= interval '5 s' AND checked_at > now() - interval '60 s') "
     "AS outages, "
     "(SELECT jsonb_object_agg(name, answering_since) FROM provider) AS answering"
 )
-# Webhooks that no pass has taken into account yet.
+# Webhooks that no pass has taken into account yet, oldest first; the rest of more than 50 waits for the next pass.
 HEARD = (
     "(SELECT jsonb_agg(jsonb_build_array(id, heard) ORDER BY id) FROM (SELECT w.id, w.heard FROM webhook w "
     "WHERE w.broadcast_id = broadcast.id AND w.apply_time IS NULL AND w.outcome = 'accepted' "
     "ORDER BY w.id LIMIT 50) AS unapplied) AS heard"
 )
 
-# What the prober saw of the playlist.
+# The last probe of the playlist.
 PLAYED = (
     "(SELECT playlist FROM probe WHERE probe.broadcast_id = broadcast.id) AS playlist, "
     "(SELECT playlist_at FROM probe WHERE probe.broadcast_id = broadcast.id) AS playlist_at"
@@ -58,7 +61,7 @@ PLAYED = (
 
 
 class _Movement(msgspec.Struct):
-    """What is stored beside a playlist."""
+    """What is stored in the same column as the playlist: whether it moved."""
 
     advanced_at: datetime | None = None
     standing_since: datetime | None = None
@@ -78,7 +81,7 @@ def heard_of(row: Row) -> tuple[tuple[int, Heard], ...]:
 
 
 def played_of(row: Row) -> Probe:
-    """Of the playlist alone."""
+    """The playlist and whether it moves; without the people in the room."""
     playlist = row["playlist"]
     movement = msgspec.convert(playlist or {}, _Movement)
     return Probe(
@@ -93,7 +96,7 @@ def _heard(value: object) -> Heard:
     try:
         return msgspec.convert(value, Heard, dec_hook=_without_secret)
     except msgspec.ValidationError:
-        # Of another version. A hint less must not keep a broadcast from its passes.
+        # Another version of the service wrote it. A webhook is a hint: a pass must not fail for want of one.
         return Heard(event_id="", type="", provider_time=None)
 
 
@@ -112,27 +115,29 @@ class Rows:
         self._sealer = sealer
 
     def broadcast(self, row: Row, sealed: bytes | None = None) -> Broadcast:
-        """*sealed*: the destination keys, for those who push to them."""
+        """*sealed*: the column of the destination keys. None: the broadcast is read without them. Raises CannotOpen."""
         broadcast = msgspec.convert(dict(row), Broadcast, dec_hook=_no_secret)
         if sealed is None:
             return broadcast
-        keys = msgspec.json.decode(self._sealer.open(sealed, place=f"broadcast/{broadcast.id}"), type=dict[str, str])
+        keys = msgspec.json.decode(self._sealer.open(sealed, row=f"broadcast/{broadcast.id}"), type=dict[str, str])
         return replace(broadcast, destination_keys={name: Secret(key) for name, key in keys.items()})
 
     def seal_keys(self, broadcast_id: str, keys: Mapping[str, Secret]) -> bytes | None:
+        """For the column of the destination keys. *keys*: by the names of the destinations."""
         if not keys:
             return None
         plain = msgspec.json.encode({name: key.reveal() for name, key in keys.items()}).decode()
-        return self._sealer.seal(plain, place=f"broadcast/{broadcast_id}")
+        return self._sealer.seal(plain, row=f"broadcast/{broadcast_id}")
 
     def resource(self, broadcast_id: str, row: Row) -> AnyResource:
+        """A `secret` that is NULL leaves the resource without its key or push addresses. Raises CannotOpen."""
         values = {name: row[name] for name in _COMMON} | cast("dict[str, Any]", row["detail"])
         class_ = _CLASSES[row["kind"]]
         resource = msgspec.convert(values, class_, dec_hook=_no_secret)
         sealed: bytes | None = row["secret"]
         if sealed is None or not isinstance(resource, Stream | Egress):
             return resource
-        opened = self._sealer.open(sealed, place=_place(broadcast_id, resource))
+        opened = self._sealer.open(sealed, row=_identity(broadcast_id, resource))
         if isinstance(resource, Stream):
             return replace(resource, key=Secret(opened))
         pushes = msgspec.json.decode(opened, type=dict[str, str])
@@ -147,22 +152,22 @@ class Rows:
             plain = resource.key.reveal()
         elif isinstance(resource, Egress) and resource.pushes:
             plain = msgspec.json.encode({name: url.reveal() for name, url in resource.pushes.items()}).decode()
-        secret = self._sealer.seal(plain, place=_place(broadcast_id, resource)) if plain else None
+        secret = self._sealer.seal(plain, row=_identity(broadcast_id, resource)) if plain else None
         common = {name: getattr(resource, name) for name in _COMMON}
         return (resource.kind, *common.values(), detail, secret)
 
 
-def _place(broadcast_id: str, resource: Resource) -> str:
+def _identity(broadcast_id: str, resource: Resource) -> str:
     return f"{resource.kind}/{broadcast_id}/{resource.ordinal}"
 
 
 def heard_column(heard: Heard | None) -> Any:
-    """For `webhook.heard`. Whatever is secret in it stays behind."""
+    """For the column `webhook.heard`: JSON in which every secret is an empty text."""
     return None if heard is None else _plain_json(msgspec.to_builtins(heard, enc_hook=_left_behind))
 
 
 def postgres_text(text: str, longest: int | None = None) -> str:
-    """*text* as Postgres takes it: it has neither NUL nor halves of characters."""
+    """*text*, cut to *longest* characters, without the signs that Postgres refuses: NUL and lone surrogates."""
     return text[:longest].translate(_NO_TEXT)
 
 

@@ -1,4 +1,7 @@
-"""Secrets at rest: AES-256-GCM, bound to the row they belong to, so that a copy in another row does not open."""
+"""Secrets at rest: AES-256-GCM with the row's identity as associated data, so that a copy in another row does not open.
+
+A sealed value is a nonce of 12 random bytes and the ciphertext with its tag.
+"""
 
 import os
 from collections.abc import Sequence
@@ -10,25 +13,27 @@ _NONCE = 12
 
 
 class CannotOpen(Exception):
-    """None of the configured keys opens it."""
+    """None of the configured keys opens the value. The message is the row's identity."""
 
 
 class Sealer:
-    """Seals with the first key and opens with any, so that a key can be rotated."""
+    """The first key seals, every key opens, so that a key can be rotated."""
 
     def __init__(self, keys: Sequence[bytes]) -> None:
         """Each key is 32 bytes."""
         self._keys = [AESGCM(key) for key in keys]
 
-    def seal(self, text: str, *, place: str) -> bytes:
+    def seal(self, text: str, *, row: str) -> bytes:
+        """*row*: what identifies the row, in the same words for ever: `open` must be given the same."""
         nonce = os.urandom(_NONCE)
-        return nonce + self._keys[0].encrypt(nonce, text.encode(), place.encode())
+        return nonce + self._keys[0].encrypt(nonce, text.encode(), row.encode())
 
-    def open(self, sealed: bytes, *, place: str) -> str:
+    def open(self, sealed: bytes, *, row: str) -> str:
+        """Raises CannotOpen."""
         for key in self._keys:
             try:
-                return key.decrypt(sealed[:_NONCE], sealed[_NONCE:], place.encode()).decode()
+                return key.decrypt(sealed[:_NONCE], sealed[_NONCE:], row.encode()).decode()
             except (InvalidTag, ValueError):
-                # ValueError: too short for a nonce.
+                # ValueError: the value is too short to have a nonce.
                 continue
-        raise CannotOpen(place)
+        raise CannotOpen(row)

@@ -1,4 +1,8 @@
-"""Places in the room: as many as the policy has, each held until it expires."""
+"""Slots for viewers in the room, while the fallback DIRECT_WEBRTC is in use: as many as the broadcast's spec allows.
+
+A slot is held until it expires or is renewed. Never more than the limit are held at once, however many viewers come in
+the same moment: new slots are given out one by one.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from datetime import datetime, timedelta
 
 from service.store.database import Database
 
-# Not at the last moment: who is counted as gone by another must not come back by a statement that began before.
+# A slot that is about to expire is not renewed here: a statement that began later may count it as free already.
 _KEEP = """
 UPDATE viewer SET expire_time = now() + $3::interval
 WHERE broadcast_id = $1 AND viewer_id = $2 AND expire_time > now() + interval '30 s'
@@ -16,13 +20,13 @@ RETURNING expire_time
 _FULL = """
 SELECT count(*) >= $3 FROM viewer WHERE broadcast_id = $1 AND viewer_id <> $2 AND expire_time > now()
 """
-# Everybody who wants a new place passes here one by one. The row of the broadcast would do as well, and would hold up
-# its passes when all viewers come at once.
+# A lock that lets viewers who want a new slot pass one by one. Locking the row of the broadcast would do as well, and
+# would hold up its passes when all viewers come at once.
 _GATE = """
 INSERT INTO viewer (broadcast_id, viewer_id, expire_time) VALUES ($1, '', '-infinity')
 ON CONFLICT (broadcast_id, viewer_id) DO UPDATE SET expire_time = '-infinity'
 """
-# A statement of its own: it must see what those before committed.
+# A statement of its own, so that its snapshot is taken after the lock and has the slots given out before.
 _TAKE = """
 INSERT INTO viewer (broadcast_id, viewer_id, expire_time)
 SELECT $1, $2, now() + $4::interval
@@ -39,33 +43,33 @@ _FORGOTTEN_AT_ONCE = 10_000
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Full:
     next_free: timedelta
-    """Until the first place expires, if nobody asks to keep it."""
+    """Until the first slot expires, if its viewer does not renew it. Zero if that is now."""
 
 
 class Viewers:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def enter(self, broadcast_id: str, viewer_id: str, *, places: int, lease: timedelta) -> datetime | Full:
-        """Until when the place is held: one's own, held on to, or a free one. Raises StoreUnavailable.
+    async def enter(self, broadcast_id: str, viewer_id: str, *, slots: int, lease: timedelta) -> datetime | Full:
+        """Renew the viewer's slot, or take a free one, for *lease*: until when it is held, by the database clock.
 
-        Never more than *places* are held at a time, whoever comes at once.
+        *slots*: so many may be held at once. Raises StoreUnavailable.
         """
         async with self._database.connection() as connection:
             kept = await connection.fetchval(_KEEP, broadcast_id, viewer_id, lease)
             if kept is not None:
                 return kept
-            # Who finds it full need not queue for the answer.
-            if not await connection.fetchval(_FULL, broadcast_id, viewer_id, places):
+            # Asked without the lock first: a viewer who finds the room full need not wait for the others.
+            if not await connection.fetchval(_FULL, broadcast_id, viewer_id, slots):
                 async with connection.transaction():
                     await connection.execute(_GATE, broadcast_id)
-                    taken = await connection.fetchval(_TAKE, broadcast_id, viewer_id, places, lease)
+                    taken = await connection.fetchval(_TAKE, broadcast_id, viewer_id, slots, lease)
                 if taken is not None:
                     return taken
             return Full(next_free=await connection.fetchval(_NEXT_FREE, broadcast_id) or timedelta())
 
     async def forget(self) -> None:
-        """Places that expired. Some thousand at once."""
+        """Delete slots that expired more than an hour ago, some thousand at once. Raises StoreUnavailable."""
         async with self._database.connection() as connection:
             await connection.execute(
                 "DELETE FROM viewer WHERE (broadcast_id, viewer_id) IN (SELECT broadcast_id, viewer_id FROM viewer "

@@ -29,7 +29,7 @@ class WebhookOutcome(StrEnum):
     UNKNOWN_TYPE = "unknown_type"
     """Nothing is done for its type."""
     QUARANTINED = "quarantined"
-    """Signed, and cannot be read."""
+    """Its signature is good, and its body cannot be read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,16 +41,19 @@ class StoredWebhook:
     broadcast_id: str
     outcome: WebhookOutcome
     provider_time: datetime | None
+    """When it happened, by the provider's clock. None: it does not say."""
     receive_time: datetime
+    """Of the first delivery, by the database clock."""
     apply_time: datetime | None
+    """When a pass took it into account, by the database clock. None: no pass has, or none will."""
     delivery_count: int
     redacted: str
-    """Empty where it was not asked for."""
+    """The body without its secrets. Empty if it was not asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookFilter:
-    """Empty: any."""
+    """An empty field matches every webhook."""
 
     provider: str = ""
     broadcast_id: str = ""
@@ -65,8 +68,8 @@ class StoredWebhooks:
     async def list(
         self, filter: WebhookFilter, *, limit: int, before_id: int | None = None, bodies: bool = False
     ) -> list[StoredWebhook]:
-        """Newest first, those with an id below *before_id*. *bodies*: with `redacted`."""
-        # The outcome is no parameter: a plan for any of them could not use the index of those that are not accepted.
+        """Newest first. *before_id*: only those with a lower id. *bodies*: with `redacted`. Raises StoreUnavailable."""
+        # The outcome is part of the text and no parameter: only then can the planner use the partial index on outcome.
         where = [f"outcome = '{WebhookOutcome(filter.outcome)}'"] if filter.outcome else []
         values: list[Any] = []
         for condition, value in (
@@ -100,7 +103,7 @@ async def get_webhook(connection: Connection, webhook_id: int) -> StoredWebhook:
         webhook_id,
     )
     if row is None:
-        raise WebhookNotFound(f"there is no webhook {webhook_id}", webhook_id=str(webhook_id))
+        raise WebhookNotFound(webhook_id)
     return _stored(row)
 
 

@@ -82,7 +82,7 @@ async def test_the_first_delivery_is_stored_and_wakes(one: Store, inbox: Inbox, 
     assert row["receive_time"] >= before
     broadcast = await one.row("first")
     assert broadcast["due_at"] == broadcast["dirty_at"] == row["receive_time"]
-    opened = Sealer(KEYS).open(row["body"], place=f"webhook/mux/{row['event_id']}")
+    opened = Sealer(KEYS).open(row["body"], row=f"webhook/mux/{row['event_id']}")
     assert opened.encode("latin-1") == ACTIVE
 
 
@@ -274,10 +274,10 @@ async def test_bodies_come_back_byte_for_byte_and_open_in_their_place_alone(one:
     sealer = Sealer(KEYS)
     places = [f"webhook/{row['provider']}/{row['event_id']}" for row in rows]
     assert [
-        sealer.open(row["body"], place=place).encode("latin-1") for row, place in zip(rows, places, strict=True)
+        sealer.open(row["body"], row=place).encode("latin-1") for row, place in zip(rows, places, strict=True)
     ] == bodies
     with pytest.raises(CannotOpen):
-        sealer.open(rows[0]["body"], place=places[1])
+        sealer.open(rows[0]["body"], row=places[1])
 
 
 async def test_no_column_shows_a_secret(one: Store, inbox: Inbox) -> None:

@@ -347,13 +347,13 @@ def test_a_seal_is_of_its_kind_ordinal_and_broadcast() -> None:
     rows = Rows(Sealer(KEYS))
     sealer = Sealer(KEYS)
     sealed = rows.resource_values("first", stream(key=STREAM_KEY))[-1]
-    assert sealer.open(sealed, place="stream/first/0") == SECRETS[0]
+    assert sealer.open(sealed, row="stream/first/0") == SECRETS[0]
     for place in ("stream/first/1", "stream/second/0", "egress/first/0", "broadcast/first"):
         with pytest.raises(CannotOpen):
-            sealer.open(sealed, place=place)
+            sealer.open(sealed, row=place)
     for broken in (b"", sealed[:11], sealed[:20], sealed[:-1], sealed[:-1] + bytes([sealed[-1] ^ 1])):
         with pytest.raises(CannotOpen):
-            sealer.open(broken, place="stream/first/0")
+            sealer.open(broken, row="stream/first/0")
 
 
 def test_what_has_no_secret_seals_none() -> None:

@@ -277,7 +277,7 @@ async def test_the_last_place_is_given_once(show: Show) -> None:
         await connection.execute("SELECT 1 FROM broadcast WHERE id = 'show-1' FOR UPDATE")
         viewers = Viewers(show.stage.database)
         taking = [
-            asyncio.ensure_future(viewers.enter("show-1", f"w{number}", places=10, lease=LEASE)) for number in range(5)
+            asyncio.ensure_future(viewers.enter("show-1", f"w{number}", slots=10, lease=LEASE)) for number in range(5)
         ]
         await eventually(lambda: waits_for_locks(show, 5))
     results = await asyncio.gather(*taking)
@@ -317,10 +317,10 @@ async def test_a_place_that_expires_while_it_is_being_kept_is_given_once(show: S
         await connection.execute("UPDATE viewer SET expire_time = now() + interval '300 ms' WHERE viewer_id = 'v0'")
     async with show.stage.database.transaction() as connection:
         await connection.execute("SELECT 1 FROM viewer WHERE viewer_id = 'v0' FOR UPDATE")
-        keeping = asyncio.ensure_future(viewers.enter("show-1", "v0", places=10, lease=LEASE))
+        keeping = asyncio.ensure_future(viewers.enter("show-1", "v0", slots=10, lease=LEASE))
         await eventually(lambda: waits_for_locks(show, 1))
         await eventually(lambda: show.stage.sql("SELECT expire_time < now() FROM viewer WHERE viewer_id = 'v0'"))
-        taking = asyncio.ensure_future(viewers.enter("show-1", "late", places=10, lease=LEASE))
+        taking = asyncio.ensure_future(viewers.enter("show-1", "late", slots=10, lease=LEASE))
         await eventually(lambda: _either(taking, show))
     results = await asyncio.gather(keeping, taking)
     assert sum(isinstance(result, Full) for result in results) == 1
@@ -354,7 +354,7 @@ async def test_those_who_want_a_place_do_not_hold_up_the_passes(show: Show) -> N
     viewers = Viewers(show.stage.database)
     async with show.stage.database.transaction() as connection:
         await connection.execute("SELECT 1 FROM viewer WHERE viewer_id = '' FOR UPDATE")
-        waiting = asyncio.ensure_future(viewers.enter("show-1", "second", places=10, lease=LEASE))
+        waiting = asyncio.ensure_future(viewers.enter("show-1", "second", slots=10, lease=LEASE))
         await eventually(lambda: waits_for_locks(show, 1))
         [claim] = await Leases(show.stage.database, owner="one", ttl=LEASE).claim(1, limit=1)
         assert claim.broadcast_id == "show-1"

@@ -22,9 +22,8 @@ from service.domain.ports import Heard
 from service.domain.reasons import Actor, EventReason
 from service.domain.resources import AnyResource
 from service.domain.situation import Outage
-from service.store.broadcasts import lane_of
 from service.store.changes import Before
-from service.store.leases import Claim
+from service.store.leases import Claim, lane_of
 
 Key = tuple[str, int]
 """Kind and ordinal of a resource."""

@@ -11,8 +11,9 @@ from service.domain.errors import BroadcastExists, BroadcastNotFound, RequestIdR
 from service.domain.lifecycle import Change, Event
 from service.domain.reasons import Actor, EventReason
 from service.domain.secret import Secret
-from service.store.broadcasts import Filter, Request, lane_of
+from service.store.broadcasts import Filter, Request
 from service.store.changes import LoggedChange, StoryEvent
+from service.store.leases import lane_of
 from tests.simulation.store import Asked, Line, Row, Tables, Written, transactions
 
 
@@ -111,11 +112,7 @@ class Broadcasts:
         if asked is None:
             return None
         if asked.method != request.method or asked.digest != request.digest:
-            raise RequestIdReused(
-                f"request_id {request.id!r} was used before with other content",
-                request_id=request.id,
-                method=request.method,
-            )
+            raise RequestIdReused(request.id, method=request.method)
         self._tables.replays += 1
         return asked.broadcast_id
 

@@ -86,13 +86,13 @@ class PlaybackApi(PlaybackServiceServicer):
 
     async def _enter(self, broadcast: Broadcast, viewer_id: str) -> rpc.WebRtcPlayback:
         """Raises ViewerLimit."""
-        places = broadcast.spec.max_webrtc_viewers
-        held_until = await self._viewers.enter(broadcast.id, viewer_id, places=places, lease=_LEASE)
+        slots = broadcast.spec.max_webrtc_viewers
+        held_until = await self._viewers.enter(broadcast.id, viewer_id, slots=slots, lease=_LEASE)
         if isinstance(held_until, Full):
             full = ViewerLimit(
-                f"{broadcast.id!r} takes no more than {places} viewers in its room",
+                f"{broadcast.id!r} takes no more than {slots} viewers in its room",
                 broadcast_id=broadcast.id,
-                limit=str(places),
+                limit=str(slots),
             )
             full.retry_after = min(max(held_until.next_free, timedelta(seconds=1)), _LONGEST_PAUSE)
             raise full

@@ -28,6 +28,14 @@ from service.store.broadcasts import Broadcasts, Request
 
 _NOT_CONTENT = ("request_id", "wait", "host_identity")
 """Fields that say how the caller wants the answer: a retry may have others."""
+_FAILPOINTS = {
+    "StartBroadcast": "api.start",
+    "StopBroadcast": "api.stop",
+    "UpdateBroadcast": "api.update",
+    "SetOnAir": "api.on_air",
+    "DeleteBroadcast": "api.delete",
+}
+"""What the names of a write's failpoints begin with; CreateBroadcast has its own in the store."""
 
 _Change: TypeAlias = (
     rpc.UpdateBroadcastRequest
@@ -127,4 +135,6 @@ def _request(message: Message) -> Request:
         if name in content.DESCRIPTOR.fields_by_name:
             content.ClearField(name)
     digest = hashlib.sha256(f"{method}\n".encode() + content.SerializeToString(deterministic=True)).digest()
-    return Request(id=getattr(message, "request_id", ""), method=method, digest=digest)
+    return Request(
+        id=getattr(message, "request_id", ""), method=method, digest=digest, point=_FAILPOINTS.get(method, "")
+    )
