@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 
     from service.app.shared import Shared
+    from service.domain.provider import Provider
     from service.store.inbox import Delivered
 
 WEBHOOKS_KEPT = timedelta(days=7)
@@ -28,7 +29,7 @@ _POOL = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebhooksRole:
-    deliver: Callable[[str, Iterable[tuple[str, str]], bytes], Awaitable[Delivered]]
+    deliver: Callable[[Provider, Iterable[tuple[str, str]], bytes], Awaitable[Delivered]]
     """For webhooks that come another way, such as by gRPC."""
     inbox: Inbox
     """Over the shared pool, for callers."""

@@ -9,7 +9,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
-from service.domain.reasons import Blocked, ConditionReason, FallbackReason
+from service.domain.provider import Provider
+from service.domain.reasons import Blocked, ConditionReason, FallbackReason, Operation
 from service.domain.resources import EgressStatus, Recording
 from service.domain.secret import NO_SECRET, Secret
 
@@ -185,8 +186,8 @@ class Spec:
 class ProviderTrouble:
     """The last trouble with a provider, without secrets."""
 
-    provider: str
-    operation: str
+    provider: Provider
+    operation: Operation
     code: str
     message: str
     retryable: bool

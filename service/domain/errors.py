@@ -26,10 +26,17 @@
 `ServiceError.reason` is a value of the proto enum ErrorReason without its prefix; a test keeps the two sets equal.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    # Both lead to `resources`, which needs Outcome.
+    from service.domain.provider import Provider
+    from service.domain.reasons import Operation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,8 +180,8 @@ class ProviderError(Exception):
         self,
         message: str,
         *,
-        provider: str,
-        operation: str,
+        provider: Provider,
+        operation: Operation,
         outcome: Outcome,
         code: str = "",
         retry_after: timedelta | None = None,

@@ -9,17 +9,24 @@ from service.domain.broadcast import Broadcast, ProviderTrouble, Target, seconds
 from service.domain.lifecycle import Event
 from service.domain.measurements import SEEN_S, Probe, ReportedStats
 from service.domain.provider import OWNER, Provider
-from service.domain.reasons import Actor, EventReason
+from service.domain.reasons import Actor, EventReason, Operation
 from service.domain.resource_set import ResourceSet
 from service.domain.resources import AnyResource, Kind, Phase, Resource
 from service.domain.situation import Availability
 
 _ENDED_BY = {
-    Kind.ROOM: ("DeleteRoom",),
-    Kind.STREAM: ("disable_live_stream", "delete_live_stream", "list_assets", "get_asset", "delete_asset"),
-    Kind.EGRESS: ("StopEgress",),
-    Kind.RECORDING: ("StopEgress",),
+    Kind.ROOM: (Operation.DELETE_ROOM,),
+    Kind.STREAM: (
+        Operation.DISABLE_STREAM,
+        Operation.DELETE_STREAM,
+        Operation.LIST_ASSETS,
+        Operation.GET_ASSET,
+        Operation.DELETE_ASSET,
+    ),
+    Kind.EGRESS: (Operation.STOP_EGRESS,),
+    Kind.RECORDING: (Operation.STOP_EGRESS,),
 }
+"""The operations that bring a resource to its end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

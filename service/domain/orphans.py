@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from service.domain.provider import Provider
 from service.domain.resources import Kind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Orphan:
-    provider: str
+    provider: Provider
     kind: Kind
     external_id: str
     broadcast_id: str
@@ -23,7 +24,7 @@ class Orphan:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
     orphans: tuple[Orphan, ...]
-    incomplete: tuple[str, ...]
+    incomplete: tuple[Provider, ...]
     """Providers that could not be asked in full: there may be more."""
 
 
@@ -31,7 +32,7 @@ class Found:
 class Reaped:
     removed: tuple[Orphan, ...]
     remaining: tuple[Orphan, ...]
-    incomplete: tuple[str, ...]
+    incomplete: tuple[Provider, ...]
 
 
 class Orphans(Protocol):

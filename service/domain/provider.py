@@ -28,6 +28,17 @@ class Provider(StrEnum):
         member.credentials = credentials
         return member
 
+    @classmethod
+    def _missing_(cls, value: object) -> Self | None:
+        """See `reasons.Word`."""
+        if not isinstance(value, str):
+            return None
+        undeclared = str.__new__(cls, value)
+        undeclared._value_ = undeclared.display_name = value
+        undeclared._name_ = "UNDECLARED"
+        undeclared.credentials = ()
+        return undeclared
+
     LIVEKIT = "livekit", "LiveKit", ("LIVEKIT_API_KEY", "LIVEKIT_API_SECRET")
     MUX = "mux", "Mux", ("MUX_TOKEN_ID", "MUX_TOKEN_SECRET")
     STORAGE = "storage", "our own storage"

@@ -1,7 +1,8 @@
-"""How many calls the providers take, and who goes first when there are too few for all.
+"""How many calls a provider takes, and whose calls go first when there are too few tokens for all.
 
-Mux: 1 POST and 5 other requests a second and environment (mux.com/docs, Make API requests); the bucket is shared by all
-replicas through Postgres. Each rank leaves some tokens to those above it, so a thousand starts never make a stop wait.
+One token is one request. Mux takes 1 POST and 5 other requests a second and environment (mux.com/docs, Make API
+requests). The buckets are shared by all replicas through Postgres. Each rank leaves some tokens to the ranks above it,
+so a thousand starts never make a stop wait.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING
 
 from service import telemetry
+from service.domain.provider import ROOMS, STREAMS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -30,13 +32,18 @@ if TYPE_CHECKING:
 
 
 class Bucket(StrEnum):
-    MUX_POST = "mux.post"
-    MUX_OTHER = "mux.other"
-    LIVEKIT = "livekit"
+    """A stock of tokens. Its text is stored and is the label of a metric."""
+
+    ROOMS = f"{ROOMS}"
+    """All calls of the provider of rooms and egresses."""
+    STREAMS_POST = f"{STREAMS}.post"
+    """Creates, of live streams and of assets, and resets of a key."""
+    STREAMS_OTHER = f"{STREAMS}.other"
+    """All other calls of the provider of live streams."""
 
 
 class Rank(IntEnum):
-    """The number is how many tokens of a full bucket are left to those above."""
+    """The number is how many tokens of a full bucket a rank leaves to the ranks above it."""
 
     STOP = 0
     START = 1
@@ -49,6 +56,7 @@ class Limit:
     rate: float
     """Tokens a second."""
     burst: float
+    """Tokens of a full bucket."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,11 +67,11 @@ class Limits:
 
     def of(self, bucket: Bucket) -> Limit:
         match bucket:
-            case Bucket.MUX_POST:
+            case Bucket.STREAMS_POST:
                 return self.mux_post
-            case Bucket.MUX_OTHER:
+            case Bucket.STREAMS_OTHER:
                 return self.mux_other
-            case Bucket.LIVEKIT:
+            case Bucket.ROOMS:
                 return self.livekit
 
 
@@ -73,11 +81,18 @@ class Budget:
         self._limits = limits
 
     async def take(self, bucket: Bucket, rank: Rank, *, turn: datetime | None = None) -> datetime | None:
-        """None: go ahead. Otherwise when to ask again, with that as *turn*."""
+        """Take one token, or a place in the queue for one.
+
+        None: the token was taken, make the call. Otherwise the time, by the database's clock, at which to ask again
+        with that time as *turn*; a caller who has a turn is served before callers who come for the first time. Raises
+        StoreUnavailable.
+        """
         return await self._ask(bucket, rank, turn, queues=True)
 
     async def spare(self, bucket: Bucket, rank: Rank) -> bool:
-        """Whether a token is left for who would rather go without than wait."""
+        """Take one token if there is one, without a queue: for calls that are left out rather than put off. Answers
+        whether it was taken. Raises StoreUnavailable.
+        """
         return await self._ask(bucket, rank, None, queues=False) is None
 
     async def _ask(self, bucket: Bucket, rank: Rank, turn: datetime | None, *, queues: bool) -> datetime | None:

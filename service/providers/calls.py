@@ -1,4 +1,6 @@
-"""One provider call: a span, a duration, and every failure as ProviderError."""
+"""Every provider call goes through `traced_call`: one span, one duration in the metrics, and every failure of the
+provider as a ProviderError.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,17 @@ from service.domain.errors import ProviderError
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
+    from service.domain.provider import Provider
+    from service.domain.reasons import Operation
+
 
 @contextmanager
-def observed(provider: str, operation: str, failure: Callable[[Exception], ProviderError | None]) -> Generator[None]:
-    """*failure* turns what a call raised into a ProviderError; None: it is none of the provider's."""
+def traced_call(
+    provider: Provider, operation: Operation, failure: Callable[[Exception], ProviderError | None]
+) -> Generator[None]:
+    """Around one call. *failure* makes a ProviderError of the exception that the call raised, or answers None where the
+    exception is no failure of the provider but a bug of ours, which is raised unchanged.
+    """
     began = time.perf_counter()
     outcome = "ok"
     with telemetry.tracer.start_as_current_span(
@@ -35,7 +44,7 @@ def observed(provider: str, operation: str, failure: Callable[[Exception], Provi
             span.set_status(Status(StatusCode.ERROR, error.outcome))
             if error is raised:
                 raise
-            # The cause's text may hold headers and bodies with secrets in them: it goes no further.
+            # The text of the cause may have headers and bodies with secrets in it, so the cause goes no further.
             raise error from None
         finally:
             span.set_attribute("provider.outcome", outcome)

@@ -14,7 +14,9 @@ import aiohttp
 
 from service.domain.errors import Outcome, ProviderError
 from service.domain.ports import PlaylistSeen
-from service.providers.calls import observed
+from service.domain.provider import PLAYBACK
+from service.domain.reasons import Operation
+from service.providers.calls import traced_call
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -48,7 +50,7 @@ class Hls:
         await self._http.close()
 
     async def look(self, url: str) -> PlaylistSeen:
-        with observed("playback", "look", _failure):
+        with traced_call(PLAYBACK, Operation.LOOK_AT_PLAYLIST, _failure):
             async with asyncio.timeout(self._within_s):
                 status, text, found_at = await self._get(url)
                 variant = _first_variant(text) if status == _OK else None
@@ -144,4 +146,4 @@ def _failure(raised: Exception) -> ProviderError | None:
             outcome, code, message = Outcome.AMBIGUOUS, type(raised).__name__, "the connection broke"
         case _:
             return None
-    return ProviderError(message, provider="playback", operation="look", outcome=outcome, code=code)
+    return ProviderError(message, provider=PLAYBACK, operation=Operation.LOOK_AT_PLAYLIST, outcome=outcome, code=code)

@@ -85,7 +85,7 @@ class Looker:
                 claim,
                 resources,
                 events=[event for each in learned for event in each.events],
-                recovered=provider_of(found[0]) if found else "",
+                recovered=provider_of(found[0]) if found else None,
             )
             failpoint("observe.after_record")
         return situation, frozenset(missed)
@@ -119,7 +119,7 @@ class Looker:
     async def _one(  # noqa: PLR0911 - one answer a kind
         self, situation: Situation, resource_set: ResourceSet, resource: Room | Stream | Upload | None, rank: Rank
     ) -> Learned | None:
-        bucket = Bucket.MUX_OTHER if isinstance(resource, Stream | Upload) else Bucket.LIVEKIT
+        bucket = Bucket.STREAMS_OTHER if isinstance(resource, Stream | Upload) else Bucket.ROOMS
         if not await self._providers.budget.spare(bucket, rank):
             return None
         try:
@@ -146,7 +146,7 @@ class Looker:
             return room_seen(room, None, situation.now)
         inside = None if seen.recorded else frozenset[str]()
         if seen.recorded and len(resource_set.may_be_inside) > 1:
-            if not await self._providers.budget.spare(Bucket.LIVEKIT, rank):
+            if not await self._providers.budget.spare(Bucket.ROOMS, rank):
                 return None
             inside = await rooms.recorders(name)
         return room_seen(room, seen, situation.now, missing=resource_set.missing(inside, situation.now))
@@ -164,7 +164,7 @@ class Looker:
         pending = [n for n, recording in enumerate(recordings) if not recording.settled]
         for asked, n in enumerate(pending):
             # The token that was taken is for one call.
-            if asked and not await self._providers.budget.spare(Bucket.MUX_OTHER, rank):
+            if asked and not await self._providers.budget.spare(Bucket.STREAMS_OTHER, rank):
                 break
             seen = await self._providers.streams.recording(recordings[n].asset_id)
             recordings[n], events = recording_checked(

@@ -19,6 +19,7 @@ import structlog
 
 from service.domain.errors import StoreUnavailable, WebhookNotFound
 from service.domain.ports import Heard
+from service.domain.provider import Provider
 from service.failpoints import failpoint
 from service.store.database import RETRYABLE, Database
 from service.store.leases import NEWS, WAKE, wake
@@ -76,7 +77,7 @@ class Reading:
     """The body for people, without its secrets."""
 
 
-ReadBody = Callable[[str, bytes], Reading]
+ReadBody = Callable[[Provider, bytes], Reading]
 """From the provider's name and the raw body."""
 
 
@@ -99,7 +100,7 @@ class Inbox:
         self._read = read
         self._locks = WeakValueDictionary[str, asyncio.Lock]()
 
-    async def store(self, provider: str, body: bytes) -> Delivered:
+    async def store(self, provider: Provider, body: bytes) -> Delivered:
         """Store a webhook whose signature was verified, and wake the broadcast that it is about.
 
         *provider*: its name in the table (`livekit`, `mux`). *body*: byte for byte; it is stored encrypted. A webhook
@@ -173,7 +174,7 @@ class Inbox:
         except CannotOpen:
             log.warning("webhook_body_sealed_for_ever", webhook_id=webhook_id)
             return None
-        return self._read(row["provider"], body.encode("latin-1"))
+        return self._read(Provider(row["provider"]), body.encode("latin-1"))
 
     async def forget(self, *, older_than: timedelta) -> int:
         """Delete webhooks received more than *older_than* ago, 10,000 at most. Answers how many were deleted.
@@ -213,5 +214,5 @@ def _columns(reading: Reading) -> tuple[Any, ...]:
     )
 
 
-def _identity(provider: str, event_id: str) -> str:
+def _identity(provider: Provider, event_id: str) -> str:
     return f"webhook/{provider}/{event_id}"

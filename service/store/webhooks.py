@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from service.domain.errors import WebhookNotFound
+from service.domain.provider import Provider
 from service.store.database import Database
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class WebhookOutcome(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredWebhook:
     id: int
-    provider: str
+    provider: Provider
     event_id: str
     type: str
     broadcast_id: str
@@ -55,7 +56,7 @@ class StoredWebhook:
 class WebhookFilter:
     """An empty field matches every webhook."""
 
-    provider: str = ""
+    provider: Provider | None = None
     broadcast_id: str = ""
     type: str = ""
     outcome: str = ""

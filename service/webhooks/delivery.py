@@ -16,6 +16,7 @@ import structlog
 
 from service import telemetry
 from service.domain.errors import StoreUnavailable, WebhookRefused
+from service.domain.provider import Provider
 from service.failpoints import failpoint
 from service.webhooks.verify import Refusal, from_livekit, from_mux, only
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 LARGEST = 256 * 1024
-SIGNATURE = {"livekit": "authorization", "mux": "mux-signature"}
+SIGNATURE = {Provider.LIVEKIT: "authorization", Provider.MUX: "mux-signature"}
 """By provider, the header that has it."""
 
 # Mux gives up on an answer after 5 s, and then sends it again anyway.
@@ -42,7 +43,7 @@ class Deliveries:
         self._livekit_secrets = livekit_secrets
         self._mux_secrets = mux_secrets
 
-    async def deliver(self, provider: str, headers: Iterable[tuple[str, str]], body: bytes) -> Delivered:
+    async def deliver(self, provider: Provider, headers: Iterable[tuple[str, str]], body: bytes) -> Delivered:
         """*headers*: names in any case. Raises WebhookRefused, StoreUnavailable."""
         began = time.perf_counter()
         outcome = "failed"
@@ -69,13 +70,13 @@ class Deliveries:
             telemetry.WEBHOOKS.add(1, attributes)
             telemetry.WEBHOOK_DURATION.record(time.perf_counter() - began, attributes)
 
-    def _verify(self, provider: str, headers: Iterable[tuple[str, str]], body: bytes) -> Refusal | None:
+    def _verify(self, provider: Provider, headers: Iterable[tuple[str, str]], body: bytes) -> Refusal | None:
         header = only(headers, SIGNATURE[provider])
         if isinstance(header, Refusal):
             return header
         if len(body) > LARGEST:
             return Refusal.MALFORMED
-        if provider == "mux":
+        if provider is Provider.MUX:
             return from_mux(header, body, self._mux_secrets, now=time.time())
         return from_livekit(header, body, self._livekit_secrets)
 

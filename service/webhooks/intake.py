@@ -11,6 +11,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from service import telemetry
 from service.domain.errors import StoreUnavailable, WebhookRefused
+from service.domain.provider import WEBHOOK_SENDERS, Provider
 from service.webhooks.delivery import LARGEST, SIGNATURE
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class Intake:
     def __init__(
         self,
         *,
-        deliver: Callable[[str, Iterable[tuple[str, str]], bytes], Awaitable[Delivered]],
+        deliver: Callable[[Provider, Iterable[tuple[str, str]], bytes], Awaitable[Delivered]],
         ready: Callable[[], Awaitable[bool]],
         host: str,
         port: int,
@@ -40,7 +41,7 @@ class Intake:
         self._port = port
         self._under_way = 0
         app = web.Application()
-        app.router.add_post("/webhooks/{provider:livekit|mux}", self._webhook)
+        app.router.add_post(f"/webhooks/{{provider:{'|'.join(WEBHOOK_SENDERS)}}}", self._webhook)
         app.router.add_get("/livez", self._livez)
         app.router.add_get("/readyz", self._readyz)
         # Decompressed, a body of some bytes would be as large as its sender likes before anybody looks at it. What is
@@ -68,7 +69,7 @@ class Intake:
         return web.Response(status=503, text="the database does not answer\n")
 
     async def _webhook(self, request: web.Request) -> web.Response:
-        provider = request.match_info["provider"]
+        provider = Provider(request.match_info["provider"])
         if SIGNATURE[provider] not in request.headers:
             # Who does not even pretend gets no place.
             return _refused(provider, 401, "not signed")
@@ -84,7 +85,7 @@ class Intake:
         finally:
             self._under_way -= 1
 
-    async def _taken(self, provider: str, request: web.Request) -> web.Response:
+    async def _taken(self, provider: Provider, request: web.Request) -> web.Response:
         try:
             async with asyncio.timeout(_BODY_WITHIN_S):
                 body = await _body(request)
@@ -114,14 +115,14 @@ async def _body(request: web.Request) -> bytes | None:
     return bytes(body)
 
 
-def _refused(provider: str, status: int, why: str) -> web.Response:
+def _refused(provider: Provider, status: int, why: str) -> web.Response:
     telemetry.WEBHOOKS.add(1, {"provider": provider, "outcome": "refused"})
     telemetry.WEBHOOKS_REFUSED.add(1, {"provider": provider, "reason": str(status)})
     log.warning("webhook_refused", provider=provider, status=status)
     return web.Response(status=status, text=f"{why}\n")
 
 
-def _not_now(provider: str, why: str) -> web.Response:
+def _not_now(provider: Provider, why: str) -> web.Response:
     telemetry.WEBHOOKS.add(1, {"provider": provider, "outcome": "not_stored"})
     log.warning("webhook_not_taken", provider=provider, why=why)
     return web.Response(status=503, text=f"{why}\n", headers={"Retry-After": "1"})

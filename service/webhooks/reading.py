@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from service.domain.ports import Unreadable
+from service.domain.provider import ROOMS, Provider
 from service.providers.livekit.webhooks import heard as livekit_heard
 from service.providers.mux.webhooks import heard as mux_heard
-from service.providers.text.bodies import redacted
+from service.providers.text.redaction import redacted
 from service.store.inbox import Reading
 from service.store.rows import heard_column, heard_of
 from service.store.webhooks import WebhookOutcome
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-HEARD: Mapping[str, Callable[[bytes], Heard]] = {"livekit": livekit_heard, "mux": mux_heard}
+HEARD: Mapping[Provider, Callable[[bytes], Heard]] = {
+    Provider.LIVEKIT: livekit_heard,
+    Provider.MUX: mux_heard,
+}
 # It is part of a key, and an index takes some two thousand bytes.
 _LONGEST_ID = 200
 
@@ -35,7 +39,7 @@ class Reader:
         self._tag = tag
         self._mux_environment = mux_environment
 
-    def read(self, provider: str, body: bytes) -> Reading:
+    def read(self, provider: Provider, body: bytes) -> Reading:
         """Never raises: the signature was verified, and what is refused for its content would be sent for a day."""
         digest = hashlib.sha256(body).hexdigest()
         try:
@@ -62,15 +66,15 @@ class Reader:
             )
         return Reading(event_id=digest, type="", outcome=WebhookOutcome.QUARANTINED, heard=None, redacted=shown)
 
-    def _outcome(self, provider: str, heard: Heard) -> WebhookOutcome:
+    def _outcome(self, provider: Provider, heard: Heard) -> WebhookOutcome:
         if self._mux_environment and heard.environment not in ("", self._mux_environment):
             return WebhookOutcome.FOREIGN
         if not acted_on(provider, heard.type):
             return WebhookOutcome.UNKNOWN_TYPE
         return WebhookOutcome.ACCEPTED
 
-    def _broadcast(self, provider: str, hint: str) -> str:
+    def _broadcast(self, provider: Provider, hint: str) -> str:
         """A room is named after its broadcast. A mark of ours is the environment, the broadcast and what is its own."""
-        if provider == "livekit":
+        if provider is ROOMS:
             return hint
         return hint.removeprefix(self._tag).partition(":")[0] if hint.startswith(self._tag) else ""

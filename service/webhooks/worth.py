@@ -5,9 +5,11 @@ What is not listed is unknown: stored, acknowledged, counted.
 
 from collections.abc import Mapping
 
-WORTH: Mapping[str, Mapping[str, bool]] = {
+from service.domain.provider import Provider
+
+WORTH: Mapping[Provider, Mapping[str, bool]] = {
     # livekit/protocol webhook/consts.go
-    "livekit": {
+    Provider.LIVEKIT: {
         "room_started": True,
         "room_finished": True,
         "participant_joined": True,
@@ -24,7 +26,7 @@ WORTH: Mapping[str, Mapping[str, bool]] = {
         "agent_job_ended": False,
     },
     # mux.com/docs, Listen for webhooks
-    "mux": {
+    Provider.MUX: {
         "video.live_stream.created": True,
         "video.live_stream.connected": True,
         "video.live_stream.recording": True,
@@ -55,5 +57,5 @@ WORTH: Mapping[str, Mapping[str, bool]] = {
 }
 
 
-def acted_on(provider: str, type_: str) -> bool:
+def acted_on(provider: Provider, type_: str) -> bool:
     return WORTH[provider].get(type_, False)

@@ -11,6 +11,7 @@ from typing import Protocol, cast
 from service.domain.broadcast import Broadcast, Spec
 from service.domain.lifecycle import start
 from service.domain.ports import Heard
+from service.domain.provider import Provider
 from service.domain.timing import Timing
 from service.reconciler.reconciler import derive
 from service.store.broadcasts import Broadcasts, Request
@@ -110,7 +111,7 @@ class _Postgres:
             )
 
     async def deliver(self, heard: Heard, broadcast_id: str) -> bool:
-        def read(_provider: str, _body: bytes) -> Reading:
+        def read(_provider: Provider, _body: bytes) -> Reading:
             return Reading(
                 event_id=heard.event_id,
                 type=heard.type,
@@ -119,7 +120,7 @@ class _Postgres:
                 broadcast_id=broadcast_id,
             )
 
-        return not (await Inbox(self._database, self._sealer, read).store("mux", b"{}")).duplicate
+        return not (await Inbox(self._database, self._sealer, read).store(Provider.MUX, b"{}")).duplicate
 
 
 class _Memory(store.Line):

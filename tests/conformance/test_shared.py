@@ -9,6 +9,7 @@ from itertools import pairwise
 from service.domain.broadcast import EndReason
 from service.domain.errors import StateForbids
 from service.domain.lifecycle import delete
+from service.domain.provider import Provider
 from service.domain.reasons import Fault
 from service.domain.resources import EgressStatus, Kind, Phase, StreamStatus, Upload
 from service.providers.budget import Bucket, Budget, Limit, Limits, Rank
@@ -51,7 +52,7 @@ async def test_who_waits_is_served_before_who_comes_later(stage: Stage) -> None:
     budget = Budget(stage.budgets.take, Limits(mux_post=Limit(rate=0.01, burst=5)))
 
     async def ask(rank: Rank = Rank.START, turn: datetime | None = None) -> datetime | None:
-        return await budget.take(Bucket.MUX_POST, rank, turn=turn)
+        return await budget.take(Bucket.STREAMS_POST, rank, turn=turn)
 
     while (first := await ask()) is None:
         continue
@@ -71,9 +72,9 @@ async def test_who_waits_is_served_before_who_comes_later(stage: Stage) -> None:
 
 async def test_who_would_rather_go_without_takes_no_turn(stage: Stage) -> None:
     budget = Budget(stage.budgets.take, Limits(mux_post=Limit(rate=0.01, burst=5)))
-    spared = [await budget.spare(Bucket.MUX_POST, Rank.SWEEP) for _ in range(5)]
+    spared = [await budget.spare(Bucket.STREAMS_POST, Rank.SWEEP) for _ in range(5)]
     assert spared == [True, True, False, False, False]
-    assert await budget.take(Bucket.MUX_POST, Rank.STOP) is None
+    assert await budget.take(Bucket.STREAMS_POST, Rank.STOP) is None
 
 
 async def known(stage: Stage) -> list[OwnedResource]:
@@ -169,13 +170,13 @@ async def test_two_failures_in_a_row_are_an_outage_and_one_answer_ends_it(stage:
         availability = (await stage.one.passes.load(claim, LEASE)).availability
         return {name: outage.code for name, outage in availability.outages.items()}
 
-    await stage.outages.report("mux", ("503", "away"))
+    await stage.outages.report(Provider.MUX, ("503", "away"))
     assert await outages() == {}
     await stage.ground.time_passes(10)
-    await stage.outages.report("mux", ("504", "still away"))
+    await stage.outages.report(Provider.MUX, ("504", "still away"))
     assert await outages() == {"mux": "504"}
-    await stage.outages.report("livekit", ("503", "away"))
-    await stage.outages.report("mux", None)
+    await stage.outages.report(Provider.LIVEKIT, ("503", "away"))
+    await stage.outages.report(Provider.MUX, None)
     assert await outages() == {}
     # Whoever runs is told of both.
     await stage.one.passes.release(claim, None)
@@ -185,9 +186,9 @@ async def test_two_failures_in_a_row_are_an_outage_and_one_answer_ends_it(stage:
 async def test_an_outage_that_nobody_looked_at_lately_is_none(stage: Stage) -> None:
     await stage.started("first")
     claim = await stage.one.claimed("first")
-    await stage.outages.report("mux", ("503", "away"))
+    await stage.outages.report(Provider.MUX, ("503", "away"))
     await stage.ground.time_passes(10)
-    await stage.outages.report("mux", ("503", "away"))
+    await stage.outages.report(Provider.MUX, ("503", "away"))
     await stage.ground.time_passes(61)
     assert (await stage.one.passes.load(claim, LEASE)).availability.outages == {}
 
@@ -204,25 +205,25 @@ async def test_since_when_a_provider_answers_is_told_and_begins_anew_after_a_gap
         }
 
     assert await answering() == {}
-    await stage.outages.report("livekit", None)
+    await stage.outages.report(Provider.LIVEKIT, None)
     await stage.ground.time_passes(30)
-    await stage.outages.report("livekit", None)
-    await stage.outages.report("mux", ("503", "away"))
+    await stage.outages.report(Provider.LIVEKIT, None)
+    await stage.outages.report(Provider.MUX, ("503", "away"))
     assert await answering() == {"livekit": 30, "mux": None}
-    await stage.outages.report("livekit", ("503", "away"))
-    await stage.outages.report("mux", None)
+    await stage.outages.report(Provider.LIVEKIT, ("503", "away"))
+    await stage.outages.report(Provider.MUX, None)
     assert await answering() == {"livekit": None, "mux": 0}
     await stage.ground.time_passes(61)
-    await stage.outages.report("mux", None)
+    await stage.outages.report(Provider.MUX, None)
     assert (await answering())["mux"] == 0
 
 
 async def test_a_failure_after_a_gap_is_no_outage_of_the_gap(stage: Stage) -> None:
     await stage.started("first")
     claim = await stage.one.claimed("first")
-    await stage.outages.report("mux", ("503", "away"))
+    await stage.outages.report(Provider.MUX, ("503", "away"))
     await stage.ground.time_passes(61)
-    await stage.outages.report("mux", ("503", "away"))
+    await stage.outages.report(Provider.MUX, ("503", "away"))
     assert (await stage.one.passes.load(claim, LEASE)).availability.outages == {}
 
 
@@ -233,9 +234,9 @@ async def test_an_outage_wakes_what_is_over_and_waits(stage: Stage) -> None:
     await stage.one.passes.record(claim, end=EndReason.STOPPED)
     await stage.one.passes.release(claim, await stage.ground.now() + timedelta(seconds=300))
     assert await stage.two.claimed_ids(0) == []
-    await stage.outages.report("mux", ("503", "away"))
+    await stage.outages.report(Provider.MUX, ("503", "away"))
     await stage.ground.time_passes(10)
-    await stage.outages.report("mux", ("503", "away"))
+    await stage.outages.report(Provider.MUX, ("503", "away"))
     assert await stage.two.claimed_ids(0) == ["first"]
 
 

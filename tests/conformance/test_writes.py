@@ -12,7 +12,8 @@ from service.domain.broadcast import EndReason, Fallback, FallbackMode, Provider
 from service.domain.errors import Overtaken
 from service.domain.lifecycle import Event, stop
 from service.domain.ports import Heard
-from service.domain.reasons import EventReason, FallbackReason
+from service.domain.provider import Provider
+from service.domain.reasons import EventReason, FallbackReason, Operation
 from service.domain.resources import Phase
 from service.domain.situation import Situation
 from tests.conformance.stage import LEASE, NOBODYS, Stage, in_memory, in_postgres
@@ -158,10 +159,12 @@ async def test_one_thing_of_a_provider_belongs_to_one_row(stage: Stage) -> None:
 async def test_trouble_is_told_until_its_own_provider_is_well_again(stage: Stage) -> None:
     await stage.started("first")
     claim = await stage.one.claimed("first")
-    trouble = ProviderTrouble(provider="mux", operation="create", code="502", message="away", retryable=True, time=T0)
+    trouble = ProviderTrouble(
+        provider=Provider.MUX, operation=Operation.CREATE_STREAM, code="502", message="away", retryable=True, time=T0
+    )
     assert (await stage.one.passes.record(claim, [room()], trouble=trouble)).broadcast.status.last_error == trouble
-    assert (await stage.one.passes.record(claim, recovered="livekit")).broadcast.status.last_error == trouble
-    assert (await stage.one.passes.record(claim, recovered="mux")).broadcast.status.last_error is None
+    assert (await stage.one.passes.record(claim, recovered=Provider.LIVEKIT)).broadcast.status.last_error == trouble
+    assert (await stage.one.passes.record(claim, recovered=Provider.MUX)).broadcast.status.last_error is None
 
 
 async def test_a_fallback_is_stored(stage: Stage) -> None:

@@ -22,6 +22,8 @@ from livekit import api
 from service.domain.broadcast import PRESETS
 from service.domain.errors import Outcome, ProviderError
 from service.domain.ports import EgressWanted, Push, RoomWanted
+from service.domain.provider import Provider
+from service.domain.reasons import Operation
 from service.domain.resources import EgressStatus, OutputState
 from service.domain.secret import Secret
 from service.providers.livekit.client import LiveKit
@@ -79,7 +81,8 @@ async def refusal(call: Awaitable[object]) -> ProviderError:
     with pytest.raises(ProviderError) as caught:
         await call
     error = caught.value
-    assert error.provider == "livekit"
+    assert error.provider is Provider.LIVEKIT
+    assert error.operation in tuple(Operation), "it is not declared"
     assert isinstance(error.code, str)
     printed = "".join(traceback.format_exception(error))
     for shown in (str(error), repr(error), error.message, error.code, repr(error.args), printed):
@@ -276,6 +279,8 @@ async def test_what_stands_in_front_of_livekit_refuses(
             error = await refusal(call(livekit))
             assert error.outcome is (Outcome.AMBIGUOUS if "Start" in name and code == "unavailable" else outcome)
             assert (error.code, error.message) == (code, message)
+            # LiveKit's method names are the texts of our operations: they are stored in `last_error`.
+            assert error.operation == name.removesuffix(" of one")
         assert len(provider.requests) == len(CALLS)
 
 

@@ -23,7 +23,7 @@ from service.domain.resources import EgressStatus
 from service.domain.secret import Secret
 from service.providers.livekit.client import LiveKit, heard
 from service.providers.storage.links import Storage, StorageSettings
-from service.providers.text.bodies import redacted
+from service.providers.text.redaction import redacted
 from tests.contract.livekit_stage import KEY, SECRET, Stage, staged, until
 from tests.contract.provider_wire import Fate, reply, wire
 from tests.contract.test_livekit_adapter import livekit_at, message, refusal, twirp

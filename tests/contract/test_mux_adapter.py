@@ -24,11 +24,13 @@ from broadcast_sandbox.mux.server import MuxSimulator, MuxSimulatorSettings
 from service.domain.broadcast import LatencyMode, PlaybackPolicy
 from service.domain.errors import Outcome, ProviderError
 from service.domain.ports import Relay, StreamWanted
+from service.domain.provider import Provider
+from service.domain.reasons import Operation
 from service.domain.resources import OutputState, StreamStatus
 from service.domain.secret import Secret
 from service.providers.mux import calls as mux_calls
 from service.providers.mux.client import Mux, Streams
-from service.providers.text.bodies import LONGEST_MESSAGE
+from service.providers.text.readable import LONGEST_MESSAGE
 from tests.contract.provider_wire import Answer, Fate, Wire, refused_url, reply, self_signed, wire
 from tests.waiting import eventually
 
@@ -86,7 +88,8 @@ async def refusal(call: Awaitable[object]) -> ProviderError:
     with pytest.raises(ProviderError) as caught:
         await call
     error = caught.value
-    assert error.provider == "mux"
+    assert error.provider is Provider.MUX
+    assert error.operation in tuple(Operation), "it is not declared"
     printed = "".join(traceback.format_exception(error))
     for shown in (str(error), repr(error), error.message, error.code, repr(error.args), printed):
         for secret in (TOKEN_SECRET, BASIC, KEY, TARGET_KEY):
@@ -116,6 +119,22 @@ CALLS: dict[str, Callable[[Streams], Awaitable[object]]] = {
     "DELETE recording": lambda streams: streams.delete_recording("AS1"),
 }
 every_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
+# The texts of the operations, by the same names: they are stored in `last_error`.
+OPERATIONS = {
+    "POST create": "create_live_stream",
+    "POST reset": "reset_stream_key",
+    "GET one": "get_live_stream",
+    "GET find": "list_live_streams",
+    "GET active": "list_live_streams",
+    "GET tagged": "list_live_streams",
+    "GET recordings": "list_assets",
+    "GET recording": "get_asset",
+    "PUT disable": "disable_live_stream",
+    "PUT enable": "enable_live_stream",
+    "PUT complete": "signal_live_stream_complete",
+    "DELETE stream": "delete_live_stream",
+    "DELETE recording": "delete_asset",
+}
 
 
 async def test_create_sends_what_is_wanted_and_nothing_that_the_models_would_add() -> None:
@@ -202,6 +221,7 @@ async def test_silence_is_ambiguous_in_time_and_nothing_is_sent_twice(by: str, m
         async with asyncio.timeout(20):
             errors = await asyncio.gather(*(refusal(call(streams)) for call in CALLS.values()))
         assert [error.outcome for error in errors] == [Outcome.AMBIGUOUS] * len(CALLS)
+        assert [error.operation for error in errors] == [OPERATIONS[name] for name in CALLS]
         assert by != "read timeout" or all(error.code.endswith("Error") for error in errors)
         await threads_are_done(streams)
         assert sorted(sent.method for sent in provider.requests) == sorted(name.split()[0] for name in CALLS)

@@ -16,7 +16,7 @@ from service.domain.resources import EgressStatus, Output, OutputState, Recordin
 from service.domain.secret import NO_SECRET
 from service.providers.livekit import client as livekit
 from service.providers.mux import client as mux
-from service.providers.text.bodies import redacted
+from service.providers.text.redaction import redacted
 from tests.contract.livekit_stage import KEY, OTHER, REDACTED, STREAM_KEY, staged, until
 from tests.contract.mux_bench import running
 from tests.waiting import eventually

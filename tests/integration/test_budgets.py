@@ -78,21 +78,21 @@ async def test_a_starved_bucket_still_serves_those_above(one: Store) -> None:
 
 async def test_a_thousand_starts_leave_a_stop_its_token(one: Store) -> None:
     budget = Budget(Budgets(one.database).take, Limits(mux_post=Limit(rate=SLOW, burst=5)))
-    starts = await asyncio.gather(*(budget.take(Bucket.MUX_POST, Rank.START) for _ in range(100)))
+    starts = await asyncio.gather(*(budget.take(Bucket.STREAMS_POST, Rank.START) for _ in range(100)))
     assert starts.count(None) == 4
-    assert await budget.take(Bucket.MUX_POST, Rank.STOP) is None
-    put_off = await budget.take(Bucket.MUX_POST, Rank.STOP)
+    assert await budget.take(Bucket.STREAMS_POST, Rank.STOP) is None
+    put_off = await budget.take(Bucket.STREAMS_POST, Rank.STOP)
     assert put_off is not None
     # Buckets know nothing of each other.
-    assert await budget.take(Bucket.MUX_OTHER, Rank.SWEEP) is None
-    assert await budget.take(Bucket.LIVEKIT, Rank.SWEEP) is None
+    assert await budget.take(Bucket.STREAMS_OTHER, Rank.SWEEP) is None
+    assert await budget.take(Bucket.ROOMS, Rank.SWEEP) is None
 
 
 @pytest.mark.parametrize("rank", list(Rank))
 async def test_the_smallest_bucket_serves_every_rank(one: Store, rank: Rank) -> None:
     budget = Budget(Budgets(one.database).take, Limits(mux_post=Limit(rate=SLOW, burst=1)))
-    assert await budget.take(Bucket.MUX_POST, rank) is None
-    assert await budget.take(Bucket.MUX_POST, Rank.STOP) is not None
+    assert await budget.take(Bucket.STREAMS_POST, rank) is None
+    assert await budget.take(Bucket.STREAMS_POST, Rank.STOP) is not None
 
 
 async def test_who_waits_is_given_turns_one_token_apart(one: Store) -> None:
@@ -166,7 +166,7 @@ async def test_who_waits_is_served_before_who_comes_later(one: Store) -> None:
     budget = Budget(Budgets(one.database).take, Limits(mux_post=Limit(rate=0.01, burst=5)))
 
     async def ask(rank: Rank = Rank.START, turn: datetime | None = None) -> datetime | None:
-        return await budget.take(Bucket.MUX_POST, rank, turn=turn)
+        return await budget.take(Bucket.STREAMS_POST, rank, turn=turn)
 
     while (first := await ask()) is None:
         continue
@@ -186,13 +186,13 @@ async def test_who_waits_is_served_before_who_comes_later(one: Store) -> None:
 
 async def test_who_would_rather_go_without_takes_no_turn(one: Store) -> None:
     budget = Budget(Budgets(one.database).take, Limits(mux_post=Limit(rate=0.01, burst=5)))
-    assert await budget.spare(Bucket.MUX_POST, Rank.SWEEP)
-    assert await budget.spare(Bucket.MUX_POST, Rank.SWEEP)
+    assert await budget.spare(Bucket.STREAMS_POST, Rank.SWEEP)
+    assert await budget.spare(Bucket.STREAMS_POST, Rank.SWEEP)
     before = await one.sql("SELECT next_turns FROM budget")
     for _ in range(3):
-        assert not await budget.spare(Bucket.MUX_POST, Rank.SWEEP)
+        assert not await budget.spare(Bucket.STREAMS_POST, Rank.SWEEP)
     assert await one.sql("SELECT next_turns FROM budget") == before
-    assert await budget.take(Bucket.MUX_POST, Rank.STOP) is None
+    assert await budget.take(Bucket.STREAMS_POST, Rank.STOP) is None
 
 
 async def test_a_turn_that_comes_to_an_empty_bucket_stays_a_turn(one: Store) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from service.domain.errors import WebhookNotFound
 from service.domain.ports import EgressSeen, Heard
+from service.domain.provider import Provider
 from service.domain.resources import EgressStatus
 from service.store.inbox import Delivered, Inbox, Reading
 from service.store.sealing import CannotOpen, Sealer
@@ -70,7 +71,7 @@ async def test_the_first_delivery_is_stored_and_wakes(one: Store, inbox: Inbox, 
     listener = await asyncpg.connect(database_url)
     await listener.add_listener("broadcast_due", partial(_put, told))
     before = await one.database.now()
-    delivered = await inbox.store("mux", ACTIVE)
+    delivered = await inbox.store(Provider.MUX, ACTIVE)
     await asyncio.wait_for(told.get(), 30)
     await listener.close()
     [row] = await webhooks(one)
@@ -94,7 +95,7 @@ async def test_replicas_are_told_of_what_they_can_claim_and_did_not_know(
     await listener.add_listener("broadcast_due", partial(_put, told))
 
     async def notified(event_id: str) -> int:
-        await inbox.store("mux", encoded(mux("video.live_stream.active", event_id=event_id)))
+        await inbox.store(Provider.MUX, encoded(mux("video.live_stream.active", event_id=event_id)))
         await one.leases.wake(["first"])
         # Notifications come in the order of their commits.
         await one.sql("SELECT pg_notify('broadcast_due', 'last')")
@@ -116,12 +117,12 @@ async def test_replicas_are_told_of_what_they_can_claim_and_did_not_know(
 
 
 async def test_a_further_delivery_is_counted_and_wakes_nobody(one: Store, inbox: Inbox) -> None:
-    first = await inbox.store("mux", ACTIVE)
+    first = await inbox.store(Provider.MUX, ACTIVE)
     await one.sql("UPDATE broadcast SET due_at = NULL")
-    again = await inbox.store("mux", encoded(mux("video.live_stream.active") | {"attempts": [{"id": "1"}]}))
+    again = await inbox.store(Provider.MUX, encoded(mux("video.live_stream.active") | {"attempts": [{"id": "1"}]}))
     assert again == replace(first, duplicate=True)
     # The same id of another provider is another event.
-    other = await inbox.store("livekit", encoded(livekit("room_started", "nobodys", mux("x")["id"])))
+    other = await inbox.store(Provider.LIVEKIT, encoded(livekit("room_started", "nobodys", mux("x")["id"])))
     assert not other.duplicate
     assert [row["delivery_count"] for row in await webhooks(one)] == [2, 1]
     assert await due(one) == set()
@@ -130,7 +131,7 @@ async def test_a_further_delivery_is_counted_and_wakes_nobody(one: Store, inbox:
 async def test_of_many_at_once_one_is_the_first(one: Store, inbox: Inbox, database_url: str) -> None:
     async with store(database_url) as other:
         second = Inbox(other.database, Sealer(KEYS), Reader(tag=TAG).read)
-        answers = await asyncio.gather(*((inbox, second)[n % 2].store("mux", ACTIVE) for n in range(40)))
+        answers = await asyncio.gather(*((inbox, second)[n % 2].store(Provider.MUX, ACTIVE) for n in range(40)))
     assert sorted(answer.duplicate for answer in answers) == [False] + [True] * 39
     [row] = await webhooks(one)
     assert row["delivery_count"] == 40
@@ -158,7 +159,7 @@ async def test_whom_it_wakes(
     woken: bool,
 ) -> None:
     await one.add("other", due_in_s=3600 if queued else None, lane=2, **columns)
-    delivered = await inbox.store("livekit", encoded(livekit("room_finished", "other")))
+    delivered = await inbox.store(Provider.LIVEKIT, encoded(livekit("room_finished", "other")))
     assert delivered.outcome is ACCEPTED
     row = await one.row("other")
     assert (row["dirty_at"] is not None) == woken
@@ -172,7 +173,7 @@ async def test_whom_it_wakes(
 async def test_what_is_over_and_under_a_lease_is_woken_too(one: Store, inbox: Inbox) -> None:
     await one.add("over", due_in_s=-1, lane=0, target="ENDED", state="ENDED")
     await one.claimed("over", lane=0)
-    await inbox.store("livekit", encoded(livekit("room_finished", "over")))
+    await inbox.store(Provider.LIVEKIT, encoded(livekit("room_finished", "over")))
     row = await one.row("over")
     assert row["due_at"] is not None
 
@@ -181,7 +182,7 @@ async def test_a_pass_under_way_keeps_its_lease_and_comes_back(one: Store, inbox
     await one.leases.wake(["first"])
     claim = await one.claimed("first")
     before = await one.row("first")
-    await inbox.store("mux", ACTIVE)
+    await inbox.store(Provider.MUX, ACTIVE)
     row = await one.row("first")
     assert (row["lease_until"], row["lease_owner"], row["fence"]) == (
         before["lease_until"],
@@ -214,22 +215,22 @@ async def test_a_pass_hears_what_was_stored_in_its_order_until_it_has_recorded_i
 
 async def test_whom_one_without_a_mark_of_ours_is_about(one: Store, inbox: Inbox) -> None:
     target = "video.live_stream.simulcast_target.errored"
-    assert (await inbox.store("mux", encoded(mux(target, event_id="E1")))).outcome is FOREIGN
+    assert (await inbox.store(Provider.MUX, encoded(mux(target, event_id="E1")))).outcome is FOREIGN
     await resource(one, "stream", "LS-first")
     await resource(one, "upload", "AS-upload")
-    assert (await inbox.store("mux", encoded(mux(target, event_id="E2")))).outcome is ACCEPTED
+    assert (await inbox.store(Provider.MUX, encoded(mux(target, event_id="E2")))).outcome is ACCEPTED
     ready = mux("video.asset.ready", event_id="E3")
     ready["data"] = {"id": "AS-upload", "status": "ready", "passthrough": "", "created_at": 1}
-    assert (await inbox.store("mux", encoded(ready))).outcome is ACCEPTED
+    assert (await inbox.store(Provider.MUX, encoded(ready))).outcome is ACCEPTED
     ready["id"], ready["data"]["id"] = "E4", "AS-of-somebody"
-    assert (await inbox.store("mux", encoded(ready))).outcome is FOREIGN
+    assert (await inbox.store(Provider.MUX, encoded(ready))).outcome is FOREIGN
     # No id at all is not the id of what has none yet.
     await one.add("second")
     await resource(one, "upload", "", "second")
     await one.sql("UPDATE resource SET kind = 'stream' WHERE broadcast_id = 'second'")
     nothing = mux(target, event_id="E5")
     nothing["data"]["live_stream_id"] = ""
-    assert (await inbox.store("mux", encoded(nothing))).outcome is FOREIGN
+    assert (await inbox.store(Provider.MUX, encoded(nothing))).outcome is FOREIGN
     assert [row["broadcast_id"] for row in await webhooks(one)] == ["", "first", "first", "", ""]
 
 
@@ -237,7 +238,7 @@ async def test_a_foreign_mark_does_not_hide_a_stream_of_ours(one: Store, inbox: 
     await resource(one, "stream", "LS-first")
     event = mux("video.live_stream.disabled")
     event["data"]["passthrough"] = "somebody changed it"
-    assert (await inbox.store("mux", encoded(event))).outcome is ACCEPTED
+    assert (await inbox.store(Provider.MUX, encoded(event))).outcome is ACCEPTED
 
 
 def returns(reading: Reading) -> Callable[[str, bytes], Reading]:
@@ -255,9 +256,9 @@ async def test_no_text_is_refused_by_the_database(one: Store, text: str) -> None
     event_id = text[:200]
     reading = Reading(event_id=event_id, type=text, outcome=ACCEPTED, heard=heard, broadcast_id=text, redacted=text)
     inbox = Inbox(one.database, Sealer(KEYS), returns(reading))
-    assert (await inbox.store("livekit", b"{}")).outcome is FOREIGN
+    assert (await inbox.store(Provider.LIVEKIT, b"{}")).outcome is FOREIGN
     inbox = Inbox(one.database, Sealer(KEYS), returns(replace(reading, event_id="other", broadcast_id="first")))
-    assert (await inbox.store("livekit", b"{}")).outcome is ACCEPTED
+    assert (await inbox.store(Provider.LIVEKIT, b"{}")).outcome is ACCEPTED
     await one.sql("UPDATE broadcast SET due_at = now()")
     situation = await one.passes.load(await one.claimed("first"), one.leases.ttl)
     assert len(situation.heard) == 1
@@ -269,7 +270,7 @@ async def test_no_text_is_refused_by_the_database(one: Store, text: str) -> None
 async def test_bodies_come_back_byte_for_byte_and_open_in_their_place_alone(one: Store, inbox: Inbox) -> None:
     bodies = [b"", b"\xff\x00\xfe", bytes(range(256)), "é\u2028".encode()]
     for body in bodies:
-        await inbox.store("mux", body)
+        await inbox.store(Provider.MUX, body)
     rows = await webhooks(one)
     sealer = Sealer(KEYS)
     places = [f"webhook/{row['provider']}/{row['event_id']}" for row in rows]
@@ -283,7 +284,7 @@ async def test_bodies_come_back_byte_for_byte_and_open_in_their_place_alone(one:
 async def test_no_column_shows_a_secret(one: Store, inbox: Inbox) -> None:
     for provider, type_ in EVERY:
         await inbox.store(provider, encoded(of(provider, type_, event_id=type_)))
-    await inbox.store("mux", b'{"stream_key": "' + STREAM_KEY.encode() + b'"')
+    await inbox.store(Provider.MUX, b'{"stream_key": "' + STREAM_KEY.encode() + b'"')
     dump = str(await one.all("SELECT to_jsonb(webhook) AS row, encode(body, 'escape') AS escaped FROM webhook"))
     for secret in SECRETS:
         assert secret not in dump
@@ -293,10 +294,10 @@ async def test_no_column_shows_a_secret(one: Store, inbox: Inbox) -> None:
 async def test_the_inbox_is_listed_newest_first_by_pages_and_by_what_is_asked(one: Store, inbox: Inbox) -> None:
     await one.add("second")
     for n in range(6):
-        await inbox.store("livekit", encoded(livekit("room_started", ("first", "second")[n % 2], f"EV_{n}")))
-    await inbox.store("mux", ACTIVE)
-    await inbox.store("mux", encoded(mux("video.live_stream.new", event_id="E1")))
-    await inbox.store("mux", b"no json")
+        await inbox.store(Provider.LIVEKIT, encoded(livekit("room_started", ("first", "second")[n % 2], f"EV_{n}")))
+    await inbox.store(Provider.MUX, ACTIVE)
+    await inbox.store(Provider.MUX, encoded(mux("video.live_stream.new", event_id="E1")))
+    await inbox.store(Provider.MUX, b"no json")
 
     async def ids(filter: WebhookFilter = ANY, *, limit: int = 50, before_id: int | None = None) -> list[int]:
         return [
@@ -309,12 +310,12 @@ async def test_the_inbox_is_listed_newest_first_by_pages_and_by_what_is_asked(on
     assert await ids(limit=4) == every[:4]
     assert await ids(limit=4, before_id=every[3]) == every[4:8]
     assert await ids(limit=4, before_id=every[7]) == every[8:]
-    assert await ids(WebhookFilter(provider="mux")) == every[:3]
+    assert await ids(WebhookFilter(provider=Provider.MUX)) == every[:3]
     assert await ids(WebhookFilter(broadcast_id="second")) == every[3:9:2]
     assert await ids(WebhookFilter(type="room_started"), limit=2, before_id=every[4]) == every[5:7]
     assert await ids(WebhookFilter(outcome="quarantined")) == every[:1]
-    assert await ids(WebhookFilter(provider="mux", outcome="unknown_type", broadcast_id="first")) == every[1:2]
-    assert await ids(WebhookFilter(provider="livekit", outcome="quarantined")) == []
+    assert await ids(WebhookFilter(provider=Provider.MUX, outcome="unknown_type", broadcast_id="first")) == every[1:2]
+    assert await ids(WebhookFilter(provider=Provider.LIVEKIT, outcome="quarantined")) == []
     assert {webhook.redacted for webhook in await StoredWebhooks(one.database).list(ANY, limit=9)} == {""}
     bodies = [webhook.redacted for webhook in await StoredWebhooks(one.database).list(ANY, limit=9, bodies=True)]
     assert all(bodies)
@@ -329,7 +330,7 @@ async def test_what_is_not_there_is_not_found(inbox: Inbox, one: Store) -> None:
 
 
 async def test_a_replay_is_taken_into_account_once_more(one: Store, inbox: Inbox) -> None:
-    delivered = await inbox.store("mux", ACTIVE)
+    delivered = await inbox.store(Provider.MUX, ACTIVE)
     claim = await one.claimed("first")
     await one.passes.load(claim, one.leases.ttl)
     await one.passes.record(claim, heard=[delivered.webhook_id])
@@ -347,7 +348,7 @@ async def test_a_replay_is_taken_into_account_once_more(one: Store, inbox: Inbox
 async def test_a_replay_reads_anew_what_was_not_understood(one: Store) -> None:
     older = Inbox(one.database, Sealer(KEYS), returns(Reading(event_id="e", type="", outcome=QUARANTINED, heard=None)))
     newer = Inbox(one.database, Sealer(KEYS), Reader(tag=TAG).read)
-    webhook_id = (await older.store("mux", ACTIVE)).webhook_id
+    webhook_id = (await older.store(Provider.MUX, ACTIVE)).webhook_id
     assert await due(one) == set()
     replayed = await newer.replay(webhook_id)
     assert (replayed.outcome, replayed.type, replayed.broadcast_id) == (ACCEPTED, "video.live_stream.active", "first")
@@ -363,7 +364,7 @@ async def test_a_replay_reads_anew_what_was_not_understood(one: Store) -> None:
 
 
 async def test_a_replay_of_what_was_foreign_and_still_is(one: Store, inbox: Inbox) -> None:
-    foreign = await inbox.store("livekit", encoded(livekit("room_started", "later")))
+    foreign = await inbox.store(Provider.LIVEKIT, encoded(livekit("room_started", "later")))
     assert (await inbox.replay(foreign.webhook_id)).outcome is FOREIGN
     await one.add("later")
     assert (await inbox.replay(foreign.webhook_id)).outcome is ACCEPTED
@@ -371,7 +372,7 @@ async def test_a_replay_of_what_was_foreign_and_still_is(one: Store, inbox: Inbo
 
 
 async def test_a_body_that_no_key_opens_is_replayed_as_it_was_read(one: Store, inbox: Inbox) -> None:
-    delivered = await inbox.store("mux", ACTIVE)
+    delivered = await inbox.store(Provider.MUX, ACTIVE)
     await one.sql("UPDATE webhook SET apply_time = now()")
     await one.sql("UPDATE broadcast SET due_at = NULL")
     rotated = Inbox(one.database, Sealer([b"n" * 32]), Reader(tag=TAG).read)
@@ -386,7 +387,8 @@ async def test_a_body_that_no_key_opens_is_replayed_as_it_was_read(one: Store, i
 
 async def test_replays_passes_and_deliveries_do_not_lock_each_other_out(one: Store, inbox: Inbox) -> None:
     ids = [
-        (await inbox.store("livekit", encoded(livekit("room_started", event_id=f"E{n}")))).webhook_id for n in range(8)
+        (await inbox.store(Provider.LIVEKIT, encoded(livekit("room_started", event_id=f"E{n}")))).webhook_id
+        for n in range(8)
     ]
     await one.sql("UPDATE broadcast SET due_at = now()")
     claim = await one.claimed("first")
@@ -402,14 +404,14 @@ async def test_replays_passes_and_deliveries_do_not_lock_each_other_out(one: Sto
 
     async def deliveries() -> None:
         for n in range(20):
-            await inbox.store("livekit", encoded(livekit("room_started", event_id=f"E{n % 12}")))
+            await inbox.store(Provider.LIVEKIT, encoded(livekit("room_started", event_id=f"E{n % 12}")))
 
     await asyncio.wait_for(asyncio.gather(passes(), replays(0), replays(5), deliveries(), deliveries()), 30)
 
 
 async def test_the_old_is_forgotten(one: Store, inbox: Inbox) -> None:
     for n in range(4):
-        await inbox.store("livekit", encoded(livekit("room_started", event_id=f"E{n}")))
+        await inbox.store(Provider.LIVEKIT, encoded(livekit("room_started", event_id=f"E{n}")))
     await one.sql("UPDATE webhook SET receive_time = now() - interval '8 days' WHERE event_id IN ('E1', 'E2')")
     assert await inbox.forget(older_than=timedelta(days=7)) == 2
     assert [row["event_id"] for row in await webhooks(one)] == ["E0", "E3"]
@@ -444,17 +446,17 @@ async def test_nothing_is_read_from_end_to_end(database_url: str) -> None:
         for statement in _FILL:
             await one.sql(statement)
         one.database.asked = []
-        await inbox.store("mux", encoded(mux("video.live_stream.simulcast_target.idle", "b7")))
+        await inbox.store(Provider.MUX, encoded(mux("video.live_stream.simulcast_target.idle", "b7")))
         await StoredWebhooks(one.database).list(WebhookFilter(broadcast_id="b7"), limit=50)
         found = [
-            await StoredWebhooks(one.database).list(WebhookFilter(**given), limit=50)
+            await StoredWebhooks(one.database).list(given, limit=50)
             for given in (
-                {"type": "rare"},
-                {"type": "nothing"},
-                {"outcome": "foreign"},
-                {"outcome": "quarantined"},
-                {"provider": "livekit", "outcome": "foreign"},
-                {"type": "rare", "outcome": "accepted"},
+                WebhookFilter(type="rare"),
+                WebhookFilter(type="nothing"),
+                WebhookFilter(outcome="foreign"),
+                WebhookFilter(outcome="quarantined"),
+                WebhookFilter(provider=Provider.LIVEKIT, outcome="foreign"),
+                WebhookFilter(type="rare", outcome="accepted"),
             )
         ]
         # One that is foreign was delivered just now.

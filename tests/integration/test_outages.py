@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from service.domain.ports import EgressSeen, RoomSeen
+from service.domain.provider import Provider
 from service.domain.resources import EgressStatus, LocalRecording, Phase
 from service.domain.secret import Secret
 from service.domain.situation import Availability
@@ -68,11 +69,11 @@ async def due(one: Store) -> set[str]:
 async def test_an_outage_began_with_its_first_failure(one: Store) -> None:
     await one.started("first")
     outages = Outages(one.database)
-    await outages.report("mux", AWAY)
+    await outages.report(Provider.MUX, AWAY)
     began: datetime = await one.sql("SELECT unreachable_since FROM provider")
     assert (await availability(one)).outages == {}
     await time_passes(one, 10)
-    await outages.report("mux", ("TIMEOUT", "later"))
+    await outages.report(Provider.MUX, ("TIMEOUT", "later"))
     [(name, outage)] = (await availability(one)).outages.items()
     assert (name, outage.since, outage.code, outage.message) == (
         "mux",
@@ -88,15 +89,15 @@ async def test_what_nobody_looked_at_begins_anew(one: Store, gap_s: float) -> No
     await one.started("first")
     outages = Outages(one.database)
     for _ in range(2):
-        await outages.report("mux", AWAY)
+        await outages.report(Provider.MUX, AWAY)
         await time_passes(one, 10)
     assert (await availability(one)).outages
     await time_passes(one, gap_s)
     assert (await availability(one)).outages == {}
-    await outages.report("mux", AWAY)
+    await outages.report(Provider.MUX, AWAY)
     assert (await availability(one)).outages == {}
     await time_passes(one, 10)
-    await outages.report("mux", AWAY)
+    await outages.report(Provider.MUX, AWAY)
     [outage] = (await availability(one)).outages.values()
     assert await one.database.now() - outage.since < timedelta(seconds=15)
 
@@ -105,19 +106,19 @@ async def test_since_when_a_provider_answers_is_told(one: Store) -> None:
     await one.started("first")
     outages = Outages(one.database)
     assert (await availability(one)).answering_since == {}
-    await outages.report("livekit", None)
+    await outages.report(Provider.LIVEKIT, None)
     await time_passes(one, 30)
-    await outages.report("livekit", None)
-    await outages.report("mux", AWAY)
+    await outages.report(Provider.LIVEKIT, None)
+    await outages.report(Provider.MUX, AWAY)
     told = (await availability(one)).answering_since
     assert told["mux"] is None
     assert told["livekit"] is not None
     assert timedelta(seconds=29) < await one.database.now() - told["livekit"] < timedelta(seconds=40)
-    await outages.report("livekit", AWAY)
+    await outages.report(Provider.LIVEKIT, AWAY)
     assert (await availability(one)).answering_since == {"livekit": None, "mux": None}
-    await outages.report("livekit", None)
+    await outages.report(Provider.LIVEKIT, None)
     await time_passes(one, 61)
-    await outages.report("livekit", None)
+    await outages.report(Provider.LIVEKIT, None)
     again = (await availability(one)).answering_since["livekit"]
     assert again is not None
     assert await one.database.now() - again < timedelta(seconds=10)
@@ -136,18 +137,18 @@ async def test_whom_it_concerns_is_woken_when_it_begins_and_when_it_ends_and_not
         await one.sql("UPDATE broadcast SET due_at = CASE id WHEN 'waiting' THEN now() + interval '300 s' END")
         return {row["id"] for row in rows}
 
-    await outages.report("mux", AWAY)
+    await outages.report(Provider.MUX, AWAY)
     assert await woken() == set()
     await time_passes(one, 10)
-    await outages.report("mux", AWAY)
+    await outages.report(Provider.MUX, AWAY)
     assert await woken() == {"live", "waiting"}
     for _ in range(3):
         await time_passes(one, 10)
-        await outages.report("mux", AWAY)
+        await outages.report(Provider.MUX, AWAY)
         assert await woken() == set()
-    await outages.report("mux", None)
+    await outages.report(Provider.MUX, None)
     assert await woken() == {"live", "waiting"}
-    await outages.report("mux", None)
+    await outages.report(Provider.MUX, None)
     assert await woken() == set()
 
 
@@ -156,14 +157,14 @@ async def test_a_record_is_told_with_the_outage_of_its_own_moment(one: Store) ->
     claim = await claim_of(one, "first")
     outages = Outages(one.database)
     for _ in range(2):
-        await outages.report("mux", AWAY)
+        await outages.report(Provider.MUX, AWAY)
         await time_passes(one, 10)
     loaded = await one.passes.load(claim, LEASE)
     recorded = await one.passes.record(claim, [room(), stream()])
     assert recorded.availability.outages.keys() == loaded.availability.outages.keys() == {"mux"}
     ingest = next(each for each in recorded.broadcast.status.conditions if each.type == "INGEST_ACTIVE")
     assert (ingest.met, ingest.reason) == (None, "NOT_OBSERVED")
-    await outages.report("mux", None)
+    await outages.report(Provider.MUX, None)
     assert (await one.passes.record(claim)).availability.outages == {}
 
 
@@ -299,7 +300,7 @@ async def test_nobody_who_did_not_ask_says_that_it_is_away(watch: Watch) -> None
     await watch.stack.mux.frontend.begin("error")
     assert await watch.outages() == {"mux"}
     before = await watch.rows()
-    while await watch.providers.budget.spare(Bucket.MUX_OTHER, Rank.HEAL):
+    while await watch.providers.budget.spare(Bucket.STREAMS_OTHER, Rank.HEAL):
         pass
     await watch.observer.look()
     after = await watch.rows()

@@ -29,7 +29,8 @@ from service.domain.lifecycle import Change, Event, stop
 from service.domain.observing.provider_state import Learned
 from service.domain.observing.webhook_facts import listen
 from service.domain.ports import Heard, StreamSeen
-from service.domain.reasons import Actor, EventReason, FallbackReason
+from service.domain.provider import Provider
+from service.domain.reasons import Actor, EventReason, FallbackReason, Operation
 from service.domain.resources import (
     EgressStatus,
     LocalRecording,
@@ -209,12 +210,14 @@ async def test_one_thing_of_a_provider_belongs_to_one_row(one: Store) -> None:
 async def test_trouble_is_told_until_its_own_provider_is_well_again(one: Store) -> None:
     await one.started("first")
     claim = await one.claimed("first")
-    trouble = ProviderTrouble(provider="mux", operation="create", code="502", message="away", retryable=True, time=T0)
+    trouble = ProviderTrouble(
+        provider=Provider.MUX, operation=Operation.CREATE_STREAM, code="502", message="away", retryable=True, time=T0
+    )
     situation = await one.passes.record(claim, [room()], trouble=trouble)
     assert situation.broadcast.status.last_error == trouble
-    situation = await one.passes.record(claim, recovered="livekit")
+    situation = await one.passes.record(claim, recovered=Provider.LIVEKIT)
     assert situation.broadcast.status.last_error == trouble
-    situation = await one.passes.record(claim, recovered="mux")
+    situation = await one.passes.record(claim, recovered=Provider.MUX)
     assert situation.broadcast.status.last_error is None
     story = [(each["reason"], each["message"]) for each in await events(one)]
     assert story[-2:] == [("CALL_FAILED", "mux create: 502 away"), ("STATUS_CHANGED", "last_error")]
@@ -225,7 +228,9 @@ async def test_a_call_that_fails_as_before_is_no_news(one: Store) -> None:
     """A minute of retries must not push the beginning out of the story."""
     await one.started("first")
     claim = await one.claimed("first")
-    trouble = ProviderTrouble(provider="mux", operation="create", code="502", message="away", retryable=True, time=T0)
+    trouble = ProviderTrouble(
+        provider=Provider.MUX, operation=Operation.CREATE_STREAM, code="502", message="away", retryable=True, time=T0
+    )
     await one.passes.record(claim, [room()], trouble=trouble)
     told = len(await events(one))
     later = replace(trouble, time=T0 + timedelta(seconds=9))

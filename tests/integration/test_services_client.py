@@ -23,6 +23,7 @@ from broadcast_client import (
 from broadcast_client.ctl import run
 from service.domain.broadcast import Fallback, FallbackMode, Status
 from service.domain.orphans import Found, Orphan, Reaped
+from service.domain.provider import Provider
 from service.domain.reasons import FallbackReason
 from service.domain.resources import Kind, Recording, RecordingStatus
 from service.store.sealing import Sealer
@@ -38,7 +39,7 @@ ROOM = Fallback(modes=(FallbackMode.DIRECT_WEBRTC,), reason=FallbackReason.EGRES
 
 def orphan(external_id: str, *, removable: bool = True) -> Orphan:
     return Orphan(
-        provider="mux",
+        provider=Provider.MUX,
         kind=Kind.STREAM,
         external_id=external_id,
         broadcast_id="show-0",
@@ -52,7 +53,7 @@ class Orphans:
 
     def __init__(self) -> None:
         self.there: list[Orphan] = []
-        self.incomplete: tuple[str, ...] = ()
+        self.incomplete: tuple[Provider, ...] = ()
 
     async def find(self) -> Found:
         return Found(orphans=tuple(self.there), incomplete=self.incomplete)
@@ -131,7 +132,7 @@ async def stored(stage: Stage, *event_ids: str) -> list[int]:
     for event_id in event_ids:
         room = {"name": "show-1", "sid": "RM_1"}
         body = {"id": event_id, "createdAt": "1793491200", "event": "room_started", "room": room}
-        ids.append((await inbox.store("livekit", json.dumps(body).encode())).webhook_id)
+        ids.append((await inbox.store(Provider.LIVEKIT, json.dumps(body).encode())).webhook_id)
     return ids
 
 
@@ -151,7 +152,7 @@ async def test_orphans_and_reap(ctl: Ctl, client: BroadcastClient, orphans: Orph
     assert (await ctl("orphans")).out == "there are none"
     assert (await ctl("reap")).out == "there is nothing to remove"
     orphans.there = [orphan("LS1"), orphan("LS2"), orphan("LS3", removable=False)]
-    orphans.incomplete = ("livekit",)
+    orphans.incomplete = (Provider.LIVEKIT,)
     result = await ctl("orphans")
     rows = [line.split() for line in result.out.splitlines()]
     assert rows[0] == ["PROVIDER", "KIND", "ID", "BROADCAST", "AGE", "REMOVABLE"]

@@ -25,6 +25,7 @@ from broadcast_sandbox.mux.settings import MuxSimulatorSettings
 from broadcast_sandbox.postgres.server import EmbeddedPostgres
 from broadcast_sandbox.webhooks import WebhookSender
 from service.app.shared import answers
+from service.domain.provider import WEBHOOK_SENDERS, Provider
 from service.store.database import Database
 from service.store.migrate import migrate
 from service.webhooks import delivery as delivery_module
@@ -49,8 +50,8 @@ from tests.webhook_bodies import (
 )
 from tests.webhook_bodies import of as event_of
 
-PROVIDERS = ("livekit", "mux")
-TYPES = {"livekit": "room_started", "mux": "video.live_stream.active"}
+PROVIDERS = WEBHOOK_SENDERS
+TYPES = {Provider.LIVEKIT: "room_started", Provider.MUX: "video.live_stream.active"}
 
 
 @pytest.fixture
@@ -86,14 +87,14 @@ async def test_every_type_is_stored_and_wakes_its_broadcast_where_it_is_acted_on
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
-async def test_what_is_none_of_ours_is_stored_and_wakes_nobody(stage: Hooks, provider: str) -> None:
+async def test_what_is_none_of_ours_is_stored_and_wakes_nobody(stage: Hooks, provider: Provider) -> None:
     type_ = TYPES[provider]
     foreign = event_of(provider, type_, "nobodys", "EV_1")
     unknown = event_of(provider, type_, "first", "EV_2") | {"event": "new", "type": "video.live_stream.new"}
     assert await stage.send(provider, foreign) == 200
     assert await stage.send(provider, unknown) == 200
     expected = ["foreign", "unknown_type"]
-    if provider == "mux":
+    if provider is Provider.MUX:
         other = event_of(provider, type_, "first", "EV_3") | {"environment": {"name": "Prod", "id": "k30tc5"}}
         marked = json.loads(encoded(event_of(provider, type_, "first", "EV_4")).replace(b"bs1:test:", b"bs1:prod:"))
         assert await stage.send(provider, other) == 200
@@ -122,7 +123,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
-async def test_what_is_signed_and_cannot_be_read_is_quarantined(stage: Hooks, provider: str) -> None:
+async def test_what_is_signed_and_cannot_be_read_is_quarantined(stage: Hooks, provider: Provider) -> None:
     for name, body in HOSTILE.items():
         assert await stage.send(provider, body) == 200, name
         assert await stage.send(provider, body) == 200, name
@@ -135,9 +136,9 @@ async def test_what_is_signed_and_cannot_be_read_is_quarantined(stage: Hooks, pr
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
-async def test_what_is_not_signed_is_refused_and_writes_nothing(stage: Hooks, provider: str) -> None:
+async def test_what_is_not_signed_is_refused_and_writes_nothing(stage: Hooks, provider: Provider) -> None:
     good = encoded(event_of(provider, TYPES[provider]))
-    name = "Mux-Signature" if provider == "mux" else "Authorization"
+    name = "Mux-Signature" if provider is Provider.MUX else "Authorization"
     for body in (good, *HOSTILE.values()):
         for value in ("", "Bearer ", "a.b.c", f"t={int(time.time())},v1={'0' * 64}"):
             assert await stage.post(provider, body, {name: value}) == 401
@@ -153,8 +154,8 @@ async def test_what_is_not_signed_is_refused_and_writes_nothing(stage: Hooks, pr
 
 
 async def test_secrets_that_are_being_rotated(stage: Hooks) -> None:
-    assert await stage.send("mux", mux(TYPES["mux"]), secret=NEXT_MUX_SECRET) == 200
-    body = encoded(livekit(TYPES["livekit"]))
+    assert await stage.send("mux", mux(TYPES[Provider.MUX]), secret=NEXT_MUX_SECRET) == 200
+    body = encoded(livekit(TYPES[Provider.LIVEKIT]))
     assert await stage.post("livekit", body, livekit_headers(body, key=NEXT_KEY, secret=NEXT_SECRET)) == 200
     assert await stage.post("livekit", body, livekit_headers(body, key=LIVEKIT_KEY, secret=NEXT_SECRET)) == 401
     token = livekit_headers(body)["Authorization"]
@@ -164,7 +165,7 @@ async def test_secrets_that_are_being_rotated(stage: Hooks) -> None:
 
 async def test_an_old_signature_is_refused_and_one_of_the_future(stage: Hooks) -> None:
     for at, status in ((-310, 401), (310, 401), (-290, 200), (290, 200)):
-        assert await stage.send("mux", mux(TYPES["mux"]), at=time.time() + at) == status
+        assert await stage.send("mux", mux(TYPES[Provider.MUX]), at=time.time() + at) == status
     assert [row["delivery_count"] for row in await stage.rows()] == [2]
 
 
@@ -172,9 +173,9 @@ async def test_one_that_is_sent_again_is_stored_once(stage: Hooks) -> None:
     for provider in PROVIDERS:
         assert await stage.send(provider, event_of(provider, TYPES[provider])) == 200
     await stage.store.sql("UPDATE broadcast SET due_at = NULL")
-    again = mux(TYPES["mux"]) | {"attempts": [{"id": "1", "response_status_code": 500}]}
+    again = mux(TYPES[Provider.MUX]) | {"attempts": [{"id": "1", "response_status_code": 500}]}
     assert await stage.send("mux", again) == 200
-    assert await stage.send("livekit", livekit(TYPES["livekit"])) == 200
+    assert await stage.send("livekit", livekit(TYPES[Provider.LIVEKIT])) == 200
     assert [row["delivery_count"] for row in await stage.rows()] == [2, 2]
     assert await stage.due() == set()
 
@@ -198,13 +199,13 @@ def request(path: str, *lines: bytes, body: bytes = b"{}", length: int | None = 
     return b"\r\n".join(head) + b"\r\n\r\n" + body
 
 
-def signature(provider: str, body: bytes) -> bytes:
-    name = "Mux-Signature" if provider == "mux" else "Authorization"
+def signature(provider: Provider, body: bytes) -> bytes:
+    name = "Mux-Signature" if provider is Provider.MUX else "Authorization"
     return f"{name}: {headers(provider, body)[name]}".encode()
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
-async def test_two_headers_of_one_kind_are_refused(stage: Hooks, provider: str) -> None:
+async def test_two_headers_of_one_kind_are_refused(stage: Hooks, provider: Provider) -> None:
     body = encoded(event_of(provider, TYPES[provider]))
     line = signature(provider, body)
     assert await raw(stage, request(provider, line, line, body=body)) == 401
@@ -228,14 +229,14 @@ async def test_headers_that_are_no_text_are_refused_and_no_failure(stage: Hooks)
     assert await stage.rows() == []
 
 
-def padded(provider: str, size: int) -> bytes:
+def padded(provider: Provider, size: int) -> bytes:
     event = event_of(provider, TYPES[provider])
     empty = encoded(event | {"padding": ""})
     return encoded(event | {"padding": "x" * (size - len(empty))})
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
-async def test_what_is_too_large_is_refused_however_it_comes(stage: Hooks, provider: str) -> None:
+async def test_what_is_too_large_is_refused_however_it_comes(stage: Hooks, provider: Provider) -> None:
     async def pieces(body: bytes) -> AsyncGenerator[bytes]:
         for start in range(0, len(body), 10_000):
             yield body[start : start + 10_000]
@@ -256,16 +257,16 @@ async def test_what_is_too_large_is_refused_however_it_comes(stage: Hooks, provi
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "GZIP", "gzip, identity"])
 async def test_no_encoding_is_accepted(stage: Hooks, encoding: str) -> None:
     bomb = gzip.compress(b"x" * 50_000_000)
-    for body in (gzip.compress(encoded(mux(TYPES["mux"]))), bomb):
+    for body in (gzip.compress(encoded(mux(TYPES[Provider.MUX]))), bomb):
         sent = mux_headers(body) | {"Content-Encoding": encoding}
         assert await stage.post("mux", body, sent) == 415
-    plain = encoded(mux(TYPES["mux"]))
+    plain = encoded(mux(TYPES[Provider.MUX]))
     assert await stage.post("mux", plain, mux_headers(plain) | {"Content-Encoding": "identity"}) == 200
 
 
 async def test_a_body_that_does_not_come_is_not_waited_for(stage: Hooks, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intake_module, "_BODY_WITHIN_S", 0.2)
-    line = signature("mux", b"{}")
+    line = signature(Provider.MUX, b"{}")
     assert await raw(stage, request("mux", line, body=b"{", length=2)) == 408
     chunked = b"Transfer-Encoding: chunked"
     assert await raw(stage, request("mux", line, chunked, body=b"1\r\n{\r\n")) == 408
@@ -273,7 +274,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for(stage: Hooks, monkeyp
 
 
 async def test_a_body_that_is_no_http_is_refused(stage: Hooks, monkeypatch: pytest.MonkeyPatch) -> None:
-    head = request("mux", signature("mux", b"{}"), b"Transfer-Encoding: chunked", body=b"1\r\n{\r\n")
+    head = request("mux", signature(Provider.MUX, b"{}"), b"Transfer-Encoding: chunked", body=b"1\r\n{\r\n")
     assert await raw(stage, head + b"zzz\r\n}\r\n") == 400
     assert await raw(stage, head, b"1\r\n}\r\n0\r\n\r\n") == 200
     monkeypatch.setattr(intake_module, "_BODY_WITHIN_S", 1)
@@ -282,8 +283,8 @@ async def test_a_body_that_is_no_http_is_refused(stage: Hooks, monkeypatch: pyte
 
 
 async def test_no_more_than_some_are_taken_at_once(stage: Hooks) -> None:
-    body = encoded(mux(TYPES["mux"]))
-    head = request("mux", signature("mux", body), body=b"", length=len(body))
+    body = encoded(mux(TYPES[Provider.MUX]))
+    head = request("mux", signature(Provider.MUX, body), body=b"", length=len(body))
     waiting = [await asyncio.open_connection("127.0.0.1", stage.port) for _ in range(64)]
     for _, writer in waiting:
         writer.write(head)
@@ -321,7 +322,8 @@ async def _one_is_locked(stage: Hooks) -> None:
     async with stage.store.database.transaction() as connection:
         await connection.execute("SELECT 1 FROM broadcast WHERE id = 'first' FOR NO KEY UPDATE")
         stuck = [
-            asyncio.create_task(stage.send("livekit", livekit(TYPES["livekit"], event_id=f"EV_{n}"))) for n in range(12)
+            asyncio.create_task(stage.send("livekit", livekit(TYPES[Provider.LIVEKIT], event_id=f"EV_{n}")))
+            for n in range(12)
         ]
 
         async def waiting() -> bool:
@@ -331,13 +333,13 @@ async def _one_is_locked(stage: Hooks) -> None:
             return await stage.store.sql(blocked) == 1
 
         await eventually(waiting)
-        assert await stage.send("livekit", livekit(TYPES["livekit"], "second", "EV_second")) == 200
+        assert await stage.send("livekit", livekit(TYPES[Provider.LIVEKIT], "second", "EV_second")) == 200
         assert not any(each.done() for each in stuck), "it was held up for as long as they were"
         # None of them can be stored in time, and each says so.
         assert set(await asyncio.gather(*stuck)) == {503}
     assert [row["broadcast_id"] for row in await stage.rows()] == ["second"]
     for n in range(12):
-        assert await stage.send("livekit", livekit(TYPES["livekit"], event_id=f"EV_{n}")) == 200
+        assert await stage.send("livekit", livekit(TYPES[Provider.LIVEKIT], event_id=f"EV_{n}")) == 200
     assert len(await stage.rows()) == 13
 
 
@@ -418,7 +420,7 @@ def senders(stage: Hooks) -> tuple[Simulated, Simulated]:
         ),
         mux_sender,
     )
-    event = mux(TYPES["mux"])
+    event = mux(TYPES[Provider.MUX])
     return (
         Simulated(of_livekit.sender, lambda: of_livekit.room_started(Room(sid="RM_1", name="first"))),
         Simulated(
@@ -460,7 +462,7 @@ json_values = st.recursive(
 
 
 @st.composite
-def signed_bodies(draw: st.DrawFn) -> tuple[str, bytes]:
+def signed_bodies(draw: st.DrawFn) -> tuple[Provider, bytes]:
     """Anything, and real ones of which something is something else."""
     provider = draw(st.sampled_from(PROVIDERS))
     if draw(st.integers(0, 3)) == 0:
@@ -481,7 +483,7 @@ async def test_nothing_that_is_signed_fails(stage: Hooks) -> None:
     loop = asyncio.get_running_loop()
     seen: set[str] = set()
 
-    async def taken(provider: str, body: bytes) -> None:
+    async def taken(provider: Provider, body: bytes) -> None:
         if not body:
             return
         assert await stage.send(provider, body) == 200
@@ -490,7 +492,7 @@ async def test_nothing_that_is_signed_fails(stage: Hooks) -> None:
 
     @settings(max_examples=300)
     @given(signed_bodies())
-    def fuzz(signed: tuple[str, bytes]) -> None:
+    def fuzz(signed: tuple[Provider, bytes]) -> None:
         asyncio.run_coroutine_threadsafe(taken(*signed), loop).result(30)
 
     await asyncio.to_thread(fuzz)

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from service.domain.provider import Provider
 from service.domain.resources import EgressStatus, OutputState, RecordingStatus
 from service.webhooks.reading import Reader
 
@@ -26,7 +27,7 @@ def read(hint: Hint, canaries: Canaries, *, tag: str) -> Hint:
     """*hint*, as the service understands its body."""
     heard = hint.heard
     event = _livekit(heard, hint.broadcast_id, canaries) if hint.provider == "livekit" else _mux(heard, tag, canaries)
-    reading = Reader(tag=tag).read(hint.provider, json.dumps(event).encode())
+    reading = Reader(tag=tag).read(Provider(hint.provider), json.dumps(event).encode())
     assert reading.heard is not None, reading
     assert (reading.event_id, reading.broadcast_id) == (heard.event_id, hint.broadcast_id), (reading, hint)
     return replace(hint, heard=reading.heard, redacted=reading.redacted)

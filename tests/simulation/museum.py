@@ -22,7 +22,7 @@ from service.domain.resource_set import ResourceSet
 from service.domain.resources import AnyResource, Phase
 from service.domain.secret import Secret
 from service.domain.timing import Timing
-from service.providers.text import bodies
+from service.providers.text import redaction
 from service.reconciler import observe as looking
 from service.reconciler.act.actor import Actor
 from service.reconciler.act.call import Errand
@@ -214,7 +214,7 @@ def _without_hidden_fields() -> contextlib.AbstractContextManager[Any]:
     def no_secret(_name: str) -> bool:
         return False
 
-    return patch.object(bodies, "_secret", no_secret)
+    return patch.object(redaction, "_secret", no_secret)
 
 
 def _without_commit() -> contextlib.AbstractContextManager[Any]:

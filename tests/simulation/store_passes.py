@@ -11,6 +11,7 @@ from service.domain.broadcast import EndReason, Fallback, ProviderTrouble, Targe
 from service.domain.errors import LeaseLost, Overtaken
 from service.domain.lifecycle import Event
 from service.domain.measurements import Probe
+from service.domain.provider import Provider
 from service.domain.reasons import Actor
 from service.domain.reporting.record import Derive, tell, with_outcome
 from service.domain.resources import AnyResource
@@ -73,7 +74,7 @@ class Passes:
         *,
         events: Sequence[Event] = (),
         trouble: ProviderTrouble | None = None,
-        recovered: str = "",
+        recovered: Provider | None = None,
         end: EndReason | None = None,
         fallback: Fallback | None = None,
         heard: Sequence[int] = (),

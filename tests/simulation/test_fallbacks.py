@@ -12,6 +12,8 @@ import pytest
 
 from service.domain.broadcast import EndReason, FallbackMode, Spec, State
 from service.domain.errors import Outcome, ProviderError
+from service.domain.provider import Provider
+from service.domain.reasons import Operation
 from service.domain.resources import EgressStatus
 from tests.simulation.faults import Kind
 from tests.simulation.providers.network import Outage
@@ -171,7 +173,7 @@ def test_a_start_is_lost_and_the_key_cannot_be_reset(
     """No egress fails any more, and none can be started: it must not wait for ever."""
 
     def no(*_: object) -> NoReturn:
-        raise ProviderError("no", provider="mux", operation="any", outcome=Outcome.AMBIGUOUS)
+        raise ProviderError("no", provider=Provider.MUX, operation=Operation.GET_STREAM, outcome=Outcome.AMBIGUOUS)
 
     async def scene(stage: Stage) -> None:
         spec = Spec(title="A show", fallback_modes=modes)

@@ -10,13 +10,14 @@ import pytest
 from service.domain.broadcast import EndReason, State
 from service.domain.errors import Outcome
 from service.domain.ports import EgressSeen, EgressWanted
+from service.domain.reasons import Operation
 from tests.simulation.providers.egresses import failure
 from tests.simulation.stage import Stage, play
 
 
 def test_a_room_that_is_never_created_ends_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     def no(*_: object) -> NoReturn:
-        raise failure("CreateRoom", Outcome.UNAVAILABLE, "unavailable")
+        raise failure(Operation.CREATE_ROOM, Outcome.UNAVAILABLE, "unavailable")
 
     async def scene(stage: Stage) -> None:
         life = stage.prepare(replicas=2)
@@ -42,7 +43,7 @@ def test_a_start_without_an_answer_is_looked_for_and_fenced_long_before_its_grac
             if len(asked) > 1:
                 return start(wanted)
             stage.world.env.loop.call_later(40, lambda: start(wanted))
-            raise failure("StartEgress", Outcome.AMBIGUOUS, "deadline_exceeded")
+            raise failure(Operation.START_EGRESS, Outcome.AMBIGUOUS, "deadline_exceeded")
 
         monkeypatch.setattr(stage.livekit, "start", lands_late)
         life = await stage.begin()

@@ -51,8 +51,8 @@ def counting(stage: Stage) -> Counter[str]:
 
 def check(calls: Counter[str], tokens: Counter[str]) -> None:
     posts = sum(calls[name] for name in POSTS)
-    assert posts <= tokens[Bucket.MUX_POST], calls
-    assert calls.total() - posts <= tokens[Bucket.MUX_OTHER], calls
+    assert posts <= tokens[Bucket.STREAMS_POST], calls
+    assert calls.total() - posts <= tokens[Bucket.STREAMS_OTHER], calls
 
 
 def test_of_recordings_that_are_discarded_one_by_one(tokens: Counter[str]) -> None:

@@ -34,7 +34,8 @@ from service.domain.errors import (
     StoreUnavailable,
     Violation,
 )
-from service.domain.reasons import ConditionReason, FallbackReason
+from service.domain.provider import Provider
+from service.domain.reasons import ConditionReason, FallbackReason, Operation
 from service.store.broadcasts import Filter
 from service.store.changes import Before, LoggedChange
 
@@ -76,7 +77,12 @@ def test_everything_there_is_to_tell() -> None:
         asset_id="asset",
         recordings=(domain.Recording(asset_id="asset", playback_id="again"),),
         last_error=domain.ProviderTrouble(
-            provider="mux", operation="CreateLiveStream", code="429", message="slow down", retryable=True, time=NOW
+            provider=Provider.MUX,
+            operation=Operation.CREATE_STREAM,
+            code="429",
+            message="slow down",
+            retryable=True,
+            time=NOW,
         ),
         next_attempt_time=NOW,
     )

@@ -22,7 +22,8 @@ from service.domain.broadcast import (
     Status,
     Target,
 )
-from service.domain.reasons import ConditionReason
+from service.domain.provider import Provider
+from service.domain.reasons import ConditionReason, Operation
 from service.domain.resources import Recording, RecordingStatus
 
 NOW: Final = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -45,7 +46,12 @@ FULL: Final = Broadcast(
         room_sid="RM_1",
         recordings=(Recording(asset_id="asset", status=RecordingStatus.READY, duration_s=1.0),),
         last_error=ProviderTrouble(
-            provider="mux", operation="get_asset", code="429", message="slow down", retryable=True, time=NOW
+            provider=Provider.MUX,
+            operation=Operation.GET_ASSET,
+            code="429",
+            message="slow down",
+            retryable=True,
+            time=NOW,
         ),
         next_attempt_time=NOW,
     ),

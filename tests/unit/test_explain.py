@@ -33,7 +33,8 @@ from service.domain.explain.explain import Explanation, explain
 from service.domain.facts import Facts
 from service.domain.measurements import Probe, Quality
 from service.domain.ports import RoomPeople
-from service.domain.reasons import EventReason, FallbackReason, Fault
+from service.domain.provider import Provider
+from service.domain.reasons import EventReason, FallbackReason, Fault, Operation
 from service.domain.resources import (
     EgressStatus,
     LocalRecording,
@@ -82,8 +83,8 @@ NOT_STARTED = replace(UNANSWERED, phase=Phase.GONE, end_seen=True)
 def trouble(provider: str, operation: str, outcome: Outcome, code: str = "", message: str = "so it says") -> Any:
     return {
         "last_error": ProviderTrouble(
-            provider=provider,
-            operation=operation,
+            provider=Provider(provider),
+            operation=Operation(operation),
             code=code or outcome,
             message=message,
             retryable=True,

@@ -28,7 +28,8 @@ from service.domain.facts import Facts
 from service.domain.health.health_of import Health, health_of
 from service.domain.health.model import ChainPart, HealthState, PartHealth
 from service.domain.measurements import Probe, Quality
-from service.domain.reasons import FallbackReason, Fault
+from service.domain.provider import ROOMS, STREAMS
+from service.domain.reasons import FallbackReason, Fault, Operation
 from service.domain.resources import (
     AnyResource,
     EgressStatus,
@@ -196,14 +197,14 @@ DEAF = replace(EGRESS, phase=Phase.DELETING, failures=3, changed_at=ago(40))
 @pytest.mark.parametrize(
     ("stuck", "which", "operation"),
     [
-        (replace(ROOM, phase=Phase.DELETING, failures=3), ChainPart.ROOM, "DeleteRoom"),
-        (DEAF, ChainPart.EGRESS, "StopEgress"),
-        (replace(STREAM, failures=3), ChainPart.INGEST, "disable_live_stream"),
-        (replace(STREAM, phase=Phase.DELETING, failures=3), ChainPart.INGEST, "delete_live_stream"),
+        (replace(ROOM, phase=Phase.DELETING, failures=3), ChainPart.ROOM, Operation.DELETE_ROOM),
+        (DEAF, ChainPart.EGRESS, Operation.STOP_EGRESS),
+        (replace(STREAM, failures=3), ChainPart.INGEST, Operation.DISABLE_STREAM),
+        (replace(STREAM, phase=Phase.DELETING, failures=3), ChainPart.INGEST, Operation.DELETE_STREAM),
     ],
 )
-def test_what_is_to_end_and_does_not_is_down(stuck: Any, which: ChainPart, operation: str) -> None:
-    provider = "mux" if which is ChainPart.INGEST else "livekit"
+def test_what_is_to_end_and_does_not_is_down(stuck: Any, which: ChainPart, operation: Operation) -> None:
+    provider = STREAMS if which is ChainPart.INGEST else ROOMS
     trouble = ProviderTrouble(
         provider=provider, operation=operation, code="500", message="so it says", retryable=True, time=ago(9)
     )
@@ -217,7 +218,7 @@ def test_what_is_to_end_and_does_not_is_down(stuck: Any, which: ChainPart, opera
     # Nothing failed yet.
     assert said(known(replace(stuck, failures=0), **STOPPING), which) == (HealthState.IDLE, "STOPPING")
     # What is told of another call is not about this one.
-    other = known(stuck, **STOPPING, status={"last_error": replace(trouble, operation="CreateRoom")})
+    other = known(stuck, **STOPPING, status={"last_error": replace(trouble, operation=Operation.CREATE_ROOM)})
     assert "so it says" not in str(part(other, which))
 
 

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from service.providers.text.bodies import LONGEST_MESSAGE, readable
+from service.providers.text.readable import LONGEST_MESSAGE, readable
 
 NGINX = """<html>\r
 <head><title>503 Service Temporarily Unavailable</title></head>\r

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from service import telemetry
 from service.domain.ports import Heard
+from service.domain.provider import WEBHOOK_SENDERS, Provider
 from service.domain.secret import Secret
 from service.store.rows import heard_column, heard_of, postgres_text
 from service.store.webhooks import WebhookOutcome
@@ -70,7 +71,7 @@ def livekit(**event: Any) -> bytes:
     ],
 )
 def test_whom_a_mux_event_is_about(passthrough: object, about: str) -> None:
-    read = READER.read("mux", mux(passthrough=passthrough))
+    read = READER.read(Provider.MUX, mux(passthrough=passthrough))
     assert (read.broadcast_id, read.outcome) == (about, ACCEPTED)
 
 
@@ -84,7 +85,7 @@ def test_whom_a_mux_event_is_about(passthrough: object, about: str) -> None:
     ],
 )
 def test_whom_a_livekit_event_is_about(event: dict[str, Any], about: str) -> None:
-    assert READER.read("livekit", livekit(**event)).broadcast_id == about
+    assert READER.read(Provider.LIVEKIT, livekit(**event)).broadcast_id == about
 
 
 @pytest.mark.parametrize(
@@ -93,14 +94,14 @@ def test_whom_a_livekit_event_is_about(event: dict[str, Any], about: str) -> Non
 def test_another_environment_of_mux_is_foreign_whatever_its_marks_say(
     environment: str | None, outcome: WebhookOutcome
 ) -> None:
-    assert OURS.read("mux", mux(environment=environment)).outcome is outcome
-    assert READER.read("mux", mux(environment=environment)).outcome is ACCEPTED
+    assert OURS.read(Provider.MUX, mux(environment=environment)).outcome is outcome
+    assert READER.read(Provider.MUX, mux(environment=environment)).outcome is ACCEPTED
 
 
-@pytest.mark.parametrize("provider", ["livekit", "mux"])
-def test_a_type_that_is_not_acted_on_is_unknown(provider: str) -> None:
+@pytest.mark.parametrize("provider", WEBHOOK_SENDERS)
+def test_a_type_that_is_not_acted_on_is_unknown(provider: Provider) -> None:
     for type_ in [*(each for each, acted in WORTH[provider].items() if not acted), "something.new"]:
-        body = livekit(event=type_) if provider == "livekit" else mux(type_)
+        body = livekit(event=type_) if provider is Provider.LIVEKIT else mux(type_)
         read = READER.read(provider, body)
         assert (read.outcome, read.type) == (UNKNOWN, type_)
 
@@ -125,8 +126,8 @@ BAD = [
 
 
 @pytest.mark.parametrize("body", BAD, ids=lambda body: repr(body)[:50])
-@pytest.mark.parametrize("provider", ["livekit", "mux"])
-def test_what_cannot_be_read_is_quarantined_under_the_hash_of_its_body(provider: str, body: bytes) -> None:
+@pytest.mark.parametrize("provider", WEBHOOK_SENDERS)
+def test_what_cannot_be_read_is_quarantined_under_the_hash_of_its_body(provider: Provider, body: bytes) -> None:
     read = READER.read(provider, body)
     assert (read.outcome, read.heard, read.type, read.broadcast_id) == (QUARANTINED, None, "", "")
     assert re.fullmatch("[0-9a-f]{64}", read.event_id)
@@ -140,8 +141,8 @@ def test_a_fault_of_ours_is_a_quarantine_and_says_nothing_of_the_body(
     def fails(body: bytes) -> Heard:
         raise KeyError(body.decode())
 
-    monkeypatch.setitem(reading.HEARD, "mux", fails)
-    read = READER.read("mux", mux(stream_key="the-key-of-the-stream"))
+    monkeypatch.setitem(reading.HEARD, Provider.MUX, fails)
+    read = READER.read(Provider.MUX, mux(stream_key="the-key-of-the-stream"))
     assert (read.outcome, read.redacted) == (QUARANTINED, "")
     told = capfd.readouterr()
     assert "KeyError" in told.out + told.err
@@ -152,14 +153,14 @@ def test_what_a_pass_could_not_read_back_is_not_accepted(monkeypatch: pytest.Mon
     odd: Any = ["no", "text"]
     monkeypatch.setitem(
         reading.HEARD,
-        "mux",
+        Provider.MUX,
         lambda _: Heard(event_id="e", type="video.live_stream.active", provider_time=None, room_sid=odd),
     )
-    assert READER.read("mux", mux()).outcome is QUARANTINED
+    assert READER.read(Provider.MUX, mux()).outcome is QUARANTINED
 
 
 @pytest.mark.parametrize(("provider", "type_"), EVERY)
-def test_every_type_is_read_and_no_secret_of_it_kept_in_clear(provider: str, type_: str) -> None:
+def test_every_type_is_read_and_no_secret_of_it_kept_in_clear(provider: Provider, type_: str) -> None:
     read = OURS.read(provider, encoded(of(provider, type_)))
     assert read.outcome is (ACCEPTED if WORTH[provider][type_] else UNKNOWN)
     assert read.type == type_
@@ -170,7 +171,7 @@ def test_every_type_is_read_and_no_secret_of_it_kept_in_clear(provider: str, typ
 
 
 def test_a_secret_that_an_adapter_forgot_is_left_behind() -> None:
-    read = READER.read("mux", mux())
+    read = READER.read(Provider.MUX, mux())
     assert read.heard is not None
     assert read.heard.stream is not None
     with_key = replace(read.heard, stream=replace(read.heard.stream, key=Secret("the-key-of-the-stream")))
@@ -202,7 +203,7 @@ def with_value(event: Any, path: tuple[Any, ...], value: Any) -> None:
 
 
 @st.composite
-def altered(draw: st.DrawFn, provider: str) -> Any:
+def altered(draw: st.DrawFn, provider: Provider) -> Any:
     """A real one, a few places of which are something else."""
     event = copy.deepcopy(of(provider, draw(st.sampled_from(sorted(WORTH[provider])))))
     for path in draw(st.lists(st.sampled_from(paths(event)), max_size=3)):
@@ -213,23 +214,23 @@ def altered(draw: st.DrawFn, provider: str) -> Any:
 @fuzzed
 @given(st.binary() | json_values.map(lambda value: json.dumps(value).encode()))
 def test_any_body_is_read(body: bytes) -> None:
-    for provider in ("livekit", "mux"):
+    for provider in WEBHOOK_SENDERS:
         check(provider, body)
 
 
 @fuzzed
-@given(altered("livekit"))
+@given(altered(Provider.LIVEKIT))
 def test_any_event_of_livekit_is_read(event: Any) -> None:
-    check("livekit", json.dumps(event).encode())
+    check(Provider.LIVEKIT, json.dumps(event).encode())
 
 
 @fuzzed
-@given(altered("mux"))
+@given(altered(Provider.MUX))
 def test_any_event_of_mux_is_read(event: Any) -> None:
-    check("mux", json.dumps(event).encode())
+    check(Provider.MUX, json.dumps(event).encode())
 
 
-def check(provider: str, body: bytes) -> None:
+def check(provider: Provider, body: bytes) -> None:
     read = OURS.read(provider, body)
     assert (read.heard is None) == (read.outcome is QUARANTINED)
     assert 0 < len(read.event_id) <= 200
@@ -249,7 +250,7 @@ def test_no_text_of_a_host_holds_up_everybody(begun: str) -> None:
     body = livekit(participant={"identity": "ann", "metadata": begun * (64_000 // len(begun))})
     # Of this thread alone: others use the machine as well.
     began = time.thread_time()
-    assert READER.read("livekit", body).outcome is ACCEPTED
+    assert READER.read(Provider.LIVEKIT, body).outcome is ACCEPTED
     assert time.thread_time() - began < 1.5
 
 

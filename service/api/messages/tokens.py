@@ -90,7 +90,7 @@ def filter_hash(filter: Filter) -> str:
 
 
 def webhook_filter_hash(filter: WebhookFilter) -> str:
-    return _digest((filter.provider, filter.broadcast_id, filter.type, filter.outcome))
+    return _digest((filter.provider or "", filter.broadcast_id, filter.type, filter.outcome))
 
 
 def page_size(asked: int) -> int:

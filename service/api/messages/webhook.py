@@ -3,13 +3,12 @@
 from broadcast.v1 import admin_service_pb2 as rpc
 from service.api.messages.enums import WEBHOOK_OUTCOMES, WEBHOOK_PROVIDERS
 from service.api.messages.times import time_message
-from service.domain.provider import Provider
 from service.store.webhooks import StoredWebhook, WebhookFilter
 
 
 def webhook_filter(request: rpc.ListWebhooksRequest) -> WebhookFilter:
     return WebhookFilter(
-        provider=WEBHOOK_PROVIDERS.member.get(request.provider, ""),
+        provider=WEBHOOK_PROVIDERS.member.get(request.provider),
         broadcast_id=request.broadcast_id,
         type=request.type,
         outcome=WEBHOOK_OUTCOMES.member.get(request.outcome, ""),
@@ -19,7 +18,7 @@ def webhook_filter(request: rpc.ListWebhooksRequest) -> WebhookFilter:
 def webhook_message(webhook: StoredWebhook) -> rpc.Webhook:
     return rpc.Webhook(
         id=webhook.id,
-        provider=WEBHOOK_PROVIDERS.number[Provider(webhook.provider)],
+        provider=WEBHOOK_PROVIDERS.number[webhook.provider],
         event_id=webhook.event_id,
         type=webhook.type,
         broadcast_id=webhook.broadcast_id,

@@ -10,12 +10,13 @@ import grpc
 from broadcast.v1 import webhook_service_pb2 as rpc
 from broadcast.v1.webhook_service_pb2_grpc import WebhookServiceServicer
 from service.api.messages.enums import WEBHOOK_OUTCOMES, WEBHOOK_PROVIDERS
+from service.domain.provider import Provider
 from service.store.inbox import Delivered
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
-Deliver = Callable[[str, Iterable[tuple[str, str]], bytes], Awaitable[Delivered]]
-"""Stores one webhook, of the provider's name, the headers and the body as it was received. Raises WebhookRefused and
+Deliver = Callable[[Provider, Iterable[tuple[str, str]], bytes], Awaitable[Delivered]]
+"""Stores one webhook, of the provider, the headers and the body as it was received. Raises WebhookRefused and
 StoreUnavailable.
 """
 

@@ -41,7 +41,7 @@ _NO_PROGRESS = "no outbound progress"
 def _start_outcome(case: Case, egress: Egress) -> str:
     """What the call that started it came to, a value of Outcome; empty: it was answered, or nobody knows."""
     trouble = case.facts.broadcast.status.last_error
-    if egress.external_id or trouble is None or not trouble.operation.startswith("Start"):
+    if egress.external_id or trouble is None or not trouble.operation.starts_egress:
         return ""
     return trouble.outcome
 
@@ -49,7 +49,7 @@ def _start_outcome(case: Case, egress: Egress) -> str:
 def _evidence(case: Case, egress: Egress) -> tuple[Evidence, ...]:
     trouble = case.facts.broadcast.status.last_error
     told = ()
-    if trouble is not None and trouble.operation.startswith("Start"):
+    if trouble is not None and trouble.operation.starts_egress:
         told = noted(("last_error", f"{trouble.operation}: {trouble.code} {trouble.message}".strip(), trouble.time))
     return (*egress_evidence(egress), *told)
 

@@ -34,9 +34,9 @@ def unreachable(case: Case, provider: Provider) -> Finding | None:
 def failing_call(case: Case, provider: Provider) -> Finding | None:
     """The last call to it failed, and none since did better."""
     trouble = case.facts.broadcast.status.last_error
-    if trouble is None or trouble.provider != provider.value or not _matters(case):
+    if trouble is None or trouble.provider != provider or not _matters(case):
         return None
-    starts = trouble.operation.startswith("Start")
+    starts = trouble.operation.starts_egress
     outcome = trouble.outcome
     if starts and outcome not in (Outcome.CREDENTIALS, Outcome.NOT_SENT) and trouble.code not in _CREDENTIALS:
         # Which the rules of the egress know better.

@@ -15,6 +15,7 @@ from service.domain.broadcast import (
     Target,
 )
 from service.domain.lifecycle import Event
+from service.domain.provider import Provider
 from service.domain.reasons import EventReason
 from service.domain.reporting.status import same_but_for_time
 from service.domain.situation import Situation
@@ -41,7 +42,7 @@ def with_outcome(
     stored: Broadcast,
     *,
     trouble: ProviderTrouble | None,
-    recovered: str,
+    recovered: Provider | None,
     end: EndReason | None,
     fallback: Fallback | None,
 ) -> Broadcast:

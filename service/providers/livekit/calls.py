@@ -1,25 +1,27 @@
-"""One call through livekit-api: its time limit, and what every failure of it means.
+"""One call through livekit-api: its time limit, and the meaning of every failure.
 
 The SDK has no time limit of its own (its session timeout is overridden by an explicit None in twirp_client.py), so
-every call is under asyncio.timeout. Errors are told apart by `code`, never by text: those that crossed LiveKit's
-internal bus carry the prefix "twirp error unknown: " (livekit/protocol utils/xtwirp).
+every call runs under asyncio.timeout. Errors are told apart by `code`, never by text: a text that crossed LiveKit's
+internal bus has the prefix "twirp error unknown: " (livekit/protocol utils/xtwirp).
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import aiohttp
 from google.protobuf.message import DecodeError
 from livekit import api
 
 from service.domain.errors import Outcome, ProviderError
-from service.providers.calls import observed
-from service.providers.text.bodies import readable
+from service.domain.provider import Provider
+from service.domain.reasons import Operation
+from service.providers.calls import traced_call
+from service.providers.text.readable import readable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import Awaitable, Mapping, Sequence
 
     from service.domain.secret import Secret
 
@@ -36,61 +38,79 @@ _OUTCOMES = {
     "unauthenticated": Outcome.CREDENTIALS,
     "permission_denied": Outcome.CREDENTIALS,
 }
-CREATE, READ, STOP, START = 6.0, 5.0, 10.0, 15.0
-"""Seconds. LiveKit may go on with a start for 70 s after we have left; that is what intents and fences are for."""
+_WITHIN_S: Final[Mapping[Operation, float]] = {
+    Operation.CREATE_ROOM: 6,
+    Operation.LIST_ROOMS: 5,
+    Operation.LIST_PARTICIPANTS: 5,
+    Operation.DELETE_ROOM: 10,
+    Operation.START_EGRESS: 15,
+    Operation.LIST_EGRESSES: 5,
+    Operation.SET_LAYOUT: 10,
+    Operation.SET_OUTPUTS: 10,
+    Operation.STOP_EGRESS: 10,
+}
+"""Seconds for the answer, by operation: those that LiveKit is asked for. LiveKit may go on with a start for 70 s after
+we gave it up; intents and fences are made for that.
+"""
 
 _T = TypeVar("_T")
 
 
-class Calls:
+class LiveKitCalls:
+    """Makes the calls of this adapter. Every failure is a ProviderError without secrets."""
+
     def __init__(self, longest_s: float, hidden: Sequence[Secret] = ()) -> None:
-        """*hidden*: secrets that look like anything, so that they are known in a message by their value alone."""
+        """*longest_s*: seconds after which any call is given up. *hidden*: secrets without a form that redaction knows;
+        they are replaced in messages by their value.
+        """
         self._longest_s = longest_s
         self._hidden = hidden
 
-    async def __call__(self, operation: str, within_s: float, call: Awaitable[_T]) -> _T:
-        with observed("livekit", operation, lambda raised: self._failure(operation, raised)):
-            async with asyncio.timeout(min(within_s, self._longest_s)):
+    async def __call__(self, operation: Operation, call: Awaitable[_T]) -> _T:
+        """The answer of *call*, a request of the SDK that was not sent yet. Raises ProviderError."""
+        with traced_call(Provider.LIVEKIT, operation, lambda raised: self._failure(operation, raised)):
+            async with asyncio.timeout(min(_WITHIN_S[operation], self._longest_s)):
                 return await call
 
-    def _failure(self, operation: str, raised: Exception) -> ProviderError | None:
-        told = _told(operation, raised)
-        if told is None:
+    def _failure(self, operation: Operation, raised: Exception) -> ProviderError | None:
+        meaning = _meaning(operation, raised)
+        if meaning is None:
             return None
-        outcome, code, message = told
+        outcome, code, message = meaning
         for secret in self._hidden:
             code, message = (text.replace(secret.reveal(), "***") for text in (code, message))
         return ProviderError(
-            readable(message), provider="livekit", operation=operation, outcome=outcome, code=readable(code)
+            readable(message), provider=Provider.LIVEKIT, operation=operation, outcome=outcome, code=readable(code)
         )
 
 
-def not_empty(identifier: str, operation: str) -> None:
-    """An empty body is a valid message of every type, and not what LiveKit answers to a write."""
+def not_empty(identifier: str, operation: Operation) -> None:
+    """Raises ProviderError for an answer without an *identifier*. An empty body is a valid message of every type, and
+    LiveKit never answers a write with one.
+    """
     if not identifier:
         raise ProviderError(
-            "an empty answer", provider="livekit", operation=operation, outcome=Outcome.AMBIGUOUS, code="empty"
+            "an empty answer", provider=Provider.LIVEKIT, operation=operation, outcome=Outcome.AMBIGUOUS, code="empty"
         )
 
 
-def _told(operation: str, raised: Exception) -> tuple[Outcome, str, str] | None:
-    """What it means, its code and its message. None: it is none of LiveKit's."""
-    starts = operation.startswith("Start")
+def _meaning(operation: Operation, raised: Exception) -> tuple[Outcome, str, str] | None:
+    """Outcome, code and message of *raised*. None: it is no failure of LiveKit."""
     code, message = type(raised).__name__, str(raised)
     match raised:
         case api.ServerError():
-            # Whatever stands in front of LiveKit has JSON of its own, such as {"code": 502}.
+            # A proxy in front of LiveKit has JSON of its own, such as {"code": 502}.
             code, message = str(raised.code), str(raised.message)
             if not message:
-                # The SDK shows nothing of a page, such as a load balancer's.
+                # The SDK shows nothing of an HTML page, such as a load balancer's.
                 code, message = str(raised.status) if code == "unknown" else code, readable("", raised.status)
             outcome = _OUTCOMES.get(code, Outcome.AMBIGUOUS)
             if raised.status in (401, 403):
                 # A wrong API key is answered in plain text, which the SDK calls "unknown".
                 outcome = Outcome.CREDENTIALS
-            if raised.status == 429:  # noqa: PLR2004 - of a proxy, which says it in no words of LiveKit's
+            if raised.status == 429:  # noqa: PLR2004 - of a proxy, which has no code of LiveKit's for it
                 outcome = Outcome.THROTTLED
-            if starts and outcome is Outcome.UNAVAILABLE:
+            if operation.starts_egress and outcome is Outcome.UNAVAILABLE:
                 # "no response from servers": a worker may hold the request all the same (livekit/egress#720).
                 outcome = Outcome.AMBIGUOUS
         case aiohttp.ClientConnectorError():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from livekit import api
 
-from service.providers.livekit.calls import Calls
+from service.providers.livekit.calls import LiveKitCalls
 from service.providers.livekit.egress import Egresses
 from service.providers.livekit.rooms import Rooms
 from service.providers.livekit.tokens import Tokens
@@ -45,7 +45,9 @@ class LiveKit:
         """
         # The SDK's failover would send StartEgress again.
         self._api = api.LiveKitAPI(url, api_key, api_secret.reveal(), failover=False)
-        calls = Calls(longest_call.total_seconds(), hidden=(storage.secret_key, storage.access_key) if storage else ())
+        calls = LiveKitCalls(
+            longest_call.total_seconds(), hidden=(storage.secret_key, storage.access_key) if storage else ()
+        )
         self.rooms = Rooms(self._api, calls)
         self.egresses = Egresses(self._api, calls, storage)
         self.tokens = Tokens(public_url or re.sub("^http", "ws", url), api_key, api_secret, room_of)

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from livekit import api
 
 from service.domain.errors import Outcome, ProviderError
-from service.providers.livekit.calls import READ, START, STOP, Calls, not_empty
+from service.domain.provider import Provider
+from service.domain.reasons import Operation
+from service.providers.livekit.calls import LiveKitCalls, not_empty
 from service.providers.livekit.observed import egress_seen
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ _RTMP = re.compile(r"^(rtmps?://)(.*/)(.*/)(\S*)( live=1)?$")
 
 
 class Egresses:
-    def __init__(self, lk: api.LiveKitAPI, calls: Calls, storage: StorageSettings | None = None) -> None:
+    def __init__(self, lk: api.LiveKitAPI, calls: LiveKitCalls, storage: StorageSettings | None = None) -> None:
         self._egress = lk.egress
         self._call = calls
         self._storage = storage
@@ -53,8 +55,8 @@ class Egresses:
         if self._storage is None:
             raise ProviderError(
                 "no storage is set",
-                provider="livekit",
-                operation="StartRoomCompositeEgress",
+                provider=Provider.LIVEKIT,
+                operation=Operation.START_EGRESS,
                 outcome=Outcome.REFUSED,
                 code="no_storage",
             )
@@ -77,24 +79,25 @@ class Egresses:
         )
 
     async def _start(self, request: api.RoomCompositeEgressRequest) -> EgressSeen:
-        operation = "StartRoomCompositeEgress"
-        info = await self._call(operation, START, self._egress.start_room_composite_egress(request))
-        not_empty(info.egress_id, operation)
+        info = await self._call(Operation.START_EGRESS, self._egress.start_room_composite_egress(request))
+        not_empty(info.egress_id, Operation.START_EGRESS)
         return egress_seen(info)
 
     async def list_room(self, room_name: str) -> Sequence[EgressSeen]:
         found = await self._call(
-            "ListEgress", READ, self._egress.list_egress(api.ListEgressRequest(room_name=room_name))
+            Operation.LIST_EGRESSES, self._egress.list_egress(api.ListEgressRequest(room_name=room_name))
         )
         return [egress_seen(info) for info in found.items]
 
     async def list_active(self) -> Sequence[EgressSeen]:
-        found = await self._call("ListEgress", READ, self._egress.list_egress(api.ListEgressRequest(active=True)))
+        found = await self._call(Operation.LIST_EGRESSES, self._egress.list_egress(api.ListEgressRequest(active=True)))
         return [egress_seen(info) for info in found.items]
 
     async def stop(self, egress_id: str) -> None:
         try:
-            await self._call("StopEgress", STOP, self._egress.stop_egress(api.StopEgressRequest(egress_id=egress_id)))
+            await self._call(
+                Operation.STOP_EGRESS, self._egress.stop_egress(api.StopEgressRequest(egress_id=egress_id))
+            )
         except ProviderError as error:
             # 412 "egress with status EGRESS_COMPLETE cannot be stopped", or nothing of that id.
             if error.code not in ("failed_precondition", "not_found"):
@@ -103,16 +106,14 @@ class Egresses:
     async def set_layout(self, egress_id: str, layout: str) -> None:
         """No effect on LiveKit's stock template since livekit/egress#806; a custom template takes it."""
         await self._call(
-            "UpdateLayout",
-            STOP,
+            Operation.SET_LAYOUT,
             self._egress.update_layout(api.UpdateLayoutRequest(egress_id=egress_id, layout=layout)),
         )
 
     async def set_pushes(self, egress_id: str, *, add: Sequence[Push], remove: Sequence[Push]) -> EgressSeen:
         """Partial where it fails: what could be done is done (livekit/egress pkg/pipeline/controller.go)."""
         info = await self._call(
-            "UpdateStream",
-            STOP,
+            Operation.SET_OUTPUTS,
             self._egress.update_stream(
                 api.UpdateStreamRequest(
                     egress_id=egress_id,
@@ -121,7 +122,7 @@ class Egresses:
                 )
             ),
         )
-        not_empty(info.egress_id, "UpdateStream")
+        not_empty(info.egress_id, Operation.SET_OUTPUTS)
         return egress_seen(info)
 
     def address_of(self, push: Push) -> str:

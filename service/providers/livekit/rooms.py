@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from livekit import api
 
 from service.domain.errors import Outcome, ProviderError
-from service.providers.livekit.calls import CREATE, READ, STOP, Calls, not_empty
+from service.domain.reasons import Operation
+from service.providers.livekit.calls import LiveKitCalls, not_empty
 from service.providers.livekit.observed import people_seen, recorders_seen, room_seen
 
 if TYPE_CHECKING:
@@ -19,14 +20,13 @@ if TYPE_CHECKING:
 
 
 class Rooms:
-    def __init__(self, lk: api.LiveKitAPI, calls: Calls) -> None:
+    def __init__(self, lk: api.LiveKitAPI, calls: LiveKitCalls) -> None:
         self._rooms = lk.room
         self._call = calls
 
     async def create(self, wanted: RoomWanted) -> RoomSeen:
         room = await self._call(
-            "CreateRoom",
-            CREATE,
+            Operation.CREATE_ROOM,
             self._rooms.create_room(
                 api.CreateRoomRequest(
                     name=wanted.name,
@@ -37,20 +37,20 @@ class Rooms:
                 )
             ),
         )
-        not_empty(room.name, "CreateRoom")
+        not_empty(room.name, Operation.CREATE_ROOM)
         return room_seen(room)
 
     async def get(self, name: str) -> RoomSeen | None:
-        found = await self._call("ListRooms", READ, self._rooms.list_rooms(api.ListRoomsRequest(names=[name])))
+        found = await self._call(Operation.LIST_ROOMS, self._rooms.list_rooms(api.ListRoomsRequest(names=[name])))
         return next((room_seen(room) for room in found.rooms if room.name == name), None)
 
     async def list(self) -> Sequence[RoomSeen]:
-        found = await self._call("ListRooms", READ, self._rooms.list_rooms(api.ListRoomsRequest()))
+        found = await self._call(Operation.LIST_ROOMS, self._rooms.list_rooms(api.ListRoomsRequest()))
         return [room_seen(room) for room in found.rooms]
 
     async def delete(self, name: str) -> None:
         try:
-            await self._call("DeleteRoom", STOP, self._rooms.delete_room(api.DeleteRoomRequest(room=name)))
+            await self._call(Operation.DELETE_ROOM, self._rooms.delete_room(api.DeleteRoomRequest(room=name)))
         except ProviderError as error:
             if error.outcome is not Outcome.MISSING:
                 raise
@@ -67,7 +67,7 @@ class Rooms:
         """
         try:
             found = await self._call(
-                "ListParticipants", READ, self._rooms.list_participants(api.ListParticipantsRequest(room=name))
+                Operation.LIST_PARTICIPANTS, self._rooms.list_participants(api.ListParticipantsRequest(room=name))
             )
         except ProviderError as error:
             if error.outcome is Outcome.MISSING:

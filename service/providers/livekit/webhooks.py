@@ -14,7 +14,7 @@ from livekit import api
 from service.domain.ports import EgressSeen, Heard, Unreadable
 from service.domain.resources import EgressStatus
 from service.providers.livekit.observed import egress_seen
-from service.providers.text.bodies import identifier, parsed
+from service.providers.text.strict_json import identifier, parsed
 
 # What json_format raises for JSON that does not fit the message.
 _MISFITS = (

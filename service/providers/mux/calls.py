@@ -23,13 +23,16 @@ from urllib3.exceptions import (
 )
 
 from service.domain.errors import Outcome, ProviderError
-from service.providers.calls import observed
+from service.domain.provider import Provider
+from service.providers.calls import traced_call
 from service.providers.mux.observed import UNREADABLE
-from service.providers.text.bodies import readable
+from service.providers.text.readable import readable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import ThreadPoolExecutor
+
+    from service.domain.reasons import Operation
 
 _CONNECT, _READ = 2.0, 6.0
 _WITHIN = 10.0
@@ -42,13 +45,18 @@ SEARCH_PAGES = 20
 _T = TypeVar("_T")
 
 
-class Calls:
+class MuxCalls:
     def __init__(self, threads: ThreadPoolExecutor, longest_s: float) -> None:
         self.threads = threads
         self._within_s = min(_WITHIN, longest_s)
 
     async def read(
-        self, operation: str, read: Callable[[Any], _T], method: Callable[..., Any], *args: object, **kwargs: object
+        self,
+        operation: Operation,
+        read: Callable[[Any], _T],
+        method: Callable[..., Any],
+        *args: object,
+        **kwargs: object,
     ) -> _T:
         """What *read* makes of the `data` of an answer. One that cannot be read (a proxy's page with status 200)
         proves nothing.
@@ -58,11 +66,14 @@ class Calls:
             return read(json.loads(raw)["data"])
         except UNREADABLE:
             raise ProviderError(
-                "the answer is not what Mux answers", provider="mux", operation=operation, outcome=Outcome.AMBIGUOUS
+                "the answer is not what Mux answers",
+                provider=Provider.MUX,
+                operation=operation,
+                outcome=Outcome.AMBIGUOUS,
             ) from None
 
     async def found(
-        self, operation: str, read: Callable[[Any], _T], method: Callable[..., Any], *args: object
+        self, operation: Operation, read: Callable[[Any], _T], method: Callable[..., Any], *args: object
     ) -> _T | None:
         """As `read`, and None for what is not there."""
         try:
@@ -72,7 +83,7 @@ class Calls:
                 return None
             raise
 
-    async def call(self, operation: str, method: Callable[..., Any], *args: object, **kwargs: object) -> bytes:
+    async def call(self, operation: Operation, method: Callable[..., Any], *args: object, **kwargs: object) -> bytes:
         def request() -> bytes:
             response = method(
                 *args, **kwargs, _preload_content=False, _request_timeout=(_CONNECT, min(_READ, self._within_s))
@@ -80,7 +91,7 @@ class Calls:
             # Reading gives the connection back to the pool. A 204 answers None.
             return b"" if response is None else response.data
 
-        with observed("mux", operation, lambda raised: _failure(operation, raised)):
+        with traced_call(Provider.MUX, operation, lambda raised: _failure(operation, raised)):
             call = self.threads.submit(request)
             try:
                 async with asyncio.timeout(self._within_s):
@@ -90,14 +101,14 @@ class Calls:
                     raise
                 raise ProviderError(
                     "no thread was free in time",
-                    provider="mux",
+                    provider=Provider.MUX,
                     operation=operation,
                     outcome=Outcome.NOT_SENT,
                     code="busy",
                 ) from None
 
 
-def _failure(operation: str, raised: Exception) -> ProviderError | None:
+def _failure(operation: Operation, raised: Exception) -> ProviderError | None:
     code, message = type(raised).__name__, ""
     match raised:
         case ApiException():
@@ -119,7 +130,7 @@ def _failure(operation: str, raised: Exception) -> ProviderError | None:
             outcome, message = Outcome.AMBIGUOUS, "an answer that is not Mux's"
         case _:
             return None
-    return ProviderError(message, provider="mux", operation=operation, outcome=outcome, code=code)
+    return ProviderError(message, provider=Provider.MUX, operation=operation, outcome=outcome, code=code)
 
 
 def _outcome(status: int) -> Outcome:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import mux_python
 import urllib3
 
-from service.providers.mux.calls import Calls
+from service.providers.mux.calls import MuxCalls
 from service.providers.mux.streams import Streams
 from service.providers.mux.uploads import Uploads
 from service.providers.mux.webhooks import heard
@@ -51,7 +51,7 @@ class Mux:
         )
         self._client = mux_python.ApiClient(configuration)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="mux")
-        calls = Calls(self._threads, longest_call.total_seconds())
+        calls = MuxCalls(self._threads, longest_call.total_seconds())
         self.streams = Streams(self._client, calls, ingest_url)
         self.uploads = Uploads(self._client, calls)
 

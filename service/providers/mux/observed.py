@@ -10,7 +10,7 @@ from typing import Any, cast
 from service.domain.ports import StreamSeen
 from service.domain.resources import Output, OutputState, Recording, RecordingStatus, StreamStatus
 from service.domain.secret import Secret
-from service.providers.text.bodies import readable
+from service.providers.text.readable import readable
 
 # What reading an answer of another shape raises; RecursionError is json's for one of 200,000 brackets.
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, OverflowError, OSError, RecursionError)

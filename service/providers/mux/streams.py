@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import mux_python
 
 from service.domain.errors import Outcome, ProviderError
+from service.domain.reasons import Operation
 from service.domain.secret import Secret
-from service.providers.mux.calls import PAGE, SEARCH_PAGES, SKEW, Calls
+from service.providers.mux.calls import PAGE, SEARCH_PAGES, SKEW, MuxCalls
 from service.providers.mux.observed import asset_seen, assets_seen, key_seen, stream_seen, streams_seen
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Streams:
-    def __init__(self, client: mux_python.ApiClient, calls: Calls, ingest_url: str) -> None:
+    def __init__(self, client: mux_python.ApiClient, calls: MuxCalls, ingest_url: str) -> None:
         # The SDK is not typed.
         self._live: Any = mux_python.LiveStreamsApi(client)
         self._assets: Any = mux_python.AssetsApi(client)
@@ -28,10 +29,12 @@ class Streams:
         self._ingest_url = ingest_url
 
     async def create(self, wanted: StreamWanted) -> StreamSeen:
-        return await self._calls.read("create_live_stream", stream_seen, self._live.create_live_stream, _body(wanted))
+        return await self._calls.read(
+            Operation.CREATE_STREAM, stream_seen, self._live.create_live_stream, _body(wanted)
+        )
 
     async def get(self, stream_id: str) -> StreamSeen | None:
-        return await self._calls.found("get_live_stream", stream_seen, self._live.get_live_stream, stream_id)
+        return await self._calls.found(Operation.GET_STREAM, stream_seen, self._live.get_live_stream, stream_id)
 
     async def find(self, tag: str, *, since: datetime) -> Sequence[StreamSeen]:
         found: list[StreamSeen] = []
@@ -58,43 +61,43 @@ class Streams:
 
     async def disable(self, stream_id: str) -> None:
         try:
-            await self._calls.call("disable_live_stream", self._live.disable_live_stream, stream_id)
+            await self._calls.call(Operation.DISABLE_STREAM, self._live.disable_live_stream, stream_id)
         except ProviderError as error:
             if error.outcome is not Outcome.MISSING:
                 raise
 
     async def enable(self, stream_id: str) -> None:
-        await self._calls.call("enable_live_stream", self._live.enable_live_stream, stream_id)
+        await self._calls.call(Operation.ENABLE_STREAM, self._live.enable_live_stream, stream_id)
 
     async def complete(self, stream_id: str) -> None:
         """End the recording now and keep the stream. The encoder stays connected for 60 s more (mux.com/docs, Manage
         stream keys), so this is not how a broadcast ends: that is `disable`.
         """
-        await self._calls.call("signal_live_stream_complete", self._live.signal_live_stream_complete, stream_id)
+        await self._calls.call(Operation.COMPLETE_STREAM, self._live.signal_live_stream_complete, stream_id)
 
     async def delete(self, stream_id: str) -> None:
         try:
-            await self._calls.call("delete_live_stream", self._live.delete_live_stream, stream_id)
+            await self._calls.call(Operation.DELETE_STREAM, self._live.delete_live_stream, stream_id)
         except ProviderError as error:
             if error.outcome is not Outcome.MISSING:
                 raise
 
     async def reset_key(self, stream_id: str) -> Secret:
-        return await self._calls.read("reset_stream_key", key_seen, self._live.reset_stream_key, stream_id)
+        return await self._calls.read(Operation.RESET_KEY, key_seen, self._live.reset_stream_key, stream_id)
 
     async def list_recordings(self, stream_id: str) -> Sequence[Recording]:
         assets = await self._calls.read(
-            "list_assets", assets_seen, self._assets.list_assets, limit=PAGE, live_stream_id=stream_id
+            Operation.LIST_ASSETS, assets_seen, self._assets.list_assets, limit=PAGE, live_stream_id=stream_id
         )
         return [asset.recording for asset in sorted(assets, key=lambda asset: asset.created_at)]
 
     async def recording(self, asset_id: str) -> Recording | None:
-        asset = await self._calls.found("get_asset", asset_seen, self._assets.get_asset, asset_id)
+        asset = await self._calls.found(Operation.GET_ASSET, asset_seen, self._assets.get_asset, asset_id)
         return asset.recording if asset else None
 
     async def delete_recording(self, asset_id: str) -> None:
         try:
-            await self._calls.call("delete_asset", self._assets.delete_asset, asset_id)
+            await self._calls.call(Operation.DELETE_ASSET, self._assets.delete_asset, asset_id)
         except ProviderError as error:
             if error.outcome is not Outcome.MISSING:
                 raise
@@ -104,7 +107,7 @@ class Streams:
 
     async def _list(self, *, page: int, **filters: str) -> list[StreamSeen]:
         return await self._calls.read(
-            "list_live_streams", streams_seen, self._live.list_live_streams, limit=PAGE, page=page, **filters
+            Operation.LIST_STREAMS, streams_seen, self._live.list_live_streams, limit=PAGE, page=page, **filters
         )
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import mux_python
 
 from service.domain.ports import UploadSeen
-from service.providers.mux.calls import PAGE, SEARCH_PAGES, SKEW, Calls
+from service.domain.reasons import Operation
+from service.providers.mux.calls import PAGE, SEARCH_PAGES, SKEW, MuxCalls
 from service.providers.mux.observed import asset_seen, assets_seen
 
 if TYPE_CHECKING:
@@ -20,19 +21,21 @@ if TYPE_CHECKING:
 
 
 class Uploads:
-    def __init__(self, client: mux_python.ApiClient, calls: Calls) -> None:
+    def __init__(self, client: mux_python.ApiClient, calls: MuxCalls) -> None:
         # The SDK is not typed.
         self._assets: Any = mux_python.AssetsApi(client)
         self._calls = calls
 
     async def create(self, wanted: UploadWanted) -> Recording:
-        asset = await self._calls.read("create_asset", asset_seen, self._assets.create_asset, _body(wanted))
+        asset = await self._calls.read(Operation.CREATE_ASSET, asset_seen, self._assets.create_asset, _body(wanted))
         return asset.recording
 
     async def find(self, tag: str, *, since: datetime) -> Sequence[Recording]:
         found: list[Asset] = []
         for page in range(1, SEARCH_PAGES + 1):
-            assets = await self._calls.read("list_assets", assets_seen, self._assets.list_assets, limit=PAGE, page=page)
+            assets = await self._calls.read(
+                Operation.LIST_ASSETS, assets_seen, self._assets.list_assets, limit=PAGE, page=page
+            )
             # What was recorded from a live stream is none, whatever tag the stream gave it.
             found.extend(asset for asset in assets if asset.tag == tag and not asset.live_stream_id)
             if len(assets) < PAGE or assets[-1].created_at < since - SKEW:
@@ -40,7 +43,9 @@ class Uploads:
         return [asset.recording for asset in sorted(found, key=lambda asset: asset.created_at)]
 
     async def list_tagged(self, prefix: str, *, since: datetime, page: int) -> tuple[Sequence[UploadSeen], bool]:
-        assets = await self._calls.read("list_assets", assets_seen, self._assets.list_assets, limit=PAGE, page=page)
+        assets = await self._calls.read(
+            Operation.LIST_ASSETS, assets_seen, self._assets.list_assets, limit=PAGE, page=page
+        )
         tagged = [
             UploadSeen(id=asset.recording.asset_id, tag=asset.tag, created_at=asset.created_at)
             for asset in assets
@@ -49,7 +54,7 @@ class Uploads:
         return tagged, len(assets) == PAGE and assets[-1].created_at >= since - SKEW
 
     async def get(self, asset_id: str) -> Recording | None:
-        asset = await self._calls.found("get_asset", asset_seen, self._assets.get_asset, asset_id)
+        asset = await self._calls.found(Operation.GET_ASSET, asset_seen, self._assets.get_asset, asset_id)
         return asset.recording if asset else None
 
 

@@ -10,7 +10,7 @@ from service.domain.ports import Heard, StreamSeen, Unreadable
 from service.domain.resources import Recording
 from service.domain.secret import NO_SECRET
 from service.providers.mux.observed import UNREADABLE, Json, asset_seen, stream_seen
-from service.providers.text.bodies import identifier, parsed
+from service.providers.text.strict_json import identifier, parsed
 
 _STREAM, _ASSET, _TARGET = "video.live_stream.", "video.asset.", "video.live_stream.simulcast_target."
 

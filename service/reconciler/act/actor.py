@@ -40,6 +40,7 @@ from service.domain.planning.steps import (
     UploadRecording,
     WriteOff,
 )
+from service.domain.provider import ROOMS
 from service.domain.reasons import EventReason, Fault
 from service.domain.resource_set import ResourceSet
 from service.domain.resources import Egress, LocalRecording, Phase, Room, Stream
@@ -104,7 +105,7 @@ class Actor:
                 await self._create_room(step)
             case DeleteRoom():
                 room = self._room(step.ordinal)
-                await self._errand.delete(room, self._providers.rooms.delete, "room.delete", "livekit")
+                await self._errand.delete(room, self._providers.rooms.delete, "room.delete", ROOMS)
             case CreateStream() | DisableStream() | SettleRecordings() | DeleteStream() | ResetKey() | CutStream():
                 await self._streams.carry_out(step)
             case StartEgress() | StopEgress() | SetLayout() | SetDestinations():
@@ -168,7 +169,7 @@ class Actor:
             self._claim,
             [present],
             events=[Event(reason=EventReason.ROOM_CREATED, message=seen.sid)],
-            recovered="livekit",
+            recovered=ROOMS,
         )
         failpoint("room.create.after_record")
 

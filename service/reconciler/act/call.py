@@ -16,6 +16,7 @@ from service.reconciler.act.requests import backoff, trouble_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from service.domain.provider import Provider
     from service.domain.situation import Situation
     from service.store.leases import Claim
     from service.store.passes import Passes
@@ -93,7 +94,7 @@ class Errand:
         resource: Room | Stream | Upload,
         call: Callable[[str], Coroutine[Any, Any, None]],
         point: str,
-        provider: str,
+        provider: Provider,
     ) -> None:
         leaving = replace(resource, phase=Phase.DELETING, changed_at=self.now(), acked=False)
         await self.intend(leaving, point)

@@ -17,6 +17,7 @@ from service.domain.planning.steps import (
     StopEgress,
 )
 from service.domain.ports import EgressWanted, Push
+from service.domain.provider import ROOMS
 from service.domain.reasons import EventReason, Fault
 from service.domain.resource_set import ResourceSet
 from service.domain.resources import REFUSAL_FAULTS, Egress, EgressStatus, Phase, Room
@@ -98,7 +99,7 @@ class EgressSteps:
             self._claim,
             [started],
             events=[Event(reason=EventReason.EGRESS_STARTED, message=seen.id)],
-            recovered="livekit",
+            recovered=ROOMS,
         )
         failpoint("egress.start.after_record")
 
@@ -134,7 +135,7 @@ class EgressSteps:
             self._claim,
             [replace(leaving, acked=True, failures=0, retry_at=None)],
             events=[Event(reason=EventReason.EGRESS_STOP_SENT, message=step.why)],
-            recovered="livekit",
+            recovered=ROOMS,
         )
         failpoint("egress.stop.after_record")
 
@@ -150,7 +151,7 @@ class EgressSteps:
             self._claim,
             [replace(egress, layout=layout, failures=0, retry_at=None)],
             events=[Event(reason=EventReason.LAYOUT_SET, message=layout)],
-            recovered="livekit",
+            recovered=ROOMS,
         )
         failpoint("layout.set.after_record")
 
@@ -192,6 +193,6 @@ class EgressSteps:
                 *(Event(reason=EventReason.DESTINATION_ADDED, message=name) for name in step.add),
                 *(Event(reason=EventReason.DESTINATION_REMOVED, message=name) for name in step.remove),
             ],
-            recovered="livekit",
+            recovered=ROOMS,
         )
         failpoint("destinations.set.after_record")

@@ -10,6 +10,7 @@ from service.domain.lifecycle import Event
 from service.domain.observing.provider_state import uploaded, with_recording
 from service.domain.planning.steps import DeleteUpload, RecordingStep, StartRecording, StopRecording, UploadRecording
 from service.domain.ports import RecordingWanted, UploadWanted
+from service.domain.provider import ROOMS, STREAMS
 from service.domain.reasons import EventReason, Fault
 from service.domain.resources import EgressStatus, LocalRecording, Phase, Upload
 from service.failpoints import failpoint
@@ -39,7 +40,7 @@ class Recorder:
                 await self._upload(self._recording(step.ordinal))
             case DeleteUpload():
                 upload = next(each for each in self._view.uploads if each.ordinal == step.ordinal)
-                await self._errand.delete(upload, self._providers.streams.delete_recording, "upload.delete", "mux")
+                await self._errand.delete(upload, self._providers.streams.delete_recording, "upload.delete", STREAMS)
 
     def _recording(self, ordinal: int) -> LocalRecording:
         return next(each for each in self._view.recordings if each.ordinal == ordinal)
@@ -79,7 +80,7 @@ class Recorder:
             errand.claim,
             [started],
             events=[Event(reason=EventReason.RECORDING_STARTED, message=seen.id)],
-            recovered="livekit",
+            recovered=ROOMS,
         )
         failpoint("recording.start.after_record")
 
@@ -94,7 +95,7 @@ class Recorder:
             return
         failpoint("recording.stop.after_call")
         await self._passes.record(
-            errand.claim, [replace(leaving, acked=True, failures=0, retry_at=None)], recovered="livekit"
+            errand.claim, [replace(leaving, acked=True, failures=0, retry_at=None)], recovered=ROOMS
         )
 
     async def _upload(self, recording: LocalRecording) -> None:
@@ -136,6 +137,6 @@ class Recorder:
             errand.claim,
             [uploaded(upload, asset, errand.now())],
             events=[Event(reason=EventReason.UPLOAD_CREATED, message=asset.asset_id)],
-            recovered="mux",
+            recovered=STREAMS,
         )
         failpoint("upload.create.after_record")

@@ -93,13 +93,13 @@ def backoff(failures: int) -> timedelta:
 def bucket_of(step: Step) -> Bucket | None:
     match step:
         case CreateStream() | ResetKey() | UploadRecording():
-            return Bucket.MUX_POST
+            return Bucket.STREAMS_POST
         case CutStream() | DisableStream() | DeleteStream() | SettleRecordings() | DeleteUpload():
-            return Bucket.MUX_OTHER
+            return Bucket.STREAMS_OTHER
         case CreateRoom() | DeleteRoom() | StartEgress() | StopEgress() | SetLayout() | SetDestinations():
-            return Bucket.LIVEKIT
+            return Bucket.ROOMS
         case StartRecording() | StopRecording():
-            return Bucket.LIVEKIT
+            return Bucket.ROOMS
         case WriteOff() | SetFallback() | EndBroadcast():
             return None
 

@@ -20,6 +20,7 @@ from service.domain.planning.steps import (
     StreamStep,
 )
 from service.domain.ports import Relay, StreamWanted
+from service.domain.provider import STREAMS
 from service.domain.reasons import EventReason
 from service.domain.resource_set import ResourceSet
 from service.domain.resources import Phase, Stream, StreamStatus
@@ -53,7 +54,7 @@ class StreamSteps:
             case SettleRecordings():
                 await self._settle(stream)
             case DeleteStream():
-                await self._errand.delete(stream, self._providers.streams.delete, "stream.delete", "mux")
+                await self._errand.delete(stream, self._providers.streams.delete, "stream.delete", STREAMS)
             case ResetKey():
                 await self._reset_key(stream)
             case CutStream():
@@ -99,7 +100,7 @@ class StreamSteps:
             self._claim,
             [created_stream(stream, seen, self._errand.now())],
             events=[Event(reason=EventReason.STREAM_CREATED, message=seen.id)],
-            recovered="mux",
+            recovered=STREAMS,
         )
         failpoint("stream.create.after_record")
 
@@ -115,7 +116,7 @@ class StreamSteps:
             self._claim,
             [replace(stream, disabled=True, failures=0, retry_at=None)],
             events=[Event(reason=EventReason.STREAM_DISABLED)],
-            recovered="mux",
+            recovered=STREAMS,
         )
         failpoint("stream.disable.after_record")
 
@@ -137,7 +138,7 @@ class StreamSteps:
         else:
             ids = tuple(recording.asset_id for recording in recordings)
             listed = replace(listed, recordings=(), discarding=ids, recordings_settled=not ids)
-        await self._passes.record(self._claim, [listed], events=events, recovered="mux")
+        await self._passes.record(self._claim, [listed], events=events, recovered=STREAMS)
         failpoint("recordings.settle.after_record")
 
     async def _discard(self, stream: Stream, asset_id: str, *left: str) -> None:
@@ -149,7 +150,7 @@ class StreamSteps:
         failpoint("recordings.discard.after_call")
         discarded = replace(stream, discarding=left, recordings_settled=not left, failures=0, retry_at=None)
         event = Event(reason=EventReason.RECORDINGS_DISCARDED, message=asset_id)
-        await self._passes.record(self._claim, [discarded], events=[event], recovered="mux")
+        await self._passes.record(self._claim, [discarded], events=[event], recovered=STREAMS)
         failpoint("recordings.discard.after_record")
 
     async def _reset_key(self, stream: Stream) -> None:
@@ -173,7 +174,7 @@ class StreamSteps:
             failures=0,
             retry_at=None,
         )
-        await self._passes.record(self._claim, [fresh], events=[Event(reason=EventReason.KEY_RESET)], recovered="mux")
+        await self._passes.record(self._claim, [fresh], events=[Event(reason=EventReason.KEY_RESET)], recovered=STREAMS)
         failpoint("key.reset.after_record")
 
     async def _cut(self, stream: Stream) -> None:
@@ -191,7 +192,7 @@ class StreamSteps:
         if not disabled:
             failpoint("stream.cut.between")
             half = replace(cutting, status=StreamStatus.DISABLED, status_since=now, failures=0, retry_at=None)
-            await self._passes.record(self._claim, [half], recovered="mux")
+            await self._passes.record(self._claim, [half], recovered=STREAMS)
             return
         failpoint("stream.cut.after_call")
         cut = replace(
@@ -204,5 +205,5 @@ class StreamSteps:
             failures=0,
             retry_at=None,
         )
-        await self._passes.record(self._claim, [cut], events=[Event(reason=EventReason.STREAM_CUT)], recovered="mux")
+        await self._passes.record(self._claim, [cut], events=[Event(reason=EventReason.STREAM_CUT)], recovered=STREAMS)
         failpoint("stream.cut.after_record")

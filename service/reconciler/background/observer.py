@@ -16,6 +16,7 @@ import structlog
 
 from service import telemetry
 from service.domain.errors import Outcome, ProviderError, StoreUnavailable
+from service.domain.provider import ROOMS, STREAMS
 from service.domain.resources import Kind, Phase, StreamStatus
 from service.failpoints import failpoint
 from service.providers.budget import Bucket, Rank
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from service.domain.ports import EgressSeen, RoomSeen, StreamSeen
+    from service.domain.provider import Provider
     from service.reconciler.act.requests import Providers
     from service.store.leases import Leases
     from service.store.outages import Outages
@@ -45,7 +47,7 @@ class Observer:
         self._outages = outages
         self._providers = providers
         self._every = every
-        self._away: set[str] = set()
+        self._away: set[Provider] = set()
         """Looked at until they answer, whoever needs them: an upload may wait for it that belongs to what is over."""
 
     async def run(self) -> None:
@@ -66,12 +68,12 @@ class Observer:
         if not known and not self._away:
             return set()
         rooms, egresses, streams = await asyncio.gather(
-            self._ask(Bucket.LIVEKIT, self._providers.rooms.list),
-            self._ask(Bucket.LIVEKIT, self._providers.egresses.list_active),
-            self._ask(Bucket.MUX_OTHER, self._providers.streams.list_active),
+            self._ask(Bucket.ROOMS, self._providers.rooms.list),
+            self._ask(Bucket.ROOMS, self._providers.egresses.list_active),
+            self._ask(Bucket.STREAMS_OTHER, self._providers.streams.list_active),
         )
-        await self._report("livekit", rooms, egresses)
-        await self._report("mux", streams)
+        await self._report(ROOMS, rooms, egresses)
+        await self._report(STREAMS, streams)
         differ = disagreements(known, _seen(rooms), _seen(egresses), _seen(streams), files=self._providers.files)
         if differ:
             telemetry.DISAGREEMENTS.add(len(differ))
@@ -80,7 +82,7 @@ class Observer:
             await self._leases.wake(sorted(differ))
         return differ
 
-    async def _report(self, provider: str, *looks: object) -> None:
+    async def _report(self, provider: Provider, *looks: object) -> None:
         """One look that was answered is enough. Being told to slow down is an answer too."""
         failures = [look for look in looks if isinstance(look, ProviderError)]
         away = [failure for failure in failures if failure.outcome in _AWAY]

@@ -14,6 +14,7 @@ import structlog
 from service import telemetry
 from service.domain.errors import ProviderError
 from service.domain.orphans import Found, Orphan, Reaped
+from service.domain.provider import ROOMS, STREAMS
 from service.domain.resources import Kind
 from service.failpoints import failpoint
 from service.providers.budget import Bucket, Rank
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from service.domain.ports import StreamSeen, UploadSeen
+    from service.domain.provider import Provider
     from service.reconciler.act.requests import Providers
     from service.store.owned_ids import OwnedIds
 
@@ -37,7 +39,6 @@ UPLOAD_GRACE = timedelta(minutes=15)
 _UPLOADS_BACK = timedelta(days=1)
 """How far the assets of the environment are read: every broadcast leaves one, so there may be very many."""
 _PAGES = 50
-_LIVEKIT, _MUX = "livekit", "mux"
 
 _Seen = TypeVar("_Seen", "StreamSeen", "UploadSeen")
 
@@ -63,10 +64,10 @@ class Reaper:
         failpoint("sweep.before_list")
         before = await self._owned_ids.now() - self._grace
         orphans: list[Orphan] = []
-        incomplete: list[str] = []
-        looks = [(_LIVEKIT, self._egresses), (_LIVEKIT, self._rooms), (_MUX, self._streams)]
+        incomplete: list[Provider] = []
+        looks = [(ROOMS, self._egresses), (ROOMS, self._rooms), (STREAMS, self._streams)]
         if uploads:
-            looks.append((_MUX, self._uploads))
+            looks.append((STREAMS, self._uploads))
         for provider, look in looks:
             try:
                 await look(before, orphans.append)
@@ -112,20 +113,20 @@ class Reaper:
     def _remover(self, kind: Kind) -> tuple[Bucket, Callable[[str], Awaitable[None]]]:
         match kind:
             case Kind.ROOM:
-                return Bucket.LIVEKIT, self._providers.rooms.delete
+                return Bucket.ROOMS, self._providers.rooms.delete
             case Kind.STREAM:
-                return Bucket.MUX_OTHER, self._providers.streams.delete
+                return Bucket.STREAMS_OTHER, self._providers.streams.delete
             case Kind.UPLOAD:
-                return Bucket.MUX_OTHER, self._providers.streams.delete_recording
+                return Bucket.STREAMS_OTHER, self._providers.streams.delete_recording
             case _:
-                return Bucket.LIVEKIT, self._providers.egresses.stop
+                return Bucket.ROOMS, self._providers.egresses.stop
 
     async def _may_ask(self, bucket: Bucket) -> None:
         if not await self._providers.budget.spare(bucket, Rank.SWEEP):
             raise Incomplete
 
     async def _rooms(self, before: datetime, add: Callable[[Orphan], None]) -> None:
-        await self._may_ask(Bucket.LIVEKIT)
+        await self._may_ask(Bucket.ROOMS)
         tag = self._providers.tag
         # One without any mark was made by a token that somebody kept: it is ours if its broadcast is, and is over.
         rooms = [room for room in await self._providers.rooms.list() if room.tag in ("", f"{tag}{room.name}")]
@@ -134,7 +135,7 @@ class Reaper:
             if room.name in over or (room.tag and room.name not in exist):
                 add(
                     Orphan(
-                        provider=_LIVEKIT,
+                        provider=ROOMS,
                         kind=Kind.ROOM,
                         external_id=room.name,
                         broadcast_id=room.name,
@@ -145,14 +146,14 @@ class Reaper:
 
     async def _egresses(self, before: datetime, add: Callable[[Orphan], None]) -> None:
         """Active in a room of a broadcast that is over. Whose room we do not know, it is not ours to judge."""
-        await self._may_ask(Bucket.LIVEKIT)
+        await self._may_ask(Bucket.ROOMS)
         active = await self._providers.egresses.list_active()
         _, over = await self._owned_ids.over([egress.room_name for egress in active])
         for egress in active:
             if egress.room_name in over:
                 add(
                     Orphan(
-                        provider=_LIVEKIT,
+                        provider=ROOMS,
                         kind=Kind.EGRESS,
                         external_id=egress.id,
                         broadcast_id=egress.room_name,
@@ -190,7 +191,7 @@ class Reaper:
             if seen.id not in owned and self._owner(seen) not in searching:
                 add(
                     Orphan(
-                        provider=_MUX,
+                        provider=STREAMS,
                         kind=kind,
                         external_id=seen.id,
                         broadcast_id=self._owner(seen),
@@ -206,7 +207,7 @@ class Reaper:
         tagged: dict[str, _Seen] = {}
         try:
             for page in range(1, _PAGES + 1):
-                await self._may_ask(Bucket.MUX_OTHER)
+                await self._may_ask(Bucket.STREAMS_OTHER)
                 found, more = await page_of(page)
                 # One that is made meanwhile moves the last of a page to the next, where it is met again.
                 tagged.update((seen.id, seen) for seen in found)

@@ -78,7 +78,7 @@ class Prober:
 
         async def one(each: ProbeTarget) -> None:
             async with asking:
-                allowed = await self._providers.budget.spare(Bucket.LIVEKIT, Rank.SWEEP)
+                allowed = await self._providers.budget.spare(Bucket.ROOMS, Rank.SWEEP)
             async with places:
                 if allowed:
                     await self._people(each, results)

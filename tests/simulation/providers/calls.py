@@ -21,6 +21,8 @@ from service.domain.ports import (
     UploadSeen,
     UploadWanted,
 )
+from service.domain.provider import Provider
+from service.domain.reasons import Operation
 from service.domain.resources import Recording
 from service.domain.secret import Secret
 from tests.simulation.providers.network import LATE_S, LATE_UPLOAD_S, LIST_EGRESS, Call
@@ -175,7 +177,11 @@ class Streams:
             stream = self._mux.get(stream_id)
             if stream is None:
                 raise ProviderError(
-                    "simulated", provider="mux", operation="reset_stream_key", outcome=Outcome.MISSING, code="404"
+                    "simulated",
+                    provider=Provider.MUX,
+                    operation=Operation.RESET_KEY,
+                    outcome=Outcome.MISSING,
+                    code="404",
                 )
             return self._mux.reset_key(stream)
 

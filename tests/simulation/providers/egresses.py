@@ -13,6 +13,8 @@ from datetime import datetime
 from service import telemetry
 from service.domain.errors import Outcome, ProviderError
 from service.domain.ports import EgressSeen, EgressWanted, OutputSeen, Push, RecordingWanted
+from service.domain.provider import Provider
+from service.domain.reasons import Operation
 from service.domain.resources import EgressStatus, OutputState
 from tests.simulation.environment import Environment
 from tests.simulation.faults import Kind
@@ -46,8 +48,8 @@ _ENDS = {
 }
 
 
-def failure(operation: str, outcome: Outcome, code: str) -> ProviderError:
-    return ProviderError("simulated", provider="livekit", operation=operation, outcome=outcome, code=code)
+def failure(operation: Operation, outcome: Outcome, code: str) -> ProviderError:
+    return ProviderError("simulated", provider=Provider.LIVEKIT, operation=operation, outcome=outcome, code=code)
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -304,7 +306,7 @@ class Workers:
         self._env.effects.add("egress.ended", egress.id, egress.room.name, str(status))
         self._changed(egress, "egress_ended")
 
-    def _running(self, egress_id: str, operation: str) -> TrueEgress:
+    def _running(self, egress_id: str, operation: Operation) -> TrueEgress:
         egress = self.egresses.get(egress_id)
         if egress is None or egress.status.terminal:
             raise failure(operation, Outcome.MISSING, "not_found")

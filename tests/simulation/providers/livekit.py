@@ -18,6 +18,7 @@ from service.domain.ports import (
     RoomSeen,
     RoomWanted,
 )
+from service.domain.reasons import Operation
 from service.domain.resources import EgressStatus, OutputState
 from tests.simulation.environment import Environment
 from tests.simulation.providers.egresses import (
@@ -128,7 +129,7 @@ class LiveKit(Workers):
         env = self._env
         room = self.rooms.get(wanted.room_name)
         if room is None:
-            raise failure("StartEgress", Outcome.MISSING, "not_found")
+            raise failure(Operation.START_EGRESS, Outcome.MISSING, "not_found")
         egress = TrueEgress(
             id=env.id("EG_"),
             room=room,
@@ -147,7 +148,7 @@ class LiveKit(Workers):
         env = self._env
         room = self.rooms.get(wanted.room_name)
         if room is None:
-            raise failure("StartEgress", Outcome.MISSING, "not_found")
+            raise failure(Operation.START_EGRESS, Outcome.MISSING, "not_found")
         egress = TrueEgress(
             id=env.id("EG_"),
             room=room,
@@ -178,20 +179,20 @@ class LiveKit(Workers):
         if egress is None or egress.status.terminal or egress.status is EgressStatus.ENDING:
             return
         if egress.ghost:
-            raise failure("StopEgress", Outcome.AMBIGUOUS, "deadline_exceeded")
+            raise failure(Operation.STOP_EGRESS, Outcome.AMBIGUOUS, "deadline_exceeded")
         if egress.deaf_until is None:
             egress.deaf_until = self._env.loop.time() + egress.deaf_s
         if self._env.loop.time() < egress.deaf_until:
-            raise failure("StopEgress", Outcome.UNAVAILABLE, "unavailable")
+            raise failure(Operation.STOP_EGRESS, Outcome.UNAVAILABLE, "unavailable")
         self._env.effects.add("egress.stopped", egress.id, egress.room.name)
         self._wind_down(egress)
 
     def set_layout(self, egress_id: str, layout: str) -> None:
-        egress = self._running(egress_id, "UpdateLayout")
+        egress = self._running(egress_id, Operation.SET_LAYOUT)
         self._env.effects.add("egress.layout", egress.id, egress.room.name, layout)
 
     def set_pushes(self, egress_id: str, add: list[Push], remove: list[Push]) -> EgressSeen:
-        egress = self._running(egress_id, "UpdateStream")
+        egress = self._running(egress_id, Operation.SET_OUTPUTS)
         missing = False
         for push in remove:
             url = push.url.reveal()
@@ -209,5 +210,5 @@ class LiveKit(Workers):
         self._env.effects.add("egress.outputs", egress.id, egress.room.name, f"+{len(add)} -{len(remove)}")
         self._changed(egress, "egress_updated")
         if missing:
-            raise failure("UpdateStream", Outcome.MISSING, "not_found")
+            raise failure(Operation.SET_OUTPUTS, Outcome.MISSING, "not_found")
         return egress.shown[-1][1]

@@ -11,7 +11,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 from service.domain.errors import Outcome, ProviderError
-from service.providers.text.bodies import readable
+from service.domain.provider import Provider
+from service.domain.reasons import Operation
+from service.providers.text.readable import readable
 from tests.simulation.faults import Kind
 
 if TYPE_CHECKING:
@@ -42,6 +44,12 @@ class Call:
     creates: bool = False
     late: tuple[float, float] | None = None
     """Of creates that LiveKit or Mux go on with after the caller has left: when they land."""
+
+    @property
+    def operation(self) -> Operation:
+        """As the adapters name it: they start an egress of either sort by one call."""
+        starts = self.name in ("StartEgress", "StartFileEgress")
+        return Operation.START_EGRESS if starts else Operation(self.name)
 
 
 LIST_EGRESS = Call("livekit", "ListEgress", 5.0)
@@ -156,8 +164,8 @@ class Network:
         return ProviderError(
             # As the adapters do, of what providers echo.
             readable(self.env.canaries.echo(self.name)),
-            provider=self.name,
-            operation=call.name,
+            provider=Provider(self.name),
+            operation=call.operation,
             outcome=outcome,
             code=outcome.value,
             retry_after=None if retry_after is None else timedelta(seconds=retry_after),
