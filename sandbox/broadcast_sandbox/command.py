@@ -47,13 +47,13 @@ async def run_sandbox(options: Options) -> int:
     """Until SIGINT, SIGTERM or SIGHUP. The exit code: 0 after a signal, 1 if something did not start or ended."""
     running = asyncio.ensure_future(_run(options))
     loop = asyncio.get_running_loop()
-    told = False
+    stopping = False
 
     def stop() -> None:
         # A second signal would cut off the cleanup that the first one began.
-        nonlocal told
-        if not told:
-            told = True
+        nonlocal stopping
+        if not stopping:
+            stopping = True
             running.cancel()
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

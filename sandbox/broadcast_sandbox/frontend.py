@@ -44,7 +44,7 @@ class Frontend:
         self._parts = dict(parts or {API: ("/",)})
         self._shutdown_s = shutdown_s
         self._runner: web.AppRunner | None = None
-        self._site: web.TCPSite | None = None
+        self._listener: web.TCPSite | None = None
         self._address = ("", 0)
         self._outages: dict[str, _Outage] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -98,9 +98,9 @@ class Frontend:
         """For *seconds* of the provider's time; 0: until `end`. *status* is the answer of `error`."""
         await self.end(part)
         self._outages[part] = outage = _Outage(how=how, status=status)
-        if how == "refuse" and self._site is not None and self._runner is not None:
-            site, self._site = self._site, None
-            await site.stop()
+        if how == "refuse" and self._listener is not None and self._runner is not None:
+            listener, self._listener = self._listener, None
+            await listener.stop()
             server: Any = self._runner.server
             for connection in list(server.connections):
                 if connection.transport is not None:
@@ -111,10 +111,10 @@ class Frontend:
     async def end(self, part: str = API) -> None:
         self._lift(part)
         refused = any(outage.how == "refuse" for outage in self._outages.values())
-        if self._site is None and self._runner is not None and not refused:
+        if self._listener is None and self._runner is not None and not refused:
             await self._listen()
 
-    def site(self) -> Site:
+    def fault_site(self) -> Site:
         """Where `outage` faults are taken."""
         return Site(operations=frozenset(self._parts), details=frozenset({"how", "status"}), check=_check)
 
@@ -161,8 +161,8 @@ class Frontend:
     async def _listen(self) -> None:
         if self._runner is not None:
             host, port = self._address
-            self._site = web.TCPSite(self._runner, host, port)
-            await self._site.start()
+            self._listener = web.TCPSite(self._runner, host, port)
+            await self._listener.start()
 
 
 def _check(fault: Fault) -> None:

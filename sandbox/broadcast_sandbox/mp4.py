@@ -9,9 +9,9 @@ _BYTES_A_SECOND, _MOST_BYTES = 1000, 256 * 1024
 
 
 def mp4(duration_s: float) -> bytes:
-    told = json.dumps({"duration_s": duration_s}).encode()
+    about = json.dumps({"duration_s": duration_s}).encode()
     media = bytes(min(int(duration_s * _BYTES_A_SECOND), _MOST_BYTES))
-    return _box(b"ftyp", _FTYP) + _box(b"udta", told) + _box(b"mdat", media)
+    return _box(b"ftyp", _FTYP) + _box(b"udta", about) + _box(b"mdat", media)
 
 
 def duration_of(content: bytes) -> float | None:
@@ -22,8 +22,8 @@ def duration_of(content: bytes) -> float | None:
     while at + 8 <= len(content):
         size = int(struct.unpack(">I", content[at : at + 4])[0])
         if content[at + 4 : at + 8] == b"udta":
-            told: Any = json.loads(content[at + 8 : at + size])
-            return float(told["duration_s"])
+            about: Any = json.loads(content[at + 8 : at + size])
+            return float(about["duration_s"])
         at += max(size, 8)
     return None
 

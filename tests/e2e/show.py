@@ -209,7 +209,7 @@ class Referee:
         for egress in service.egresses.values():
             if egress.ended or egress.ghost:
                 continue
-            for output in egress.outputs.values():
+            for output in egress.outputs.living.values():
                 if output.url.key in good:
                     publishers.setdefault(good[output.url.key], []).append(egress.id)
         self.looks += 1

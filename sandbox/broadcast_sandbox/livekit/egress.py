@@ -16,14 +16,10 @@ from livekit.protocol import models
 from broadcast_sandbox.faults import Fault, Kind
 from broadcast_sandbox.livekit.egress_record import ACTIVE, ENDING, STARTING, EgressRecord
 from broadcast_sandbox.livekit.file import FileOutput
-from broadcast_sandbox.livekit.push import Push, PushEvents
 from broadcast_sandbox.livekit.rooms import Room, Rooms
-from broadcast_sandbox.livekit.rtmp_output import RtmpOutput
+from broadcast_sandbox.livekit.rtmp_outputs import RtmpOutputs
 from broadcast_sandbox.livekit.stream_url import StreamUrl
 from broadcast_sandbox.livekit.world import World, new_id
-
-_RETRY_UPDATE_EVERY_S = 60.0
-"""Provider's time (pkg/pipeline/controller.go, streamRetryUpdateInterval)."""
 
 
 class Egress:
@@ -47,8 +43,6 @@ class Egress:
         self._participant: models.ParticipantInfo | None = None
         self.ghost = False
         """True: the worker is dead, and nothing answers for this egress any more."""
-        self.outputs: dict[str, RtmpOutput] = {}
-        """The living ones, by expanded url."""
         self._file = file
         now = time.time_ns()
         sdk_source = request.audio_only and not request.layout and not request.custom_base_url
@@ -63,8 +57,9 @@ class Egress:
             room_composite=request,
         )
         self._record = EgressRecord(world, base, file)
+        self.outputs = RtmpOutputs(world, session, self._record, spawn=self._spawn, stop=self.stop, fail=self.fail)
         for url in urls:
-            self._output(url)
+            self.outputs.add(url)
         self._record.created()
 
     @property
@@ -85,8 +80,7 @@ class Egress:
 
     @property
     def target(self) -> str:
-        """The text that a fault's `match` has to occur in."""
-        return f"{self.id} {self.room_name}"
+        return self._record.target
 
     def info(self) -> proto.EgressInfo:
         return self._record.info()
@@ -151,30 +145,6 @@ class Egress:
         else:
             self.stop("Source closed")
 
-    def add(self, url: StreamUrl) -> None:
-        output = self._output(url)
-        if self.status == ACTIVE:
-            self._push(output)
-
-    def remove(self, expanded: str) -> bool:
-        """False if there is no such output. The last output ends the egress."""
-        output = self.outputs.get(expanded)
-        if output is None:
-            return False
-        if len(self.outputs) == 1:
-            # It goes on pushing until the egress has ended.
-            output.finish(proto.StreamInfo.FINISHED)
-            self.stop("All streams stopped")
-            return True
-        self._close(output, proto.StreamInfo.FINISHED)
-        return True
-
-    def streams_updated(self) -> None:
-        """Tell of it, but only when every stream has either started or failed (controller.go, streamUpdated)."""
-        self._record.touch()
-        if not any(output.connecting for output in self.outputs.values()) and not self.ended:
-            self._record.updated()
-
     def abort(self, error: str) -> None:
         if self.status == STARTING and not self.ghost:
             self._record.base.details = "End reason: Failure"
@@ -194,9 +164,7 @@ class Egress:
         for kind, end in ends.items():
             if fault := faults.take("egress", self.target, kind):
                 self._spawn(self._after(fault.delay_s, partial(end, fault)))
-        for output in self.outputs.values():
-            if output.push is not None and output.push.connected:
-                output.push.take_faults()
+        self.outputs.take_faults()
 
     async def _start(self) -> None:
         """Chrome opens the page and joins, then waits for a track without any limit (template-default/Room.tsx)."""
@@ -216,19 +184,14 @@ class Egress:
             self._file.begin(clock.now())
         self._record.log("egress.active")
         self._record.updated()
-        for output in list(self.outputs.values()):
-            self._push(output)
+        self.outputs.push()
         self.take_faults()
         if (limit := self._world.settings.session_limit_s) is not None:
             self._spawn(self._after(limit, self.limit_reached))
 
     async def _finish(self, status: proto.EgressStatus, error: str = "", code: int = 0) -> None:
         await self._world.clock.sleep(self._world.settings.egress_stop_s)
-        pushes = [output.task for output in self.outputs.values() if output.task is not None]
-        for push in pushes:
-            push.cancel()
-        if pushes:
-            await asyncio.wait(pushes, timeout=1.0)
+        await self.outputs.end_pushes()
         if self._file is not None:
             if trouble := await self._file.upload(self._session):
                 self._record.log("egress.upload_failed", file=self._file.key)
@@ -250,8 +213,7 @@ class Egress:
             return
         self._cancel_tasks()
         self._leave(models.DisconnectReason.CLIENT_INITIATED)
-        for output in list(self.outputs.values()):
-            self._close(output, proto.StreamInfo.FINISHED)
+        self.outputs.finish()
         self._record.base.status = status
         self._record.base.error = error
         self._record.base.error_code = code
@@ -261,58 +223,6 @@ class Egress:
         self._record.log("egress.ended", status=proto.EgressStatus.Name(status), reason=reason, error=error)
         self._record.store()
         self._world.webhooks.egress("egress_ended", self.info())
-
-    def _output(self, url: StreamUrl) -> RtmpOutput:
-        output = RtmpOutput(url=url, info=proto.StreamInfo(url=url.redacted))
-        self._record.outputs.append(output)
-        self.outputs[url.expanded] = output
-        return output
-
-    def _push(self, output: RtmpOutput) -> None:
-        events = PushEvents(
-            connected=lambda: self._connected(output),
-            retried=lambda: self._retried(output),
-            lost=lambda: self._record.log("egress.stream_lost", url=output.info.url),
-            failed=lambda error: self._stream_failed(output, error),
-        )
-        output.push = Push(self._world, self._session, output.url, owner=self.target, events=events)
-        output.task = self._spawn(output.push.run())
-
-    def _connected(self, output: RtmpOutput) -> None:
-        self._record.log("egress.stream_connected", url=output.info.url)
-        if output.info.started_at == 0:
-            output.info.started_at = time.time_ns()
-            self.streams_updated()
-
-    def _retried(self, output: RtmpOutput) -> None:
-        output.info.last_retry_at = time.time_ns()
-        output.info.retries += 1
-        if not output.retry_told:
-            output.retry_told = True
-            self._spawn(self._tell_again(output))
-            self.streams_updated()
-
-    async def _tell_again(self, output: RtmpOutput) -> None:
-        await self._world.clock.sleep(_RETRY_UPDATE_EVERY_S)
-        output.retry_told = False
-
-    def _stream_failed(self, output: RtmpOutput, error: str) -> None:
-        output.info.error = error
-        self._close(output, proto.StreamInfo.FAILED)
-        self._record.log("egress.stream_failed", url=output.info.url, error=error)
-        if self.status == ENDING:
-            return
-        if self.outputs:
-            self.streams_updated()
-        else:
-            self.fail(error, 503)
-
-    def _close(self, output: RtmpOutput, status: proto.StreamInfo.Status) -> None:
-        if self.outputs.get(output.url.expanded) is output:
-            del self.outputs[output.url.expanded]
-        output.finish(status)
-        if output.task is not None and output.task is not asyncio.current_task():
-            output.task.cancel()
 
     def _join(self) -> None:
         """Its participant is hidden, not counted, and keeps no room open (livekit/protocol egress/token.go)."""

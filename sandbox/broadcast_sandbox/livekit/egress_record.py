@@ -6,7 +6,7 @@ from typing import Any
 from livekit.protocol import egress as proto
 
 from broadcast_sandbox.livekit.file import FileOutput
-from broadcast_sandbox.livekit.rtmp_output import RtmpOutput
+from broadcast_sandbox.livekit.push import RtmpOutput
 from broadcast_sandbox.livekit.world import World, later_than
 
 STARTING = proto.EgressStatus.EGRESS_STARTING
@@ -33,6 +33,11 @@ class EgressRecord:
     @property
     def room_name(self) -> str:
         return self.base.room_name
+
+    @property
+    def target(self) -> str:
+        """The text that a fault's `match` has to occur in."""
+        return f"{self.id} {self.room_name}"
 
     @property
     def ended(self) -> bool:

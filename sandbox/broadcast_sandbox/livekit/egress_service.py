@@ -99,18 +99,18 @@ class EgressService:
         errors: list[TwirpError] = []
         added = [url for raw in request.add_output_urls if (url := _parsed(raw, errors)) is not None]
         for url in added:
-            egress.add(url)
+            egress.outputs.add(url)
         removed: list[str] = []
         for raw in request.remove_output_urls:
-            stream = egress.outputs.get(expand(raw))
-            if stream is None or not egress.remove(stream.url.expanded):
+            output = egress.outputs.living.get(expand(raw))
+            if output is None or not egress.outputs.remove(output.url.expanded):
                 errors.append(psrpc_error("not_found", f"stream {raw} not found"))
             else:
-                removed.append(stream.url.redacted)
+                removed.append(output.url.redacted)
         self._log_urls(egress, "egress.urls_added", [url.redacted for url in added])
         self._log_urls(egress, "egress.urls_removed", removed)
         if egress.status == ACTIVE:
-            egress.streams_updated()
+            egress.outputs.updated()
         if errors:
             lines = "\n".join(error.message.removeprefix(PSRPC_PREFIX) for error in errors)
             raise psrpc_error(errors[0].code, lines)

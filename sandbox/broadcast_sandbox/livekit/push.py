@@ -1,4 +1,4 @@
-"""One RTMP push of a simulated egress, from the first connection until it is cancelled or gives up.
+"""One RTMP output of a simulated egress, and its push from the first connection until it is cancelled or gives up.
 
 Source: livekit/egress pkg/pipeline/builder/stream.go.
 """
@@ -6,12 +6,14 @@ Source: livekit/egress pkg/pipeline/builder/stream.go.
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 import aiohttp
+from livekit.protocol import egress as proto
 
 from broadcast_sandbox.livekit.stream_url import StreamUrl
 from broadcast_sandbox.livekit.world import World
@@ -168,3 +170,32 @@ class Push:
     async def _until_closed(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         async for _ in socket:
             continue
+
+
+@dataclass(slots=True, kw_only=True)
+class RtmpOutput:
+    """Its url, its part of the record, and the push that serves it."""
+
+    url: StreamUrl
+    info: proto.StreamInfo
+    push: Push | None = None
+    """None before the egress is ACTIVE."""
+    task: asyncio.Task[None] | None = None
+    """Runs the push."""
+    retry_told: bool = False
+    """A retry was told within the last minute."""
+
+    @property
+    def connecting(self) -> bool:
+        return self.info.status == proto.StreamInfo.ACTIVE and self.info.started_at == 0
+
+    def finish(self, status: proto.StreamInfo.Status) -> None:
+        """An output that never started is said to have started when it ended (pkg/config/output_stream.go)."""
+        if self.info.ended_at:
+            return
+        self.info.status = status
+        self.info.ended_at = time.time_ns()
+        if self.info.started_at == 0:
+            self.info.started_at = self.info.ended_at
+        else:
+            self.info.duration = self.info.ended_at - self.info.started_at

@@ -29,7 +29,7 @@ class LiveKitSimulator:
     def __init__(self, settings: LiveKitSimulatorSettings, *, clock: ScaledClock | None = None) -> None:
         self.clock = clock or ScaledClock()
         self.frontend = Frontend(self.clock, {API: ("/twirp/",)})
-        self.faults = FaultTable(sites(self.frontend.site()))
+        self.faults = FaultTable(sites(self.frontend.fault_site()))
         self.effects = EffectLog("livekit")
         self.webhooks = LiveKitWebhooks(
             url=settings.webhook_url,

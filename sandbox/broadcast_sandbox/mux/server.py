@@ -38,7 +38,7 @@ class MuxSimulator:
         self.effects = EffectLog("mux")
         parts = {API: ("/video/", "/system/", "/data/"), "playback": ("/playback/",)}
         self.frontend = Frontend(self.clock, parts, shutdown_s=0.2)
-        self.faults = FaultTable(sites(self.frontend.site()))
+        self.faults = FaultTable(sites(self.frontend.fault_site()))
         self.store = MuxStore()
         self.webhooks = WebhookSender(
             url=settings.webhook_url,

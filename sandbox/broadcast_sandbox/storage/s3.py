@@ -60,7 +60,7 @@ class S3Simulator:
         self.clock = clock or ScaledClock()
         self.effects = EffectLog("s3")
         self.frontend = Frontend(self.clock)
-        self.faults = FaultTable(_sites(self.frontend.site()))
+        self.faults = FaultTable(_sites(self.frontend.fault_site()))
         self.objects: dict[str, Object] = {}
         self._keys = Keys(access_key=settings.access_key, secret_key=settings.secret_key, region=settings.region)
 
