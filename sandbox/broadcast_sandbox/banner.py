@@ -15,7 +15,7 @@ def exports(environment: Mapping[str, str]) -> str:
 def banner(environment: Mapping[str, str], ports: SandboxPorts, *, time_scale: float, took_s: float) -> str:
     grpc_port = ports.grpc.number
     api = f"http://127.0.0.1:{grpc_port}/broadcast.v1.BroadcastService"
-    # broadcastctl finds these two where nothing else was chosen.
+    # broadcastctl needs neither of these two if the ports are its defaults.
     target = "" if grpc_port == 50051 else f"BROADCAST_TARGET=127.0.0.1:{grpc_port} "
     control = environment["LIVEKIT_URL"]
     demo = f" --livekit-control {control}" if control != "http://127.0.0.1:7880" else ""

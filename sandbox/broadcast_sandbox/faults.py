@@ -53,9 +53,9 @@ class Fault:
     operation: str = ANY
     """API method (`CreateRoom`, `StartRoomCompositeEgress`, `create_live_stream`), webhook event name, or `*`."""
     match: str = ""
-    """Only where this text occurs in the target's id (room name, egress id, passthrough, url). Empty matches all."""
+    """It hits only targets whose id (room name, egress id, passthrough, url) contains this text. Empty matches all."""
     times: int = 1
-    """How many calls it hits; -1 = until cleared."""
+    """Number of calls that it hits; -1 = until cleared."""
     delay_s: float = 0.0
     status: int = 500
     message: str = ""

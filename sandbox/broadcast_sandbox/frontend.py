@@ -37,7 +37,7 @@ class Frontend:
     def __init__(
         self, clock: ScaledClock, parts: Mapping[str, tuple[str, ...]] | None = None, *, shutdown_s: float = 0.1
     ) -> None:
-        """*parts*: name of a part -> what its paths begin with; `api` is one of them. *shutdown_s*: real seconds that
+        """*parts*: name of a part -> beginnings of its paths; `api` is one of them. *shutdown_s*: real seconds that
         requests which hang on purpose may hold up `close`.
         """
         self._clock = clock
@@ -52,7 +52,7 @@ class Frontend:
 
     @property
     def outage(self) -> How | None:
-        """How the API is away; None: it is there."""
+        """How the API fails at present; None: it has no outage."""
         return self._outages[API].how if API in self._outages else None
 
     async def open(self, app: web.Application, host: str, port: int) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 class PortTaken(Exception):
-    """The text names the port, its owner-to-be and the option that chooses another."""
+    """The text names the port, its purpose and the option that chooses another."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -57,7 +57,7 @@ class MuxAssets:
         asset.is_live = False
         asset.ended_at = now
         if not recording.was_active:
-            # What Mux does with a placeholder that never got content is not documented.
+            # Undocumented: what becomes of a placeholder that never got content.
             asset.status = "errored"
             self._effects.append("asset.errored", asset.live_stream_id, asset=asset.id)
             self._events.emit_asset("errored", asset)

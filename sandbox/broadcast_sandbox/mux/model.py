@@ -72,7 +72,7 @@ class Asset:
     is_live: bool = True
     playback_ids: list[PlaybackId] = field(default_factory=list[PlaybackId])
     settings: Json = field(default_factory=dict[str, Any])
-    """The live stream's `new_asset_settings` when the recording began, or what an asset of a file was created with."""
+    """The live stream's `new_asset_settings` when the recording began, or those of the request for a file."""
     error: str = "The live stream ended before any media was received"
     """Told when `status` is errored."""
     test: bool = False

@@ -77,7 +77,7 @@ class MuxPlayback:
         token = request.query.get("token")
         if playable.playback_id.policy == "public":
             return token is None
-        # Mux refuses the url of a signed id with any other parameter: they belong into the token.
+        # Mux refuses the url of a signed id with any other parameter: they belong in the token.
         if token is None or len(request.query) != 1:
             return False
         return genuine(token, playable.playback_id.id, self._settings.signing_keys)

@@ -7,7 +7,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MuxSimulatorSettings:
-    """`*_s` are seconds of the provider's time unless said otherwise. What Mux does not document is an option here."""
+    """`*_s` are seconds of the provider's time unless said otherwise. Undocumented behaviour is an option."""
 
     token_id: str
     token_secret: str
