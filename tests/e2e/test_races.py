@@ -313,7 +313,9 @@ async def test_a_change_in_the_midst_of_the_start(database_url: str) -> None:
             spec = BroadcastSpec(destinations=[Destination(name="old", url=url, stream_key="0123456789")])
             show = await Show.create(stack, clients[0], spec)
             fault = Fault(kind="latency", operation=moment, match=show.id, delay_s=CALL_S)
-            stack.livekit.add_fault(fault)
+            # In lower case it is an effect, which the bell waits for without any fault.
+            if not moment.islower():
+                stack.livekit.add_fault(fault)
             bell = Bell(stack, show, moment)
             async with starting(show):
                 await (bell.rung() if moment.islower() else eventually(lambda: fault.times == 0, every=0.005))
