@@ -253,12 +253,12 @@ def delivering(draw: st.DrawFn) -> Case:
 def in_trouble(draw: st.DrawFn) -> Case:
     """As `on_air`, without a fallback, and one is due: egresses failed in a row, or Mux is away for long."""
     case = draw(on_air())
-    room, stream, *tried = case.resources
+    room, stream, *_ = case.resources
     assert isinstance(stream, Stream)
+    tried = [draw(egresses(n, st.just(Phase.GONE))) for n in range(draw(st.sampled_from([2, 3, 3, 3])))]
     failed = [
-        replace(egress, phase=Phase.GONE, end_seen=True, key_epoch=0, fault=Fault.FAILED, changed_at=T0 - seconds(3))
+        replace(egress, refused=False, end_seen=True, key_epoch=0, fault=Fault.FAILED, changed_at=T0 - seconds(3))
         for egress in tried
-        if isinstance(egress, Egress)
     ]
     outage = Outage(since=draw(st.sampled_from([T0 - seconds(130), T0 - seconds(91)])))
     availability = replace(case.availability, outages=draw(st.sampled_from([{}, {STREAMS: outage}])))
@@ -270,28 +270,61 @@ def in_trouble(draw: st.DrawFn) -> Case:
     )
 
 
+def _unchanged_for_long(row: AnyResource) -> AnyResource:
+    match row:
+        case Room():
+            return replace(row, host_since=LONG_AGO)
+        case Stream():
+            return replace(row, status_since=LONG_AGO, resumed_at=None)
+        case Egress() if row.delivering:
+            return replace(row, delivering_since=LONG_AGO)
+        case _:
+            return row
+
+
 @st.composite
 def recovered(draw: st.DrawFn) -> Case:
     """As `delivering`, in a fallback: viewers may be sent back, if all is well for long enough."""
     case = draw(delivering())
     since = draw(st.sampled_from([LONG_AGO, LONG_AGO, T0 - seconds(130), T0 - seconds(91)]))
-    fallback = Fallback(modes=case.broadcast.spec.fallback_modes, reason=FallbackReason.EGRESS_FAILING, since=since)
     answering = draw(st.sampled_from([LONG_AGO, LONG_AGO, T0 - seconds(130), T0 - seconds(91), None]))
+    if draw(st.sampled_from([True, True, False])):
+        since = answering = LONG_AGO
+        case = replace(case, resources=[_unchanged_for_long(row) for row in case.resources])
+    fallback = Fallback(modes=case.broadcast.spec.fallback_modes, reason=FallbackReason.EGRESS_FAILING, since=since)
     availability = replace(case.availability, outages={}, answering_since={ROOMS: LONG_AGO, STREAMS: answering})
     return replace(case, broadcast=replace(case.broadcast, fallback=fallback), availability=availability)
 
 
 @st.composite
 def ending(draw: st.DrawFn) -> Case:
-    """The take-down of one that had an egress and made a file, at any point of it."""
+    """The take-down of one that had an egress, made a file and writes another, at any point of it."""
     alive = st.sampled_from([Phase.PRESENT, Phase.PRESENT, Phase.DELETING, Phase.GONE])
-    room, stream = replace(draw(rooms(0)), phase=draw(alive)), replace(draw(streams(0)), phase=draw(alive))
-    egress = draw(egresses(0, alive))
-    file = replace(draw(files(0)), phase=Phase.GONE, status=EgressStatus.COMPLETE, end_seen=True)
-    upload = draw(st.lists(uploads(0), min_size=draw(st.integers(0, 1)), max_size=1))
+    no_back_off = st.sampled_from([None, None, None, T0 + seconds(40)])
+    room = replace(draw(rooms(0)), phase=draw(alive), retry_at=draw(no_back_off))
+    stream = replace(
+        draw(streams(0)),
+        phase=draw(alive),
+        retry_at=draw(no_back_off),
+        disabled=draw(st.sampled_from([True, True, False])),
+        recordings_settled=draw(st.booleans()),
+    )
+    egress = replace(draw(egresses(0, alive)), acked=draw(st.sampled_from([True, True, False])))
+    made = replace(draw(files(0)), phase=Phase.GONE, status=EgressStatus.COMPLETE, end_seen=True)
+    running = replace(draw(files(1)), phase=draw(alive))
+    upload = [draw(uploads(0))] if draw(st.booleans()) else []
+    if draw(st.sampled_from([True, False, False])):
+        # Next its recordings are listed.
+        stream = replace(stream, phase=Phase.PRESENT, retry_at=None, disabled=True, recordings_settled=False)
+        egress = replace(egress, phase=Phase.GONE)
+    if upload and draw(st.sampled_from([True, False, False])):
+        # Mux could make nothing of it, and it is to be deleted.
+        upload = [replace(each, phase=Phase.DELETING, acked=False, retry_at=None, recording=None) for each in upload]
     broadcast = replace(draw(broadcasts), target=Target.ENDED, deleted=False)
     availability = replace(draw(availabilities), outages={})
-    return Case(broadcast=broadcast, resources=[room, stream, egress, file, *upload], availability=availability)
+    return Case(
+        broadcast=broadcast, resources=[room, stream, egress, made, running, *upload], availability=availability
+    )
 
 
 @st.composite

@@ -58,8 +58,8 @@ def test_every_plan_of_every_state_keeps_the_rules() -> None:
     for cases in CASES:
         many(given(cases)(holds))()
     every_step = {each.__name__ for each in Step.__args__}
-    for case in (*every_step, State.LIVE, State.INTERRUPTED):
-        assert met[case] >= 0.01 * EXAMPLES * len(CASES), f"{case} in {met[case]} examples: {met}"
+    for each in (*every_step, State.LIVE, State.INTERRUPTED):
+        assert met[each] >= 0.005 * EXAMPLES * len(CASES), f"{each} in {met[each]} examples: {met}"
 
 
 def test_a_fallback_is_set_once() -> None:
