@@ -1,5 +1,5 @@
-"""Who calls the service: every write has a request id and is sent again, to any replica, until it is answered. What was
-asked and answered is kept, for the checks of the history.
+"""The callers of the service. Every write has a request id and is sent again, to any replica, until it is answered.
+All requests and answers are kept for the checks of the history.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ class Canaries:
         self._texts = {provider: cycle(texts) for provider, texts in _SAID.items()}
         self._told = 0
         self.api = {provider: self.make() for provider in _SAID}
-        """What opens each provider's API, and signs its webhooks."""
+        """The credentials of each provider's API and the keys that sign its webhooks."""
 
     def make(self) -> str:
         secret = "".join(self._rng.choices(_SIGNS, k=_LENGTH))
@@ -60,7 +60,7 @@ class Canaries:
         return "simulated" if texts is None else next(texts).format(self.any())
 
     def shown(self, words: Iterable[str]) -> Iterator[str]:
-        """Those of *words* that show a secret. No secret has a space in it."""
+        """Yields the *words* that show a secret. No secret has a space in it."""
         text = " ".join(words)
         for long, spell in ((_SHOWS, _in_text), (_SHOWS_IN_HEX, _in_hex)):
             beginnings = {spelling[:long] for secret in self._made for spelling in spell(secret)}

@@ -1,5 +1,5 @@
-"""What goes wrong by itself, beside the calls that fail: replicas die and stand still, providers and the database are
-away for minutes, somebody deletes things outside, and what runs at the providers breaks.
+"""Faults that strike by themselves, beside calls that fail: replicas die and stand still, providers and the database
+are away for minutes, somebody else deletes things, and egresses and playlists break.
 """
 
 from __future__ import annotations

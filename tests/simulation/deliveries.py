@@ -39,7 +39,7 @@ class Deliveries:
             env.after(*AGAIN_S, lambda: self._begin(hint))
 
     def _begin(self, hint: Hint) -> None:
-        # Of no replica: whatever it was that caused it, its sender does not die with it.
+        # It belongs to no replica: the sender does not die with the replica that caused the webhook.
         Context().run(self.env.loop.create_task, self._until_answered(hint), name="sender of webhooks")
 
     def once(self, hint: Hint) -> None:

@@ -1,4 +1,4 @@
-"""What everything in a simulated world shares: one clock, one source of chance, the truth of what happened."""
+"""Shared by everything in a simulated world: one clock, one source of chance, the log of what really happened."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Environment:
             provider_time=now.replace(microsecond=0) if provider == "livekit" else now,
             broadcast_hint=broadcast_id,
             egress=egress,
-            # What was deleted is no more what it says.
+            # A webhook about a deletion describes the thing no more.
             stream=None if type.endswith(".deleted") else stream,
             recording=recording,
             stream_id=stream_id,

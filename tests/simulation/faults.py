@@ -1,4 +1,4 @@
-"""What goes wrong, drawn from the seed: whether a site is active in a run (25 %; 75 % where a doubt costs most), and
+"""Faults, drawn from the seed: whether a site is active in a run (25 %; 75 % where a doubt costs most), and
 whether an active one fires (25 %, or less where it would leave nothing standing). Every fault is counted by its kind.
 """
 
@@ -14,11 +14,11 @@ ACTIVE = 0.25
 ACTIVE_IN_DOUBT = 0.75
 FIRES = 0.25
 FIRES_LATE = 0.5
-"""Of what may land late and double what was made meanwhile."""
+"""For calls whose late effect would double a thing that was made meanwhile."""
 
 
 class Kind(StrEnum):
-    # Of a call to a provider.
+    # Calls to a provider.
     NOT_SENT = "call not sent"
     UNAVAILABLE = "call refused for now"
     THROTTLED = "call throttled"
@@ -28,22 +28,22 @@ class Kind(StrEnum):
     LOST_REPLY = "no answer, effect"
     LATE_EFFECT = "no answer, late effect"
     OUTAGE = "call into an outage"
-    # Of the store.
+    # The store.
     STORE_ERROR = "store error"
     AMBIGUOUS_COMMIT = "ambiguous commit"
     STORE_SLOW = "store slow"
     STORE_OUTAGE = "store call into an outage"
-    # Of a replica.
+    # Replicas.
     CRASH = "crash"
     PAUSE = "pause"
-    # Of messages.
+    # Messages.
     NOTIFY_LOST = "notification lost"
     NOTIFY_LATE = "notification late"
     WEBHOOK_LOST = "webhook lost"
     WEBHOOK_LATE = "webhook late"
     WEBHOOK_TWICE = "webhook twice"
     WEBHOOK_UNANSWERED = "webhook taken, answer lost"
-    # Of what runs at the providers.
+    # Things at the providers.
     EGRESS_FAILED = "egress failed"
     EGRESS_ABORTED = "egress aborted"
     EGRESS_COMPLETE = "egress complete, not asked"
@@ -111,11 +111,11 @@ class Faults:
         return self.draw(where, (*kinds, Kind.REFUSED) if creates else kinds, "call")
 
     def before(self, where: str) -> Kind | None:
-        """Of a replica, on its way to a call."""
+        """The fault of a replica on its way to a call."""
         return self.draw(where, _EVERYWHERE, "before")
 
     def after(self, where: str) -> Kind | None:
-        """Of a replica, on its way back."""
+        """The fault of a replica on its way back from a call."""
         return self.draw(where, _EVERYWHERE, "after")
 
     def of_statement(self, where: str) -> Kind | None:
@@ -125,7 +125,7 @@ class Faults:
         return self.draw(where, (Kind.AMBIGUOUS_COMMIT,), "commit")
 
     def hits(self, kind: Kind, where: str, probability: float = FIRES) -> bool:
-        """Of a site that is active in a quarter of the runs."""
+        """Whether the fault *kind* fires now, at a site that is active in a quarter of the runs."""
         if not self.enabled:
             return False
         site = (where, kind.value)

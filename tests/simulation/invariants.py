@@ -1,39 +1,41 @@
-"""What must hold, checked against what is really there: safety at every effect, commit and call, the rest after calm.
+"""The invariants of a simulated world, checked against the log of what really happened at the providers.
 
-I-1  At no moment can two egresses publish to one live stream (running, and connected or with the key that is valid).
-I-2  At last everything with our mark at the providers has an owner, and everything of a broadcast that is over is gone;
-     what landed within its grace is adopted, and never left to the sweeper. What a row says is there is there.
-I-3  A broadcast that ends publishes no more: 15 s after its stop without faults, 120 s after the last fault otherwise;
-     nothing connects once it is over. Its live stream was disabled before it was deleted, if anybody had a key of it.
-I-4  No write that was answered is lost or done twice: what changed a row is in its story as often as it was done.
-I-5  A request that is sent again is the same request: it has one effect at most, its answer is of the same broadcast,
-     and nobody is refused for what he did himself.
-I-6  What is over stays so, its end does not move, targets move forward only, and no create is intended once the target
-     is ENDED.
-I-7  Every change is logged with its commit: revisions have no gaps, each snapshot is the row as it was committed, what
-     it says was before is the snapshot before, `version` moves by one where spec or labels do, the last is the row.
-I-8  Every write of a pass carries the fence of the row, and no call that creates, resets or deletes is begun by one
-     whose row is another's.
-I-9  A webhook that was answered with success is stored exactly once, and taken in by exactly one record, 60 s later at
-     most (or nobody looks at its broadcast any more); what it tells is told once, whoever else tells it.
-I-10 No secret of a world shows in what is logged, traced, told or stored unsealed: in every tenth world.
+I-1  At no moment can two egresses publish to one live stream. An egress can publish if it runs, and is connected or has
+     the key that is valid.
+I-2  At last everything with our mark at the providers has an owner, and everything of a broadcast that is over is gone.
+     A thing that landed within its grace is adopted, and never left to the sweeper. If a row says PRESENT, it exists.
+I-3  A broadcast that ends publishes no more: 15 s after its stop without faults, 120 s after the last fault otherwise.
+     Nothing connects once it is over. Its live stream was disabled before it was deleted, if anybody had a key of it.
+I-4  No write that was answered is lost or done twice: its story has each change as often as it was made.
+I-5  A request that is sent again is the same request. It has one effect at most, it is answered with the same
+     broadcast, and no caller is refused for something that he did himself.
+I-6  A broadcast that is over stays so, and its end does not move. Targets move forward only. No create is intended once
+     the target is ENDED.
+I-7  Every change is logged in its commit. Revisions have no gaps, each snapshot is the row as it was committed, the
+     state before is that of the snapshot before, `version` moves by one with spec or labels, the last one is the row.
+I-8  Every write of a pass carries the fence of the row. A replica that lost the lease begins no call that creates,
+     resets or deletes.
+I-9  A webhook that was answered with success is stored exactly once. Exactly one record takes it in, within 60 s,
+     unless nobody looks at its broadcast any more. A fact is told once, even if a look finds it too.
+I-10 No secret of a world shows in anything that is logged, traced, told or stored unsealed. One in ten is searched.
 I-11 No provider is called while a transaction is open, and (I-8) nothing is written without a look at the fence.
-I-12 With the providers well, what is wanted and has a host is published, and LIVE is said of nothing else; what is to
-     be recorded is recorded.
-I-13 (of cost) Manual delivery that is off air has no egress. That viewers are few stops none yet.
-I-14 At most 5 egress starts in 10 minutes of a broadcast; at most 20 removals by the sweeper in a minute, which a world
-     is too small to reach (tests/integration/test_admin_orphans.py does); no more calls to Mux than its limits.
+I-12 With the providers well, a broadcast that is wanted and has a host is published, and LIVE is told of no other. If
+     it is to be recorded, it is recorded.
+I-13 (cost) A broadcast with manual delivery that is off air has no egress.
+I-14 At most 5 egresses of a broadcast are started in 10 minutes. The sweeper removes at most 20 things in a minute; a
+     world is too small to reach that (tests/integration/test_admin_orphans.py does). Mux is called within its limits.
 I-15 Every plan keeps the rules of checks/plan_rules.py: one step a resource at most, none before its back-off is over,
      no egress started beside another that may publish, nothing created for the end, no wait for a moment that is past.
-I-16 What ends by itself has a cause at the providers: a host who is away, a live stream that somebody else deleted.
-I-17 A fallback has only modes that its caller allowed, and is left no sooner than `Timing.fallback_return_s` after it
-     was entered, unless it goes off air.
-I-18 What is over comes to rest: what became of each recording is known, every file that was recorded is at Mux, and
-     nobody looks any more.
+I-16 A broadcast that ends although nobody stopped it has a cause: a host who is away, a live stream that somebody else
+     deleted, a create that failed for `Timing.start_deadline_s`.
+I-17 A fallback has only modes that its caller allowed. It is left `Timing.fallback_return_s` after it was entered at
+     the earliest, unless the broadcast goes off air.
+I-18 A broadcast that is over comes to rest: the fate of each recording is known, every recorded file is at Mux,
+     and no pass looks at it any more.
 
-Beside the simulation: that the final state is the same with every webhook, some or none of them (I-9) is
-test_webhook_chaos.py; secrets in the real logs, traces, answers and tables (I-10) are tests/e2e/test_secrets.py; what
-watchers are told (I-W1 to I-W6) is checked of real streams by tests/chaos/watchers.py under restarts of Postgres.
+Checked elsewhere: the final state is the same with all webhooks, some or none (I-9, test_webhook_chaos.py); no secret
+is in real logs, traces, answers and tables (I-10, tests/e2e/test_secrets.py); streams of watchers are whole under
+restarts of Postgres (I-W1 to I-W6, tests/chaos/watchers.py).
 """
 
 from __future__ import annotations

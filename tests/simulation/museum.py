@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
@@ -17,7 +18,9 @@ from service.domain.broadcast import Target
 from service.domain.errors import LeaseLost, Outcome, ProviderError, StoreUnavailable
 from service.domain.observing import provider_state as seen
 from service.domain.observing.provider_state import Learned
+from service.domain.planning import fallback
 from service.domain.planning import live as plan_live
+from service.domain.planning.ending import End
 from service.domain.resource_set import ResourceSet
 from service.domain.resources import AnyResource, Phase
 from service.domain.secret import Secret
@@ -33,6 +36,7 @@ from tests.simulation import store, store_callers, store_passes, store_shared, w
 from tests.simulation.providers import calls, network
 
 if TYPE_CHECKING:
+    from service.domain.broadcast import Broadcast
     from service.domain.measurements import Probe
     from service.domain.planning.steps import WriteOff
     from service.domain.resources import Egress, Stream
@@ -249,6 +253,33 @@ def _without_watching() -> contextlib.AbstractContextManager[Any]:
     return patch.object(looking, "probed", nothing)
 
 
+def _without_patience() -> contextlib.AbstractContextManager[Any]:
+    """A host who left is given a minute to come back."""
+    decided = plan_live.host_deadline
+
+    def early(broadcast: Broadcast, resource_set: ResourceSet, timing: Timing) -> datetime | None:
+        return decided(broadcast, resource_set, replace(timing, host_return_s=60.0))
+
+    return patch.object(plan_live, "host_deadline", early)
+
+
+def _without_uploads() -> contextlib.AbstractContextManager[Any]:
+    """Files of fallbacks stay in our storage once the broadcast is over."""
+
+    def nothing(_self: End) -> None: ...
+
+    return patch.object(End, "plan_uploads", nothing)
+
+
+def _without_proof() -> contextlib.AbstractContextManager[Any]:
+    """Viewers are sent back as soon as pictures are there again."""
+
+    def at_once(self: fallback._Decider) -> bool:
+        return self.resource_set.playable
+
+    return patch.object(fallback._Decider, "over", at_once)
+
+
 MUSEUM: dict[str, Exhibit] = {
     "no intent": _without_intent,
     "no key reset": _without_key_reset,
@@ -274,6 +305,9 @@ MUSEUM: dict[str, Exhibit] = {
     "no redaction": _without_redaction,
     "fields of webhooks not hidden": _without_hidden_fields,
     "a call inside a transaction": _without_commit,
+    "no patience with a host who left": _without_patience,
+    "no uploads after the end": _without_uploads,
+    "no proof before viewers are sent back": _without_proof,
 }
 
 

@@ -54,7 +54,7 @@ owner: ContextVar[Replica | None] = ContextVar("owner", default=None)
 
 @dataclass(slots=True, kw_only=True)
 class Shared:
-    """What all replicas share."""
+    """The parts of a world that all replicas share."""
 
     env: Environment
     tables: store.Tables
@@ -125,7 +125,7 @@ class Replica:
         self._enough = 64
         line = ReplicaLine(self)
         tables, env = shared.tables, shared.env
-        # What runs on them knows the interface alone: `tests/conformance` holds both to it.
+        # The parts of a replica know only the interface, to which `tests/conformance` holds both stores.
         self.leases = cast("Leases", store.Leases(tables, line, owner=name, ttl=LEASE))
         self.broadcasts = cast("Broadcasts", store_callers.Broadcasts(tables, line))
         passes = cast("Passes", store_passes.Passes(tables, line, derive=derive(shared.timing), storage=shared.storage))
@@ -199,7 +199,7 @@ class Replica:
         return True
 
     def crash(self) -> None:
-        """As kill -9: nothing of it does anything any more."""
+        """As kill -9: none of its tasks does anything any more."""
         if not self.alive:
             return
         self.alive = False
@@ -210,7 +210,7 @@ class Replica:
         self.shared.died(self)
 
     def pause(self, for_s: float) -> None:
-        """As SIGSTOP, or a machine that is moved: it does not run, and does not notice."""
+        """As SIGSTOP, or a virtual machine that is moved: it does not run for *for_s* seconds, and does not notice."""
         env = self.shared.env
         self.paused_until = max(self.paused_until, env.loop.time() + for_s)
         self.halted = True

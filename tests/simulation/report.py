@@ -32,10 +32,10 @@ VACUOUS = (
     "file recorded",
     "ended by itself",
 )
-"""What a run of many seeds must have seen, or it has proved nothing."""
+"""Cases that a run of many seeds must have met. A run that never met one has proved nothing about it."""
 OFTEN = ("adopted", "fenced", "fallback entered", "ended by itself")
 OFTEN_SHARE = 0.1
-"""Of these each must have been seen in one world of ten."""
+"""The share of worlds in which each case of `OFTEN` must have been met."""
 
 
 @dataclass(slots=True)
@@ -47,7 +47,7 @@ class Summary:
     faults: Counter[str] = field(default_factory=Counter[str])
     seen: Counter[str] = field(default_factory=Counter[str])
     seen_in: Counter[str] = field(default_factory=Counter[str])
-    """In how many worlds, by what was seen."""
+    """In how many worlds each case was met."""
     failed: list[Outcome] = field(default_factory=list[Outcome])
     back_in_s: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 

@@ -35,7 +35,7 @@ class Shown(SpanProcessor):
         self.add("a trace", f"{span.name} {dict(span.attributes or {})} {span.status.description} {events}")
 
     def read(self, tables: Tables) -> None:
-        """What callers are told, and what an operator finds in the database."""
+        """Adds everything that callers are told and that an operator finds in the database."""
         for event in tables.events:
             self.add("an event", event.message)
             if event.snapshot is not None:

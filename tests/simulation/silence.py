@@ -1,4 +1,4 @@
-"""What the service logs in a simulated world: kept is what it says of its own faults, which are faults of ours."""
+"""The logs of the service in a simulated world. Errors are kept: each tells of a fault of the service itself."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from tests.simulation.trace import LINES
 from tests.simulation.world import World
 
 SEARCHED_EVERY = 10
-"""Of so many worlds one has webhooks with bodies, and all that the service shows of it is searched for secrets."""
+"""One world in so many has webhooks with bodies, and everything that is shown of it is searched for secrets."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -41,7 +41,7 @@ def simulate(seed: int, *, lines: int | None = LINES, keep: bool = False) -> Out
     world = World(seed, lines=lines, searched=seed % SEARCHED_EVERY == 0)
     course, env, shown = Course(world), world.env, world.shown
     drawn = random.getstate()
-    # What the reconciler itself draws: its back-offs.
+    # The reconciler draws its back-offs from the global generator.
     random.seed(seed)
     # A collection in the middle costs more than all the garbage of one world.
     collecting = gc.isenabled()

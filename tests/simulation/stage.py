@@ -70,12 +70,12 @@ class Stage:
 
     @property
     def running(self) -> list[TrueEgress]:
-        """What really runs, files apart."""
+        """Egresses that really run, without file egresses."""
         return [egress for egress in self.livekit.egresses.values() if egress.runs and not egress.file]
 
     @property
     def recording(self) -> list[TrueEgress]:
-        """What really writes a file."""
+        """File egresses that really write."""
         return [e for e in self.livekit.egresses.values() if e.runs and e.file and e.status is EgressStatus.ACTIVE]
 
     @property
@@ -84,12 +84,12 @@ class Stage:
 
     @property
     def plays(self) -> bool:
-        """Whether a viewer sees moving pictures, whatever we say."""
+        """Whether a viewer really sees moving pictures."""
         return self.world.invariants.publishes(ID)
 
     @property
     def true(self) -> bool:
-        """Whether what is said is what is."""
+        """Whether the state and the rows are as the providers are."""
         rows = self.row.sorted_resources()
         streams = [each for each in rows if isinstance(each, Stream) and each.phase is Phase.PRESENT]
         said = state_of(self.broadcast, rows)[0]
@@ -108,7 +108,7 @@ class Stage:
         return life
 
     async def begin(self, spec: Spec | None = None, *, replicas: int = 2) -> Life:
-        """READY, and nobody is there."""
+        """Waits until the broadcast is READY. Nobody is in the room."""
         life = self.prepare(spec, replicas=replicas)
         await life.create()
         await life.start()
@@ -139,7 +139,7 @@ class Stage:
         return names
 
     async def until(self, what: Callable[[], bool], within_s: float) -> float:
-        """The seconds it took."""
+        """Waits until *what* is so. Answers the seconds it took. Fails after *within_s* or at the first violation."""
         began = self.now
         while not what():
             assert not self.troubles, self.troubles

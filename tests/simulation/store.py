@@ -56,7 +56,7 @@ def _transaction(method: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..
 
 
 class Refused(Exception):
-    """What a constraint of the schema refuses."""
+    """A write that a constraint of the schema refuses."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -167,9 +167,9 @@ class Tables:
         self.buckets: dict[str, Bucket] = {}
         self.duties: dict[str, tuple[str, datetime]] = {}
         self.webhooks: list[Webhook] = []
-        """Those that are kept."""
+        """The webhooks that are kept."""
         self.stored: list[Webhook] = []
-        """All there ever were."""
+        """All webhooks that were ever stored."""
         self.delivered: Counter[tuple[str, str]] = Counter()
         """Rows by provider and event id."""
         self.looked: dict[str, Looked] = {}
@@ -194,7 +194,7 @@ class Tables:
         return None
 
     def outages(self) -> dict[str, Outage]:
-        """What two looks in a row have found, the last of them lately."""
+        """Providers that two looks in a row found away, the last of them lately."""
         now = self.now()
         return {
             name: Outage(since=looked.unreachable_since, code=looked.code, message=looked.message)
@@ -208,7 +208,7 @@ class Tables:
         now, woken = self.now(), False
         for broadcast_id in broadcast_ids:
             row = self.rows.get(broadcast_id)
-            # What is over may still be queued: its recordings are being waited for.
+            # A broadcast that is over is still queued while its recordings are awaited.
             if row is None or row.broadcast.target is Target.CREATED or (row.broadcast.state.over and row.due is None):
                 continue
             row.due_at = now if row.due_at is None else min(row.due_at, now)

@@ -1,4 +1,4 @@
-"""What callers read and write, and the change log, in memory."""
+"""The reads and writes of callers, and the change log, in memory."""
 
 from __future__ import annotations
 

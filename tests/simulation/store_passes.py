@@ -1,4 +1,4 @@
-"""What a pass reads and writes, in memory. What a record tells is the domain's, as with Postgres."""
+"""The reads and writes of a pass, in memory. As with Postgres, the domain decides what a record tells."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class Passes:
             row.broadcast = broadcast
             row.lane = lane(row)
             if broadcast.state.over and broadcast.status.next_attempt_time is None:
-                # What woke it on the way to its end wakes nothing any more.
+                # A wake from before its end is of no use any more.
                 row.due_at = None
             self._tables.append(row, told, actor=actor, before=stored)
         self._tables.written(

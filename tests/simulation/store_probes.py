@@ -1,4 +1,4 @@
-"""What the prober reads and writes, in memory."""
+"""The reads and writes of the prober, in memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What belongs to no broadcast, in memory: budgets, the owned_ids, outages, the inbox."""
+"""The tables that belong to no broadcast, in memory: budgets, owned ids, outages, the inbox."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.simulation.store import Bucket, Line, Looked, Row, Tables, Webhook, t
 
 _QUEUES = 4
 _KNOWN_FOR = timedelta(seconds=60)
-"""How long it is believed that a provider is as the last look found it."""
+"""A look that is older says nothing about the time since."""
 
 
 @transactions
@@ -143,7 +143,7 @@ class Outages:
 
 @transactions
 class Inbox:
-    """What is read of a webhook, stored once and told to the pass: the real one reads it from a signed body."""
+    """Stores the facts of a webhook once, for the next pass. The real inbox reads them from a signed body."""
 
     def __init__(self, tables: Tables, line: Line) -> None:
         self._tables = tables
@@ -174,7 +174,7 @@ class Inbox:
         return first
 
     def _is_new(self, provider: str, event_id: str) -> bool:
-        """What the unique key of the table refuses."""
+        """False where the unique key of the table would refuse the row."""
         return (provider, event_id) not in self._tables.delivered
 
     async def forget(self) -> None:

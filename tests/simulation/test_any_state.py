@@ -53,14 +53,14 @@ RESTING_PASSES = 80
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What a replica finds when it begins: rows, and which of them are really there."""
+    """The state in which a replica begins: rows, and the keys of those whose thing exists at its provider."""
 
     resources: Sequence[AnyResource]
     there: frozenset[tuple[Kind, int]]
 
 
 def may_exist(row: AnyResource) -> bool:
-    """Not what was seen absent, what was looked for in vain, or what was told to stop."""
+    """False for a row whose thing was seen absent, was looked for in vain, or was told to stop."""
     graces = {
         Kind.STREAM: TIMING.stream_grace_s,
         Kind.EGRESS: TIMING.egress_grace_s,
@@ -90,7 +90,7 @@ def named(row: AnyResource) -> AnyResource:
 
 
 class Ground:
-    """Puts rows into the tables, and what is there of them to the providers."""
+    """Puts the rows into the tables, and the things that exist of them to the providers."""
 
     def __init__(self, stage: Stage, begins: Found) -> None:
         self._stage = stage
@@ -107,16 +107,16 @@ class Ground:
                     id_ = self._make(row, key)
                     if isinstance(row, Stream):
                         stream = self._stage.mux.streams[id_]
-                        # One that is being deleted was disabled before, or nobody was ever given its key.
+                        # A live stream that is being deleted was disabled before, or nobody had a key of it.
                         key = key or ("" if row.phase is Phase.DELETING else stream.key)
-                        # What we did ourselves is so: nothing else can make the row say it.
+                        # Only the service itself disables it, so the row and the provider agree.
                         stream.disabled = row.disabled
                     if isinstance(row, Egress):
-                        # Those after it hold dead keys: never two publishers.
+                        # The next egresses hold dead keys: there are never two publishers.
                         key = ""
                     if not row.unresolved:
                         rows[kind, ordinal] = replace(row, external_id=id_)
-        # It was made some time before, and lists show it.
+        # All of it was made some time ago, so lists show it.
         for stream in self._stage.mux.living:
             stream.listed_at = 0.0
         for egress in self._stage.livekit.egresses.values():

@@ -36,7 +36,7 @@ class Failure:
     back_s: float
     """From its happening until viewers see pictures again and LIVE is said."""
     fault: str = ""
-    """What the egress is said to have failed of."""
+    """The fault that its row must show."""
     blamed: bool = True
     """False: it may be stopped for want of a room before it is seen to end with it."""
     outside: str = ""

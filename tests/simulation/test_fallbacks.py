@@ -122,7 +122,7 @@ def test_a_playlist_that_moves_on_by_itself() -> None:
 
 
 def test_a_playlist_that_no_egress_moves() -> None:
-    """It is Mux that hangs: viewers are moved into the room, and back when it was well for long enough."""
+    """Mux hangs, so a new egress does not help. Viewers are moved into the room, and later back."""
 
     async def scene(stage: Stage) -> None:
         await stage.live()

@@ -59,7 +59,7 @@ def test_the_same_seed_makes_the_same_world() -> None:
 
 
 def test_another_process_makes_the_same_world() -> None:
-    """Whatever order its sets have."""
+    """The order of a set differs between processes, and must not matter."""
 
     def hash_of(order: str) -> str:
         command = [sys.executable, "-m", "tests.simulation", "--trace", "--first", "3"]
@@ -81,7 +81,7 @@ def test_a_protection_that_is_taken_away_is_missed(name: str) -> None:
 
 
 def test_a_fault_of_ours_is_a_violation(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a pass survives and logs would be missed otherwise."""
+    """A pass survives an error of its own and logs it. Without this check nobody would notice."""
 
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError
@@ -154,7 +154,7 @@ def test_every_tenth_world_is_searched_for_secrets(monkeypatch: pytest.MonkeyPat
 
 
 def test_without_redaction_secrets_show_everywhere_but_in_logs() -> None:
-    """Those have codes and no messages."""
+    """Logs have codes and no messages."""
     with without("no redaction"):
         violations = [violation for seed in (10, 20, 30, 40) for violation in simulate(seed).violations]
     assert {violation.invariant for violation in violations} == {"I-10"}

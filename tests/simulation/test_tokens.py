@@ -23,7 +23,7 @@ POSTS = ("create_live_stream", "reset_stream_key", "create_asset")
 
 @pytest.fixture
 def tokens(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Those that were granted, by their bucket."""
+    """Tokens that were granted, by bucket."""
     granted: Counter[str] = Counter()
     ask: Any = Budget._ask  # pyright: ignore[reportPrivateUsage]
 

@@ -48,7 +48,7 @@ def test_a_worker_that_dies_beside_a_recording() -> None:
         await stage.until(lambda: stage.plays and stage.broadcast.state is State.LIVE, back_s - (stage.now - began))
         assert [egress.fault for egress in stage.egresses if egress.fault][-1] == "GHOST"
         assert len(stage.running) == 1
-        # It is listed as active for ever, which is no news.
+        # The list shows it as active for ever, so nothing changes.
         await stage.until(lambda: not stage.broadcast.fallback.modes, 300)
         await asyncio.sleep(30)
         dirty = stage.broadcast.dirty_at
@@ -73,7 +73,7 @@ def test_a_worker_of_a_recording_that_dies(both: bool) -> None:  # noqa: FBT001 
         await stage.until(lambda: "RECORDING_WRITTEN_OFF" in stage.reasons[told:], notice_s)
         await stage.until(lambda: bool(stage.recording), max(1.0, back_s - (stage.now - began)))
         assert both or stage.running == [egress]
-        # What the first had written is lost with its worker, and it is not taken up again.
+        # The file of the first is lost with its worker, and its row stays gone.
         await stage.until(lambda: any(each.uploaded for each in stage.broadcast.status.recordings), 500)
         await stage.until(lambda: all(each.settled for each in stage.broadcast.status.recordings), 400)
         assert [each.complete for each in stage.recordings] == [False, True]
@@ -120,7 +120,7 @@ def test_who_is_in_a_room_is_asked_only_where_several_may_be(monkeypatch: pytest
 
 
 def test_a_recording_that_answers_no_stop_is_written_off_once() -> None:
-    """It is listed as active for ever, and is not taken for one that came back."""
+    """The list shows it as active for ever. It must not be taken for one that came back."""
 
     async def scene(stage: Stage) -> None:
         _, file = await beside_a_recording(stage)

@@ -1,4 +1,4 @@
-"""What was recorded in a fallback is handed to Mux: made again if Mux could not, and never two assets of one file."""
+"""A file that a fallback recorded is given to Mux, again if Mux could make nothing of it, and never as two assets."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def made(stage: Stage) -> list[float]:
 
 
 def tags(stage: Stage) -> list[str]:
-    """Of what is at Mux."""
+    """The recordings that Mux has."""
     return [asset.tag.removeprefix(f"{TAG}{ID}:") for asset in stage.mux.uploads]
 
 

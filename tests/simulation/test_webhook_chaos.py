@@ -17,7 +17,7 @@ from tests.simulation.stage import Stage, play
 
 HOURS_S = 4 * 3600.0
 Deliveries = Callable[[], list[float | None]]
-"""Of one webhook: after how many seconds it comes, each time. None: hours later, when all is long over."""
+"""For one webhook, the seconds after which each of its deliveries arrives. None: hours later, after everything."""
 
 
 def schedule(seed: int) -> Deliveries:

@@ -1,4 +1,4 @@
-"""What happened, in order: the last lines in full, all of them as one hash."""
+"""The trace of a world: its last lines in full, and one hash of all lines."""
 
 from __future__ import annotations
 

@@ -306,6 +306,7 @@ def ending(draw: st.DrawFn) -> Case:
         draw(streams(0)),
         phase=draw(alive),
         retry_at=draw(no_back_off),
+        acked=draw(st.sampled_from([True, False, False])),
         disabled=draw(st.sampled_from([True, True, False])),
         recordings_settled=draw(st.booleans()),
     )

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from tests.simulation.replica import Shared
 
 GRACE_S = 28.0
-"""What a live stream's create may take and still be found by its own pass (`Timing.stream_grace_s`, less the lag)."""
+"""A create of a live stream that landed within so many seconds is found by its own pass (`Timing.stream_grace_s`, less
+the lag of lists)."""
 STARTS, STARTS_WINDOW_S = 5, 600.0
 
 

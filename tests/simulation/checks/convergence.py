@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.simulation.store import Row
 
 STARTS_SLACK_S = 15.0
-"""What the window of starts is longer by for those who wait: an intent is older than its commit."""
+"""Added to the window of starts, because an intent is older than its commit. Seconds."""
 RESTING_PASSES = 80
 """From the end of a broadcast until its recordings are known it may be looked at so often, and no more."""
 
@@ -124,7 +124,7 @@ class Convergence:
                 self._findings.violate("I-2", f"{broadcast.id} is {broadcast.state} and has something left")
 
     def leftovers(self) -> list[str]:
-        """What is at the providers and has no owner that needs it."""
+        """Names of the things at the providers that no row needs."""
         over = {row.broadcast.id for row in self._shared.tables.rows.values() if row.broadcast.target is Target.ENDED}
         left: list[str] = []
         owned = {

@@ -51,7 +51,8 @@ class Endings:
                 waited = ready is not None and now - ready >= seconds(timing.host_wait_s)
                 return waited and self._host_away(broadcast.id)
             case EndReason.HOST_LEFT:
-                return broadcast.live_time is not None and self._host_away(broadcast.id)
+                waited = self._seen_away_s(broadcast.id) >= timing.host_return_s
+                return broadcast.live_time is not None and waited and self._host_away(broadcast.id)
             case EndReason.MAX_DURATION:
                 live = broadcast.live_time
                 return live is not None and now - live >= seconds(broadcast.spec.max_duration_s)
@@ -79,6 +80,12 @@ class Endings:
             if effect.kind == "host.joined" and effect.broadcast_id == broadcast_id
         ]
         return joined[-1] >= self._shared.env.loop.time() - AWAY_S
+
+    def _seen_away_s(self, broadcast_id: str) -> float:
+        """Seconds since a replica saw that nobody publishes. A host who came back unseen counts as away."""
+        rooms = [each for each in self._shared.tables.rows[broadcast_id].sorted_resources() if isinstance(each, Room)]
+        since = rooms[-1].host_since or rooms[-1].changed_at
+        return (self._shared.env.now() - since).total_seconds()
 
     def _tried_for_s(self, broadcast_id: str) -> float:
         """Since the first attempt to create a room or a live stream, the earlier of the two."""

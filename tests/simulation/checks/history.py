@@ -1,4 +1,4 @@
-"""What must hold of a whole run, of all that was asked, logged and stored in it. Each answers what is wrong."""
+"""Checks of a whole run: of everything that was asked, logged and stored. Each yields a sentence for what is wrong."""
 
 from __future__ import annotations
 

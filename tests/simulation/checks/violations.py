@@ -1,4 +1,4 @@
-"""What the checks of one world found, and how often they met what must not be vacuous."""
+"""The findings of the checks of one world: violations, and how often each rare case was met."""
 
 from __future__ import annotations
 

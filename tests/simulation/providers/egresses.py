@@ -93,7 +93,7 @@ class TrueEgress:
     no_media: bool = False
     stuck: bool = False
     hangs: bool = False
-    """It connects for ever: what it connects to does not answer."""
+    """Its connection never comes about, because the other side does not answer."""
     session: Session | None = None
     stream: LiveStream | None = None
     shown: list[tuple[float, EgressSeen]] = field(default_factory=list[tuple[float, EgressSeen]])
@@ -135,7 +135,7 @@ class Workers:
 
     @property
     def beside_another(self) -> list[TrueEgress]:
-        """Those at work in a room where another one is."""
+        """Active egresses that share their room with another active one."""
         active = [e for e in self.egresses.values() if e.runs and e.joined and e.status is EgressStatus.ACTIVE]
         return [e for e in active if any(other is not e and other.room is e.room for other in active)]
 
@@ -221,7 +221,7 @@ class Workers:
             self._begin(egress)
 
     def _begin(self, egress: TrueEgress) -> None:
-        """It waits for a track, without a limit."""
+        """Becomes ACTIVE once somebody publishes. The wait has no limit."""
         if not egress.joined or egress.status is not EgressStatus.STARTING or not egress.room.hosts:
             return
         egress.status = EgressStatus.ACTIVE
@@ -323,7 +323,7 @@ class Workers:
             started_at=egress.started_at,
             updated_ns=egress.updated_ns,
             outputs=tuple(OutputSeen(address=output.address, state=output.state) for output in egress.outputs),
-            # As the adapter does, of what LiveKit echoes.
+            # LiveKit echoes urls in its errors, and the adapter redacts them.
             error=telemetry.redact(egress.error),
             file=egress.file,
             file_bytes=1000 if egress.file and egress.status is EgressStatus.COMPLETE else 0,

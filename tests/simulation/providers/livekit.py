@@ -39,7 +39,7 @@ class LiveKit(Workers):
         super().__init__(env, mux)
         self.rooms: dict[str, TrueRoom] = {}
         self.room_of: Callable[[str], RoomWanted] | None = None
-        """What a host's token carries: who enters a room that is not there makes it so."""
+        """The room that a host's token carries. A host who enters a room that does not exist creates it so."""
 
     def create_room(self, wanted: RoomWanted) -> RoomSeen:
         room = self.rooms.get(wanted.name)

@@ -105,7 +105,7 @@ class Mux:
         self.streams: dict[str, LiveStream] = {}
         self.by_key: dict[str, LiveStream] = {}
         self.assets: dict[str, Asset] = {}
-        """Those that are there: of live streams, and uploads."""
+        """The assets that exist: recordings of live streams, and uploads."""
         self.upload_errored = UPLOAD_ERRORED
 
     @property
@@ -220,7 +220,7 @@ class Mux:
         self._env.tell("mux", kind, asset.broadcast_id, recording=recording, stream_id=asset.live_stream_id)
 
     def stall(self, stream: LiveStream, for_s: float | None = None) -> None:
-        """What makes segments of the media hangs. *for_s*: until Mux mends it; None: until somebody else sends."""
+        """The segmenter hangs. *for_s*: seconds until Mux mends it; None: it hangs until another encoder connects."""
         stream.stalled, stream.stood_at = True, self._env.loop.time()
         self._env.effects.add("playlist.stalled", stream.id, stream.broadcast_id)
         if for_s is not None:
@@ -230,7 +230,7 @@ class Mux:
         stream.stalled = False
 
     def playlist(self, playback_id: str) -> PlaylistSeen:
-        """What a player gets. An active live stream's playlist moves on, with a slate where nothing is sent."""
+        """The answer to a player. An active live stream's playlist moves on, with a slate while nothing is sent."""
         stream = next((each for each in self.living if f"pb-{each.id}" == playback_id), None)
         if stream is None or not stream.active:
             return PlaylistSeen(status=404 if stream is None else 412)

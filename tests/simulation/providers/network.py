@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 LATE_S = (9.0, 88.0)
-"""From the call of a create to its late effect: LiveKit tries for 70 s (livekit/protocol rpc/egress_client.go)."""
+"""Seconds from a create to its late effect: LiveKit tries for 70 s (livekit/protocol rpc/egress_client.go)."""
 LATE_UPLOAD_S = (9.0, 900.0)
-"""The same of an upload, of which nobody knows: beyond the time that it is looked for."""
+"""The same for an upload. No document gives a limit, so it may land after the time in which it is looked for."""
 LATE_WRITE_S = (1.0, 15.0)
-"""The same of other writes: a request that waited in a proxy."""
+"""The same for other writes: the request waited in a proxy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outage:
     until: float
     mode: str
-    """refused, unavailable, silent (nothing is done), mute (what is asked is done, and not answered)."""
+    """refused, unavailable, silent (no effect and no answer), mute (the effect, and no answer)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Call:
     writes: bool = False
     creates: bool = False
     late: tuple[float, float] | None = None
-    """Of creates that LiveKit or Mux go on with after the caller has left: when they land."""
+    """Seconds until the effect of a create that the provider goes on with after its caller has left."""
 
     @property
     def operation(self) -> Operation:
@@ -56,7 +56,7 @@ LIST_EGRESS = Call("livekit", "ListEgress", 5.0)
 
 
 class _Late:
-    """An effect that comes when its caller has long given up: once."""
+    """An effect that lands once, long after its caller gave up."""
 
     def __init__(self, network: Network, operation: str, effect: Callable[[], object]) -> None:
         self._network = network
@@ -71,14 +71,14 @@ class _Late:
 
 
 class Network:
-    """One provider, as the network shows it."""
+    """The network between the replicas and one provider."""
 
     def __init__(self, name: str, env: Environment) -> None:
         self.name = name
         self.env = env
         self.outage: Outage | None = None
         self._late: dict[str, list[_Late]] = {}
-        """What is yet to land, by what it is about."""
+        """Effects that are yet to land, by their subject."""
 
     async def ask(self, call: Call, subject: str, effect: Callable[[], _T]) -> _T:
         env = self.env
@@ -102,7 +102,7 @@ class Network:
     def _answer(self, call: Call, subject: str, effect: Callable[[], _T]) -> _T:
         answer = effect()
         if call is LIST_EGRESS:
-            # Of all moments at which a start may land, the one right after somebody looked is the worst.
+            # The worst moment for a start to land is right after somebody looked.
             for late in self._late.pop(subject, ()):
                 if self.env.rng.random() < 0.9:
                     self.env.after(0, 0.05, late.land)
@@ -122,7 +122,7 @@ class Network:
                 return self._error(call, Outcome.REFUSED)
             case _:
                 await asyncio.sleep(rng.uniform(0.02, 0.5))
-                # Of a start: a worker may hold the request all the same (livekit/egress#720).
+                # A worker may hold the request of a start all the same (livekit/egress#720).
                 ambiguous = call.late is not None or call.provider == "mux"
                 return self._error(call, Outcome.AMBIGUOUS if ambiguous else Outcome.UNAVAILABLE)
 
@@ -162,7 +162,7 @@ class Network:
 
     def _error(self, call: Call, outcome: Outcome, retry_after: float | None = None) -> ProviderError:
         return ProviderError(
-            # As the adapters do, of what providers echo.
+            # Providers echo secrets in their errors, and the adapters redact them.
             readable(self.env.canaries.echo(self.name)),
             provider=Provider(self.name),
             operation=call.operation,
