@@ -1,4 +1,4 @@
-"""Where the hosts of destinations lead, as seen from here."""
+"""The addresses behind the names of destinations, as this process resolves them."""
 
 import asyncio
 import socket
@@ -9,13 +9,13 @@ from service.domain.errors import Violation
 from service.domain.validation import host_of, is_public
 
 Resolve = Callable[[str], Awaitable[Sequence[str]]]
-"""The addresses of a host; none when it has none or nobody answers in time."""
+"""The IP addresses of a host. Empty: it has none, or no resolver answered in time. Never raises."""
 
 _LIMIT_S = 1.0
 
 
 async def resolve_host(host: str) -> Sequence[str]:
-    """By the system's resolver, within a second."""
+    """Asks the resolver of the system, for a second at most."""
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(_LIMIT_S):
@@ -26,8 +26,8 @@ async def resolve_host(host: str) -> Sequence[str]:
 
 
 async def private_hosts(destinations: Sequence[Destination], resolve: Resolve) -> list[Violation]:
-    """A violation for each destination whose name leads to an address that is not public. No answer is none: the
-    provider resolves the name itself, and may know it.
+    """A violation for each destination whose name has an address that is not public. A name that cannot be resolved
+    is no violation: the provider resolves it itself and may know it. *destinations* have valid urls.
     """
     hosts = {host for destination in destinations if (host := host_of(destination.url)) is not None}
     answers = dict(zip(hosts, await asyncio.gather(*(resolve(host) for host in hosts)), strict=True))

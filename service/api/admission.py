@@ -1,4 +1,4 @@
-"""How many calls a replica takes at once, and how it sends the open ones away at its end."""
+"""How many calls a replica answers at once, and how it ends the open ones when it shuts down."""
 
 import asyncio
 import contextlib
@@ -8,7 +8,11 @@ from service.domain.errors import Overloaded, ShuttingDown
 
 
 class Admission:
-    """Counts what is under way. gRPC's own limit counts streams and unary calls alike, and says CANCELLED."""
+    """Counts the calls under way. gRPC's own limit is not used: it counts streams and unary calls alike, and refuses
+    with CANCELLED.
+
+    Invariant: `_unary` calls work, `_parked` calls only wait, and a call is in one of the two.
+    """
 
     def __init__(self, *, unary_limit: int, stream_limit: int) -> None:
         self._unary_limit = unary_limit
@@ -22,7 +26,9 @@ class Admission:
 
     @contextlib.contextmanager
     def unary(self, *, share: float = 1.0) -> Generator[None]:
-        """Raises Overloaded, ShuttingDown. *share* of the limit: more than 1 gets through when others are shed."""
+        """For the time of a unary call. *share*: of the limit. A call with a share above 1 is still admitted when the
+        others are refused. Raises Overloaded, ShuttingDown.
+        """
         if self.draining:
             raise _shutting_down()
         if self._unary >= self._unary_limit * share:
@@ -36,7 +42,9 @@ class Admission:
 
     @contextlib.contextmanager
     def parked(self) -> Generator[bool]:
-        """A unary call that only waits takes no place from those that work. False: too many wait already."""
+        """For the time that an admitted unary call only waits: it does not count towards the limit then. False: as many
+        calls wait as may, and this one must not.
+        """
         if self._parked >= self._stream_limit:
             yield False
             return
@@ -50,8 +58,8 @@ class Admission:
 
     @contextlib.contextmanager
     def stream(self) -> Generator[None]:
-        """For the time of a stream, in the task that runs it. Raises Overloaded and ShuttingDown, the latter from
-        wherever the task waits when draining begins.
+        """For the time of a stream, in the task that runs it. Raises Overloaded and ShuttingDown. When draining begins,
+        ShuttingDown is raised wherever the task waits at that moment.
         """
         if self.draining:
             raise _shutting_down()
@@ -71,7 +79,7 @@ class Admission:
             self._sent_away.discard(task)
 
     def drain(self) -> None:
-        """Takes nothing more, and ends all streams, even of those who do not read what is sent to them."""
+        """Admit nothing more, and end all streams, also those whose readers do not read."""
         self.draining = True
         self._tell_when_empty()
         for task in self._streams:
@@ -79,7 +87,7 @@ class Admission:
             task.cancel()
 
     async def emptied(self, timeout: float) -> None:  # noqa: ASYNC109 - being late is no error
-        """After `drain`: until the last unary call is answered, at the longest *timeout* seconds."""
+        """To be awaited after `drain`: until the last unary call is answered, for *timeout* seconds at most."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._empty.wait(), timeout)
 

@@ -23,7 +23,7 @@ def check_host_identity(identity: str, field: str) -> None:
 
 
 def check_reporter_identity(identity: str, field: str) -> None:
-    """Of a participant that reports what its browser measures. Raises InvalidField, which names *field*."""
+    """Of a participant whose browser reports its measurements. Raises InvalidField, which names *field*."""
     _check(identity, field, _EGRESS_PREFIX)
 
 

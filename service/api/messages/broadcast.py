@@ -1,4 +1,4 @@
-"""A broadcast, its events and its filter: messages of the contract and values of the domain. No secret goes out."""
+"""A broadcast, its events, its filter and the access of its host, between the contract and the domain."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -112,7 +112,7 @@ def recording_message(recording: domain.Recording) -> pb.Recording:
 
 
 def is_reconciling(broadcast: Broadcast) -> bool:
-    """Whether the service still has something to do. A READY broadcast that waits for its host has not."""
+    """Whether the service still works towards the target. It does not on a READY broadcast that waits for its host."""
     match broadcast.state:
         case State.CREATED | State.ENDED | State.FAILED:
             return False

@@ -1,7 +1,7 @@
 """Enums of the domain and of the contract, value by value, in both directions.
 
 A value of the domain and its value in the contract have the same name, behind the prefix that every value of an enum
-of the contract has. The contract's UNSPECIFIED is a value of no domain type: what it means is the reader's choice.
+of the contract has. The contract's UNSPECIFIED has no value in the domain: the reader of a field chooses its default.
 """
 
 from collections.abc import Iterable
@@ -26,7 +26,7 @@ _NumberT_co = TypeVar("_NumberT_co", bound=int, covariant=True)
 
 
 class _ContractEnum(Protocol[_NumberT_co]):
-    """What protobuf generates for an enum."""
+    """The class that protobuf generates for an enum."""
 
     @property
     def DESCRIPTOR(self) -> EnumDescriptor: ...  # noqa: N802 - the generated name

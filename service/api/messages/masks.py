@@ -30,7 +30,7 @@ def masked_fields(paths: Sequence[str]) -> set[str]:
 
 
 def only(spec: pb.BroadcastSpec, names: set[str]) -> pb.BroadcastSpec:
-    """*spec* with the fields *names* alone: what an update does not name, it does not change."""
+    """*spec* with the fields *names* alone: an update does not change the others."""
     masked = pb.BroadcastSpec()
     FieldMask(paths=sorted(names)).MergeMessage(spec, masked)
     return masked

@@ -169,7 +169,7 @@ SPEC_FIELDS: Final[Mapping[str, SpecField]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GivenSpec:
-    """What a caller sent, with the defaults filled in."""
+    """The spec that a caller sent, with the defaults filled in."""
 
     spec: Spec
     keys: dict[str, Secret]

@@ -1,4 +1,4 @@
-"""Times and durations of the contract, and those of Python. Every datetime has a time zone: UTC in what is returned."""
+"""Times and durations of the contract, and those of Python. A datetime that is returned here is UTC, with its zone."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -1,7 +1,7 @@
 """Page and resume tokens: opaque to callers, versioned, and bound to the filter they were made for.
 
-A token holds positions and nothing secret, so it is not signed: a caller who forges one reads what it could have asked
-for. Callers keep resume tokens over restarts and new versions of the service, so the names in a token do not change.
+A token holds positions and nothing secret, so it is not signed: a forged one reads nothing that the caller could not
+ask for. Callers keep resume tokens over restarts and new versions of the service, so names in a token do not change.
 """
 
 import base64

@@ -1,4 +1,4 @@
-"""AdminService: what those who are on call ask for."""
+"""AdminService: for the engineers on call."""
 # ruff: noqa: ARG002, N802
 # Names and arguments of the methods are the contract's.
 
@@ -54,7 +54,7 @@ class AdminApi(AdminServiceServicer):
     async def ReapOrphans(self, request: rpc.ReapOrphansRequest, context: _Context) -> rpc.ReapOrphansResponse:
         reaped = await self._orphans.reap(frozenset(request.external_ids), dry_run=request.dry_run)
         if reaped.incomplete and not reaped.removed and not reaped.remaining:
-            # Nothing was done and nothing is known: worth another try.
+            # Nothing was removed and no provider could be asked in full, so the caller should try again.
             error = ProviderUnavailable(
                 f"could not be asked in full: {', '.join(reaped.incomplete)}", provider=reaped.incomplete[0]
             )

@@ -105,7 +105,7 @@ class BroadcastApi(BroadcastServiceServicer):
         broadcast = await self._writes.change(request, lifecycle.start)
         broadcast = await self._waits.until(_is_ready_or_later, broadcast, since, wait, context)
         response = rpc.StartBroadcastResponse(broadcast=self._message(broadcast))
-        # Not to a room that is being closed: whoever enters it might open it again.
+        # Not while the room is being deleted: a host that enters might create it again.
         if request.host_identity and broadcast.target is Target.LIVE:
             response.host_access.CopyFrom(self._host_access(broadcast, request.host_identity, "", _DEFAULT_TTL))
         return response

@@ -1,4 +1,4 @@
-"""Health and explanation of broadcasts: read, put together, answered. No provider is asked."""
+"""Health and explanation of broadcasts, computed from the database alone. No provider is called."""
 
 from collections.abc import AsyncIterator
 from typing import Final
@@ -24,7 +24,7 @@ _DEFAULT_INTERVAL_S = 5.0
 
 class HealthApi:
     def __init__(self, *, broadcasts: Broadcasts, facts: HealthFacts, reports: HostReports, timing: Timing) -> None:
-        """*timing*: that of the reconciler, whose next action is told."""
+        """*timing*: the same as the reconciler's, because the next action of the reconciler is told."""
         self._facts = facts
         self._reports = reports
         self._timing = timing

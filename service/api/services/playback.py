@@ -1,4 +1,4 @@
-"""PlaybackService: how one viewer watches now."""
+"""PlaybackService: how one viewer watches now, and when to ask again."""
 # ruff: noqa: ARG002, N802
 # Names and arguments of the methods are the contract's.
 
@@ -24,7 +24,7 @@ from service.store.viewers import Full, Viewers
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 _LEASE = timedelta(minutes=10)
-# How soon another answer is possible.
+# Seconds after which the viewer asks again: how soon the answer may be another one.
 _WHILE_IT_PLAYS_S = 30
 _WHILE_INTERRUPTED_S = 5
 _SOON_S = 5
@@ -45,7 +45,7 @@ class PlaybackApi(PlaybackServiceServicer):
         now: Callable[[], Awaitable[datetime]],
         playback_base_url: str,
     ) -> None:
-        """*now*: of the database."""
+        """*now*: the time of the database."""
         self._broadcasts = broadcasts
         self._viewers = viewers
         self._tokens = tokens
@@ -85,7 +85,7 @@ class PlaybackApi(PlaybackServiceServicer):
         return answer
 
     async def _enter(self, broadcast: Broadcast, viewer_id: str) -> rpc.WebRtcPlayback:
-        """Raises ViewerLimit."""
+        """A slot in the room for the viewer, held for _LEASE. Raises ViewerLimit."""
         slots = broadcast.spec.max_webrtc_viewers
         held_until = await self._viewers.enter(broadcast.id, viewer_id, slots=slots, lease=_LEASE)
         if isinstance(held_until, Full):

@@ -45,7 +45,7 @@ _Change: TypeAlias = (
     | rpc.DeleteBroadcastRequest
 )
 Decide: TypeAlias = Callable[[Broadcast, datetime], Change | None]
-"""From what is stored and the time of the database to what to store. None: the write was done before."""
+"""From the stored broadcast and the time of the database to the change to store. None: it was made before."""
 
 
 class Writes:
@@ -125,8 +125,8 @@ def _new_id() -> str:
 
 
 def _request(message: Message) -> Request:
-    """What makes a retry of the write recognisable: its id, the RPC and a digest of its content. Stored, so what the
-    digest is made of stays as it is.
+    """The key by which a retry of the write is recognised: its id, the RPC and a digest of its content. The digest is
+    stored, so a new version of the service has to compute the same.
     """
     method = message.DESCRIPTOR.name.removesuffix("Request")
     content = type(message)()

@@ -1,8 +1,9 @@
-"""WatchHealth: a level, not a log. Who reads slowly gets the latest, and is told how much was left out.
+"""WatchHealth: the latest health of each broadcast. A slow watcher skips older ones and is told how many messages.
 
-One reader for all who watch in this process: at most once a second it reads what runs, and what changed. A health is
-put together and serialised once, when something that it is made of was written. A watcher is a slot: whether there is
-news for it, and since when it was not taken. What the news is, is decided when it is taken.
+One reader serves all watches of this process: at most once a second it reads the broadcasts that run and those that
+changed, into the board. A health is computed and serialised once, when something that it is made of was written. A
+watch is a slot that holds no messages: it is marked as due when there is news for it, and its message is made when the
+watch takes it.
 """
 
 import asyncio
@@ -29,13 +30,13 @@ log = structlog.get_logger(__name__)
 
 _SHORTEST_S = 1.0
 _QUIET_INTERVALS = 2
-"""After so many without news an empty message is due: it comes before the third is over."""
+"""After so many intervals without news an empty message is due. It comes before the third interval is over."""
 _PAGE = 200
-"""So many healths in a message at most: a few kilobytes each."""
+"""Healths in a message at most. Each has a few kilobytes."""
 _HELD = timedelta(seconds=5)
-"""A health that is older is put together again, whatever was written: time alone changes what it says."""
+"""An older health is computed again even if nothing was written: the time that passed changes it too."""
 _AT_ONCE = 5
-"""So many healths are put together before others get their turn."""
+"""Healths that are computed before other tasks get their turn."""
 
 
 class KnownHealth:
@@ -50,7 +51,7 @@ class KnownHealth:
         message = health_message(health_of(facts, timing))
         told = message.SerializeToString()
         self.fingerprint = hash(_news_of(message))
-        """The same where nothing is new but that it was looked at again."""
+        """Equal for two healths that differ only in when they were observed."""
         self.framed = b"\x0a" + _varint(len(told)) + told
         """As an element of WatchHealthResponse.healths: field 1, length, message."""
 
@@ -66,8 +67,9 @@ class KnownHealth:
 
 
 def _news_of(health: health_pb.BroadcastHealth) -> bytes:
-    """*health*, which is changed, without what tells only when it was seen. What was not seen for too long is UNKNOWN,
-    which is news.
+    """*health* without the fields that say only when something was observed. Clears them in *health* itself.
+
+    A part that was not observed for too long is UNKNOWN, so that is still news.
     """
     health.ClearField("time")
     for part in health.parts:
@@ -90,18 +92,18 @@ def _varint(value: int) -> bytes:
 
 
 class Slot:
-    """One watcher. It holds no messages."""
+    """One watch. It holds no messages, only a mark of each health that the watcher was sent last."""
 
     def __init__(self, filter_: Filter, interval_s: float) -> None:
         self.filter = filter_
         self.interval_s = interval_s
         self.told: dict[str, tuple[int, datetime]] = {}
-        """Fingerprint and time of what it was told last."""
+        """Fingerprint and time of the health that it was sent last, by broadcast."""
         self.skipped = 0
         self.failure: StoreUnavailable | None = None
         self.due = asyncio.Event()
         self.begun = False
-        """It was told everything once."""
+        """It was sent everything once."""
         self._next_at = 0.0
         self._quiet_at = 0.0
 
@@ -111,11 +113,11 @@ class Slot:
         self._quiet_at = now + _QUIET_INTERVALS * self.interval_s
 
     def offer(self, board: dict[str, KnownHealth], now: float) -> None:
-        """To be called after each reading."""
+        """Mark the slot as due if it has news. To be called after each reading. *now*: seconds, of the event loop."""
         if not self.begun or now < self._next_at:
             return
         if self.news(board) != ([], []):
-            # Still there from the interval before: its message is never sent, the next one has all of it.
+            # The watcher has not taken the message of the interval before. The next one has all of its news.
             self.skipped += self.due.is_set()
         elif now < self._quiet_at:
             return
@@ -123,7 +125,7 @@ class Slot:
         self.due.set()
 
     def news(self, board: dict[str, KnownHealth]) -> tuple[list[KnownHealth], list[str]]:
-        """What it does not know yet, and what does not match any more."""
+        """The healths that it was not sent yet, and the ids of the broadcasts that do not match any more."""
         changed: list[KnownHealth] = []
         removed: list[str] = []
         for broadcast_id, entry in board.items():
@@ -159,13 +161,13 @@ class HealthWatches:
         self.slots: set[Slot] = set()
         self.board: dict[str, KnownHealth] = {}
         self._revision: int | None = None
-        """Changes up to here are on the board, or were told."""
+        """Changes up to this revision are on the board, or were sent. None: there is no watch."""
         self._time = datetime.fromtimestamp(0, UTC)
         self._reading: asyncio.Task[None] | None = None
 
     @property
     def reads(self) -> bool:
-        """Somebody watches."""
+        """Whether the reader runs: it does while there is a watch."""
         return self._reading is not None
 
     async def follow(self, filter_: Filter, interval_s: float) -> AsyncIterator[bytes]:
@@ -173,7 +175,7 @@ class HealthWatches:
         loop = asyncio.get_running_loop()
         slot = Slot(filter_, interval_s)
         if self._revision is None:
-            # Before the first page: what changes while it is read is found by the reader.
+            # Read before the first page, so that the reader finds the changes made while the page is read.
             head = await self._facts.head()
             self._revision = head if self._revision is None else self._revision
         async with self._joined(slot):
@@ -203,14 +205,16 @@ class HealthWatches:
                 self._rest()
 
     def _rest(self) -> None:
-        """Nobody watches."""
+        """Stop reading and forget the board: there is no watch any more."""
         if self._reading is not None:
             self._reading.cancel()
         self._reading = self._revision = None
         self.board.clear()
 
     async def _pages(self, filter_: Filter) -> AsyncGenerator[tuple[list[KnownHealth], datetime]]:
-        """Everything that matches, newest first. At least one page, which may be empty."""
+        """Every health that matches, newest broadcast first, with the time of the database at which it was read. At
+        least one page, which may be empty.
+        """
         last: tuple[datetime, str] | None = None
         while True:
             found, _ = await self._broadcasts.list(filter_, limit=_PAGE, before=last)
@@ -232,13 +236,13 @@ class HealthWatches:
             except StoreUnavailable as error:
                 self._fail(error)
             except Exception:
-                # One row that cannot be read must not leave all who watch waiting for ever.
+                # A single row that cannot be read must not leave all watches waiting for ever.
                 log.exception("health_unreadable")
                 self._fail(StoreUnavailable("the health of the broadcasts cannot be read"))
             for slot in self.slots:
                 slot.offer(self.board, loop.time())
             spent = loop.time() - began
-            # Twice an interval is often enough; and never more than half of the time.
+            # Two readings in the shortest interval are enough, and reading takes at most half of the time.
             often = min((slot.interval_s for slot in self.slots), default=_SHORTEST_S) / 2
             await asyncio.sleep(max(_SHORTEST_S, often, 2 * spent) - spent)
 
@@ -257,7 +261,7 @@ class HealthWatches:
         for entry in await self._entries(read):
             self.board[entry.broadcast.id] = entry
         if everything or all(slot.filter.ids for slot in self.slots):
-            # Who came meanwhile and watches everything must not miss what changed since.
+            # Not if a watch of everything came meanwhile: it must not miss the changes since.
             self._revision = read.revision
         self._time = read.time
         self._forget(named)
@@ -271,9 +275,9 @@ class HealthWatches:
         return entries
 
     def _forget(self, named: set[str]) -> None:
-        """What is at rest, and known to all who watch, is read again only when it changes."""
+        """Remove from the board the broadcasts at rest that every watch knows: they are read again when they change."""
         if not all(slot.begun for slot in self.slots):
-            # What is on its way to somebody may be older than what would be forgotten.
+            # A first message on its way to a watch may be older than the health that would be forgotten.
             return
         for broadcast_id, entry in [*self.board.items()]:
             if broadcast_id in named or not entry.broadcast.state.at_rest:
@@ -284,7 +288,7 @@ class HealthWatches:
 
     def _fail(self, error: StoreUnavailable) -> None:
         for slot in self.slots:
-            # One of its own for each: a shared one would collect the tracebacks of all who raise it.
+            # Each watch raises an error of its own: a shared one would collect the tracebacks of all.
             slot.failure = StoreUnavailable(error.message)
             slot.failure.retry_after = error.retry_after
             slot.due.set()

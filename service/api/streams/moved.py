@@ -1,10 +1,11 @@
-"""A signal for many waiters that carries nothing: look again."""
+"""A signal for many waiters: something may have changed, look again."""
 
 import asyncio
 
 
 class Moved:
-    """`count` grows with every notice, so who looked before it slept misses none.
+    """`count` grows with every notice. A waiter reads it before it looks and passes it to `wait`, so no notice between
+    the two is missed.
 
     Each waiter has a future of its own: a shared one would be cancelled for all by the first waiter that is cancelled.
     """
@@ -14,7 +15,7 @@ class Moved:
         self._waiting: set[asyncio.Future[bool]] = set()
 
     def notify(self) -> None:
-        """Wake all who wait. To be called in the event loop's thread."""
+        """Wake all waiters. To be called in the thread of the event loop."""
         self.count += 1
         waiting, self._waiting = self._waiting, set()
         for future in waiting:

@@ -1,4 +1,4 @@
-"""Waiting for a state that the reconciler brings about, for those who asked to be answered then."""
+"""Answering a write only when the reconciler has brought about a state, for callers that ask for that."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,8 +13,8 @@ from service.domain.broadcast import Broadcast, State
 from service.domain.errors import BroadcastNotFound, StoreUnavailable
 from service.store.broadcasts import Broadcasts
 
-# The answer is on its way to the caller before the caller's own deadline.
 _DEADLINE_MARGIN_S = 0.5
+"""The answer leaves this long before the caller's own deadline, so that it arrives in time."""
 _LOOK_AGAIN_S = 1.0
 
 
@@ -26,7 +26,7 @@ class Waits:
 
     @property
     def now(self) -> int:
-        """To be taken before the write whose effect is awaited."""
+        """The newest revision known here. To be read before the write whose effect is awaited."""
         return self._tail.head
 
     async def until(
@@ -37,11 +37,13 @@ class Waits:
         wait: timedelta,
         context: grpc.aio.ServicerContext[Any, Any],
     ) -> Broadcast:
-        """The broadcast once its state is *reached*, or as it is when the time is over, the caller's or *wait*, or when
-        this replica shuts down. *since* is a revision from before the write. Raises nothing: the write is done.
+        """The broadcast as soon as *reached* is true of its state. The broadcast as it was last read when *wait* or the
+        caller's deadline is over first, when too many calls wait, or when this replica shuts down.
+
+        *since*: a revision from before the write. Raises no error, because the write is done.
         """
         loop = asyncio.get_running_loop()
-        # None where the caller set no deadline, which the stubs do not say.
+        # The stubs say float, but it is None for a caller without a deadline.
         remaining = cast("float | None", context.time_remaining())
         limit = wait.total_seconds()
         if remaining is not None:

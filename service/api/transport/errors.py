@@ -1,4 +1,4 @@
-"""From what the domain refuses to what travels: google.rpc.Status with the details of AIP-193."""
+"""Errors of the domain as google.rpc.Status, with the details of AIP-193."""
 
 import random
 from collections.abc import Iterable
@@ -38,10 +38,10 @@ CODES: Final[dict[str, grpc.StatusCode]] = {
 
 _RETRYABLE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
 _DEFAULT_PAUSE = (0.5, 2.0)
-# Those whom a replica sends away spread over this time, so that the next one is not run over.
+# A replica that shuts down spreads its callers over this time, so that the next replica does not get all at once.
 _DRAIN_PAUSE = (0.0, 5.0)
 
-# Everything travels in trailing metadata, of which a client takes 8 KB, and text of a request may be in it.
+# The status travels in trailing metadata. A client accepts 8 KB of that, and the status may hold text of the request.
 _TEXT_BYTES = 300
 _VIOLATIONS_BYTES = 2500
 
@@ -51,7 +51,7 @@ def code_of(error: ServiceError) -> grpc.StatusCode:
 
 
 def status_of(error: ServiceError, method: str = "") -> status_pb2.Status:
-    """The whole of what the caller is told. *method*: the name of the RPC, which a refusal by the state names."""
+    """The error as the caller gets it. *method*: the name of the RPC, which a refusal by the state names."""
     code = code_of(error)
     if isinstance(error, StateForbids) and method:
         error = _with_method(error, method)
@@ -89,7 +89,7 @@ def status_of(error: ServiceError, method: str = "") -> status_pb2.Status:
 
 
 def internal(trace_id: str) -> status_pb2.Status:
-    """A fault of ours. Nothing of it leaves but where to look it up."""
+    """A fault of the service. The caller gets the id of the trace and nothing else of the fault."""
     info = error_details_pb2.ErrorInfo(reason=INTERNAL, domain=DOMAIN, metadata={"trace_id": trace_id})
     return _status(grpc.StatusCode.INTERNAL, f"a fault of the service; its trace is {trace_id}", [info])
 
@@ -124,6 +124,7 @@ def _status(code: grpc.StatusCode, message: str, details: Iterable[Message]) -> 
 
 
 def _pause(error: ServiceError) -> float:
+    """Seconds until the caller should try again, at random so that callers do not come back at the same time."""
     if error.retry_after is not None:
         return error.retry_after / timedelta(seconds=1) * random.uniform(1, 1.5)
     low, high = _DRAIN_PAUSE if error.reason == "SHUTTING_DOWN" else _DEFAULT_PAUSE
@@ -131,6 +132,7 @@ def _pause(error: ServiceError) -> float:
 
 
 def _cut(text: str) -> str:
+    """*text* in at most _TEXT_BYTES of UTF-8, marked where it is cut."""
     encoded = text.encode()
     if len(encoded) <= _TEXT_BYTES:
         return text

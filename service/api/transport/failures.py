@@ -1,4 +1,4 @@
-"""What an RPC raises, as the error that its caller gets."""
+"""From the exception of an RPC to the error that its caller gets."""
 
 import asyncio
 import contextlib

@@ -141,7 +141,7 @@ async def _abort(context: _Context, call: Call) -> Message:
 
 
 def _fail(context: _Context, call: Call) -> None:
-    """End a stream with the error of *call*, if it has one. `abort` would wait behind a reader who does not read."""
+    """End a stream with the error of *call*, if it has one. `abort` would wait for a reader that does not read."""
     if call.failure is None:
         return
     context.set_trailing_metadata(errors.trailing_metadata(call.failure))

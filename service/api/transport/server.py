@@ -1,4 +1,4 @@
-"""The gRPC server: what it listens on, how it says whether it serves, and how it ends."""
+"""The gRPC server: its address, its options, its health service and its shutdown."""
 
 import asyncio
 import contextlib
@@ -35,7 +35,7 @@ _FLUSH_S = 1.0
 
 
 class CannotListen(Exception):
-    """Another process has the port, or the address is none of this machine."""
+    """Another process has the port, or this machine does not have the address."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +46,7 @@ class ApiOptions:
     reflection: bool = False
     playback_base_url: str = "https://stream.mux.com"
     max_receive_bytes: int = 4 << 20
-    """Well above any sensible request, so that a field that is too long is named instead of the message refused."""
+    """Well above any sensible request: gRPC refuses a larger message without naming the field that is too long."""
     unary_limit: int = 256
     stream_limit: int = 2000
 
@@ -71,8 +71,8 @@ class ApiServer:
         webhooks: WebhookServiceServicer | None = None,
         admin: AdminServiceServicer | None = None,
     ) -> None:
-        """*moved* is told when the change log grew, by whoever hears of it; *wake* is called with the id of a broadcast
-        that has work for the reconciler of this process. A service that is not given is not served.
+        """*moved*: notified by the process when the change log grew. *wake*: called with the id of a broadcast that has
+        work for the reconciler of this process. A service that is not given is not served.
         """
         self._options = options
         self._admission = Admission(unary_limit=options.unary_limit, stream_limit=options.stream_limit)
@@ -103,7 +103,7 @@ class ApiServer:
             self._services[ADMIN_SERVICE] = partial(add_AdminServiceServicer_to_server, admin)
 
     async def start(self) -> int:
-        """Listen and serve; the port. Raises CannotListen."""
+        """Listen and serve. Returns the port. Raises CannotListen."""
         server = grpc.aio.server(interceptors=[Interceptor(self._admission)], options=_grpc_options(self._options))
         for serve in self._services.values():
             serve(server)
@@ -123,26 +123,26 @@ class ApiServer:
         return port
 
     async def set_serving(self, serving: bool) -> None:  # noqa: FBT001 - there is nothing else to say
-        """What the health service answers. Without effect once draining."""
+        """Set the answer of the health service. Without effect after `drain` has begun."""
         statuses = health_pb2.HealthCheckResponse
         for name in ("", *self._services):
             await self._health.set(name, statuses.SERVING if serving else statuses.NOT_SERVING)
 
     async def drain(self, *, grace: float = 20.0, notice: float = 0.0) -> None:
-        """Stop serving. *notice* seconds after readiness is off, for load balancers to see it, streams are sent away;
-        then no call is taken any more and the unary ones under way have *grace* seconds.
+        """Stop serving. The health service says so first. After *notice* seconds, in which load balancers see it, the
+        streams are ended and new calls refused; the unary calls under way have *grace* seconds to finish.
         """
-        # A watcher of health who does not read holds a lock that this waits for.
+        # A client of the health service that watches and does not read holds a lock for which this waits.
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._health.enter_graceful_shutdown(), _HEALTH_S)
         if notice:
             await asyncio.sleep(notice)
         self._admission.drain()
-        # Those who wait for a state look up and answer what there is.
+        # Calls that wait for a state wake up and answer with the state that there is.
         self._tail.advanced.notify()
         await self._admission.emptied(grace)
         if self._server is not None:
-            # Time for the last answers to leave. Who does not read what was sent to it would use up any.
+            # Time for the last answers to leave, limited because a client that does not read would use up any.
             await self._server.stop(min(grace, _FLUSH_S))
         if self._reading is not None:
             self._reading.cancel()
@@ -152,10 +152,11 @@ class ApiServer:
 
 def _grpc_options(options: ApiOptions) -> list[tuple[str, int]]:
     return [
-        # A second process on the port must fail, not take half of the calls.
+        # Without this a second process on the port would get half of the calls instead of an error.
         ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", options.max_receive_bytes),
-        # Past its own limit of waiting calls gRPC answers some CANCELLED, unseen by any handler. We shed instead.
+        # Above its own limit of waiting calls gRPC answers CANCELLED, and no handler sees the call. `Admission` refuses
+        # calls instead, long before this limit.
         ("grpc.server.max_pending_requests", 20_000),
         ("grpc.server.max_pending_requests_hard_limit", 30_000),
         ("grpc.keepalive_time_ms", 30_000),

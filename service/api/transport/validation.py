@@ -1,4 +1,4 @@
-"""From bytes to a request that satisfies the contract. The only place that knows protovalidate."""
+"""From bytes to a request that satisfies the rules of the contract. The only module that uses protovalidate."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ METHODS: Final = {
     for service in file.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 }
-"""By the path of the HTTP request."""
+"""The methods of all services by the path of the HTTP request, `/broadcast.v1.Service/Method`."""
 
 
 PATTERNS: Final = {
@@ -57,7 +57,9 @@ PATTERNS: Final = {
         "must be 1 to 63 of a-z, 0-9 and -, begin and end with a letter or digit"
     ),
 }
-"""What the patterns of the contract mean: who sent a line break should not have to read one."""
+"""The patterns of the contract in words: a caller should not have to read a regular expression. A test holds that every
+pattern is here.
+"""
 
 
 class _Subscript(Protocol):
@@ -71,20 +73,20 @@ class RequestParser:
     def __init__(self) -> None:
         self._validator = protovalidate.Validator()
         for method in METHODS.values():
-            # The rules of a type are compiled when the first message comes: 5 ms that no caller should wait.
+            # The rules of a type are compiled with its first message, which takes 5 ms. No caller should wait for that.
             self._validator.collect_violations(method.request())
 
     def parse(self, method: Method, raw: bytes) -> Message:
-        """Raises InvalidField."""
+        """Raises InvalidField with every violation."""
         try:
             request = method.request.FromString(raw)
         except DecodeError:
-            # gRPC would answer INTERNAL. Text that is not UTF-8 is what is wrong in practice; which field, nobody says.
+            # gRPC would answer INTERNAL. In practice a text is not UTF-8, and protobuf does not say which.
             raise InvalidField(
                 Violation(field="request", description="cannot be read: no such message, or text that is not UTF-8")
             ) from None
         violations = [_violation(found) for found in self._validator.collect_violations(request)]
-        # Where no byte is zero there is no NUL, which Postgres takes in no text.
+        # Postgres accepts no text with a NUL. A request without a zero byte has none, which is quick to see.
         if not violations and 0 in raw:
             violations = [
                 Violation(field=path, description="must not contain the character NUL")
@@ -96,7 +98,7 @@ class RequestParser:
 
 
 def _violation(found: protovalidate.Violation) -> Violation:
-    # A message of another protobuf library, which cannot travel in an answer of ours.
+    # protovalidate's own message class: it cannot be packed into a status, so its parts are copied.
     proto = cast("Any", found.proto)
     path = ""
     for element in proto.field.elements if proto.field is not None else ():
