@@ -40,7 +40,7 @@ def main() -> None:
     match arguments.command:
         case "serve":
             code = _serve()
-            # A call to a provider that was given up goes on in its thread, and the interpreter would wait for it.
+            # A provider call that was given up still runs in its thread, and the interpreter would wait for it.
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)

@@ -4,9 +4,9 @@ Actions: `kill9` (SIGKILL to itself), `raise` (an exception), `stop` (SIGSTOP to
 `@n` hits the n-th passing only, 1 by default; standard error says when. Without the variable a point costs one
 dictionary look-up.
 
-A step of the reconciler may end between any two of its lines: `before_intent`, `after_intent`, `before_call` (behind
-the last look at the lease, where nothing but the fence of the resource helps any more), `after_call` or
-`after_failure` (no answer came), `after_record`.
+A process may die between any two lines of a step, so each step of the reconciler has these points: `before_intent`,
+`after_intent`, `before_call` (after the last check of the lease, so only the fence of the resource itself, such as a
+key reset, still protects it), `after_call` or `after_failure` (no answer came), `after_record`.
 """
 
 import os
@@ -120,7 +120,7 @@ NAMES = (
 
 
 class InjectedFailure(Exception):
-    pass
+    """The action `raise`."""
 
 
 @dataclass(slots=True)
@@ -144,13 +144,14 @@ _armed = _parse(os.environ.get("FAILPOINTS", ""))
 
 
 def failpoint(name: str) -> None:
+    """Carry out the action that FAILPOINTS has for *name*, if any. Raises InjectedFailure if the action is `raise`."""
     armed = _armed.get(name)
     if armed is None:
         return
     armed.left -= 1
     if armed.left != 0:
         return
-    # Not by way of the log: after SIGKILL nobody would write it out.
+    # Written at once and not logged: a buffered log line would be lost by SIGKILL.
     os.write(2, f"failpoint {name}: {armed.action}\n".encode())
     if armed.action == "raise":
         raise InjectedFailure(name)

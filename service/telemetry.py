@@ -1,7 +1,7 @@
-"""Logs, traces and metrics: set up once, every instrument by name.
+"""Logs, traces and metrics: set up once a process, and every instrument declared here.
 
-Nothing secret reaches any of the three: messages and rows are never logged whole, only named fields, and what looks
-like a credential is cut out of every text on the way (see `redact`).
+No secret reaches any of the three. Messages and rows are never logged whole, only named fields, and every text passes
+`redact`, which cuts out what looks like a credential.
 """
 
 from __future__ import annotations
@@ -76,17 +76,17 @@ WEBHOOK_DURATION = _meter.create_histogram(
 )
 
 # A stream key or token may come back to us inside a provider's message ("invalid url rtmps://host/app/KEY",
-# livekit/egress pkg/errors/errors.go), so the net is on every text, not only on fields we know to be secret.
-# What LiveKit shows of a key is no secret, and is how an output is recognised: {abc...xyz}.
+# livekit/egress pkg/errors/errors.go), so every text is redacted, not only fields that are known to be secret. The form
+# in which LiveKit shows a key, {abc...xyz}, is no secret: an output is recognised by it.
 _NOT_SHOWN = r"(?!\{[^\s{}]{0,3}\.\.\.[^\s{}]{0,3}\}(?:[\s\"',;:)\]}\\]|$))"
 _CREDENTIALS = (
-    # A key may have any sign in it, so it ends where the word or its JSON does.
+    # A key may have any sign in it but blanks and double quotes: the text or its JSON ends there.
     (
         re.compile(r"\b((?:rtmps?|srt)://[^\s/\"']+/(?:[^\s/\"']+/)*+)" + _NOT_SHOWN + r"[^\s\"]+", re.IGNORECASE),
         r"\1***",
     ),
     (re.compile(r"\b(mux|twitch)://" + _NOT_SHOWN + r"[^\s\"]+", re.IGNORECASE), r"\1://***"),
-    # Looked for once in a run of such signs: a text of nothing but beginnings would take seconds.
+    # Tried only at the begin of a run of such signs: a text of nothing but begins would take seconds.
     (re.compile(r"(?<![\w-])(?=[\w-]++\.[\w-]++\.)((?:[\w-]*?-)??)eyJ[\w-]+\.[\w-]+\.[\w-]*"), r"\1***"),
     (re.compile(r"\b(Basic|Bearer) [\w+/=.~-]+", re.IGNORECASE), r"\1 ***"),
     (re.compile(r"\b([a-z][a-z0-9+.-]{0,20}://[^\s:/@\"']*):[^\s/\"]*@", re.IGNORECASE), r"\1:***@"),
@@ -98,12 +98,12 @@ _CREDENTIALS = (
         r"\1***",
     ),
 )
-# What every one of them has in it: most texts have nothing, and are asked once instead of six times.
+# Every credential has one of these in it. Most texts have none, and are searched once instead of six times.
 _SUSPECT = re.compile(r"://|eyJ|basic |bearer |stream|passphrase|secret|password|token", re.IGNORECASE)
 
 
 def redact(text: str) -> str:
-    """*text* without what looks like a credential, and without control characters."""
+    """*text* with `***` in place of what looks like a credential, and a blank for each control character."""
     if _SUSPECT.search(text):
         for pattern, replacement in _CREDENTIALS:
             text = pattern.sub(replacement, text)
@@ -111,18 +111,19 @@ def redact(text: str) -> str:
 
 
 def traceparent() -> str | None:
-    """The current trace, to be stored with work that is done later; None outside of any."""
+    """W3C traceparent of the current span, to be stored with work that is done later. None: there is no span."""
     carrier: dict[str, str] = {}
     _propagator.inject(carrier)
     return carrier.get("traceparent")
 
 
 def context_of(traceparent: str | None) -> Context | None:
-    """The trace that asked for the work, to go on with."""
+    """The context of the call that asked for the work. None: it was not traced."""
     return _propagator.extract({"traceparent": traceparent}) if traceparent else None
 
 
 def trace_id() -> str:
+    """32 hex digits. Empty: there is no span."""
     context = trace.get_current_span().get_span_context()
     return f"{context.trace_id:032x}" if context.is_valid else ""
 
@@ -155,7 +156,7 @@ def _add_trace(_logger: object, _method: str, event: MutableMapping[str, Any]) -
 
 
 class _StandardLibrary(logging.Handler):
-    """What libraries log goes the same way as what we log."""
+    """The logs of libraries take the same way as ours, redaction included."""
 
     def emit(self, record: logging.LogRecord) -> None:
         logger = structlog.get_logger(record.name)
@@ -164,14 +165,14 @@ class _StandardLibrary(logging.Handler):
             fields["error"] = record.exc_info[0].__name__
         try:
             message = record.getMessage()
-        except Exception:  # noqa: BLE001 - arguments that do not fit must not fail whoever logs
+        except Exception:  # noqa: BLE001 - arguments that do not fit must not fail the library that logs
             message = str(record.msg)
-        # structlog knows the usual levels and no other.
+        # structlog knows only the multiples of ten up to CRITICAL.
         logger.log(min(record.levelno // 10 * 10, logging.CRITICAL), message, **fields)
 
 
 def configure_logs(level: str, *, json: bool | None = None) -> None:
-    """*json* None: JSON unless standard error is a terminal."""
+    """*level*: a name such as `info`. *json*: None means JSON unless standard error is a terminal."""
     pretty = sys.stderr.isatty() if json is None else not json
     renderer: Any = structlog.dev.ConsoleRenderer() if pretty else structlog.processors.JSONRenderer()
     numeric = logging.getLevelNamesMapping()[level.upper()]
@@ -202,7 +203,9 @@ class Telemetry:
         self._meters = meters
 
     def close(self) -> None:
-        """Send what is left. A collector that does not answer holds up the end for 10 s each: nobody waits so long."""
+        """Send what is left, for a second at most: a collector that does not answer would hold up the end for 10 s each
+        for traces and metrics.
+        """
         closing = [
             threading.Thread(target=provider.shutdown, daemon=True) for provider in (self._tracers, self._meters)
         ]
@@ -220,7 +223,10 @@ def configure_export(
     span_processors: Sequence[SpanProcessor] = (),
     metric_readers: Sequence[MetricReader] = (),
 ) -> Telemetry:
-    """Traces and metrics go out by OTLP where the standard variables OTEL_EXPORTER_OTLP_* name an endpoint."""
+    """Traces and metrics go out by OTLP if the standard variables OTEL_EXPORTER_OTLP_* name an endpoint.
+
+    *instance*: the name of this replica. *environment*: the deployment environment, as in the marks at the providers.
+    """
     resource = Resource.create(
         {
             "service.name": os.environ.get("OTEL_SERVICE_NAME", "broadcast-service"),
@@ -253,7 +259,7 @@ def _over_http(signal: str) -> bool:
     return protocol.startswith("http")
 
 
-# The exporters cost 150 ms and 30 MB to import, so only who asked for one pays.
+# The exporters cost 150 ms and 30 MB to import, so they are imported only if an endpoint is set.
 def _span_exporter() -> Any:
     if _over_http("TRACES"):
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415

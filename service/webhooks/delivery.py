@@ -1,8 +1,8 @@
-"""The one way a webhook takes, whether it came by HTTP or by gRPC: verified, read, stored, counted.
+"""What happens to a webhook, whether it came by HTTP or by gRPC: it is verified, read, stored and counted.
 
-It is a hint: lost, late, doubled and reordered ones cost time at worst. So what it says is no reason to refuse it once
-its signature was verified; only what could not be stored is sent again (LiveKit takes any 4xx as delivered, Mux tries
-for a day).
+A webhook is a hint: one that is lost, late, repeated or reordered costs time at worst. So once its signature was
+verified, its content is no reason to refuse it. An error is answered only if it could not be stored, and the provider
+sends it again (Mux tries for a day; LiveKit takes any 4xx as delivered).
 """
 
 from __future__ import annotations
@@ -29,22 +29,29 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 LARGEST = 256 * 1024
+"""Bytes of a body."""
 SIGNATURE = {Provider.LIVEKIT: "authorization", Provider.MUX: "mux-signature"}
-"""By provider, the header that has it."""
+"""By provider: the header with the signature, in lower case."""
 
-# Mux gives up on an answer after 5 s, and then sends it again anyway.
+# Mux waits 5 s for an answer and then sends the webhook again (mux.com/docs, Listen for webhooks).
 _STORED_WITHIN_S = 3.0
 
 
 class Deliveries:
     def __init__(self, inbox: Inbox, *, livekit_secrets: Mapping[str, Secret], mux_secrets: Sequence[Secret]) -> None:
-        """*livekit_secrets*: API key to secret. Several of each while they are rotated; with none, none is taken."""
+        """*livekit_secrets*: API key to secret. While a secret is rotated there are several of each. A provider without
+        a secret has every webhook refused.
+        """
         self._inbox = inbox
         self._livekit_secrets = livekit_secrets
         self._mux_secrets = mux_secrets
 
     async def deliver(self, provider: Provider, headers: Iterable[tuple[str, str]], body: bytes) -> Delivered:
-        """*headers*: names in any case. Raises WebhookRefused, StoreUnavailable."""
+        """*headers*: names in any case. *body*: byte for byte, as it was signed.
+
+        Raises WebhookRefused: the signature does not verify, and nothing was stored. Raises StoreUnavailable: it is not
+        known to be stored within 3 s, and should be sent again.
+        """
         began = time.perf_counter()
         outcome = "failed"
         try:

@@ -1,4 +1,8 @@
-"""The HTTP side: webhooks of both providers, and what an orchestrator asks."""
+"""The HTTP port: webhooks of both providers, and the two probes of an orchestrator (/livez, /readyz).
+
+Anybody may send a request to it, so a request costs little until its signature was verified: size, time and number are
+limited first.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,7 @@ log = structlog.get_logger(__name__)
 
 _BODY_WITHIN_S = 5.0
 _AT_ONCE = 64
-"""Each may hold LARGEST in memory."""
+"""Requests under way. Each may hold LARGEST bytes in memory."""
 
 
 class Intake:
@@ -44,20 +48,21 @@ class Intake:
         app.router.add_post(f"/webhooks/{{provider:{'|'.join(WEBHOOK_SENDERS)}}}", self._webhook)
         app.router.add_get("/livez", self._livez)
         app.router.add_get("/readyz", self._readyz)
-        # Decompressed, a body of some bytes would be as large as its sender likes before anybody looks at it. What is
-        # left of a body that was refused is read for a moment, or its sender would see a reset instead of the answer.
+        # auto_decompress: a few bytes could unpack to any size before the body is checked. lingering_time: the rest of
+        # a refused body is read for a second, or the sender would see a reset instead of the answer.
         self._runner = web.AppRunner(
             app, access_log=None, handle_signals=False, shutdown_timeout=1, auto_decompress=False, lingering_time=1
         )
 
     async def start(self) -> int:
-        """The port it listens on."""
+        """Listen; the port. Raises OSError if it is taken."""
         await self._runner.setup()
         site = web.TCPSite(self._runner, self._host, self._port)
         await site.start()
         return int(self._runner.addresses[0][1])
 
     async def stop(self) -> None:
+        """Close the port. Requests under way get a second. Without effect if it was not started."""
         await self._runner.cleanup()
 
     async def _livez(self, _request: web.Request) -> web.Response:
@@ -71,7 +76,7 @@ class Intake:
     async def _webhook(self, request: web.Request) -> web.Response:
         provider = Provider(request.match_info["provider"])
         if SIGNATURE[provider] not in request.headers:
-            # Who does not even pretend gets no place.
+            # It does not even claim to be signed, so it does not count against the limit.
             return _refused(provider, 401, "not signed")
         if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
             return _refused(provider, 415, "no encoding is accepted")
@@ -92,7 +97,7 @@ class Intake:
         except TimeoutError:
             return _refused(provider, 408, "the body did not come")
         except HttpProcessingError:
-            # From aiohttp's parser in Python; with the one in C the time runs out.
+            # Only aiohttp's parser in Python raises this; with the one in C the time runs out instead.
             return _refused(provider, 400, "not HTTP")
         if body is None:
             return _refused(provider, 413, "too large")
@@ -106,7 +111,7 @@ class Intake:
 
 
 async def _body(request: web.Request) -> bytes | None:
-    """None: it is too large; no more of it was kept than is allowed, whatever its headers said."""
+    """The whole body. None: it is larger than LARGEST. Its Content-Length is not believed."""
     body = bytearray()
     async for part in request.content.iter_any():
         body += part

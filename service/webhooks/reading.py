@@ -1,4 +1,4 @@
-"""What a body that was verified says, and whether it is ours."""
+"""What the body of a verified webhook says, in the words of the domain, and whether it is about something of ours."""
 
 from __future__ import annotations
 
@@ -29,18 +29,22 @@ HEARD: Mapping[Provider, Callable[[bytes], Heard]] = {
     Provider.LIVEKIT: livekit_heard,
     Provider.MUX: mux_heard,
 }
-# It is part of a key, and an index takes some two thousand bytes.
+# Characters. The id is part of an index, whose entries Postgres limits to about 2,700 bytes.
 _LONGEST_ID = 200
 
 
 class Reader:
     def __init__(self, *, tag: str, mux_environment: str = "") -> None:
-        """*tag*: how the marks of this environment begin. *mux_environment*: Mux's id of ours; empty: any."""
+        """*tag*: how the marks of this environment begin. *mux_environment*: Mux's id of our environment. Empty: a
+        webhook of any is read.
+        """
         self._tag = tag
         self._mux_environment = mux_environment
 
     def read(self, provider: Provider, body: bytes) -> Reading:
-        """Never raises: the signature was verified, and what is refused for its content would be sent for a day."""
+        """Never raises: a webhook that is refused for its content would be sent again for a day. What cannot be read is
+        QUARANTINED.
+        """
         digest = hashlib.sha256(body).hexdigest()
         try:
             heard, shown = HEARD[provider](body), redacted(body)
@@ -49,8 +53,8 @@ class Reader:
         except Unreadable as unreadable:
             log.warning("webhook_unreadable", provider=provider, sha256=digest, why=str(unreadable))
             shown = redacted(body)
-        except Exception as error:  # noqa: BLE001 - a fault of ours: ReplayWebhook reads it again when it is mended
-            # Without its message, in which there may be anything of the body.
+        except Exception as error:  # noqa: BLE001 - a fault of ours: a replay reads it again when it is mended
+            # The error's message may quote the body, so only its type and its place in the code are logged.
             where = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{where.filename}:{where.lineno}"
             log.error("webhook_not_read", provider=provider, sha256=digest, error=type(error).__name__, where=where)  # noqa: TRY400
@@ -74,7 +78,7 @@ class Reader:
         return WebhookOutcome.ACCEPTED
 
     def _broadcast(self, provider: Provider, hint: str) -> str:
-        """A room is named after its broadcast. A mark of ours is the environment, the broadcast and what is its own."""
+        """A room is named after its broadcast. A mark is `bs1:<environment>:<broadcast>:...`."""
         if provider is ROOMS:
             return hint
         return hint.removeprefix(self._tag).partition(":")[0] if hint.startswith(self._tag) else ""

@@ -1,4 +1,7 @@
-"""Whether a webhook is the provider's. On the raw bytes, in constant time, before anything is parsed."""
+"""Whether a webhook was signed by its provider: checked on the raw bytes, before anything of the body is parsed.
+
+Signatures are compared in constant time. Without a secret nothing verifies.
+"""
 
 from __future__ import annotations
 
@@ -16,27 +19,31 @@ if TYPE_CHECKING:
     from service.domain.secret import Secret
 
 _TOLERANCE_S = 300
+"""Mux: between the time of the signature and ours, to both sides."""
 _LEEWAY_S = 60
+"""LiveKit: at `exp` and `nbf` of the token."""
 _LONGEST_MUX_HEADER = 1024
 _LONGEST_TOKEN = 4096
 
 
 class Refusal(StrEnum):
-    """For us alone: whoever sent it is told no more than that it was refused."""
+    """For logs and metrics. The sender is told only that it was refused."""
 
     NOT_SIGNED = "not_signed"
     TWICE_SIGNED = "twice_signed"
     MALFORMED = "malformed"
     STALE = "stale"
-    """Too old, or not yet valid: somebody sends it again, or one of the two clocks is wrong."""
+    """Too old, or not valid yet: somebody repeats it, or one of the two clocks is wrong."""
     FORGED = "forged"
     """Not signed with a secret of ours."""
     OTHER_BODY = "other_body"
-    """A signature that is good, of another body."""
+    """The signature is good, and is that of another body."""
 
 
 def only(headers: Iterable[tuple[str, str]], name: str) -> str | Refusal:
-    """The value of the one header of this name: of two, others might read the other."""
+    """The value of the only header of this name, which is in lower case. Two are refused: another reader of the request
+    might take the other one.
+    """
     values = [value for each, value in headers if each.lower() == name]
     if len(values) > 1:
         return Refusal.TWICE_SIGNED
@@ -46,7 +53,8 @@ def only(headers: Iterable[tuple[str, str]], name: str) -> str | Refusal:
 def from_mux(header: str, body: bytes, secrets: Sequence[Secret], *, now: float) -> Refusal | None:
     """`Mux-Signature: t=<unix>,v1=<hex>[,v1=..]`, HMAC-SHA256 over "<t>.<body>" (muxinc/mux-node-sdk webhooks.ts).
 
-    Mux's own SDKs accept any time in the future; a signature that is to be used later is refused here.
+    *now*: Unix time in seconds. Answers None if the webhook is Mux's. Mux's own SDKs accept any time in the future;
+    here a signature made for later use is refused.
     """
     if len(header) > _LONGEST_MUX_HEADER:
         return Refusal.MALFORMED
@@ -59,7 +67,7 @@ def from_mux(header: str, body: bytes, secrets: Sequence[Secret], *, now: float)
     good = False
     for secret in secrets:
         if not secret:
-            # Everybody knows the empty key.
+            # An empty secret would verify what anybody can sign.
             continue
         expected = hmac.new(secret.reveal().encode(), signed, hashlib.sha256).hexdigest().encode()
         for signature in signatures:
@@ -71,7 +79,8 @@ def from_mux(header: str, body: bytes, secrets: Sequence[Secret], *, now: float)
 
 def from_livekit(header: str, body: bytes, secrets: Mapping[str, Secret]) -> Refusal | None:
     """`Authorization: <JWT>` (no "Bearer", which is accepted all the same), with the body's SHA-256 as a claim
-    (livekit/protocol webhook/resource_url_notifier.go). *secrets*: API key to secret.
+    (livekit/protocol webhook/resource_url_notifier.go). *secrets*: API key to secret. Answers None if the webhook is
+    LiveKit's.
     """
     scheme, _, rest = header.partition(" ")
     claims = _claims(rest.strip() if scheme.lower() == "bearer" else header, secrets)
@@ -108,5 +117,5 @@ def _claims(token: str, secrets: Mapping[str, Secret]) -> dict[str, Any] | Refus
 
 
 def _encoded(text: str) -> bytes:
-    """Bytes of no encoding stand in a header's text as lone surrogates, which do not encode as they are."""
+    """A header's bytes that are not UTF-8 are lone surrogates in its text, and would not encode: each becomes `?`."""
     return text.encode(errors="replace")

@@ -1,6 +1,7 @@
-"""Which types of webhooks something is done for. docs/webhooks.md says what; a test keeps the two equal.
+"""The types of webhooks that are known, and whether a pass acts on them. docs/webhooks.md has the same list, with the
+action; a test keeps the two equal.
 
-What is not listed is unknown: stored, acknowledged, counted.
+A type that is not listed is unknown: its webhooks are stored, acknowledged and counted.
 """
 
 from collections.abc import Mapping
@@ -58,4 +59,5 @@ WORTH: Mapping[Provider, Mapping[str, bool]] = {
 
 
 def acted_on(provider: Provider, type_: str) -> bool:
+    """Whether a webhook of this type wakes its broadcast."""
     return WORTH[provider].get(type_, False)

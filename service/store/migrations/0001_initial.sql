@@ -1,13 +1,14 @@
--- One row is one broadcast and its place in the work queue at once, so a wake is a column and cannot get lost.
+-- A row is a broadcast and its entry in the work queue at once, so a wake is a column and cannot get lost.
 --
--- Claimable when coalesce(lease_until, due_at) <= now(). A wake sets due_at and never touches the lease, so it cannot start a
--- second runner; a claim clears due_at, so a wake during a pass is seen at its release; the end of a lease makes the row of a
--- dead replica claimable again. At rest both are NULL and the row is not in the index.
+-- A row is claimable when coalesce(lease_until, due_at) <= now(). A wake sets due_at and never touches the lease, so it cannot
+-- start a second pass beside one that runs. A claim clears due_at, so a wake during a pass is seen when the lease is given
+-- back. The end of a lease makes the row of a dead replica claimable again. At rest both columns are NULL, and the row is not
+-- in the index of the queue.
 CREATE TABLE broadcast (
   id            text PRIMARY KEY,
   spec          jsonb NOT NULL,
   labels        jsonb NOT NULL DEFAULT '{}',
-  -- Stream keys of the destinations, encrypted. Never part of a snapshot.
+  -- Stream keys of the destinations, encrypted. Never part of a snapshot in the change log.
   secrets       bytea,
   generation    bigint NOT NULL DEFAULT 1,
   version       bigint NOT NULL DEFAULT 1,
@@ -28,10 +29,12 @@ CREATE TABLE broadcast (
   due_at        timestamptz,
   lease_until   timestamptz,
   lease_owner   text,
+  -- Every claim adds one, and every write of a pass names the fence of its claim: a pass whose lease was taken over writes
+  -- nothing.
   fence         bigint NOT NULL DEFAULT 0,
-  -- 0 stop, 1 start, 2 everything else: each lane has its own places in a replica, so none starves another.
+  -- 0 stop, 1 start, 2 everything else. A replica runs a number of passes of each lane, so no lane starves another.
   lane          smallint NOT NULL DEFAULT 2,
-  -- The turn that a budget gave it last: who comes back at its turn goes before those who come for the first time.
+  -- The turn that a budget gave last: a pass that comes back at its turn goes before those that come for the first time.
   turn_at       timestamptz,
   trace_context text
 );
@@ -41,7 +44,7 @@ CREATE INDEX broadcast_due ON broadcast (lane, coalesce(lease_until, due_at))
 CREATE INDEX broadcast_listed ON broadcast (create_time DESC, id DESC) WHERE NOT deleted;
 CREATE INDEX broadcast_running ON broadcast (id) WHERE target = 'LIVE';
 
--- The promise that a late retry cannot restart what was stopped does not rest on the code alone.
+-- A late retry must never restart what was stopped. The code does not write such a change, and the database refuses it.
 CREATE FUNCTION broadcast_moves_forward() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   IF array_position(ARRAY['CREATED', 'LIVE', 'ENDED'], NEW.target)
@@ -57,7 +60,8 @@ END $$;
 CREATE TRIGGER broadcast_moves_forward BEFORE UPDATE OF target, state ON broadcast
   FOR EACH ROW EXECUTE FUNCTION broadcast_moves_forward();
 
--- What exists at the providers, may exist, or did. The row is committed before the call that creates the thing.
+-- A thing at a provider that exists, may exist, or did. The row is committed before the call that creates the thing, so a
+-- crash or a lost answer leaves a row to look for it by.
 CREATE TABLE resource (
   broadcast_id text NOT NULL REFERENCES broadcast (id),
   kind         text NOT NULL CHECK (kind IN ('room', 'stream', 'egress')),
@@ -76,14 +80,15 @@ CREATE TABLE resource (
   secret       bytea,
   PRIMARY KEY (broadcast_id, kind, ordinal)
 );
--- One thing of a provider belongs to one row.
+-- A thing at a provider belongs to one row. Rooms are named after their broadcasts and need no such rule.
 CREATE UNIQUE INDEX resource_external ON resource (kind, external_id) WHERE external_id <> '' AND kind <> 'room';
 
--- The change log. A plain sequence loses events: a reader that saw 2 moves on, and 1, committed later, is never read.
--- The counter row is taken last in a transaction and held to its commit, so revision order is commit order.
+-- The change log. With a plain sequence a reader loses events: it sees 2, moves on, and never reads 1, which commits later.
+-- So revisions come from one counter row, which a transaction locks last and holds until it commits: revision order is commit
+-- order.
 CREATE TABLE head (
   revision bigint NOT NULL,
-  -- Everything up to here was removed.
+  -- Events up to this revision were removed.
   floor    bigint NOT NULL DEFAULT 0
 );
 INSERT INTO head (revision) VALUES (0);
@@ -96,14 +101,14 @@ CREATE TABLE event (
   message      text NOT NULL DEFAULT '',
   actor        text NOT NULL,
   state        text NOT NULL,
-  -- The broadcast after the transaction, on the last event of each; NULL on the others.
+  -- The broadcast after the transaction, on the last event of the transaction; NULL on the others.
   snapshot     jsonb,
-  -- State, labels and spec.owner_id before the transaction, to tell who leaves a filter and who enters it.
+  -- State, labels, owner and deletion before the transaction: a watch needs them to see that a broadcast left its filter.
   previous     jsonb
 );
 CREATE INDEX event_story ON event (broadcast_id, revision);
 
--- What was asked under which request id, committed together with its effect.
+-- The request ids of writes, each committed together with the effect of its write, so that a retry finds both or neither.
 CREATE TABLE request (
   request_id   text NOT NULL,
   method       text NOT NULL,
@@ -119,12 +124,12 @@ CREATE TABLE budget (
   name        text PRIMARY KEY,
   tokens      double precision NOT NULL,
   refilled_at timestamptz NOT NULL,
-  -- Who finds no token is told to come back at a time of its own, one token apart; a queue for each number of tokens that
-  -- those who wait leave to others.
+  -- The next free turn of each queue. A caller that finds no token gets a turn, one token after the turn before. There is a
+  -- queue for each number of tokens that its callers leave to callers of a higher rank.
   next_turns  timestamptz[] NOT NULL
 );
 
--- Work that one replica does at a time. It only saves work: two at once do no harm.
+-- Work that one replica does at a time, to save work: two replicas that do the same at once do no harm.
 CREATE TABLE duty (
   name        text PRIMARY KEY,
   owner       text NOT NULL,

@@ -4,25 +4,25 @@ ALTER TABLE resource DROP CONSTRAINT resource_kind_check;
 ALTER TABLE resource ADD CONSTRAINT resource_kind_check
   CHECK (kind IN ('room', 'stream', 'egress', 'recording', 'upload'));
 
--- The inbox. A webhook is stored before it is answered, once for each id its provider gave it, and taken into account by
--- the pass of the broadcast it is about: rows of resource have one writer, the holder of the lease.
+-- The inbox. A webhook is stored before it is answered, once for each id that its provider gave the event. The next pass of
+-- its broadcast takes it into account, because rows of `resource` have one writer, the holder of the lease.
 CREATE TABLE webhook (
   id             bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   provider       text NOT NULL CHECK (provider IN ('livekit', 'mux')),
   event_id       text NOT NULL,
   type           text NOT NULL,
-  -- Empty: of no broadcast of ours.
+  -- Empty: it is about no broadcast of ours.
   broadcast_id   text NOT NULL DEFAULT '',
   outcome        text NOT NULL CHECK (outcome IN ('accepted', 'foreign', 'unknown_type', 'quarantined')),
   provider_time  timestamptz,
   receive_time   timestamptz NOT NULL DEFAULT now(),
   apply_time     timestamptz,
   delivery_count integer NOT NULL DEFAULT 1,
-  -- What it says, in the words of the domain; no secrets.
+  -- What it says in the words of the domain, without secrets.
   heard          jsonb,
-  -- For people: the body without its secrets.
+  -- The body for people, without its secrets.
   redacted       text NOT NULL DEFAULT '',
-  -- The body byte for byte, encrypted: live stream events carry the stream key.
+  -- The body byte for byte, for a replay. Encrypted, because live stream events have the stream key in them.
   body           bytea NOT NULL,
   UNIQUE (provider, event_id)
 );
@@ -30,7 +30,7 @@ CREATE INDEX webhook_unapplied ON webhook (broadcast_id, id) WHERE apply_time IS
 CREATE INDEX webhook_about ON webhook (broadcast_id, id);
 CREATE INDEX webhook_age ON webhook (receive_time);
 
--- Whether a provider answers at all, as the observer sees it.
+-- Whether a provider answers, as the observer sees it.
 CREATE TABLE provider (
   name              text PRIMARY KEY CHECK (name IN ('livekit', 'mux')),
   -- NULL: it answered at the last look.
@@ -42,8 +42,8 @@ CREATE TABLE provider (
   message           text NOT NULL DEFAULT ''
 );
 
--- What was seen at the two ends of the chain of a running broadcast: who publishes, and what a player gets. Written by one
--- replica at a time, overwritten by the next look, no part of what is decided.
+-- The latest probe of a running broadcast: the people in its room, and the playlist that a player gets. Each of the two is
+-- overwritten by the next look.
 CREATE TABLE probe (
   broadcast_id text PRIMARY KEY REFERENCES broadcast (id),
   people       jsonb,
@@ -52,7 +52,7 @@ CREATE TABLE probe (
   playlist_at  timestamptz
 );
 
--- What the hosts' browsers report. The latest of each.
+-- The latest report of each host's browser.
 CREATE TABLE host_stats (
   broadcast_id text NOT NULL REFERENCES broadcast (id),
   identity     text NOT NULL,
@@ -61,7 +61,7 @@ CREATE TABLE host_stats (
   PRIMARY KEY (broadcast_id, identity)
 );
 
--- Places in the room, taken by viewers while the fallback DIRECT_WEBRTC is in use.
+-- Slots in the room that viewers hold while the fallback DIRECT_WEBRTC is in use.
 CREATE TABLE viewer (
   broadcast_id text NOT NULL REFERENCES broadcast (id),
   viewer_id    text NOT NULL,
