@@ -29,7 +29,8 @@ from service.domain.resource_set import ResourceSet
 from service.domain.resources import Egress, Kind, Phase, Room, Stream, Upload
 from service.failpoints import failpoint
 from service.providers.budget import Bucket
-from service.reconciler.act.requests import names_of, pushes_of, stream_tag, upload_tag
+from service.reconciler.act.requests import names_of, pushes_of
+from service.reconciler.act.tags import stream_tag, upload_tag
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet

@@ -26,6 +26,7 @@ from service.domain.resources import Kind
 from service.failpoints import failpoint
 from service.providers.budget import Rank
 from service.reconciler.act.actor import Actor
+from service.reconciler.act.call import PassContext
 from service.reconciler.observe import Looker
 
 if TYPE_CHECKING:
@@ -166,7 +167,16 @@ class Reconciler:
         self, claim: Claim, situation: Situation, steps: tuple[Step, ...], rank: Rank, tally: _Tally
     ) -> list[datetime]:
         """Steps of different resources, at the same time. Answers the turns of those that found no token."""
-        actor = Actor(claim, situation, self._passes, self._providers, self._timing, lease=self._lease)
+        actor = Actor(
+            PassContext(
+                claim=claim,
+                situation=situation,
+                passes=self._passes,
+                providers=self._providers,
+                timing=self._timing,
+                lease=self._lease,
+            )
+        )
         # Not a TaskGroup: one that fails must not cut off another between its call and its record.
         results = await asyncio.gather(*(actor.carry_out(step, rank=rank) for step in steps), return_exceptions=True)
         put_off: list[datetime] = []

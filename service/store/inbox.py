@@ -170,7 +170,7 @@ class Inbox:
 
     def _read_again(self, webhook_id: int, row: asyncpg.Record) -> Reading | None:
         try:
-            body = self._sealer.open(row["body"], row=_identity(row["provider"], row["event_id"]))
+            body = self._sealer.open(row["body"], row=_identity(Provider(row["provider"]), row["event_id"]))
         except CannotOpen:
             log.warning("webhook_body_sealed_for_ever", webhook_id=webhook_id)
             return None

@@ -4,6 +4,7 @@ Two failed looks in a row, five seconds apart or more, are an outage (see OUTAGE
 every running broadcast.
 """
 
+from service.domain.provider import Provider
 from service.store.database import Database
 from service.store.rows import OUTAGES, outages_of
 
@@ -33,7 +34,7 @@ class Outages:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def report(self, provider: str, failure: tuple[str, str] | None) -> None:
+    async def report(self, provider: Provider, failure: tuple[str, str] | None) -> None:
         """Store what a look at *provider* found. *failure*: its code and its message. None: the provider answered.
 
         Raises StoreUnavailable.

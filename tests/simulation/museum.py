@@ -28,7 +28,7 @@ from service.domain.timing import Timing
 from service.providers.text import redaction
 from service.reconciler import observe as looking
 from service.reconciler.act.actor import Actor
-from service.reconciler.act.call import Errand
+from service.reconciler.act.call import PassContext
 from service.reconciler.background.observer import Observer
 from service.reconciler.background.sweeper import Sweeper
 from service.store.leases import Claim
@@ -78,11 +78,11 @@ def _without_fence() -> contextlib.AbstractContextManager[Any]:
 
 
 def _without_lease_check() -> contextlib.AbstractContextManager[Any]:
-    async def intend(self: Errand, resource: AnyResource, point: str, *, creates: bool = False) -> None:
+    async def intend(self: PassContext, resource: AnyResource, point: str, *, creates: bool = False) -> None:
         planned_for = self.broadcast.target if creates or resource.phase is Phase.INTENDED else None
-        await self._passes.intend(self.claim, resource, self._lease, planned_for=planned_for)
+        await self.passes.intend(self.claim, resource, self.lease, planned_for=planned_for)
 
-    return patch.object(Errand, "intend", intend)
+    return patch.object(PassContext, "intend", intend)
 
 
 def _without_disable() -> contextlib.AbstractContextManager[Any]:

@@ -34,7 +34,8 @@ from service.domain.resources import (
 )
 from service.domain.secret import Secret
 from service.domain.timing import Timing
-from service.reconciler.act.requests import file_of, room_wanted, stream_tag, upload_tag
+from service.reconciler.act.requests import room_wanted
+from service.reconciler.act.tags import file_of, stream_tag, upload_tag
 from tests.simulation.environment import T0
 from tests.simulation.replica import TAG
 from tests.simulation.stage import ID, Stage, play

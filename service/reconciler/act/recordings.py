@@ -1,9 +1,8 @@
-"""Steps of the fallback LOCAL_RECORDING: a file egress to our storage, and its upload to Mux."""
+"""The steps of the fallback LOCAL_RECORDING: a file egress to our storage, and its hand-over to become an asset."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from service.domain.errors import ProviderError
 from service.domain.lifecycle import Event
@@ -14,129 +13,117 @@ from service.domain.provider import ROOMS, STREAMS
 from service.domain.reasons import EventReason, Fault
 from service.domain.resources import EgressStatus, LocalRecording, Phase, Upload
 from service.failpoints import failpoint
-from service.reconciler.act.requests import file_of, trouble_of, upload_tag
-
-if TYPE_CHECKING:
-    from service.domain.resource_set import ResourceSet
-    from service.reconciler.act.call import Errand
-    from service.reconciler.act.requests import Providers
-    from service.store.passes import Passes
+from service.reconciler.act.call import PassContext, delete
+from service.reconciler.act.outcomes import not_created, record_failure, stopping, trouble_of
+from service.reconciler.act.tags import file_of, upload_tag
 
 
-class Recorder:
-    def __init__(self, errand: Errand, resource_set: ResourceSet, passes: Passes, providers: Providers) -> None:
-        self._errand = errand
-        self._view = resource_set
-        self._passes = passes
-        self._providers = providers
+async def carry_out(context: PassContext, step: RecordingStep) -> None:
+    match step:
+        case StartRecording():
+            await _start(context, step.ordinal)
+        case StopRecording():
+            await _stop(context, _recording(context, step.ordinal), step.fault)
+        case UploadRecording():
+            await _upload(context, _recording(context, step.ordinal))
+        case DeleteUpload():
+            upload = next(each for each in context.resources.uploads if each.ordinal == step.ordinal)
+            await delete(context, upload, context.providers.streams.delete_recording, "upload.delete", STREAMS)
 
-    async def carry_out(self, step: RecordingStep) -> None:
-        match step:
-            case StartRecording():
-                await self._start(step.ordinal)
-            case StopRecording():
-                await self._stop(self._recording(step.ordinal), step.fault)
-            case UploadRecording():
-                await self._upload(self._recording(step.ordinal))
-            case DeleteUpload():
-                upload = next(each for each in self._view.uploads if each.ordinal == step.ordinal)
-                await self._errand.delete(upload, self._providers.streams.delete_recording, "upload.delete", STREAMS)
 
-    def _recording(self, ordinal: int) -> LocalRecording:
-        return next(each for each in self._view.recordings if each.ordinal == ordinal)
+def _recording(context: PassContext, ordinal: int) -> LocalRecording:
+    return next(each for each in context.resources.recordings if each.ordinal == ordinal)
 
-    async def _start(self, ordinal: int) -> None:
-        errand, spec = self._errand, self._errand.broadcast.spec
-        recording = LocalRecording(
-            ordinal=ordinal,
-            phase=Phase.INTENDED,
-            intended_at=errand.now(),
-            changed_at=errand.now(),
-            file=file_of(self._providers.files, errand.broadcast.id, ordinal),
-            failures=self._view.recordings[-1].failures if self._view.recordings else 0,
-        )
-        await errand.intend(recording, "recording.start")
-        try:
-            seen = await self._providers.egresses.record(
-                RecordingWanted(
-                    room_name=errand.broadcast.id,
-                    encoding=spec.encoding,
-                    audio_only=spec.audio_only,
-                    layout=spec.layout,
-                    file=recording.file,
-                )
+
+async def _start(context: PassContext, ordinal: int) -> None:
+    spec = context.broadcast.spec
+    recording = LocalRecording(
+        ordinal=ordinal,
+        phase=Phase.INTENDED,
+        intended_at=context.now(),
+        changed_at=context.now(),
+        file=file_of(context.providers.files, context.broadcast.id, ordinal),
+        failures=context.resources.recordings[-1].failures if context.resources.recordings else 0,
+    )
+    await context.intend(recording, "recording.start")
+    try:
+        seen = await context.providers.egresses.record(
+            RecordingWanted(
+                room_name=context.broadcast.id,
+                encoding=spec.encoding,
+                audio_only=spec.audio_only,
+                layout=spec.layout,
+                file=recording.file,
             )
-        except ProviderError as error:
-            failed = errand.not_created(recording, recording.failures + 1, error)
-            failed = replace(failed, end_seen=failed.phase is Phase.GONE, error=error.message)
-            await self._passes.record(errand.claim, [failed], trouble=trouble_of(error, errand.now()))
-            return
-        failpoint("recording.start.after_call")
-        started = with_recording(recording, seen, errand.now())
-        if started.status is EgressStatus.UNKNOWN:
-            started = replace(started, status=EgressStatus.STARTING)
-        started = replace(started, phase=Phase.PRESENT, changed_at=errand.now(), failures=0)
-        await self._passes.record(
-            errand.claim,
-            [started],
-            events=[Event(reason=EventReason.RECORDING_STARTED, message=seen.id)],
-            recovered=ROOMS,
         )
-        failpoint("recording.start.after_record")
+    except ProviderError as error:
+        failed = not_created(context, recording, recording.failures + 1, error)
+        failed = replace(failed, end_seen=failed.phase is Phase.GONE, error=error.message)
+        await context.record([failed], trouble=trouble_of(error, context.now()))
+        return
+    failpoint("recording.start.after_call")
+    started = with_recording(recording, seen, context.now())
+    if started.status is EgressStatus.UNKNOWN:
+        started = replace(started, status=EgressStatus.STARTING)
+    started = replace(started, phase=Phase.PRESENT, changed_at=context.now(), failures=0)
+    await context.record(
+        [started],
+        events=[Event(reason=EventReason.RECORDING_STARTED, message=seen.id)],
+        recovered=ROOMS,
+    )
+    failpoint("recording.start.after_record")
 
-    async def _stop(self, recording: LocalRecording, fault: Fault) -> None:
-        errand = self._errand
-        leaving = errand.leaving(replace(recording, fault=fault or recording.fault))
-        await errand.intend(leaving, "recording.stop")
-        try:
-            await self._providers.egresses.stop(recording.external_id)
-        except ProviderError as error:
-            await errand.failed(leaving, error)
-            return
-        failpoint("recording.stop.after_call")
-        await self._passes.record(
-            errand.claim, [replace(leaving, acked=True, failures=0, retry_at=None)], recovered=ROOMS
-        )
 
-    async def _upload(self, recording: LocalRecording) -> None:
-        errand, broadcast, storage = self._errand, self._errand.broadcast, self._providers.storage
-        earlier = next((each for each in self._view.uploads if each.ordinal == recording.ordinal), None)
-        failures = earlier.failures if earlier is not None else 0
-        upload = Upload(
-            ordinal=recording.ordinal,
-            phase=Phase.INTENDED,
-            intended_at=errand.now(),
-            changed_at=errand.now(),
-            failures=failures,
-            attempt=earlier.attempt + 1 if earlier is not None else 0,
-            errored=earlier.errored if earlier is not None else 0,
-        )
-        if storage is None:
-            # The storage was there when it was recorded, and was taken out of the settings since.
-            refused = replace(upload, phase=Phase.GONE, refused=True)
-            event = Event(reason=EventReason.UPLOAD_IMPOSSIBLE, message="no storage is configured")
-            await self._passes.record(errand.claim, [refused], events=[event])
-            return
-        # Begun before a stop or after it: what was recorded is uploaded in any case.
-        await errand.intend(upload, "upload.create")
-        try:
-            asset = await self._providers.uploads.create(
-                UploadWanted(
-                    tag=upload_tag(self._providers.tag, broadcast.id, upload),
-                    url=storage.url_of(recording.file),
-                    title=broadcast.spec.title,
-                    playback_policy=broadcast.spec.playback_policy,
-                )
+async def _stop(context: PassContext, recording: LocalRecording, fault: Fault) -> None:
+    leaving = stopping(context, replace(recording, fault=fault or recording.fault))
+    await context.intend(leaving, "recording.stop")
+    try:
+        await context.providers.egresses.stop(recording.external_id)
+    except ProviderError as error:
+        await record_failure(context, leaving, error)
+        return
+    failpoint("recording.stop.after_call")
+    await context.record([replace(leaving, acked=True, failures=0, retry_at=None)], recovered=ROOMS)
+
+
+async def _upload(context: PassContext, recording: LocalRecording) -> None:
+    broadcast, storage = context.broadcast, context.providers.storage
+    earlier = next((each for each in context.resources.uploads if each.ordinal == recording.ordinal), None)
+    failures = earlier.failures if earlier is not None else 0
+    upload = Upload(
+        ordinal=recording.ordinal,
+        phase=Phase.INTENDED,
+        intended_at=context.now(),
+        changed_at=context.now(),
+        failures=failures,
+        attempt=earlier.attempt + 1 if earlier is not None else 0,
+        errored=earlier.errored if earlier is not None else 0,
+    )
+    if storage is None:
+        # The storage was there when it was recorded, and was taken out of the settings since.
+        refused = replace(upload, phase=Phase.GONE, refused=True)
+        event = Event(reason=EventReason.UPLOAD_IMPOSSIBLE, message="no storage is configured")
+        await context.record([refused], events=[event])
+        return
+    # Begun before a stop or after it: what was recorded is uploaded in any case.
+    await context.intend(upload, "upload.create")
+    try:
+        asset = await context.providers.uploads.create(
+            UploadWanted(
+                tag=upload_tag(context.providers.tag, broadcast.id, upload),
+                url=storage.url_of(recording.file),
+                title=broadcast.spec.title,
+                playback_policy=broadcast.spec.playback_policy,
             )
-        except ProviderError as error:
-            failed = errand.not_created(upload, failures + 1, error)
-            await self._passes.record(errand.claim, [failed], trouble=trouble_of(error, errand.now()))
-            return
-        failpoint("upload.create.after_call")
-        await self._passes.record(
-            errand.claim,
-            [uploaded(upload, asset, errand.now())],
-            events=[Event(reason=EventReason.UPLOAD_CREATED, message=asset.asset_id)],
-            recovered=STREAMS,
         )
-        failpoint("upload.create.after_record")
+    except ProviderError as error:
+        failed = not_created(context, upload, failures + 1, error)
+        await context.record([failed], trouble=trouble_of(error, context.now()))
+        return
+    failpoint("upload.create.after_call")
+    await context.record(
+        [uploaded(upload, asset, context.now())],
+        events=[Event(reason=EventReason.UPLOAD_CREATED, message=asset.asset_id)],
+        recovered=STREAMS,
+    )
+    failpoint("upload.create.after_record")

@@ -1,14 +1,11 @@
-"""What is asked of the providers, and with what: our marks, where an egress pushes, which budget a step draws on."""
+"""The requests of a pass: the providers it may ask, what it asks them for, and the budget that each step draws on."""
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from service.domain.broadcast import Broadcast, Carrier, ProviderTrouble, seconds
-from service.domain.errors import Outcome, ProviderError
+from service.domain.broadcast import Broadcast, Carrier, seconds
 from service.domain.planning.steps import (
     CreateRoom,
     CreateStream,
@@ -32,7 +29,7 @@ from service.domain.planning.steps import (
     WriteOff,
 )
 from service.domain.ports import Push, RoomWanted
-from service.domain.resources import Stream, Upload
+from service.domain.resources import Stream
 from service.domain.secret import Secret
 from service.providers.budget import Bucket, Budget
 
@@ -85,11 +82,6 @@ def room_wanted(broadcast_id: str, tag: str, timing: Timing) -> RoomWanted:
     )
 
 
-def backoff(failures: int) -> timedelta:
-    """Exponential from 1 s to 60 s, with jitter so that what failed together does not come back together."""
-    return seconds(min(2.0 ** max(failures - 1, 0), 60.0) * random.uniform(0.75, 1.25))
-
-
 def bucket_of(step: Step) -> Bucket | None:
     match step:
         case CreateStream() | ResetKey() | UploadRecording():
@@ -102,34 +94,3 @@ def bucket_of(step: Step) -> Bucket | None:
             return Bucket.ROOMS
         case WriteOff() | SetFallback() | EndBroadcast():
             return None
-
-
-def stream_tag(prefix: str, broadcast_id: str, ordinal: int) -> str:
-    return f"{prefix}{broadcast_id}:{ordinal}"
-
-
-def upload_tag(prefix: str, broadcast_id: str, upload: Upload) -> str:
-    """Not the live stream's: the recordings that Mux makes of it carry that one."""
-    return f"{prefix}{broadcast_id}:upload-{upload.ordinal}-{upload.attempt}"
-
-
-def is_upload_tag(tag: str) -> bool:
-    return tag.rpartition(":")[2].startswith("upload-")
-
-
-def file_of(prefix: str, broadcast_id: str, ordinal: int) -> str:
-    """Each attempt has its own, by which it is recognised."""
-    return f"{prefix}{broadcast_id}/{ordinal}.mp4"
-
-
-def trouble_of(error: ProviderError, now: datetime) -> ProviderTrouble:
-    """What callers are told of it."""
-    return ProviderTrouble(
-        provider=error.provider,
-        operation=error.operation,
-        code=error.code,
-        message=error.message,
-        retryable=error.outcome is not Outcome.REFUSED,
-        time=now,
-        outcome=error.outcome,
-    )

@@ -18,7 +18,7 @@ from service.domain.provider import ROOMS, STREAMS
 from service.domain.resources import Kind
 from service.failpoints import failpoint
 from service.providers.budget import Bucket, Rank
-from service.reconciler.act.requests import is_upload_tag
+from service.reconciler.act.tags import is_upload_tag
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Sequence

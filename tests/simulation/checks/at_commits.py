@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from service.domain.broadcast import Target
 from service.domain.reasons import EventReason, FallbackReason, Fault
 from service.domain.resources import Egress, Kind, Phase, Stream, Upload
-from service.reconciler.act.requests import upload_tag
+from service.reconciler.act.tags import upload_tag
 from tests.simulation.checks.endings import Endings
 from tests.simulation.replica import TAG
 

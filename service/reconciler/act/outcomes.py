@@ -1,0 +1,82 @@
+"""What a provider's failure means for the resource that the call was about. Decided here and nowhere else.
+
+- AMBIGUOUS: the call may have had its effect. After a create the resource is UNKNOWN, and the plan looks for it before
+  anything else.
+- Any other outcome: the call had no effect. It is made again after a back-off, or never if it was REFUSED.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, TypeVar
+
+from service.domain.broadcast import ProviderTrouble, seconds
+from service.domain.errors import Outcome, ProviderError
+from service.domain.resources import AnyResource, Egress, LocalRecording, Phase, Stream, Upload
+
+if TYPE_CHECKING:
+    from service.reconciler.act.call import PassContext
+
+_Created = TypeVar("_Created", Stream, Egress, LocalRecording, Upload)
+_Stopped = TypeVar("_Stopped", Egress, LocalRecording)
+
+
+def retry_at(context: PassContext, failures: int, error: ProviderError) -> datetime:
+    """The time, by the database's clock, of the next try after *failures* in a row, the last of them *error*."""
+    return context.now() + max(backoff(failures), error.retry_after or timedelta())
+
+
+def not_created(context: PassContext, resource: _Created, failures: int, error: ProviderError) -> _Created:
+    """*resource* after a create that failed: UNKNOWN where it may exist, GONE where it does not."""
+    ambiguous = error.outcome is Outcome.AMBIGUOUS
+    return replace(
+        resource,
+        phase=Phase.UNKNOWN if ambiguous else Phase.GONE,
+        failures=failures,
+        retry_at=None if ambiguous else retry_at(context, failures, error),
+        refused=error.outcome is Outcome.REFUSED,
+    )
+
+
+def stopping(context: PassContext, resource: _Stopped) -> _Stopped:
+    """*resource* as it is written before the call that stops it.
+
+    A stop that an earlier pass intended and that was neither answered nor refused begins anew: the time within which
+    its end must be seen starts now.
+    """
+    if resource.phase is Phase.DELETING and (resource.acked or resource.failures):
+        return resource
+    return replace(resource, phase=Phase.DELETING, changed_at=context.now(), acked=False, failures=0, retry_at=None)
+
+
+async def record_failure(
+    context: PassContext, resource: AnyResource, error: ProviderError, *, not_within: timedelta = timedelta()
+) -> None:
+    """Record a call that failed or whose effect is unknown, and schedule a retry, not earlier than *not_within* from
+    now. Raises LeaseLost, StoreUnavailable.
+    """
+    failures = resource.failures + 1
+    again = max(retry_at(context, failures, error), context.now() + not_within)
+    await context.record(
+        [replace(resource, failures=failures, retry_at=again)], trouble=trouble_of(error, context.now())
+    )
+
+
+def backoff(failures: int) -> timedelta:
+    """Exponential from 1 s to 60 s, with jitter so that what failed together does not come back together."""
+    return seconds(min(2.0 ** max(failures - 1, 0), 60.0) * random.uniform(0.75, 1.25))
+
+
+def trouble_of(error: ProviderError, now: datetime) -> ProviderTrouble:
+    """What callers are told of it."""
+    return ProviderTrouble(
+        provider=error.provider,
+        operation=error.operation,
+        code=error.code,
+        message=error.message,
+        retryable=error.outcome is not Outcome.REFUSED,
+        time=now,
+        outcome=error.outcome,
+    )
