@@ -27,14 +27,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
     from service.app.shared import Shared
+    from service.reconciler.background.rounds import Rounds
 
 
 class ReconcilerRole:
-    def __init__(self, loop: Loop, observer: Observer, prober: Prober, sweeper: Sweeper) -> None:
+    def __init__(self, loop: Loop, background: Sequence[Rounds]) -> None:
         self._loop = loop
-        self._observer = observer
-        self._prober = prober
-        self._sweeper = sweeper
+        self._background = background
         self._passing: asyncio.Task[None] | None = None
 
     def wake(self) -> None:
@@ -44,11 +43,7 @@ class ReconcilerRole:
     def start(self, tasks: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
         """Start the passes and the rounds; the tasks of the rounds, which end when they are cancelled."""
         self._passing = tasks.create_task(self._loop.run(), name="loop")
-        return [
-            tasks.create_task(self._observer.run(), name="observer"),
-            tasks.create_task(self._prober.run(), name="prober"),
-            tasks.create_task(self._sweeper.run(), name="sweeper"),
-        ]
+        return [tasks.create_task(each.run(), name=each.name) for each in self._background]
 
     async def drain(self, within: timedelta) -> None:
         """No new passes. Those under way may take *within*, and are then cut off, which is safe at any line."""
@@ -69,27 +64,29 @@ async def reconciler_role(
     try:
         yield ReconcilerRole(
             Loop(shared.leases, Reconciler(passes, shared.providers, settings.timing, lease=settings.lease)),
-            Observer(
-                shared.leases, shared.owned_ids, Outages(database), shared.providers, every=settings.observe_every
-            ),
-            Prober(
-                shared.leases,
-                probes,
-                shared.providers,
-                playlists,
-                playback_base_url=settings.playback_base_url,
-                every=settings.probe_every,
-            ),
-            Sweeper(
-                shared.leases,
-                shared.owned_ids,
-                shared.broadcasts,
-                shared.changes,
-                shared.providers,
-                every=settings.sweep_every,
-                grace=settings.sweep_grace,
-                forget=[*forget, Viewers(database).forget, probes.forget, HostReports(database).forget],
-            ),
+            [
+                Observer(
+                    shared.leases, shared.owned_ids, Outages(database), shared.providers, every=settings.observe_every
+                ),
+                Prober(
+                    shared.leases,
+                    probes,
+                    shared.providers,
+                    playlists,
+                    playback_base_url=settings.playback_base_url,
+                    every=settings.probe_every,
+                ),
+                Sweeper(
+                    shared.leases,
+                    shared.owned_ids,
+                    shared.broadcasts,
+                    shared.changes,
+                    shared.providers,
+                    every=settings.sweep_every,
+                    grace=settings.sweep_grace,
+                    forget=[*forget, Viewers(database).forget, probes.forget, HostReports(database).forget],
+                ),
+            ],
         )
     finally:
         await playlists.close()

@@ -1,8 +1,8 @@
-"""Looks at the providers in bulk and wakes the broadcasts they disagree with. With every webhook lost, this is how we
-know.
+"""Lists what exists at the providers and wakes the broadcasts whose rows say something else. Webhooks only make this
+sooner: with every webhook lost a change is found by the next round.
 
-One replica at a time, three lists a round, whatever the number of broadcasts. It stores nothing: the pass it wakes
-looks again.
+Three lists a round, whatever the number of broadcasts. A round stores no resource: the pass that it wakes looks again.
+It also reports whether each provider answers, which is how an outage becomes known.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, TypeVar
 import structlog
 
 from service import telemetry
-from service.domain.errors import Outcome, ProviderError, StoreUnavailable
+from service.domain.errors import Outcome, ProviderError
 from service.domain.provider import ROOMS, STREAMS
 from service.domain.resources import Kind, Phase, StreamStatus
 from service.failpoints import failpoint
 from service.providers.budget import Bucket, Rank
+from service.reconciler.background.rounds import Rounds
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -35,35 +36,29 @@ log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
 
 _AWAY = (Outcome.NOT_SENT, Outcome.UNAVAILABLE, Outcome.AMBIGUOUS, Outcome.CREDENTIALS)
-"""What a provider that cannot be used answers, or does not."""
+"""Outcomes of a look that mean that the provider cannot be used now."""
 
 
-class Observer:
+class Observer(Rounds):
+    name = "observer"
+
     def __init__(
         self, leases: Leases, owned_ids: OwnedIds, outages: Outages, providers: Providers, *, every: timedelta
     ) -> None:
-        self._leases = leases
+        super().__init__(leases, every=every)
         self._owned_ids = owned_ids
         self._outages = outages
         self._providers = providers
-        self._every = every
         self._away: set[Provider] = set()
-        """Looked at until they answer, whoever needs them: an upload may wait for it that belongs to what is over."""
+        """Providers that did not answer the last look. They are looked at until they do, even while no broadcast runs:
+        an upload of a finished one may wait for it.
+        """
 
-    async def run(self) -> None:
-        while True:
-            try:
-                if await self._leases.take_duty("observer", self._every * 3):
-                    await self.look()
-            except StoreUnavailable:
-                pass
-            except Exception:
-                # A fault of ours must not take the replica down: passes and callers have nothing to do with it.
-                log.exception("observer_failed")
-            await asyncio.sleep(self._every.total_seconds())
+    async def round(self) -> None:
+        await self.look()
 
     async def look(self) -> set[str]:
-        """One round. Answers which broadcasts were woken."""
+        """One round. Answers the ids of the broadcasts that were woken. Raises StoreUnavailable."""
         known = await self._owned_ids.of_running()
         if not known and not self._away:
             return set()
@@ -83,7 +78,9 @@ class Observer:
         return differ
 
     async def _report(self, provider: Provider, *looks: object) -> None:
-        """One look that was answered is enough. Being told to slow down is an answer too."""
+        """Report *looks* at a provider: it answers if one of them was answered, and THROTTLED is an answer too. A look
+        that is None was not made; with no other nothing is reported.
+        """
         failures = [look for look in looks if isinstance(look, ProviderError)]
         away = [failure for failure in failures if failure.outcome in _AWAY]
         if any(look is not None and look not in failures for look in looks) or len(away) < len(failures):
@@ -97,7 +94,7 @@ class Observer:
             await self._outages.report(provider, (code, first.message))
 
     async def _ask(self, bucket: Bucket, read: Callable[[], Awaitable[_T]]) -> _T | ProviderError | None:
-        """None: nobody asked this time, for want of a token."""
+        """The answer, or the error of the call. None: it was not made, for want of a token."""
         if not await self._providers.budget.spare(bucket, Rank.HEAL):
             return None
         try:
@@ -108,7 +105,7 @@ class Observer:
 
 
 def _seen(look: _T | ProviderError | None) -> _T | None:
-    """What is not known this time disagrees with nothing."""
+    """A list that was not answered is None: it disagrees with nothing."""
     return None if isinstance(look, ProviderError) else look
 
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import structlog
 
 from service.domain.broadcast import State
-from service.domain.errors import ProviderError, StoreUnavailable
+from service.domain.errors import ProviderError
 from service.providers.budget import Bucket, Rank
+from service.reconciler.background.rounds import Rounds
 from service.store.probes import ProbeResults
 
 if TYPE_CHECKING:
@@ -34,7 +35,9 @@ _ASKING_AT_ONCE = 2
 _WRITTEN_TOGETHER = 64
 
 
-class Prober:
+class Prober(Rounds):
+    name = "prober"
+
     def __init__(
         self,
         leases: Leases,
@@ -45,24 +48,14 @@ class Prober:
         playback_base_url: str,
         every: timedelta,
     ) -> None:
-        self._leases = leases
+        super().__init__(leases, every=every)
         self._probes = probes
         self._providers = providers
         self._playlists = playlists
         self._playback_base_url = playback_base_url
-        self._every = every
 
-    async def run(self) -> None:
-        while True:
-            try:
-                if await self._leases.take_duty("prober", self._every * 3):
-                    await self.probe()
-            except StoreUnavailable:
-                pass
-            except Exception:
-                # As the observer's: it must not take the replica down.
-                log.exception("prober_failed")
-            await asyncio.sleep(self._every.total_seconds())
+    async def round(self) -> None:
+        await self.probe()
 
     async def probe(self) -> int:
         """One round. Answers how many looks were answered."""

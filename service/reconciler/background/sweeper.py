@@ -7,15 +7,14 @@ be under way.
 
 from __future__ import annotations
 
-import asyncio
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import structlog
 
-from service.domain.errors import StoreUnavailable
 from service.domain.resources import Kind
 from service.reconciler.background.orphans import PER_CALL, UPLOAD_GRACE, Reaper
+from service.reconciler.background.rounds import Rounds
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -34,7 +33,10 @@ UPLOADS_EVERY = 10
 """Rounds from one look for uploads to the next: it reads the assets of a day."""
 
 
-class Sweeper:
+class Sweeper(Rounds):
+    name = "sweeper"
+    waits_first = True
+
     def __init__(
         self,
         leases: Leases,
@@ -48,31 +50,21 @@ class Sweeper:
         upload_grace: timedelta = UPLOAD_GRACE,
         forget: Sequence[Callable[[], Awaitable[object]]] = (),
     ) -> None:
-        """*forget*: what else is done at every round, to what is old."""
-        self._leases = leases
+        """*forget*: deletes of old rows that are done at every round too. *grace*, *upload_grace*: see `Reaper`."""
+        super().__init__(leases, every=every)
         self._broadcasts = broadcasts
         self._changes = changes
-        self._every = every
         self._reaper = Reaper(owned_ids, providers, grace=grace, upload_grace=upload_grace)
         self._forget = forget
         self._suspects: set[tuple[Kind, str]] = set()
         self._rounds = 0
 
-    async def run(self) -> None:
-        while True:
-            await asyncio.sleep(self._every.total_seconds())
-            try:
-                if await self._leases.take_duty("sweeper", self._every * 3):
-                    await self.sweep()
-                    await self._broadcasts.forget_requests(older_than=REQUESTS_KEPT)
-                    await self._changes.trim(older_than=EVENTS_KEPT)
-                    for forget in self._forget:
-                        await forget()
-            except StoreUnavailable:
-                pass
-            except Exception:
-                # As the observer's: it must not take the replica down.
-                log.exception("sweeper_failed")
+    async def round(self) -> None:
+        await self.sweep()
+        await self._broadcasts.forget_requests(older_than=REQUESTS_KEPT)
+        await self._changes.trim(older_than=EVENTS_KEPT)
+        for forget in self._forget:
+            await forget()
 
     async def sweep(self) -> int:
         """One round. Answers how many were removed."""

@@ -1,0 +1,60 @@
+"""The loop of every background task: one round at an interval, by one replica at a time, for as long as it runs."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar
+
+import structlog
+
+from service.domain.errors import StoreUnavailable
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from service.store.leases import Leases
+
+log = structlog.get_logger(__name__)
+
+_DUTY_ROUNDS = 3
+"""A duty lasts for so many intervals: another replica takes it when its holder missed two rounds."""
+
+
+class Rounds(ABC):
+    """One background task. Invariant: no error of a round ends the loop, only cancellation does.
+
+    A duty saves work and excludes nothing: after a holder stood still, two replicas may do the same round at once. So a
+    round must be harmless when it is done twice.
+    """
+
+    name: ClassVar[str]
+    """Names the duty, the asyncio task and the log event `<name>_failed`."""
+    waits_first: ClassVar[bool] = False
+    """Whether the first round comes one interval after the start instead of at once."""
+
+    def __init__(self, leases: Leases, *, every: timedelta) -> None:
+        """*every*: from the end of a round to the begin of the next."""
+        self._leases = leases
+        self._every = every
+
+    @abstractmethod
+    async def round(self) -> None:
+        """One round. It must end by itself. Raises StoreUnavailable; a provider that does not answer is no error."""
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        if self.waits_first:
+            await asyncio.sleep(self._every.total_seconds())
+        while True:
+            try:
+                if await self._leases.take_duty(self.name, self._every * _DUTY_ROUNDS):
+                    await self.round()
+            except StoreUnavailable:
+                # The next round tries again.
+                pass
+            except Exception:
+                # A bug of ours must not take the replica down: passes and callers do not depend on this task.
+                event = f"{self.name}_failed"
+                log.exception(event)
+            await asyncio.sleep(self._every.total_seconds())
