@@ -1,4 +1,4 @@
-"""What a viewer's player finds: the media playlist behind a playback address (RFC 8216).
+"""Fetches the media playlist behind a playback address, as a player does (RFC 8216).
 
 Parsed here, in the few lines that this takes: the library for it had its last release in August 2024.
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
 _CONNECT, _WITHIN = 2.0, 4.0
-"""Seconds; the second for both playlists together."""
+"""Seconds: for a connection, and for both playlists together."""
 _LARGEST = 256 * 1024
 _REDIRECTS = 3
 _OK = 200
@@ -59,7 +59,7 @@ class Hls:
                 return _media(text) if status == _OK else PlaylistSeen(status=status)
 
     async def _get(self, url: str) -> tuple[int, str, str]:
-        """Status, text of a 200, and where it was found in the end."""
+        """Status, text (empty unless the status is 200), and the address after redirects."""
         for _ in range(_REDIRECTS):
             async with self._http.get(url, allow_redirects=False) as response:
                 if response.status in (301, 302, 303, 307, 308):
@@ -74,7 +74,7 @@ class Hls:
 
 
 def _allowed(url: str, found_at: str) -> str:
-    """Renditions of Mux lie on other hosts of its own; what is not of the same host has to prove by TLS who it is."""
+    """*url* of a rendition, which Mux may serve from another of its hosts. Another host must prove its name by TLS."""
     if urlsplit(url)[:2] != urlsplit(found_at)[:2] and urlsplit(url).scheme != "https":
         raise _Elsewhere
     return url

@@ -1,6 +1,6 @@
-"""Claims what is due and runs a pass for each, a bounded number at a time and by lanes: stops never wait for starts.
+"""Claims due rows and runs a pass for each. Every lane has places of its own, so stops never wait for starts.
 
-A wake only shortens the wait; with every wake lost, what is due is found by the poll.
+A wake only shortens the wait: with every wake lost, the poll finds a due row within a second.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ class Loop:
                 await asyncio.wait_for(self._woken.wait(), wait)
 
     async def drain(self, within: timedelta) -> None:
-        """Claim nothing more and let passes end; what does not in time is cut off, which is safe anywhere."""
+        """Claim nothing more and let passes end. One that outlasts *within* is cut off, which is safe at any line."""
         self._stopping = True
         self._woken.set()
         with contextlib.suppress(TimeoutError):
-            # What is being claimed now is begun yet, and ends like the rest.
+            # A claim under way still starts its passes; they end like the others.
             await asyncio.wait_for(self._claiming.acquire(), within.total_seconds())
         running = [task for tasks in self._running.values() for task in tasks]
         if not running:

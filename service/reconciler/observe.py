@@ -55,7 +55,11 @@ class Looker:
     async def look(
         self, claim: Claim, situation: Situation, wanted: AbstractSet[Look], rank: Rank
     ) -> tuple[Situation, frozenset[Look]]:
-        """The situation with what was learned, and what could not be looked at now."""
+        """Ask the providers for *wanted* and store the answers.
+
+        Answers the situation as it is stored then, and the looks that were missed: no token was left, or the provider
+        did not answer. Raises LeaseLost, StoreUnavailable; a provider's error is a missed look.
+        """
         resource_set = ResourceSet(situation.resources)
         egresses = frozenset(look for look in wanted if look[0] in (Kind.EGRESS, Kind.RECORDING))
         groups: list[tuple[frozenset[Look], Room | Stream | Upload | None]] = [
@@ -80,7 +84,7 @@ class Looker:
             for each in learned:
                 if each.adopted:
                     telemetry.ADOPTED.add(each.adopted)
-            # Found: what its creation failed of is overcome.
+            # A resource was found by its mark: the failure of its create is over.
             found = [resource for each in learned if each.adopted for resource in each.resources]
             situation = await self._passes.record(
                 claim,
@@ -92,7 +96,7 @@ class Looker:
         return situation, frozenset(missed)
 
     async def listen(self, claim: Claim, situation: Situation) -> Situation:
-        """The situation with what webhooks and the prober told since the last pass."""
+        """Take in webhooks and the probe since the last pass. Raises LeaseLost, StoreUnavailable."""
         if situation.heard:
             situation = replace(await self._webhooks(claim, situation), probe=situation.probe)
         learned = probed(situation.resources, situation.probe, situation.now)
@@ -136,7 +140,7 @@ class Looker:
                 case None:
                     return await self._egresses(situation, resource_set)
         except ProviderError:
-            # Counted and traced by the adapter. Not knowing is no news for the caller: a step that fails is.
+            # Counted and traced by the adapter. A missed look is not told to callers; a failed step is.
             return None
 
     async def _room(self, situation: Situation, resource_set: ResourceSet, room: Room, rank: Rank) -> Learned | None:

@@ -42,12 +42,12 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# A pass ends by itself; what does not is a bug, and must not hold a place for ever.
+# A pass ends by itself. One that does not is a bug, and must not keep its place in the lane for ever.
 _ROUNDS = 40
 
 
 def derive(timing: Timing) -> Callable[[Situation], tuple[State, Status]]:
-    """What callers are told of a situation."""
+    """Makes state and status, as callers are told them, of a situation."""
 
     def told(situation: Situation) -> tuple[State, Status]:
         broadcast, resources, now, availability = (
@@ -87,7 +87,9 @@ class Reconciler:
         self._derive = derive(timing)
 
     async def run(self, claim: Claim) -> bool:
-        """Whether the row is due again now. Never raises but for cancellation: whatever happens, it comes due."""
+        """One pass. Answers whether the row is due again now. Raises only CancelledError. On any other error the row is
+        scheduled again.
+        """
         due_now = False
         began = time.perf_counter()
         tally = _Tally()
@@ -105,10 +107,11 @@ class Reconciler:
                 tally.outcome = "lease_lost"
                 telemetry.LEASES_LOST.add(1)
             except StoreUnavailable:
-                # The end of the lease brings it back.
+                # The row comes due again when its lease ends.
                 tally.outcome = "store_unavailable"
             except Exception:
-                # A fault of ours, or something no provider should answer: not at once again, and no other waits for it.
+                # A bug of ours, or an answer that no provider should give. Tried again after some seconds, so that no
+                # other row waits for it.
                 tally.outcome = "error"
                 log.exception("pass_failed", broadcast_id=claim.broadcast_id)
                 with contextlib.suppress(StoreUnavailable):
@@ -129,7 +132,9 @@ class Reconciler:
         return due_now
 
     async def _rounds(self, claim: Claim, tally: _Tally) -> tuple[datetime | None, datetime | None]:
-        """When the row is to come due by itself (None: not before somebody wakes it), and the turn it waits for."""
+        """Look, plan and act until nothing is to be done. Answers two times by the database's clock: when the row comes
+        due by itself (None: only a wake brings it back), and the turn at a budget that it waits for (None: none).
+        """
         blind: frozenset[tuple[Kind, int]] = frozenset()
         now = claim.claimed_at
         for _ in range(_ROUNDS):
@@ -147,7 +152,7 @@ class Reconciler:
             if not decided.steps:
                 await self._tell(claim, situation)
                 if blind and decided.wait_until is not None:
-                    # What could not be looked at is due at once, and would be so for as long as a provider is away.
+                    # A look that was missed is due at once, and would be due in every pass while a provider is away.
                     return max(decided.wait_until, situation.now + seconds(random.uniform(1.5, 3.0))), None
                 return decided.wait_until, None
             put_off = await self._act(claim, situation, decided.steps, rank, tally)
@@ -157,7 +162,7 @@ class Reconciler:
         return now + seconds(5), None
 
     async def _tell(self, claim: Claim, situation: Situation) -> None:
-        """Store what follows without a step: of a stop before anything was made, of a change of the title."""
+        """Store a change of state or status that needs no step, such as a stop before anything was made."""
         state, status = self._derive(situation)
         stored = situation.broadcast
         if state is not stored.state or not same_but_for_time(status, stored.status):
@@ -166,7 +171,9 @@ class Reconciler:
     async def _act(
         self, claim: Claim, situation: Situation, steps: tuple[Step, ...], rank: Rank, tally: _Tally
     ) -> list[datetime]:
-        """Steps of different resources, at the same time. Answers the turns of those that found no token."""
+        """Carry out *steps*, which are of different resources, at the same time. Answers the turns of the steps that
+        found no token, as times by the database's clock.
+        """
         actor = Actor(
             PassContext(
                 claim=claim,

@@ -30,7 +30,7 @@ _MISFITS = (
 
 
 def heard(body: bytes) -> Heard:
-    """Of a body whose signature was verified. Raises Unreadable."""
+    """The facts of a webhook, from its raw body, whose signature must have been verified. Raises Unreadable."""
     raw = parsed(body)
     try:
         event = json_format.ParseDict(raw, api.WebhookEvent(), ignore_unknown_fields=True)

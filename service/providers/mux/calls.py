@@ -1,9 +1,12 @@
 """One call through mux-python, used as a transport: its authentication, paths, pool and exceptions, not its models.
 
-The models lie both ways (a PATCH resets three settings, a missing reconnect_window reads as 60, an unknown enum value
-raises), so bodies are plain dictionaries and answers are read raw. The SDK is synchronous and retries reads by
-itself; here each call is one request on a thread of a pool of its own, with a time limit. A call that is given up
-goes on in its thread: it is AMBIGUOUS; one that got no thread was not sent.
+The models are wrong in both directions (a PATCH resets three settings, a missing reconnect_window reads as 60, an
+unknown enum value raises), so bodies are plain dictionaries and answers are read raw. The SDK is synchronous and
+retries reads by itself; here each call is one request on a thread of a pool that only this adapter has.
+
+Time limits: a caller waits 10 s at most, its wait for a thread included. A call that is given up goes on in its
+thread, so its outcome is AMBIGUOUS; a call that got no thread was not sent. The thread is freed by urllib3: 2 s for
+the connection, and 6 s without a byte of the answer. A peer that sends a byte every few seconds holds it for longer.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ if TYPE_CHECKING:
 
 _CONNECT, _READ = 2.0, 6.0
 _WITHIN = 10.0
-"""Seconds for a call with its wait for a thread."""
+"""Seconds for a call, its wait for a thread included."""
 PAGE = 100
 # Clocks of ours and theirs, when a list is searched back to the time of an intent.
 SKEW = timedelta(minutes=5)
@@ -58,8 +61,8 @@ class MuxCalls:
         *args: object,
         **kwargs: object,
     ) -> _T:
-        """What *read* makes of the `data` of an answer. One that cannot be read (a proxy's page with status 200)
-        proves nothing.
+        """The `data` of the answer, as *read* understands it. Raises ProviderError. An answer that cannot be read, such
+        as a proxy's page with status 200, is AMBIGUOUS: the call may have had its effect.
         """
         raw = await self.call(operation, method, *args, **kwargs)
         try:
@@ -75,7 +78,7 @@ class MuxCalls:
     async def found(
         self, operation: Operation, read: Callable[[Any], _T], method: Callable[..., Any], *args: object
     ) -> _T | None:
-        """As `read`, and None for what is not there."""
+        """As `read`. None: the provider answered that it does not exist."""
         try:
             return await self.read(operation, read, method, *args)
         except ProviderError as error:

@@ -1,4 +1,4 @@
-"""What a webhook of Mux says (mux.com/docs, Listen for webhooks). Its type is `video.<object>.<what happened>`."""
+"""Reads webhooks of Mux (mux.com/docs, Listen for webhooks). A type is `video.<object>.<event>`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _STREAM, _ASSET, _TARGET = "video.live_stream.", "video.asset.", "video.live_str
 
 
 def heard(body: bytes) -> Heard:
-    """Of a body whose signature was verified. Raises Unreadable."""
+    """The facts of a webhook, from its raw body, whose signature must have been verified. Raises Unreadable."""
     raw = parsed(body)
     kind, event_id = identifier(raw.get("type")), identifier(raw.get("id"))
     try:
@@ -60,7 +60,7 @@ def _about(kind: str, data: Any) -> Heard:
 
 
 def _stream(kind: str, data: Json) -> StreamSeen | None:
-    """A warning carries a part of the stream alone; what was deleted is no more what it says."""
+    """None: the event does not carry the stream as it is. A warning has a part of it, and a deleted one is gone."""
     if kind in (f"{_STREAM}warning", f"{_STREAM}deleted") or "status" not in data or "created_at" not in data:
         return None
     return dataclasses.replace(stream_seen(data), key=NO_SECRET)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def signer(*, access_key: Secret, secret_key: Secret, region: str, valid_s: int) -> Callable[[str], str]:
-    """Of an address, the same with a signature that lets anybody GET it for *valid_s*."""
+    """Makes, of an address, one with a signature that lets anybody GET it for *valid_s* seconds."""
     auths, requests = cast("Any", botocore.auth), cast("Any", botocore.awsrequest)
     credentials = cast("Any", botocore.credentials).Credentials(access_key.reveal(), secret_key.reveal())
     auth = auths.S3SigV4QueryAuth(credentials, "s3", region, expires=valid_s)

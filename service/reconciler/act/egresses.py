@@ -101,7 +101,7 @@ async def _start_failed(context: PassContext, egress: Egress, error: ProviderErr
     changed: list[Room | Egress] = [failed]
     room = context.resources.room
     if error.outcome is Outcome.MISSING and room is not None:
-        # The room is not there: whether it is coming back is for the next look to say.
+        # The room does not exist. The next look says whether it is lost.
         changed.append(replace(room, phase=Phase.UNKNOWN, changed_at=context.now()))
     await context.record(changed, trouble=trouble_of(error, context.now()))
 
@@ -144,7 +144,7 @@ async def _set_destinations(context: PassContext, egress: Egress, step: SetDesti
     assert stream is not None  # noqa: S101 - the plan starts none without
     wanted = pushes_of(context.broadcast, stream, context.providers.streams)
     pushes = {**egress.pushes, **{name: wanted[name] for name in step.add}}
-    # As if it had failed without an answer, which is what a pass that is cut off leaves behind.
+    # Written as if the call had failed without an answer: a pass that is cut off here leaves just that.
     grace = seconds(context.timing.update_grace_s if step.add else 0)
     await context.intend(replace(egress, pushes=pushes, retry_at=context.now() + grace), "destinations.set")
     try:
@@ -155,12 +155,12 @@ async def _set_destinations(context: PassContext, egress: Egress, step: SetDesti
         )
     except ProviderError as error:
         if error.outcome is not Outcome.MISSING:
-            # Partly done perhaps, or done later: the next try comes after a look, when it is too late for that.
+            # It may be done in part, or later. The next try comes after a look, when it cannot land late any more.
             late = step.add and error.outcome is Outcome.AMBIGUOUS
             wait = seconds(context.timing.update_grace_s if late else 0)
             await record_failure(context, replace(egress, pushes=pushes), error, not_within=wait)
             return
-        # What was to be removed had failed and left by itself; the rest is done.
+        # A destination that was to be removed had failed and left by itself. The rest was done.
         seen = None
     failpoint("destinations.set.after_call")
     now_has = tuple(sorted({*egress.destinations, *step.add} - {*step.remove}))

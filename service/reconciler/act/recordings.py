@@ -100,12 +100,12 @@ async def _upload(context: PassContext, recording: LocalRecording) -> None:
         errored=earlier.errored if earlier is not None else 0,
     )
     if storage is None:
-        # The storage was there when it was recorded, and was taken out of the settings since.
+        # There was a storage when it was recorded, and the settings have none any more.
         refused = replace(upload, phase=Phase.GONE, refused=True)
         event = Event(reason=EventReason.UPLOAD_IMPOSSIBLE, message="no storage is configured")
         await context.record([refused], events=[event])
         return
-    # Begun before a stop or after it: what was recorded is uploaded in any case.
+    # A stop does not prevent it: a recording is handed over in any case.
     await context.intend(upload, "upload.create")
     try:
         asset = await context.providers.uploads.create(

@@ -56,7 +56,7 @@ class Providers:
 
 
 def pushes_of(broadcast: Broadcast, stream: Stream, streams: Streams) -> dict[str, Secret]:
-    """What an egress of this broadcast pushes to, by name; "" is the live stream."""
+    """The addresses that an egress of *broadcast* pushes to, by the name of the destination. "" is the live stream."""
     pushes = {"": streams.push_url(stream.key)}
     for destination in broadcast.spec.carried_by(Carrier.EGRESS):
         pushes[destination.name] = broadcast.push_url(destination)
@@ -64,7 +64,7 @@ def pushes_of(broadcast: Broadcast, stream: Stream, streams: Streams) -> dict[st
 
 
 def names_of(broadcast: Broadcast, pushes: Mapping[str, Secret], egresses: Egresses) -> dict[str, list[str]]:
-    """Redacted address to names, those that are wanted now first."""
+    """The names of the destinations by the redacted address that the provider shows, wanted ones first."""
     wanted = {destination.name for destination in broadcast.spec.destinations}
     names: dict[str, list[str]] = {}
     for name in sorted(pushes, key=lambda name: (name not in wanted, name)):

@@ -108,7 +108,7 @@ async def _disable(context: PassContext, stream: Stream) -> None:
 
 
 async def _settle(context: PassContext, stream: Stream) -> None:
-    """One call at a time: what is to be discarded is listed first, and what is left of it is kept in the row."""
+    """One call a step: the recordings to be discarded are listed first, and those that are left are kept in the row."""
     if stream.discarding:
         await _discard(context, stream, *stream.discarding)
         return
@@ -143,7 +143,7 @@ async def _discard(context: PassContext, stream: Stream, asset_id: str, *left: s
 
 
 async def _reset_key(context: PassContext, stream: Stream) -> None:
-    # Whether an answer comes or not: from here on the key we hold may be dead.
+    # The key that we hold may be dead from here on, with or without an answer.
     stale = replace(stream, key_stale=True)
     await context.intend(stale, "key.reset")
     try:
@@ -168,7 +168,7 @@ async def _reset_key(context: PassContext, stream: Stream) -> None:
 
 
 async def _cut(context: PassContext, stream: Stream) -> None:
-    """Half of it at a time, each of one call: disabled it throws out who is connected."""
+    """One of two calls a step: disable, which cuts off a connected encoder, then enable."""
     cutting = replace(stream, cutting=True)
     await context.intend(cutting, "stream.cut", creates=True)
     disabled = stream.cutting and stream.status is StreamStatus.DISABLED

@@ -1,7 +1,8 @@
-"""Finds and removes what carries our mark and has no owner: for the sweeper, and for those who are on call.
+"""Finds and removes orphans, for the sweeper and for AdminService: resources at the providers that carry the mark of
+this environment and belong to no broadcast.
 
-What does not carry the mark of this environment is never touched. Owners are looked up after the providers were asked,
-so what a create under way makes in between has its intent by then.
+A resource without our mark is never touched. Owners are read after the providers were asked, so a resource that a
+create makes in between has its intent in the database by then.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 PER_CALL = 20
-"""Removals at a time: a mistake of ours must not empty an account."""
+"""Removals in one call or round: a mistake of ours must not empty an account."""
 UPLOAD_GRACE = timedelta(minutes=15)
 """On top of the common one: an upload is looked for during ten minutes before it is given up
 (`Timing.upload_grace_s`)."""
@@ -51,7 +52,9 @@ class Reaper:
     def __init__(
         self, owned_ids: OwnedIds, providers: Providers, *, grace: timedelta, upload_grace: timedelta = UPLOAD_GRACE
     ) -> None:
-        """*grace*: the age below which something may be about to be adopted."""
+        """*grace*: a younger resource is not removed, because a create under way may be about to own it.
+        *upload_grace*: the same for uploads, on top of it.
+        """
         self._owned_ids = owned_ids
         self._providers = providers
         self._grace = grace
@@ -88,7 +91,9 @@ class Reaper:
         return Reaped(removed=tuple(removed), remaining=remaining, incomplete=found.incomplete)
 
     async def remove(self, due: Collection[Orphan]) -> list[Orphan]:
-        """Answers which of them were removed."""
+        """Remove them, and answer those that were removed. One that its provider refuses, or that finds no token,
+        stays. Raises StoreUnavailable.
+        """
         removed: list[Orphan] = []
         for orphan in due:
             bucket, remove = self._remover(orphan.kind)
@@ -145,7 +150,9 @@ class Reaper:
                 )
 
     async def _egresses(self, before: datetime, add: Callable[[Orphan], None]) -> None:
-        """Active in a room of a broadcast that is over. Whose room we do not know, it is not ours to judge."""
+        """Egresses that are active in the room of a broadcast that is over. An egress in a room that we do not know
+        is not ours to judge.
+        """
         await self._may_ask(Bucket.ROOMS)
         active = await self._providers.egresses.list_active()
         _, over = await self._owned_ids.over([egress.room_name for egress in active])
@@ -203,7 +210,9 @@ class Reaper:
     async def _read(
         self, page_of: Callable[[int], Awaitable[tuple[Sequence[_Seen], bool]]]
     ) -> tuple[list[_Seen], Exception | None]:
-        """What was read, and why it is not all: it is judged all the same."""
+        """The resources of all pages, and the error that ended the reading early. None: all pages were read. The pages
+        that were read are judged in either case.
+        """
         tagged: dict[str, _Seen] = {}
         try:
             for page in range(1, _PAGES + 1):

@@ -1,7 +1,8 @@
-"""Looks at the two ends of the chain of every running broadcast: who publishes in the room, and what a player gets.
+"""Looks at the two ends of the chain of every running broadcast: the people in its room, and the playlist that players
+get.
 
-One replica at a time. It is what health tells, and a playlist that stands still is what the plan acts on. What cannot
-be looked at now is left as it was, and grows old.
+Health is made of it, and the plan acts on a playlist that does not move on. A look that fails changes nothing: the last
+one stays, with its time.
 """
 
 from __future__ import annotations

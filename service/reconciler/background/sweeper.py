@@ -1,8 +1,7 @@
-"""Removes what carries our mark and has no owner, and forgets what is old. What it removes is counted; it should be
-nothing.
+"""Removes orphans and deletes old rows. Every removal is counted, and the count should stay zero.
 
-Two sights and a minimum age before anything is removed, because a list may shift between its pages and a create may
-be under way.
+An orphan is removed when two rounds in a row saw it and it has a minimum age: a list may shift between its pages, and a
+create may be under way.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ log = structlog.get_logger(__name__)
 REQUESTS_KEPT = timedelta(days=7)
 EVENTS_KEPT = timedelta(days=30)
 UPLOADS_EVERY = 10
-"""Rounds from one look for uploads to the next: it reads the assets of a day."""
+"""Uploads are looked for in every tenth round only: it reads all assets of a day."""
 
 
 class Sweeper(Rounds):
@@ -67,7 +66,7 @@ class Sweeper(Rounds):
             await forget()
 
     async def sweep(self) -> int:
-        """One round. Answers how many were removed."""
+        """One round. Answers the number of orphans that were removed. Raises StoreUnavailable."""
         uploads = self._rounds % UPLOADS_EVERY == 0
         self._rounds += 1
         found = await self._reaper.find(uploads=uploads)
