@@ -9,8 +9,9 @@ from functools import cached_property
 from service.domain.broadcast import State, Target, seconds
 from service.domain.explain.causes import CauseCode
 from service.domain.facts import Facts, Told
+from service.domain.health.egress import egress_evidence
 from service.domain.health.health_of import Health
-from service.domain.health.model import Evidence
+from service.domain.health.model import Evidence, noted
 from service.domain.planning.steps import Plan
 from service.domain.reasons import EventReason
 from service.domain.resource_set import ResourceSet
@@ -110,3 +111,17 @@ class Case:
         return any(
             told.reason == EventReason.EGRESS_CONNECTED and told.time >= egress.intended_at for told in self.facts.story
         )
+
+
+def start_evidence(case: Case, egress: Egress) -> tuple[Evidence, ...]:
+    """The evidence of *egress*, and the last error if it is that of a start of an egress."""
+    trouble = case.facts.broadcast.status.last_error
+    told: tuple[Evidence, ...] = ()
+    if trouble is not None and trouble.operation.starts_egress:
+        told = noted(("last_error", f"{trouble.operation}: {trouble.code} {trouble.message}".strip(), trouble.time))
+    return (*egress_evidence(egress), *told)
+
+
+def with_detail(text: str, detail: str) -> str:
+    """*text* as a sentence, or with a *detail* behind a colon."""
+    return f"{text}: {detail}" if detail else f"{text}."

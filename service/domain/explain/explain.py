@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from service.domain.broadcast import EndReason, State
-from service.domain.explain import rules_egress, rules_end, rules_host, rules_providers
+from service.domain.explain import rules_egress, rules_end, rules_fallback, rules_host, rules_providers, rules_starts
 from service.domain.explain.case import Case, Finding, Rule
 from service.domain.explain.causes import Blame, CauseCode
 from service.domain.explain.consequences import CONSEQUENCES
@@ -82,16 +82,18 @@ def explain(facts: Facts, timing: Timing) -> Explanation:
 
 
 def _rules(case: Case) -> Iterable[Rule]:
-    """Of what is over, what led to the end is asked about, and nothing that is so by now."""
+    """For a finished broadcast, use only rules about its end."""
     yield from rules_end.RULES
-    yield rules_egress.recording_errored
+    yield rules_fallback.recording_errored
     if case.facts.broadcast.state is State.CREATED:
         return
     yield from rules_providers.RULES
     if case.wanted:
         yield from rules_host.RULES
     if case.wanted or case.facts.broadcast.end_reason is EndReason.EGRESS_FAILED:
+        yield from rules_starts.RULES
         yield from rules_egress.RULES
+        yield from rules_fallback.RULES
 
 
 def ranked(findings: Sequence[Finding]) -> list[Finding]:

@@ -1,149 +1,29 @@
-"""Rules about the egress and what it sends."""
+"""Rules about an egress that runs or ran, and about what arrives of it."""
 
-from service.domain.broadcast import DestinationState, FallbackMode, seconds
-from service.domain.errors import Outcome
-from service.domain.explain.case import Case, Finding, Rule, Weight
+from service.domain.broadcast import DestinationState
+from service.domain.explain.case import Case, Finding, Rule, Weight, start_evidence, with_detail
 from service.domain.explain.causes import CauseCode
 from service.domain.health.delivery import encoder_left
 from service.domain.health.egress import egress_evidence, unconnected_since
-from service.domain.health.model import ChainPart, Evidence, noted
-from service.domain.health.recording import failed_recording, recording_evidence
+from service.domain.health.model import ChainPart, noted
+from service.domain.provider import ROOMS, STREAMS
 from service.domain.reasons import Blocked, Fault, HealthReason
 from service.domain.resource_set import recent_starts, wants_egress
-from service.domain.resources import (
-    Egress,
-    EgressStatus,
-    Output,
-    OutputState,
-    Phase,
-    RecordingStatus,
-    Stream,
-    StreamStatus,
-)
+from service.domain.resources import Egress, Output, OutputState, Phase, Stream, StreamStatus
 
 _ENDS = {
     Fault.FAILED: (CauseCode.EGRESS_FAILED, "The egress failed"),
     Fault.ABORTED: (CauseCode.EGRESS_ABORTED, "The egress was aborted before it began"),
     Fault.COMPLETE: (CauseCode.EGRESS_ENDED_UNASKED, "The egress ended, and we did not stop it"),
-    Fault.LIMIT_REACHED: (CauseCode.EGRESS_LIMIT_REACHED, "The egress ran into LiveKit's limit of a session"),
-    Fault.LOST: (CauseCode.EGRESS_LOST, "LiveKit does not know the egress any more"),
+    Fault.LIMIT_REACHED: (
+        CauseCode.EGRESS_LIMIT_REACHED,
+        f"The egress ran into {ROOMS.display_name}'s limit of a session",
+    ),
+    Fault.LOST: (CauseCode.EGRESS_LOST, f"{ROOMS.display_name} does not know the egress any more"),
     Fault.END_TIMEOUT: (CauseCode.EGRESS_GHOST, "The egress began to end and never did"),
 }
-_SERVED = {
-    FallbackMode.DIRECT_WEBRTC: "Viewers watch in the room.",
-    FallbackMode.LOCAL_RECORDING: "The room is to be recorded to our own storage.",
-}
-_NO_SERVERS = "no response from servers"
 _NO_PROGRESS = "no outbound progress"
-"""What an egress says of a connection that stands and takes nothing (livekit/egress pull request 1244)."""
-
-
-def _start_outcome(case: Case, egress: Egress) -> str:
-    """What the call that started it came to, a value of Outcome; empty: it was answered, or nobody knows."""
-    trouble = case.facts.broadcast.status.last_error
-    if egress.external_id or trouble is None or not trouble.operation.starts_egress:
-        return ""
-    return trouble.outcome
-
-
-def _evidence(case: Case, egress: Egress) -> tuple[Evidence, ...]:
-    trouble = case.facts.broadcast.status.last_error
-    told = ()
-    if trouble is not None and trouble.operation.starts_egress:
-        told = noted(("last_error", f"{trouble.operation}: {trouble.code} {trouble.message}".strip(), trouble.time))
-    return (*egress_evidence(egress), *told)
-
-
-def _with(text: str, detail: str) -> str:
-    return f"{text}: {detail}" if detail else f"{text}."
-
-
-def _failed_start(case: Case) -> Egress | None:
-    """The last egress, if its start was not answered as it should. While the next is being called, the one before."""
-    if case.live:
-        return None
-    calling: Egress | None = None
-    for egress in reversed(case.resource_set.egresses):
-        if egress.external_id or not case.counts(egress.intended_at):
-            break
-        if egress.failures or egress.refused or egress.phase is Phase.UNKNOWN:
-            return egress
-        if not egress.unresolved:
-            break
-        calling = calling or egress
-    return calling
-
-
-def start_refused(case: Case) -> Finding | None:
-    """EGRESS_REFUSED and EGRESS_QUOTA."""
-    egress = _failed_start(case)
-    if egress is None:
-        return None
-    if egress.refused or _start_outcome(case, egress) == Outcome.REFUSED:
-        return Finding(
-            code=CauseCode.EGRESS_REFUSED,
-            weight=Weight.CERTAIN,
-            message=_with("LiveKit refuses to start the egress", egress.error),
-            evidence=_evidence(case, egress),
-        )
-    if _start_outcome(case, egress) == Outcome.THROTTLED:
-        return Finding(
-            code=CauseCode.EGRESS_QUOTA,
-            weight=Weight.CERTAIN,
-            message=_with("LiveKit takes no more egresses now", egress.error),
-            evidence=_evidence(case, egress),
-        )
-    return None
-
-
-def no_worker(case: Case) -> Finding | None:
-    egress = _failed_start(case)
-    if egress is None or _NO_SERVERS not in egress.error:
-        return None
-    return Finding(
-        code=CauseCode.EGRESS_NO_WORKER,
-        weight=Weight.CERTAIN,
-        message="LiveKit found no egress worker for the start.",
-        evidence=_evidence(case, egress),
-    )
-
-
-def start_lost(case: Case) -> Finding | None:
-    egress = _failed_start(case)
-    if egress is None or _NO_SERVERS in egress.error or egress.refused:
-        return None
-    if _start_outcome(case, egress) not in ("", Outcome.AMBIGUOUS):
-        return None
-    if not egress.failures and case.facts.now < egress.intended_at + seconds(case.timing.list_lag_s):
-        return None
-    return Finding(
-        code=CauseCode.EGRESS_START_LOST,
-        weight=Weight.SEEN if egress.failures else Weight.LIKELY,
-        message=_with("Nobody answered the start of the egress", egress.error),
-        evidence=_evidence(case, egress),
-    )
-
-
-def start_stuck(case: Case) -> Finding | None:
-    failed, current = case.failed_egress, case.resource_set.egress
-    if failed is not None and failed.fault is Fault.START_TIMEOUT:
-        return Finding(
-            code=CauseCode.EGRESS_START_STUCK,
-            weight=Weight.SEEN,
-            message=f"The egress did not start within {case.timing.egress_start_s:g} s.",
-            evidence=_evidence(case, failed),
-        )
-    starting = (EgressStatus.UNKNOWN, EgressStatus.STARTING)
-    if case.live or current is None or current.phase is not Phase.PRESENT or current.status not in starting:
-        return None
-    if case.facts.now < current.intended_at + seconds(case.timing.egress_start_s / 2):
-        return None
-    return Finding(
-        code=CauseCode.EGRESS_START_STUCK,
-        weight=Weight.LIKELY,
-        message="The egress takes long to start.",
-        evidence=_evidence(case, current),
-    )
+"""The error of an egress whose connection stands and takes nothing (livekit/egress pull request 1244)."""
 
 
 def _push(egress: Egress) -> Output | None:
@@ -159,7 +39,7 @@ def ended(case: Case) -> Finding | None:
         return None
     code, message = _ENDS[egress.fault]
     return Finding(
-        code=code, weight=Weight.SEEN, message=_with(message, egress.error), evidence=_evidence(case, egress)
+        code=code, weight=Weight.SEEN, message=with_detail(message, egress.error), evidence=start_evidence(case, egress)
     )
 
 
@@ -173,11 +53,11 @@ def push_failed(case: Case) -> Finding | None:
     return Finding(
         code=CauseCode.RTMP_LOST if stood else CauseCode.RTMP_REFUSED,
         weight=Weight.SEEN + 5,
-        message=_with(
+        message=with_detail(
             "The connection from the egress to the live stream broke" if stood else "The live stream takes no encoder",
             push.message,
         ),
-        evidence=_evidence(case, egress),
+        evidence=start_evidence(case, egress),
     )
 
 
@@ -191,7 +71,7 @@ def not_connected(case: Case) -> Finding | None:
         code=CauseCode.RTMP_NOT_CONNECTED,
         weight=Weight.SEEN,
         message="The egress runs and never got its connection to the live stream.",
-        evidence=_evidence(case, egress),
+        evidence=start_evidence(case, egress),
     )
 
 
@@ -201,8 +81,8 @@ def no_media(case: Case) -> Finding | None:
         return Finding(
             code=CauseCode.NO_MEDIA,
             weight=Weight.SEEN,
-            message=f"Mux saw no media of the egress within {case.timing.ingest_start_s:g} s.",
-            evidence=_evidence(case, failed),
+            message=f"{STREAMS.display_name} saw no media of the egress within {case.timing.ingest_start_s:g} s.",
+            evidence=start_evidence(case, failed),
         )
     egress, stream = case.resource_set.egress, case.resource_set.stream
     if (
@@ -215,7 +95,7 @@ def no_media(case: Case) -> Finding | None:
     return Finding(
         code=CauseCode.NO_MEDIA,
         weight=Weight.SEEN,
-        message="The egress is connected, and Mux sees no media.",
+        message=f"The egress is connected, and {STREAMS.display_name} sees no media.",
         evidence=(*part.evidence, *egress_evidence(egress)),
     )
 
@@ -240,7 +120,7 @@ def ingest_stalled(case: Case) -> Finding | None:
             code=CauseCode.INGEST_STALLED,
             weight=Weight.SEEN,
             message="The egress said that it sends, and nothing arrived at the live stream any more.",
-            evidence=_evidence(case, failed),
+            evidence=start_evidence(case, failed),
         )
     egress = case.resource_set.egress
     if (
@@ -321,77 +201,12 @@ def destination_failed(case: Case) -> Finding | None:
     return Finding(
         code=CauseCode.DESTINATION_FAILED,
         weight=Weight.LIKELY,
-        message=_with(f"The destination {names} failed", failed[0].message),
+        message=with_detail(f"The destination {names} failed", failed[0].message),
         evidence=noted(*((f"destination_{each.name}", each.message or each.state, None) for each in failed)),
     )
 
 
-def fallback_active(case: Case) -> Finding | None:
-    fallback = case.facts.broadcast.fallback
-    if not fallback.modes:
-        return None
-    return Finding(
-        code=CauseCode.FALLBACK_ACTIVE,
-        weight=Weight.HINT + 10,
-        message=f"{' '.join(_SERVED[mode] for mode in fallback.modes)} The reason is {fallback.reason}.",
-        evidence=noted(("fallback", ", ".join(fallback.modes), fallback.since)),
-    )
-
-
-def local_recording_lost(case: Case) -> Finding | None:
-    """The same of a file egress. Told as long as the fallback lasts that it is part of: the gap in the file stays."""
-    fallback = case.facts.broadcast.fallback
-    since = fallback.since
-    if FallbackMode.LOCAL_RECORDING not in fallback.modes or since is None:
-        return None
-    dead = [
-        each
-        for each in case.resource_set.recordings
-        if each.fault is Fault.GHOST and not each.complete and each.intended_at >= since
-    ]
-    if not dead:
-        return None
-    return Finding(
-        code=CauseCode.LOCAL_RECORDING_LOST,
-        weight=Weight.SEEN,
-        message="The worker that recorded the room is gone, and what it had written with it.",
-        evidence=noted(
-            ("livekit_egress_id", dead[-1].external_id, dead[-1].intended_at),
-            ("file", dead[-1].file, dead[-1].changed_at),
-        ),
-    )
-
-
-def local_recording_failed(case: Case) -> Finding | None:
-    failed = failed_recording(case.facts)
-    if failed is None or failed.fault is Fault.GHOST:
-        return None
-    return Finding(
-        code=CauseCode.LOCAL_RECORDING_FAILED,
-        weight=Weight.SEEN,
-        message=_with("The room is not recorded to our own storage, as the fallback asks", failed.error),
-        evidence=recording_evidence(failed),
-    )
-
-
-def recording_errored(case: Case) -> Finding | None:
-    errored = [each for each in case.facts.broadcast.status.recordings if each.status is RecordingStatus.ERRORED]
-    if not errored:
-        return None
-    return Finding(
-        code=CauseCode.RECORDING_ERRORED,
-        # Whatever else is so led to it, or is worse.
-        weight=Weight.HINT - 5,
-        message=_with("Mux could not make the recording", errored[0].message),
-        evidence=noted(*(("mux_asset_id", each.asset_id, None) for each in errored)),
-    )
-
-
 RULES: tuple[Rule, ...] = (
-    start_refused,
-    no_worker,
-    start_lost,
-    start_stuck,
     ended,
     push_failed,
     not_connected,
@@ -401,8 +216,4 @@ RULES: tuple[Rule, ...] = (
     playlist_stalled,
     start_limit,
     destination_failed,
-    local_recording_lost,
-    local_recording_failed,
-    fallback_active,
 )
-"""Of a broadcast that is wanted live."""

@@ -39,7 +39,7 @@ def failing_call(case: Case, provider: Provider) -> Finding | None:
     starts = trouble.operation.starts_egress
     outcome = trouble.outcome
     if starts and outcome not in (Outcome.CREDENTIALS, Outcome.NOT_SENT) and trouble.code not in _CREDENTIALS:
-        # Which the rules of the egress know better.
+        # The rules about starts have a code for it.
         return None
     evidence: tuple[Evidence, ...] = noted(
         ("last_error", f"{provider} {trouble.operation}: {trouble.code} {trouble.message}".strip(), trouble.time)

@@ -1,0 +1,115 @@
+"""Rules about the start of an egress."""
+
+from service.domain.broadcast import seconds
+from service.domain.errors import Outcome
+from service.domain.explain.case import Case, Finding, Rule, Weight, start_evidence, with_detail
+from service.domain.explain.causes import CauseCode
+from service.domain.provider import ROOMS
+from service.domain.reasons import Fault
+from service.domain.resources import Egress, EgressStatus, Phase
+
+_NO_SERVERS = "no response from servers"
+"""The error of a start that no worker took (livekit/psrpc, client/rpc.go)."""
+
+
+def _start_outcome(case: Case, egress: Egress) -> str:
+    """The outcome of the call that started it, a value of Outcome. Empty: the call was answered, or its outcome is not
+    known any more.
+    """
+    trouble = case.facts.broadcast.status.last_error
+    if egress.external_id or trouble is None or not trouble.operation.starts_egress:
+        return ""
+    return trouble.outcome
+
+
+def _failed_start(case: Case) -> Egress | None:
+    """The latest egress whose start failed, was refused or got no answer. A start that is under way is passed over, and
+    is the answer only if no earlier one failed. None: the latest start that matters now was answered.
+    """
+    if case.live:
+        return None
+    calling: Egress | None = None
+    for egress in reversed(case.resource_set.egresses):
+        if egress.external_id or not case.counts(egress.intended_at):
+            break
+        if egress.failures or egress.refused or egress.phase is Phase.UNKNOWN:
+            return egress
+        if not egress.unresolved:
+            break
+        calling = calling or egress
+    return calling
+
+
+def start_refused(case: Case) -> Finding | None:
+    """EGRESS_REFUSED and EGRESS_QUOTA."""
+    egress = _failed_start(case)
+    if egress is None:
+        return None
+    if egress.refused or _start_outcome(case, egress) == Outcome.REFUSED:
+        return Finding(
+            code=CauseCode.EGRESS_REFUSED,
+            weight=Weight.CERTAIN,
+            message=with_detail(f"{ROOMS.display_name} refuses to start the egress", egress.error),
+            evidence=start_evidence(case, egress),
+        )
+    if _start_outcome(case, egress) == Outcome.THROTTLED:
+        return Finding(
+            code=CauseCode.EGRESS_QUOTA,
+            weight=Weight.CERTAIN,
+            message=with_detail(f"{ROOMS.display_name} takes no more egresses now", egress.error),
+            evidence=start_evidence(case, egress),
+        )
+    return None
+
+
+def no_worker(case: Case) -> Finding | None:
+    egress = _failed_start(case)
+    if egress is None or _NO_SERVERS not in egress.error:
+        return None
+    return Finding(
+        code=CauseCode.EGRESS_NO_WORKER,
+        weight=Weight.CERTAIN,
+        message=f"{ROOMS.display_name} found no egress worker for the start.",
+        evidence=start_evidence(case, egress),
+    )
+
+
+def start_lost(case: Case) -> Finding | None:
+    egress = _failed_start(case)
+    if egress is None or _NO_SERVERS in egress.error or egress.refused:
+        return None
+    if _start_outcome(case, egress) not in ("", Outcome.AMBIGUOUS):
+        return None
+    if not egress.failures and case.facts.now < egress.intended_at + seconds(case.timing.list_lag_s):
+        return None
+    return Finding(
+        code=CauseCode.EGRESS_START_LOST,
+        weight=Weight.SEEN if egress.failures else Weight.LIKELY,
+        message=with_detail("Nobody answered the start of the egress", egress.error),
+        evidence=start_evidence(case, egress),
+    )
+
+
+def start_stuck(case: Case) -> Finding | None:
+    failed, current = case.failed_egress, case.resource_set.egress
+    if failed is not None and failed.fault is Fault.START_TIMEOUT:
+        return Finding(
+            code=CauseCode.EGRESS_START_STUCK,
+            weight=Weight.SEEN,
+            message=f"The egress did not start within {case.timing.egress_start_s:g} s.",
+            evidence=start_evidence(case, failed),
+        )
+    starting = (EgressStatus.UNKNOWN, EgressStatus.STARTING)
+    if case.live or current is None or current.phase is not Phase.PRESENT or current.status not in starting:
+        return None
+    if case.facts.now < current.intended_at + seconds(case.timing.egress_start_s / 2):
+        return None
+    return Finding(
+        code=CauseCode.EGRESS_START_STUCK,
+        weight=Weight.LIKELY,
+        message="The egress takes long to start.",
+        evidence=start_evidence(case, current),
+    )
+
+
+RULES: tuple[Rule, ...] = (start_refused, no_worker, start_lost, start_stuck)
