@@ -56,7 +56,7 @@ class EndReason(StrEnum):
     STREAM_LOST = "STREAM_LOST"
     STREAM_DISABLED = "STREAM_DISABLED"
     EGRESS_FAILED = "EGRESS_FAILED"
-    MUX_UNREACHABLE = "MUX_UNREACHABLE"
+    STREAMS_UNREACHABLE = "MUX_UNREACHABLE"
 
     @property
     def failed(self) -> bool:
@@ -67,7 +67,7 @@ class EndReason(StrEnum):
             EndReason.STREAM_LOST,
             EndReason.STREAM_DISABLED,
             EndReason.EGRESS_FAILED,
-            EndReason.MUX_UNREACHABLE,
+            EndReason.STREAMS_UNREACHABLE,
         )
 
 

@@ -540,7 +540,7 @@ CASES = (
     ),
     Case(
         "MUX_UNREACHABLE",
-        over(EndReason.MUX_UNREACHABLE, *at_rest(ROOM), **WAS_LIVE),
+        over(EndReason.STREAMS_UNREACHABLE, *at_rest(ROOM), **WAS_LIVE),
         over(EndReason.EGRESS_FAILED, *at_rest(ROOM), **WAS_LIVE),
     ),
     Case(

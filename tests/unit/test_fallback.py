@@ -318,7 +318,8 @@ def test_a_slate_is_not_dark() -> None:
 def test_an_outage_of_mux_ends_it_only_where_nobody_sees_anything() -> None:
     long = away(TIMING.hopeless_s)
     dark = replace(DARK, status_since=LONG_AGO)
-    assert decided(live(spec=NO_MODES), a_room(), dark, DELIVERING, availability=long).end is EndReason.MUX_UNREACHABLE
+    ended = decided(live(spec=NO_MODES), a_room(), dark, DELIVERING, availability=long).end
+    assert ended is EndReason.STREAMS_UNREACHABLE
     assert decided(live(spec=NO_MODES), *PLAYING, availability=long).end is None
     short = away(TIMING.hopeless_s - 1)
     short_of_it = decided(live(spec=NO_MODES), a_room(), dark, DELIVERING, availability=short)

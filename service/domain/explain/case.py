@@ -1,4 +1,4 @@
-"""What the rules look at: the facts, and the questions that many of them ask."""
+"""The case that every rule is asked about: facts, health, and the questions that several rules ask of them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,25 +19,27 @@ from service.domain.resources import Egress, Phase
 from service.domain.timing import Timing
 
 _BEFORE_S = 15.0
-"""What broke a broadcast may have been seen a little before its state told of it."""
+"""An event may be the cause of a trouble if it is at most this many seconds older: a failure is seen a little before
+the state follows it.
+"""
 
 
 class Weight(IntEnum):
     """How strong the evidence is."""
 
     CERTAIN = 90
-    """The provider shows it now, or we decided it."""
+    """The provider shows it now, or the service decided it."""
     SEEN = 70
     """It was seen when the trouble began."""
     LIKELY = 50
-    """It fits what was seen."""
+    """It fits the observations."""
     HINT = 30
     """It is so, and may have nothing to do with it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What one rule found."""
+    """The answer of a rule that found its cause."""
 
     code: CauseCode
     weight: int
@@ -64,7 +66,9 @@ class Case:
 
     @property
     def live(self) -> bool:
-        """It is on air, and viewers see it as far as we know. What an intent of ours ended is told with its outcome."""
+        """Whether viewers see the show, as far as the service knows: the stored state says so, and so do the resources,
+        which may be newer than the state.
+        """
         return self.facts.broadcast.state is State.LIVE and self.resource_set.playable
 
     @property
@@ -73,8 +77,10 @@ class Case:
 
     @cached_property
     def dark_since(self) -> datetime:
-        """Since when viewers see nothing, or since the start; of what was ended, what led to it. A fallback that is
-        entered meanwhile is an answer to the trouble and no new one.
+        """When the present trouble began: the last time that viewers lost the picture, or the start of the broadcast if
+        it was never live. For a finished broadcast it is the trouble that led to the end.
+
+        A fallback that is entered meanwhile is an answer to the trouble and begins no new one.
         """
         broadcast = self.facts.broadcast
         since = broadcast.start_time or broadcast.create_time
@@ -85,16 +91,21 @@ class Case:
         return since
 
     def recent(self, *reasons: EventReason, before_s: float = _BEFORE_S) -> Told | None:
-        """The latest event with one of these reasons that the present trouble may come from."""
+        """The latest event with one of *reasons*, if it is at most *before_s* older than the present trouble. None:
+        there is none.
+        """
         told = self.facts.last(*reasons)
         return told if told is not None and self.counts(told.time, before_s) else None
 
     def counts(self, moment: datetime, before_s: float = _BEFORE_S) -> bool:
+        """Whether *moment* is at most *before_s* older than the present trouble."""
         return moment >= self.dark_since - seconds(before_s)
 
     @cached_property
     def failed_egress(self) -> Egress | None:
-        """The last egress that did not do what it should, while the trouble lasts. The next may be on its way."""
+        """The latest egress that failed in the present trouble, even if the next one is on its way. None: no egress
+        failed, or a later one delivers.
+        """
         if self.live:
             return None
         for egress in reversed(self.resource_set.egresses):
@@ -107,7 +118,7 @@ class Case:
         return None
 
     def delivered(self, egress: Egress) -> bool:
-        """Whether its connection to the live stream ever stood, as far as the story tells."""
+        """Whether *egress* was ever connected to the live stream, as far as the stored events reach."""
         return any(
             told.reason == EventReason.EGRESS_CONNECTED and told.time >= egress.intended_at for told in self.facts.story
         )

@@ -1,7 +1,7 @@
-"""explain(): why a broadcast is in its state, from what is stored. Pure.
+"""explain(): why a broadcast is in its state, from the stored facts. Pure.
 
-Each rule looks for one cause and says how strong its evidence is. What follows from a cause that was found too ranks
-below it, however strong its own evidence.
+Each rule looks for one cause and says how strong its evidence is. A consequence ranks below its cause where both are
+found, however strong its own evidence is.
 """
 
 from collections.abc import Iterable, Sequence
@@ -57,6 +57,7 @@ _FINE = {
 
 
 def explain(facts: Facts, timing: Timing) -> Explanation:
+    """*facts*: read at one moment of the database's clock, which is the time of the explanation."""
     broadcast = facts.broadcast
     case = Case(facts=facts, health=health_of(facts, timing), timing=timing)
     found = ranked([finding for rule in _rules(case) if (finding := rule(case)) is not None])
@@ -97,7 +98,9 @@ def _rules(case: Case) -> Iterable[Rule]:
 
 
 def ranked(findings: Sequence[Finding]) -> list[Finding]:
-    """The likeliest first, one of a code; consequences below their causes."""
+    """The findings, the likeliest first: one finding a code, and consequences below their causes. Findings of the same
+    weight stay in their order.
+    """
     best: dict[CauseCode, Finding] = {}
     for finding in findings:
         if finding.code not in best or finding.weight > best[finding.code].weight:

@@ -1,4 +1,4 @@
-"""Rules about an egress that runs or ran, and about what arrives of it."""
+"""Rules about an egress that runs or ran, and about the media that arrive from it."""
 
 from service.domain.broadcast import DestinationState
 from service.domain.explain.case import Case, Finding, Rule, Weight, start_evidence, with_detail
@@ -27,13 +27,13 @@ _NO_PROGRESS = "no outbound progress"
 
 
 def _push(egress: Egress) -> Output | None:
-    """The connection to the live stream, where it failed."""
+    """The output to the live stream, if it failed. None: it did not, or there is none."""
     failed = (OutputState.FAILED,)
     return next((output for output in egress.outputs if output.name == "" and output.state in failed), None)
 
 
 def ended(case: Case) -> Finding | None:
-    """The egress is over by itself: the word it was given says how."""
+    """The egress ended and was not told to. Its fault says how."""
     egress = case.failed_egress
     if egress is None or egress.fault not in _ENDS or _push(egress) is not None:
         return None
@@ -101,7 +101,7 @@ def no_media(case: Case) -> Finding | None:
 
 
 def _fell_silent(case: Case, egress: Egress, stream: Stream | None) -> bool:
-    """Whether media of this egress arrived, and does not any more although it says that it sends."""
+    """Whether media of *egress* arrived and does not arrive any more, although its output is still active."""
     if stream is None or not egress.delivering:
         return False
     if stream.status is StreamStatus.ACTIVE and encoder_left(case.facts, stream):
@@ -138,7 +138,9 @@ def ingest_stalled(case: Case) -> Finding | None:
 
 
 def ghost(case: Case) -> Finding | None:
-    """A worker that died: its record stays as it was, nobody is in the room, and no stop is answered."""
+    """The worker of an egress died: the record of the egress stays as it was, the egress is not in the room, and it
+    answers no stop.
+    """
     deaf = [
         egress
         for egress in case.resource_set.egresses
@@ -160,7 +162,7 @@ def ghost(case: Case) -> Finding | None:
 def _answers_no_stop(egress: Egress) -> bool:
     if egress.fault is Fault.NOT_STOPPED or (egress.phase is Phase.DELETING and egress.failures):
         return True
-    # Written off after its stop: nobody saw it end.
+    # It was written off after its stop, because it was not seen to end.
     return egress.phase is Phase.GONE and not egress.end_seen
 
 

@@ -6,24 +6,25 @@ from service.domain.broadcast import EndReason, State, Target, seconds
 from service.domain.explain.case import Case, Finding, Rule, Weight
 from service.domain.explain.causes import CauseCode
 from service.domain.health.model import Evidence, noted
+from service.domain.provider import STREAMS
 from service.domain.reasons import EventReason
 from service.domain.resources import AnyResource, Kind, Phase
 
 BEHIND_S = 10.0
-"""A row that is due is taken up within a second or two, unless nobody is there to do it."""
+"""A broadcast that is due is claimed within a second or two. If it is not for this many seconds, no replica works."""
 TAKE_DOWN_S = 20.0
-"""With nothing in its way it takes less."""
+"""A take-down that nothing holds up takes less than this many seconds."""
 
 _ENDS: dict[EndReason, tuple[CauseCode, str]] = {
     EndReason.STOPPED: (CauseCode.STOPPED_BY_CALLER, "A caller stopped it."),
     EndReason.NO_HOST: (CauseCode.NO_HOST, "No host came in time."),
     EndReason.HOST_LEFT: (CauseCode.HOST_LEFT, "The host left and did not come back in time."),
     EndReason.MAX_DURATION: (CauseCode.MAX_DURATION, "It was on air for its maximum duration."),
-    EndReason.TEST_LIMIT: (CauseCode.TEST_LIMIT, "Mux cuts test streams after 5 minutes."),
+    EndReason.TEST_LIMIT: (CauseCode.TEST_LIMIT, f"{STREAMS.display_name} cuts test streams after 5 minutes."),
     EndReason.START_TIMEOUT: (CauseCode.START_TIMEOUT, "Room and live stream could not be made in time."),
-    EndReason.MUX_UNREACHABLE: (
+    EndReason.STREAMS_UNREACHABLE: (
         CauseCode.STREAMS_UNREACHABLE,
-        "Mux did not answer for too long, and nothing else was left to try.",
+        f"{STREAMS.display_name} did not answer for too long, and nothing else was left to try.",
     ),
     EndReason.EGRESS_FAILED: (CauseCode.EGRESS_FAILED, "The egresses kept failing, and nothing else was left to try."),
 }
@@ -52,13 +53,13 @@ def end_decided(case: Case) -> Finding | None:
     told = case.facts.last(EventReason.STOP_REQUESTED)
     if reason is EndReason.STOPPED and told is not None and told.message:
         message = f"A caller stopped it: {told.message}"
-    # What could not be made has a cause of its own, if it was seen.
+    # These two end reasons only name the result. If the cause of it was seen, that ranks first.
     general = reason in (EndReason.START_TIMEOUT, EndReason.EGRESS_FAILED)
     return Finding(code=code, weight=Weight.HINT if general else Weight.SEEN, message=message, evidence=_decided(case))
 
 
 def refused(case: Case) -> Finding | None:
-    """A provider said no to what was asked for."""
+    """A provider refused the room, the live stream or the egress as the spec asks for it."""
     broadcast = case.facts.broadcast
     if broadcast.end_reason is not EndReason.PROVIDER_REFUSED:
         return None

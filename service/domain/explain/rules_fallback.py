@@ -28,7 +28,9 @@ def fallback_active(case: Case) -> Finding | None:
 
 
 def local_recording_lost(case: Case) -> Finding | None:
-    """The same of a file egress. Told as long as the fallback lasts that it is part of: the gap in the file stays."""
+    """The worker of a local recording died. The finding stays until the fallback is left, because the gap in the
+    recording stays.
+    """
     fallback = case.facts.broadcast.fallback
     since = fallback.since
     if FallbackMode.LOCAL_RECORDING not in fallback.modes or since is None:
@@ -69,7 +71,7 @@ def recording_errored(case: Case) -> Finding | None:
         return None
     return Finding(
         code=CauseCode.RECORDING_ERRORED,
-        # Whatever else is so led to it, or is worse.
+        # Any other cause led to it, or is worse.
         weight=Weight.HINT - 5,
         message=with_detail(f"{STREAMS.display_name} could not make the recording", errored[0].message),
         evidence=noted(*((f"{STREAMS}_asset_id", each.asset_id, None) for each in errored)),
@@ -77,4 +79,4 @@ def recording_errored(case: Case) -> Finding | None:
 
 
 RULES: tuple[Rule, ...] = (local_recording_lost, local_recording_failed, fallback_active)
-"""Of a broadcast that is wanted live. `recording_errored` is asked of every broadcast."""
+"""For a broadcast that is wanted live. `recording_errored` is asked of every broadcast."""

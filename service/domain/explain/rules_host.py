@@ -1,4 +1,4 @@
-"""Rules about the host and the room, and about what callers ask for."""
+"""Rules about the host and the room, and about SetOnAir."""
 
 from service.domain.broadcast import DeliveryPolicy, State
 from service.domain.explain.case import Case, Finding, Rule, Weight
@@ -6,6 +6,7 @@ from service.domain.explain.causes import CauseCode
 from service.domain.health.model import Evidence, noted
 from service.domain.health.room import people, poor_uplinks, publishes, silence
 from service.domain.measurements import Quality, ReportedStats
+from service.domain.provider import ROOMS
 from service.domain.reasons import EventReason, HealthReason
 from service.domain.resources import Phase, Room
 
@@ -18,7 +19,7 @@ def _room(case: Case) -> Room | None:
 
 
 def _absent(case: Case) -> tuple[Evidence, ...] | None:
-    """What shows that nobody publishes in a room that is there; None: somebody may."""
+    """The evidence that nobody publishes in the room. None: somebody does, nobody looked yet, or there is no room."""
     room = _room(case)
     if room is None:
         return None
@@ -59,7 +60,7 @@ def host_left(case: Case) -> Finding | None:
 
 
 def host_silent(case: Case) -> Finding | None:
-    """HOST_MUTED and NO_VIDEO: what is published is nothing to see or hear."""
+    """HOST_MUTED and NO_VIDEO: somebody publishes, and viewers see or hear nothing."""
     there = people(case.facts)
     missing = silence(case.facts.broadcast, there) if there is not None else None
     if there is None or missing is None:
@@ -113,7 +114,7 @@ def not_on_air(case: Case) -> Finding | None:
     if broadcast.state not in (State.READY, State.INTERRUPTED):
         return None
     taken_off = case.facts.last(EventReason.OFF_AIR_REQUESTED)
-    # Before the show there is something to see only when the host is there too.
+    # Before the show a missing SetOnAir is the foremost cause only if the host is there: otherwise the absent host is.
     alone = _absent(case) is None
     return Finding(
         code=CauseCode.NOT_ON_AIR,
@@ -131,7 +132,7 @@ def room_lost(case: Case) -> Finding | None:
     lost = None if case.live else case.recent(EventReason.ROOM_LOST)
     failed = case.failed_egress
     if lost is None or (failed is not None and failed.intended_at > lost.time):
-        # What was started in the room after it fails for a reason of its own.
+        # An egress that was started after the loss failed for a reason of its own.
         return None
     room = case.resource_set.rooms[-1] if case.resource_set.rooms else None
     return Finding(
@@ -141,7 +142,7 @@ def room_lost(case: Case) -> Finding | None:
         evidence=noted(
             ("event", lost.reason, lost.time),
             (
-                "livekit_room_sid",
+                f"{ROOMS}_room_sid",
                 room.sid if room is not None else None,
                 room.observed_at if room is not None else None,
             ),

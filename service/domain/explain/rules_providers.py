@@ -1,4 +1,4 @@
-"""Rules about the providers: whether they answer, and what somebody else did to what is ours."""
+"""Rules about the providers: whether they answer, and changes to our resources that somebody else made."""
 
 from functools import partial
 
@@ -14,11 +14,11 @@ from service.domain.resources import Phase, Stream, StreamStatus
 
 _CREDENTIALS = ("unauthenticated", "permission_denied", "401", "403", Outcome.CREDENTIALS)
 _THROTTLED = ("resource_exhausted", "429", Outcome.THROTTLED)
-_FAILED_BY_PROVIDER = (EndReason.START_TIMEOUT, EndReason.PROVIDER_REFUSED, EndReason.MUX_UNREACHABLE)
+_FAILED_BY_PROVIDER = (EndReason.START_TIMEOUT, EndReason.PROVIDER_REFUSED, EndReason.STREAMS_UNREACHABLE)
 
 
 def unreachable(case: Case, provider: Provider) -> Finding | None:
-    """The observer got no answer."""
+    """The observer gets no answer from *provider*."""
     outage = case.facts.availability.outages.get(provider)
     if outage is None or case.facts.broadcast.state.over:
         return None
@@ -32,7 +32,7 @@ def unreachable(case: Case, provider: Provider) -> Finding | None:
 
 
 def failing_call(case: Case, provider: Provider) -> Finding | None:
-    """The last call to it failed, and none since did better."""
+    """The last call to *provider* failed, and no later one succeeded."""
     trouble = case.facts.broadcast.status.last_error
     if trouble is None or trouble.provider != provider or not _matters(case):
         return None
@@ -75,13 +75,15 @@ def _matters(case: Case) -> bool:
     if broadcast.state.over:
         return broadcast.end_reason in _FAILED_BY_PROVIDER
     if case.live:
-        # What it failed of was overcome, but for a change of the spec that did not get there.
+        # While the show is live the error was overcome, unless a change of the spec has not reached the providers.
         return broadcast.status.observed_generation != broadcast.generation
     return True
 
 
 def _read(provider: Provider, code: str, outcome: str) -> tuple[CauseCode, str]:
-    """The code of the cause, and how its message begins."""
+    """The code for an answer of *provider*, and the beginning of its message. *code*: the provider's. *outcome*: a
+    value of Outcome, or empty for an outage.
+    """
     name, codes = provider.display_name, OF_PROVIDER[provider]
     if outcome == Outcome.CREDENTIALS or code in _CREDENTIALS:
         return codes.credentials, f"{name} refuses our credentials"

@@ -25,7 +25,7 @@ _FAULTS = {
     Fault.NO_MEDIA: "the live stream got no media of it",
     Fault.INGEST_LOST: "it said that it sends, and nothing arrived any more",
     Fault.STALLED: "it sent, and the playlist did not move on",
-    Fault.LOST: "LiveKit does not know it any more",
+    Fault.LOST: f"{ROOMS.display_name} does not know it any more",
 }
 
 

@@ -162,7 +162,7 @@ class _Decider:
             dark + seconds(self.timing.hopeless_s), "if nothing is playable until then", Action.END_BROADCAST
         ):
             return self.stay()
-        end = EndReason.MUX_UNREACHABLE if reason is FallbackReason.STREAMS_UNREACHABLE else EndReason.EGRESS_FAILED
+        end = EndReason.STREAMS_UNREACHABLE if reason is FallbackReason.STREAMS_UNREACHABLE else EndReason.EGRESS_FAILED
         return Decision(fallback=self.present, end=end)
 
     def dark_since(self, reason: FallbackReason) -> datetime | None:

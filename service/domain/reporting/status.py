@@ -270,10 +270,8 @@ def _playable(resource_set: ResourceSet, availability: Availability) -> _Fact:
 
 def _destination(broadcast: Broadcast, resource_set: ResourceSet) -> Sequence[DestinationStatus]:
     egress, stream = resource_set.egress, resource_set.stream
-    sent = {
-        Carrier.EGRESS: egress.outputs if egress is not None else (),
-        Carrier.MUX: stream.relays if stream is not None else (),
-    }
+    pushed = egress.outputs if egress is not None else ()
+    relayed = stream.relays if stream is not None else ()
     states = {
         OutputState.CONNECTING: DestinationState.CONNECTING,
         OutputState.ACTIVE: DestinationState.ACTIVE,
@@ -282,7 +280,8 @@ def _destination(broadcast: Broadcast, resource_set: ResourceSet) -> Sequence[De
     }
     told: list[DestinationStatus] = []
     for each in broadcast.spec.destinations:
-        output = next((output for output in sent[each.carrier] if output.name == each.name), None)
+        sent = pushed if each.carrier is Carrier.EGRESS else relayed
+        output = next((output for output in sent if output.name == each.name), None)
         state = states[output.state] if output is not None else DestinationState.IDLE
         told.append(
             DestinationStatus(name=each.name, state=state, message=output.message if output is not None else "")

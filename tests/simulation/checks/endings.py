@@ -56,7 +56,7 @@ class Endings:
             case EndReason.MAX_DURATION:
                 live = broadcast.live_time
                 return live is not None and now - live >= seconds(broadcast.spec.max_duration_s)
-            case EndReason.EGRESS_FAILED | EndReason.MUX_UNREACHABLE:
+            case EndReason.EGRESS_FAILED | EndReason.STREAMS_UNREACHABLE:
                 ready = broadcast.ready_time
                 return ready is not None and now - ready >= seconds(timing.hopeless_s)
             case _:
