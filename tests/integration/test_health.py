@@ -143,10 +143,7 @@ async def test_who_is_waited_for_and_how_long(stage: Stage, written: Written) ->
     wait = explained.next_action.time.ToDatetime() - explained.time.ToDatetime()
     assert explained.next_action.action == "WAIT_FOR_HOST"
     assert timedelta(seconds=1790) < wait <= timedelta(seconds=1800)
-    assert explained.overrides[0].command == (
-        'grpcurl -plaintext -d \'{"broadcast_id": "show", "identity": "host"}\' '
-        "$ADDRESS broadcast.v1.BroadcastService/IssueHostAccess"
-    )
+    assert explained.overrides[0].command == "broadcastctl --target $ADDRESS host-access show host"
 
 
 async def test_the_story_tells_what_the_rows_do_not(stage: Stage, written: Written) -> None:

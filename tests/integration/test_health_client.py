@@ -158,7 +158,7 @@ async def test_ctl_explains_with_commands_to_paste(ctl: Ctl, stage: Stage, writt
     assert re.search(r"host_publishing +False +[\d.]+s ago", result.out)
     assert "→  Let a host enter the room and publish." in result.out
     assert re.search(r"next  WAIT_FOR_HOST  .* in 29m5\ds|30m", result.out)
-    assert f"127.0.0.1:{stage.port} broadcast.v1.BroadcastService/IssueHostAccess" in result.out
+    assert f"broadcastctl --target 127.0.0.1:{stage.port} host-access show host" in result.out
     assert "$ADDRESS" not in result.out
 
 

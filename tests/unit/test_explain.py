@@ -1,16 +1,16 @@
 """Why a broadcast is in its state: every code is the first cause of facts that show it, and of none that do not."""
 
 import re
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from google.protobuf import json_format
 
+from broadcast_client.ctl.program import parse
 from service.api.messages.commands import override_command
-from service.api.transport.validation import METHODS
 from service.domain.broadcast import (
     Carrier,
     DeliveryPolicy,
@@ -719,11 +719,11 @@ def test_a_change_that_does_not_get_there_is_told_while_live() -> None:
 @pytest.mark.parametrize(
     ("facts", "commands"),
     [
-        (known(target=Target.CREATED, start_time=None, ready_time=None), ["StartBroadcast"]),
-        (known(EMPTY, IDLE, probe=NOTHING), ["IssueHostAccess", "WakeBroadcast", "StopBroadcast"]),
-        (known(ROOM, IDLE, spec=MANUAL), ["SetOnAir", "WakeBroadcast", "StopBroadcast"]),
-        (live(), ["WakeBroadcast", "StopBroadcast"]),
-        (over(EndReason.STOPPED, STREAM, **WAS_LIVE), ["ReapOrphans", "WakeBroadcast"]),
+        (known(target=Target.CREATED, start_time=None, ready_time=None), ["start"]),
+        (known(EMPTY, IDLE, probe=NOTHING), ["host-access", "wake", "stop"]),
+        (known(ROOM, IDLE, spec=MANUAL), ["on-air", "wake", "stop"]),
+        (live(), ["wake", "stop"]),
+        (over(EndReason.STOPPED, STREAM, **WAS_LIVE), ["reap", "wake"]),
         (over(EndReason.STOPPED), []),
     ],
 )
@@ -731,20 +731,18 @@ def test_the_commands_that_override(facts: Facts, commands: list[str]) -> None:
     overrides = explained(facts).overrides
     assert all(each.description for each in overrides)
     written = override_commands(facts)
-    assert [command.rsplit("/", 1)[1] for command in written] == commands
+    assert [shlex.split(command)[3] for command in written] == commands
     for command in written:
-        assert command.startswith("grpcurl -plaintext -d '{")
-        assert " $ADDRESS broadcast.v1." in command
-        body = command.removeprefix("grpcurl -plaintext -d '").partition("' $ADDRESS broadcast.v1.")[0]
-        method = METHODS["/" + command.rpartition(" ")[2]]
-        # Every field that the command names is one of the request's.
-        json_format.Parse(body, method.request())
+        program, *arguments = shlex.split(command.replace("$ADDRESS", "service:1"))
+        assert program == "broadcastctl"
+        # It is a command line that broadcastctl accepts.
+        assert parse(arguments).target == "service:1"
 
 
 def test_what_failed_is_removed_and_nothing_else() -> None:
     [command, *others] = override_commands(failed_place(DestinationState.FAILED))
     assert command == "broadcastctl --target $ADDRESS update show --remove-destination one"
-    assert [each.rsplit("/", 1)[1] for each in others] == ["WakeBroadcast", "StopBroadcast"]
+    assert [shlex.split(each)[3] for each in others] == ["wake", "stop"]
     assert not any("remove" in command for command in override_commands(failed_place(DestinationState.ACTIVE)))
 
 
