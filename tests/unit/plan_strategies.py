@@ -307,7 +307,7 @@ def ending(draw: st.DrawFn) -> Case:
         phase=draw(alive),
         retry_at=draw(no_back_off),
         acked=draw(st.sampled_from([True, False, False])),
-        disabled=draw(st.sampled_from([True, True, False])),
+        disabled=draw(st.booleans()),
         recordings_settled=draw(st.booleans()),
     )
     egress = replace(draw(egresses(0, alive)), acked=draw(st.sampled_from([True, True, False])))
