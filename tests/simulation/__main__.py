@@ -92,7 +92,7 @@ def _museum(names: Sequence[str], first: int, jobs: int) -> int:
     missed: list[str] = []
     for name in names:
         began = time.monotonic()
-        caught = caught_at(name, [*regressions(), *range(first, first + _MUSEUM_SEEDS)], jobs=jobs)
+        caught = caught_at(name, [*range(first, first + _MUSEUM_SEEDS), *regressions()], jobs=jobs)
         took = f"{time.monotonic() - began:.1f} s"
         if caught is None:
             missed.append(name)

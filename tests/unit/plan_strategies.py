@@ -229,10 +229,12 @@ def on_air(draw: st.DrawFn) -> Case:
 
 @st.composite
 def delivering(draw: st.DrawFn) -> Case:
-    """As `on_air`, with an egress that delivers to a live stream that is active."""
+    """As `on_air`, with an egress that delivers to a live stream that is active. The host may have just left."""
     case = draw(on_air())
     room, stream, *tried = case.resources
+    assert isinstance(room, Room)
     assert isinstance(stream, Stream)
+    room = replace(room, host_publishing=draw(st.sampled_from([True, True, False])))
     stream = replace(stream, status=StreamStatus.ACTIVE, key_stale=False, cutting=False)
     since = draw(st.sampled_from([LONG_AGO, T0 - seconds(130), T0 - seconds(10)]))
     egress = replace(
@@ -273,7 +275,7 @@ def in_trouble(draw: st.DrawFn) -> Case:
 def _unchanged_for_long(row: AnyResource) -> AnyResource:
     match row:
         case Room():
-            return replace(row, host_since=LONG_AGO)
+            return replace(row, host_publishing=True, host_since=LONG_AGO)
         case Stream():
             return replace(row, status_since=LONG_AGO, resumed_at=None)
         case Egress() if row.delivering:
