@@ -93,7 +93,7 @@ class DeliveryPolicy(StrEnum):
 
 
 class FallbackMode(StrEnum):
-    """A way to go on when the egress or Mux fails."""
+    """A way to go on when the egress or the live stream fails."""
 
     DIRECT_WEBRTC = "DIRECT_WEBRTC"
     """Viewers enter the room."""
@@ -102,10 +102,10 @@ class FallbackMode(StrEnum):
 
 
 class Carrier(StrEnum):
-    """Which provider sends to a destination."""
+    """The part of the chain that sends to a destination: the egress, or the live stream itself."""
 
     EGRESS = "egress"
-    MUX = "mux"
+    STREAM = "mux"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

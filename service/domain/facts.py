@@ -4,17 +4,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
+from typing import Final
 
 from service.domain.broadcast import Broadcast, ProviderTrouble, Target, seconds
 from service.domain.lifecycle import Event
 from service.domain.measurements import SEEN_S, Probe, ReportedStats
-from service.domain.provider import OWNER, Provider
+from service.domain.provider import OWNER
 from service.domain.reasons import Actor, EventReason, Operation
 from service.domain.resource_set import ResourceSet
 from service.domain.resources import AnyResource, Kind, Phase, Resource
 from service.domain.situation import Availability
 
-_ENDED_BY = {
+_ENDED_BY: Final[Mapping[Kind, tuple[Operation, ...]]] = {
     Kind.ROOM: (Operation.DELETE_ROOM,),
     Kind.STREAM: (
         Operation.DISABLE_STREAM,
@@ -81,7 +82,7 @@ class Facts:
         them with what is stored, had nothing to object.
         """
         seen = resource.observed_at
-        provider = provider_of(resource)
+        provider = OWNER[resource.kind]
         compared = self.looked_at.get(provider)
         dirty = self.broadcast.dirty_at
         objected = dirty is not None and (seen is None or seen < dirty)
@@ -97,7 +98,7 @@ class Facts:
 
     def known(self, resource: Resource) -> bool:
         """Whether what is stored of it may be told as what is."""
-        return provider_of(resource) not in self.availability.outages and self.fresh(self.seen_at(resource), SEEN_S)
+        return OWNER[resource.kind] not in self.availability.outages and self.fresh(self.seen_at(resource), SEEN_S)
 
     def does_not_go(self, resource: Resource) -> bool:
         """Whether the calls that are to end it fail: it runs, as far as anybody knows. A live stream is disabled
@@ -111,7 +112,3 @@ class Facts:
         """The last error, if it is about the end of this."""
         trouble = self.broadcast.status.last_error
         return trouble if trouble is not None and trouble.operation in _ENDED_BY.get(resource.kind, ()) else None
-
-
-def provider_of(resource: Resource) -> Provider:
-    return OWNER[resource.kind]

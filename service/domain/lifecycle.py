@@ -157,8 +157,8 @@ def _check_live(stored: Broadcast, spec: Spec, keys: Mapping[str, Secret], names
     for name in sorted(names - LIVE_FIELDS):
         if getattr(spec, name) != getattr(stored.spec, name):
             raise _immutable(name)
-    if "destinations" in names and spec.carried_by(Carrier.MUX) != stored.spec.carried_by(Carrier.MUX):
-        raise _immutable("destinations", "; those by MUX are")
+    if "destinations" in names and spec.carried_by(Carrier.STREAM) != stored.spec.carried_by(Carrier.STREAM):
+        raise _immutable("destinations", f"; those by {Carrier.STREAM.upper()} are")
     if "destinations" in names:
         urls = {destination.name: destination.url for destination in stored.spec.destinations}
         for destination in spec.destinations:

@@ -347,7 +347,8 @@ class Playlists(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostToken:
-    livekit_url: str
+    url: str
+    """The address of the rooms, for a browser."""
     token: Secret
     expire_time: datetime
 

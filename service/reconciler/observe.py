@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from service import telemetry
 from service.domain.errors import ProviderError
-from service.domain.facts import provider_of
 from service.domain.lifecycle import Event
 from service.domain.observing.playlist import probed
 from service.domain.observing.provider_state import (
@@ -24,6 +23,7 @@ from service.domain.observing.provider_state import (
 )
 from service.domain.observing.webhook_facts import listen
 from service.domain.ports import Push
+from service.domain.provider import OWNER
 from service.domain.reasons import Actor
 from service.domain.resource_set import ResourceSet
 from service.domain.resources import Egress, Kind, Phase, Room, Stream, Upload
@@ -90,7 +90,7 @@ class Looker:
                 claim,
                 resources,
                 events=[event for each in learned for event in each.events],
-                recovered=provider_of(found[0]) if found else None,
+                recovered=OWNER[found[0].kind] if found else None,
             )
             failpoint("observe.after_record")
         return situation, frozenset(missed)

@@ -472,7 +472,7 @@ async def test_a_hosts_token_says_every_grant() -> None:
     assert set(claims) == {"sub", "name", "video", "iss", "nbf", "exp"}
     assert abs(claims["exp"] - issued.expire_time.timestamp()) <= 1 + (after - before).total_seconds()
     assert before <= issued.expire_time - timedelta(minutes=10) <= after
-    assert issued.livekit_url == "wss://public.example"
+    assert issued.url == "wss://public.example"
     assert issued.token.reveal() not in repr(issued)
     assert base64.urlsafe_b64encode(SECRET.encode()).decode() not in issued.token.reveal()
 
@@ -481,4 +481,4 @@ async def test_a_hosts_token_says_every_grant() -> None:
 async def test_browsers_connect_by_websocket(url: str, public: str) -> None:
     async with livekit_at(url) as livekit:
         issued = livekit.tokens.issue(room_name="r", identity="i", display_name="", ttl=timedelta(minutes=1))
-    assert issued.livekit_url == public
+    assert issued.url == public

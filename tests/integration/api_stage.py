@@ -60,7 +60,7 @@ class Tokens:
     def issue(self, *, room_name: str, identity: str, display_name: str, ttl: timedelta) -> HostToken:
         self.issued.append(Issued(room_name=room_name, identity=identity, display_name=display_name, ttl=ttl))
         expire_time = datetime(2030, 1, 1, tzinfo=UTC) + ttl
-        return HostToken(livekit_url="wss://livekit.test", token=Secret("host-token"), expire_time=expire_time)
+        return HostToken(url="wss://livekit.test", token=Secret("host-token"), expire_time=expire_time)
 
 
 class Names:

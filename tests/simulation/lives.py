@@ -28,7 +28,7 @@ def some_spec(env: Environment) -> tuple[Spec, dict[str, Secret]]:
     rng = env.rng
     destinations: list[Destination] = []
     for name in ("tube", "tv")[: rng.choice((0, 0, 1, 2))]:
-        carrier = Carrier.MUX if rng.random() < 0.3 else Carrier.EGRESS
+        carrier = Carrier.STREAM if rng.random() < 0.3 else Carrier.EGRESS
         destinations.append(Destination(name=name, url=f"rtmps://{name}.example/live", carrier=carrier))
     spec = Spec(
         title="A show",
@@ -140,7 +140,7 @@ class Life:
             await asyncio.gather(*(self._label(f"{rng.getrandbits(32):x}") for _ in range(2)))
 
     def _other_destinations(self) -> tuple[Destination, ...]:
-        kept = tuple(each for each in self.spec.destinations if each.carrier is Carrier.MUX)
+        kept = tuple(each for each in self.spec.destinations if each.carrier is Carrier.STREAM)
         name = self._env.id("push-")
         added = (Destination(name=name, url=f"rtmps://{name}.example/live"),)
         return kept + (added if self._env.rng.random() < 0.6 else ())

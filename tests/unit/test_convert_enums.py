@@ -47,7 +47,7 @@ def test_every_value_of_the_domain_is_told(name: str) -> None:
     assert {table.member[number]: number for number in table.member} == table.number
     for member, number in table.number.items():
         told = table.descriptor.values_by_number[number].name
-        assert told.endswith(f"_{member.name if isinstance(member, Enum) else member}")
+        assert told.endswith(f"_{member.upper()}")
 
 
 @pytest.mark.parametrize("descriptor", list(contract()), ids=lambda each: each.name)

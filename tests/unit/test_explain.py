@@ -124,7 +124,7 @@ class Case:
 
 
 PLACE = Destination(name="one", url="rtmps://a.example/app")
-OTHER = Destination(name="two", url="rtmps://b.example/app", carrier=Carrier.MUX)
+OTHER = Destination(name="two", url="rtmps://b.example/app", carrier=Carrier.STREAM)
 FALLBACK = Fallback(modes=(FallbackMode.DIRECT_WEBRTC,), reason=FallbackReason.EGRESS_FAILING, since=ago(60))
 RECORDED = replace(FALLBACK, modes=(FallbackMode.LOCAL_RECORDING,))
 DEAD = LocalRecording(

@@ -544,7 +544,7 @@ def test_the_recording(facts: Facts, state: HealthState, reason: str) -> None:
 PLACES = Spec(
     destinations=(
         Destination(name="one", url="rtmps://a.example/app"),
-        Destination(name="two", url="rtmps://b.example/app", carrier=Carrier.MUX),
+        Destination(name="two", url="rtmps://b.example/app", carrier=Carrier.STREAM),
     )
 )
 

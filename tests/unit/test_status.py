@@ -247,7 +247,7 @@ def test_destinations_are_told_by_who_carries_them() -> None:
     spec = Spec(
         destinations=(
             Destination(name="a", url="rtmp://a"),
-            Destination(name="b", url="rtmp://b", carrier=Carrier.MUX),
+            Destination(name="b", url="rtmp://b", carrier=Carrier.STREAM),
             Destination(name="c", url="rtmp://c"),
         )
     )

@@ -166,7 +166,7 @@ def event_message(event: StoryEvent) -> event_pb2.BroadcastEvent:
 
 def host_access_message(token: HostToken, *, room_name: str, identity: str) -> rpc.HostAccess:
     return rpc.HostAccess(
-        livekit_url=token.livekit_url,
+        livekit_url=token.url,
         token=token.token.reveal(),
         expire_time=time_message(token.expire_time),
         room_name=room_name,

@@ -1,11 +1,11 @@
 """Enums of the domain and of the contract, value by value, in both directions.
 
-A value of the domain and its value in the contract have the same name, behind the prefix that every value of an enum
-of the contract has. The contract's UNSPECIFIED has no value in the domain: the reader of a field chooses its default.
+The text of a value of the domain, in upper case, is the name of its value in the contract, behind the prefix that
+every value of an enum of the contract has. The contract's UNSPECIFIED is a value of no domain type: what it means is
+the reader's choice.
 """
 
 from collections.abc import Iterable
-from enum import Enum
 from typing import Final, Generic, Protocol, TypeVar
 
 from google.protobuf.descriptor import EnumDescriptor
@@ -41,14 +41,10 @@ class EnumTable(Generic[_MemberT, _NumberT]):
         """Raises ValueError for a member that the contract does not have."""
         self.descriptor: Final = enum.DESCRIPTOR
         prefix = self.descriptor.values_by_number[0].name.removesuffix("UNSPECIFIED")
-        self.number: Final = {member: enum.Value(f"{prefix}{_name(member)}") for member in members}
+        self.number: Final = {member: enum.Value(f"{prefix}{member.upper()}") for member in members}
         """Numbers of the contract by members of the domain."""
         self.member: Final = {number: member for member, number in self.number.items()}
         """Members of the domain by numbers of the contract."""
-
-
-def _name(member: str) -> str:
-    return member.name if isinstance(member, Enum) else member.upper()
 
 
 STATES: Final = EnumTable(domain.State, pb.BroadcastState)

@@ -98,7 +98,7 @@ class PlaybackApi(PlaybackServiceServicer):
             raise full
         token = self._tokens.issue_viewer(room_name=broadcast.id, identity=viewer_identity(viewer_id), ttl=_LEASE)
         return rpc.WebRtcPlayback(
-            livekit_url=token.livekit_url,
+            livekit_url=token.url,
             token=token.token.reveal(),
             expire_time=time_message(min(held_until, token.expire_time)),
         )

@@ -6,9 +6,9 @@ from service.domain.broadcast import EndReason, State
 from service.domain.errors import Outcome
 from service.domain.explain.case import Case, Finding, Rule, Weight
 from service.domain.explain.causes import OF_PROVIDER, CauseCode
-from service.domain.facts import Told, provider_of
+from service.domain.facts import Told
 from service.domain.health.model import Evidence, noted
-from service.domain.provider import STREAMS, Provider
+from service.domain.provider import OWNER, STREAMS, Provider
 from service.domain.reasons import EventReason
 from service.domain.resources import Phase, Stream, StreamStatus
 
@@ -65,7 +65,7 @@ def failing_call(case: Case, provider: Provider) -> Finding | None:
 
 def _holds_up_the_end(case: Case, provider: Provider) -> bool:
     return case.facts.broadcast.state is State.STOPPING and any(
-        resource.failures and resource.phase is not Phase.GONE and provider_of(resource) is provider
+        resource.failures and resource.phase is not Phase.GONE and OWNER[resource.kind] is provider
         for resource in case.facts.resources
     )
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from service.domain.broadcast import Target
-from service.domain.facts import Facts, provider_of
+from service.domain.facts import Facts
 from service.domain.health.model import ChainPart, HealthState, PartHealth, noted
-from service.domain.provider import HEALTH_UNREACHABLE
+from service.domain.provider import HEALTH_UNREACHABLE, OWNER
 from service.domain.reasons import HealthReason
 from service.domain.resources import Phase, Resource
 from service.domain.timing import Timing
@@ -139,7 +139,7 @@ def _believed(facts: Facts, resource: Resource, part: PartHealth) -> PartHealth:
     part = replace(part, observed_at=seen)
     if facts.known(resource):
         return part
-    provider = provider_of(resource)
+    provider = OWNER[resource.kind]
     away = facts.availability.outages.get(provider)
     message = "nobody looked lately" if away is None else f"{provider} does not answer: {away.code} {away.message}"
     return replace(

@@ -11,6 +11,7 @@ from typing import Final
 from service.domain.broadcast import seconds
 from service.domain.lifecycle import Event
 from service.domain.ports import EgressSeen, OutputSeen, RoomSeen, StreamSeen
+from service.domain.provider import STREAMS
 from service.domain.reasons import EventReason, Fault
 from service.domain.resource_set import next_ordinal
 from service.domain.resources import (
@@ -441,9 +442,13 @@ def recording_checked(
     if recording.settled:
         return recording, ()
     if seen is None:
-        checked = replace(recording, status=RecordingStatus.ERRORED, message="it does not exist at Mux any more")
+        checked = replace(
+            recording, status=RecordingStatus.ERRORED, message=f"it does not exist at {STREAMS.display_name} any more"
+        )
     elif not seen.settled and now > since + seconds(timing.recording_wait_s):
-        checked = replace(recording, status=RecordingStatus.ERRORED, message="Mux did not finish it in time")
+        checked = replace(
+            recording, status=RecordingStatus.ERRORED, message=f"{STREAMS.display_name} did not finish it in time"
+        )
     else:
         checked = replace(seen, uploaded=recording.uploaded)
     if not checked.settled:

@@ -15,6 +15,7 @@ from service.domain.planning.steps import (
     Wait,
     WriteOff,
 )
+from service.domain.provider import STREAMS
 from service.domain.reasons import Action, Blocked, Fault
 from service.domain.resource_set import ResourceSet, next_recording_look
 from service.domain.resources import (
@@ -50,10 +51,14 @@ class Planner:
     def due(self, resource: AnyResource) -> bool:
         """Whether its back-off is over; if not, the plan waits for it."""
         retry_at = resource.retry_at
-        return retry_at is None or self.reached(retry_at, Action.RETRY, f"the {resource.kind} is tried again")
+        return retry_at is None or self.reached(
+            retry_at, action=Action.RETRY, message=f"the {resource.kind} is tried again"
+        )
 
-    def reached(self, moment: datetime, action: Action = Action.NONE, message: str = "") -> bool:
-        """Whether it has come; if not, the plan waits for it. *action*: what is done then, where people are to know."""
+    def reached(self, moment: datetime, *, action: Action = Action.NONE, message: str = "") -> bool:
+        """Whether *moment* has come; if not, the plan waits for it, and people are told what happens then if *action*
+        says it.
+        """
         if moment <= self.now:
             return True
         self.waits.append(moment)
@@ -67,14 +72,20 @@ class Planner:
         self.waits.append(look if look > self.now else self.now + seconds(every_s))
 
     def in_vain(
-        self, resource: AnyResource, moment: datetime, every_s: float, action: Action = Action.NONE, message: str = ""
+        self,
+        resource: AnyResource,
+        moment: datetime,
+        every_s: float,
+        *,
+        action: Action = Action.NONE,
+        message: str = "",
     ) -> bool:
         """Whether what is awaited was not seen by a look after its time. An older look proves nothing: the provider may
         not have answered since.
         """
         if resource.observed_at is not None and resource.observed_at >= moment:
             return True
-        self.reached(moment, action, message)
+        self.reached(moment, action=action, message=message)
         self.look_again(resource, every_s)
         return False
 
@@ -90,7 +101,7 @@ class Planner:
         )
 
     def plan_uploads(self) -> None:
-        """Files of fallbacks that are over go to Mux as soon as it answers."""
+        """Files of fallbacks that are over are handed over as soon as the provider of live streams answers."""
         attempts = {upload.ordinal: upload for upload in self.resource_set.uploads}
         for upload in self.resource_set.uploads:
             self.follow_upload(upload)
@@ -99,7 +110,7 @@ class Planner:
             wanted = upload is None or (upload.phase is Phase.GONE and not upload.refused)
             if not wanted or recording.phase is not Phase.GONE or not recording.complete:
                 continue
-            if "mux" in self.availability.outages:
+            if STREAMS in self.availability.outages:
                 # Nothing else may keep one in the queue that is over.
                 self.waits.append(self.now + seconds(self.timing.replan_s))
             elif upload is None or self.due(upload):
@@ -128,7 +139,11 @@ class Planner:
         """A create without an answer: looks go on until it is found or its grace is over."""
         gone_at, message = resource.intended_at + seconds(grace_s), f"an answer or a sight of the {resource.kind}"
         if self.in_vain(
-            resource, gone_at, self.timing.lookup_s, Action.LOOK_AGAIN, f"{message}, or it is tried again then"
+            resource,
+            gone_at,
+            self.timing.lookup_s,
+            action=Action.LOOK_AGAIN,
+            message=f"{message}, or it is tried again then",
         ):
             self.write_off(resource, _NOT_LISTED)
 
@@ -143,7 +158,10 @@ class Planner:
             leaving.changed_at + seconds(within_s),
             f"its end; or the {leaving.kind} is written off then",
         )
-        if self.in_vain(leaving, given_up_at, self.timing.lookup_s, Action.WAIT_FOR_END, message) and answered:
+        if (
+            self.in_vain(leaving, given_up_at, self.timing.lookup_s, action=Action.WAIT_FOR_END, message=message)
+            and answered
+        ):
             self.write_off(leaving, why)
         elif not leaving.acked and self.due(leaving):
             self.steps.append(again)

@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from service.domain.broadcast import Broadcast, EndReason, Fallback, FallbackMode, RecordingPolicy, seconds
+from service.domain.planning.common import Planner
 from service.domain.planning.steps import Wait
+from service.domain.provider import STREAMS
 from service.domain.reasons import Action, FallbackReason, Fault
 from service.domain.resource_set import ResourceSet, never_ran, on_air
 from service.domain.resources import Egress, Phase, StreamStatus
@@ -35,20 +37,9 @@ def decide(
     return _Decider(broadcast, resource_set, now, timing, availability).decide()
 
 
-class _Decider:
-    def __init__(
-        self, broadcast: Broadcast, resource_set: ResourceSet, now: datetime, timing: Timing, availability: Availability
-    ) -> None:
-        self.broadcast = broadcast
-        self.present = broadcast.fallback
-        self.resource_set = resource_set
-        self.now = now
-        self.timing = timing
-        self.availability = availability
-        self.waits: list[Wait] = []
-
+class _Decider(Planner):
     def decide(self) -> Decision:
-        if self.present.modes:
+        if self.broadcast.fallback.modes:
             if not on_air(self.broadcast):
                 return Decision(fallback=Fallback(reason=FallbackReason.OFF_AIR, since=self.now))
             return self.returned() if self.over() else self.widen()
@@ -61,29 +52,23 @@ class _Decider:
         return self.give_up(reason)
 
     def stay(self) -> Decision:
-        return Decision(fallback=self.present, waits=tuple(self.waits))
+        return Decision(fallback=self.broadcast.fallback, waits=tuple(self.awaited))
 
     def returned(self) -> Decision:
         return Decision(fallback=Fallback(reason=FallbackReason.RETURNED, since=self.now))
-
-    def reached(self, moment: datetime, message: str, action: Action = Action.SET_FALLBACK) -> bool:
-        if moment <= self.now:
-            return True
-        self.waits.append(Wait(action=action, message=message, until=moment))
-        return False
 
     def trouble(self) -> FallbackReason | None:
         """Why a fallback is needed now. None: it is not."""
         room = self.resource_set.room
         if self.broadcast.ready_time is None or not on_air(self.broadcast) or room is None or not room.host_publishing:
             return None
-        if self.mux_is_away():
+        if self.streams_are_away():
             return FallbackReason.STREAMS_UNREACHABLE
         if self.resource_set.playable:
             return None
         began = self.now - seconds(self.timing.starts_window_s)
         # What failed before the return was answered by the fallback before it.
-        since = began if self.present.since is None else max(began, self.present.since)
+        since = began if self.broadcast.fallback.since is None else max(began, self.broadcast.fallback.since)
         failed = [egress for egress in self.resource_set.egresses if self.failed(egress) and egress.changed_at > since]
         refused = [egress for egress in failed if never_ran(egress)]
         if len(failed) < self.timing.fallback_faults:
@@ -91,7 +76,9 @@ class _Decider:
         if len(failed) - len(refused) >= self.timing.fallback_faults:
             return FallbackReason.EGRESS_FAILING
         lasts = self.reached(
-            refused[0].changed_at + seconds(self.timing.fallback_refused_s), "if starts are refused until then"
+            refused[0].changed_at + seconds(self.timing.fallback_refused_s),
+            action=Action.SET_FALLBACK,
+            message="if starts are refused until then",
         )
         return FallbackReason.EGRESS_FAILING if lasts else None
 
@@ -107,7 +94,11 @@ class _Decider:
             began = egress.intended_at
         if dark is None or began is None:
             return False
-        return self.reached(max(dark, began) + seconds(self.timing.hopeless_s), "if nothing is playable until then")
+        return self.reached(
+            max(dark, began) + seconds(self.timing.hopeless_s),
+            action=Action.SET_FALLBACK,
+            message="if nothing is playable until then",
+        )
 
     def failed(self, egress: Egress) -> bool:
         """Not a stranger's, and not one that was in nobody's way but did not stop when it was not wanted any more. A
@@ -118,10 +109,12 @@ class _Decider:
             return stream is not None and 0 <= egress.key_epoch < stream.key_epoch
         return bool(egress.fault) and egress.fault is not Fault.NOT_STOPPED and egress.key_epoch >= 0
 
-    def mux_is_away(self) -> bool:
-        outage = self.availability.outages.get("mux")
+    def streams_are_away(self) -> bool:
+        outage = self.availability.outages.get(STREAMS)
         return outage is not None and self.reached(
-            outage.since + seconds(self.timing.fallback_outage_s), "if Mux does not answer until then"
+            outage.since + seconds(self.timing.fallback_outage_s),
+            action=Action.SET_FALLBACK,
+            message=f"if {STREAMS.display_name} does not answer until then",
         )
 
     def modes(self, reason: FallbackReason) -> tuple[FallbackMode, ...]:
@@ -141,29 +134,33 @@ class _Decider:
         answering = self.availability.answering_since.values()
         if self.availability.outages or None in answering:
             return False
-        began = (self.present.since, self.resource_set.whole_since, stream.resumed_at, *answering)
+        began = (self.broadcast.fallback.since, self.resource_set.whole_since, stream.resumed_at, *answering)
         healthy = max(moment for moment in began if moment is not None)
         return self.reached(
-            healthy + seconds(self.timing.fallback_return_s), "viewers are sent back, if all is well until then"
+            healthy + seconds(self.timing.fallback_return_s),
+            action=Action.SET_FALLBACK,
+            message="viewers are sent back, if all is well until then",
         )
 
     def widen(self) -> Decision:
         """What began with the media still flowing may need the other mode too, and what the caller took back ends."""
         reason = self.trouble()
-        modes = {*self.present.modes, *(self.modes(reason) if reason is not None else ())}
+        modes = {*self.broadcast.fallback.modes, *(self.modes(reason) if reason is not None else ())}
         kept = tuple(mode for mode in FallbackMode if mode in modes and mode in self.broadcast.spec.fallback_modes)
-        if kept == self.present.modes:
+        if kept == self.broadcast.fallback.modes:
             return self.stay()
-        return Decision(fallback=replace(self.present, modes=kept)) if kept else self.returned()
+        return Decision(fallback=replace(self.broadcast.fallback, modes=kept)) if kept else self.returned()
 
     def give_up(self, reason: FallbackReason) -> Decision:
         dark = self.dark_since(reason)
         if dark is None or not self.reached(
-            dark + seconds(self.timing.hopeless_s), "if nothing is playable until then", Action.END_BROADCAST
+            dark + seconds(self.timing.hopeless_s),
+            action=Action.END_BROADCAST,
+            message="if nothing is playable until then",
         ):
             return self.stay()
         end = EndReason.STREAMS_UNREACHABLE if reason is FallbackReason.STREAMS_UNREACHABLE else EndReason.EGRESS_FAILED
-        return Decision(fallback=self.present, end=end)
+        return Decision(fallback=self.broadcast.fallback, end=end)
 
     def dark_since(self, reason: FallbackReason) -> datetime | None:
         """Since when a host publishes and nobody sees it; None: somebody does, as far as we know."""
@@ -171,7 +168,7 @@ class _Decider:
         if self.resource_set.playable or room is None or room.host_since is None or stream is None:
             return None
         if reason is FallbackReason.STREAMS_UNREACHABLE:
-            return max(room.host_since, self.availability.outages["mux"].since)
+            return max(room.host_since, self.availability.outages[STREAMS].since)
         if stream.status is StreamStatus.ACTIVE:
             return stream.stalled_since
         return max(room.host_since, stream.status_since or stream.changed_at)

@@ -59,7 +59,7 @@ class Live(Planner):
             self.steps.append(EndBroadcast(reason=decision.end))
             return self.finish()
         for wait in decision.waits:
-            self.reached(wait.until or self.now, wait.action, wait.message)
+            self.reached(wait.until or self.now, action=wait.action, message=wait.message)
         if decision.fallback != self.broadcast.fallback:
             self.steps.append(SetFallback(fallback=decision.fallback))
         self.plan_room()
@@ -94,11 +94,15 @@ class Live(Planner):
         broadcast, room = self.broadcast, self.resource_set.room
         live = broadcast.live_time
         if live is not None and self.reached(
-            live + seconds(broadcast.spec.max_duration_s), Action.END_BROADCAST, "when its maximum duration is over"
+            live + seconds(broadcast.spec.max_duration_s),
+            action=Action.END_BROADCAST,
+            message="when its maximum duration is over",
         ):
             return EndReason.MAX_DURATION
         deadline = host_deadline(broadcast, self.resource_set, self.timing)
-        if deadline is None or not self.reached(deadline, Action.WAIT_FOR_HOST, "or the broadcast is ended then"):
+        if deadline is None or not self.reached(
+            deadline, action=Action.WAIT_FOR_HOST, message="or the broadcast is ended then"
+        ):
             return None
         if room is not None and room.phase is Phase.PRESENT and not self.in_vain(room, deadline, self.timing.lookup_s):
             return None
@@ -108,7 +112,9 @@ class Live(Planner):
         if not resources or any(resource.phase is Phase.PRESENT for resource in resources):
             return False
         overdue_at = resources[0].intended_at + seconds(self.timing.start_deadline_s)
-        return self.reached(overdue_at, Action.END_BROADCAST, f"if no {resources[0].kind} could be made by then")
+        return self.reached(
+            overdue_at, action=Action.END_BROADCAST, message=f"if no {resources[0].kind} could be made by then"
+        )
 
     def plan_room(self) -> None:
         room = self.resource_set.room
@@ -175,7 +181,9 @@ class Live(Planner):
         if len(recent) >= timing.starts_limit:
             allowed_at = recent[-timing.starts_limit].intended_at + seconds(timing.starts_window_s)
             self.reached(
-                allowed_at, Action.START_EGRESS, "an egress is started again when the limit of starts allows it"
+                allowed_at,
+                action=Action.START_EGRESS,
+                message="an egress is started again when the limit of starts allows it",
             )
             self.blocked = Blocked.START_LIMIT
             return
@@ -207,7 +215,7 @@ class Live(Planner):
         if not recent or not (recent[-1].fault or recent[-1].unresolved):
             return False
         again_at = recent[-1].changed_at + seconds(backoff_s(len(recent), self.timing))
-        return not self.reached(again_at, Action.RETRY, "an egress is started again")
+        return not self.reached(again_at, action=Action.RETRY, message="an egress is started again")
 
     def fenced(self, stream: Stream) -> bool:
         """Whether starts without an answer were looked for again after the key was reset: one that came between the
@@ -217,7 +225,7 @@ class Live(Planner):
             return True
         shown = stream.key_reset_at + seconds(self.timing.list_lag_s)
         return all(
-            self.in_vain(egress, shown, self.timing.lookup_s, Action.RETRY, _CERTAIN)
+            self.in_vain(egress, shown, self.timing.lookup_s, action=Action.RETRY, message=_CERTAIN)
             for egress in self.resource_set.egresses
             if egress.unresolved
         )
@@ -227,12 +235,12 @@ class Live(Planner):
         since = egress.status_since or egress.changed_at
         if egress.status in (EgressStatus.UNKNOWN, EgressStatus.STARTING):
             late = egress.intended_at + seconds(timing.egress_start_s)
-            if self.in_vain(egress, late, timing.watch_s, Action.WAIT_FOR_EGRESS, _OR_REPLACED):
+            if self.in_vain(egress, late, timing.watch_s, action=Action.WAIT_FOR_EGRESS, message=_OR_REPLACED):
                 self.stop(egress, f"it did not start within {timing.egress_start_s:g} s", Fault.START_TIMEOUT)
             return
         if egress.status is EgressStatus.ENDING:
             late = since + seconds(timing.egress_stop_s)
-            if self.in_vain(egress, late, timing.watch_s, Action.WAIT_FOR_END, _OR_REPLACED):
+            if self.in_vain(egress, late, timing.watch_s, action=Action.WAIT_FOR_END, message=_OR_REPLACED):
                 self.stop(egress, f"it did not end within {timing.egress_stop_s:g} s", Fault.END_TIMEOUT)
             return
         push = next((output.state for output in egress.outputs if output.name == ""), None)
@@ -244,7 +252,11 @@ class Live(Planner):
             self.stop(egress, "it is not in its room", Fault.GHOST)
             return
         if push is OutputState.CONNECTING and self.in_vain(
-            egress, since + seconds(timing.connect_s), timing.watch_s, Action.WAIT_FOR_CONNECTION, _OR_REPLACED
+            egress,
+            since + seconds(timing.connect_s),
+            timing.watch_s,
+            action=Action.WAIT_FOR_CONNECTION,
+            message=_OR_REPLACED,
         ):
             self.stop(egress, f"it did not connect within {timing.connect_s:g} s", Fault.NOT_CONNECTED)
             return
@@ -265,7 +277,7 @@ class Live(Planner):
         fed = stream.fed_at is not None and stream.status_since is not None and stream.status_since >= settled
         within = timing.ingest_lost_s if fed else timing.ingest_start_s
         lost_at = began + seconds(within)
-        if not self.in_vain(stream, lost_at, timing.ingest_watch_s, Action.WAIT_FOR_MEDIA, _OR_REPLACED):
+        if not self.in_vain(stream, lost_at, timing.ingest_watch_s, action=Action.WAIT_FOR_MEDIA, message=_OR_REPLACED):
             return False
         self.stop(
             egress, f"the live stream got no media within {within:g} s", Fault.INGEST_LOST if fed else Fault.NO_MEDIA
@@ -279,7 +291,9 @@ class Live(Planner):
         # Planned again when what is known of it is too old.
         self.waits.append(self.now + seconds(PROBED_S))
         fed_since = max(stream.stalled_since, egress.delivering_since or since)
-        if not self.reached(fed_since + seconds(self.timing.stalled_s), Action.WAIT_FOR_MEDIA, _OR_REPLACED):
+        if not self.reached(
+            fed_since + seconds(self.timing.stalled_s), action=Action.WAIT_FOR_MEDIA, message=_OR_REPLACED
+        ):
             return False
         self.stop(egress, "it sends, and the playlist does not move on", Fault.STALLED)
         return True
@@ -290,7 +304,9 @@ class Live(Planner):
         if room is None or since is None:
             return False
         message = f"the {egress.kind} is stopped, for it is not in its room"
-        return self.in_vain(room, since + seconds(timing.ghost_s), timing.watch_s, Action.STOP_GHOST, message)
+        return self.in_vain(
+            room, since + seconds(timing.ghost_s), timing.watch_s, action=Action.STOP_GHOST, message=message
+        )
 
     def plan_recording(self) -> None:
         """A file egress runs while the fallback asks for it and there is something to record."""

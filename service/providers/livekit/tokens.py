@@ -49,7 +49,7 @@ class Tokens:
             .with_grants(grants)
             .to_jwt()
         )
-        return HostToken(livekit_url=self._url, token=Secret(token), expire_time=expires)
+        return HostToken(url=self._url, token=Secret(token), expire_time=expires)
 
     def _token(self, room_name: str) -> api.AccessToken:
         token = api.AccessToken(self._key, self._secret.reveal())

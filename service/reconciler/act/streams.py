@@ -73,7 +73,7 @@ async def _create(context: PassContext, step: CreateStream) -> None:
                 audio_only=spec.audio_only,
                 relays=tuple(
                     Relay(name=each.name, url=each.url, key=keys.get(each.name, Secret("")))
-                    for each in spec.carried_by(Carrier.MUX)
+                    for each in spec.carried_by(Carrier.STREAM)
                 ),
             )
         )

@@ -1,0 +1,95 @@
+"""What import-linter cannot see: a provider is named where it is spoken to, and nowhere else."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SERVICE = Path(__file__).parents[2] / "service"
+NAMES = ("livekit", "mux")
+MAY_NAME_A_PROVIDER = (
+    # It speaks to it, or reads what it sends.
+    "providers/",
+    "webhooks/",
+    # They have its settings, and put its adapter in its role.
+    "settings/",
+    "app/",
+    # They declare it, and the words of its that are stored.
+    "domain/provider.py",
+    "domain/reasons.py",
+)
+NAMES_OF_THE_CONTRACT = (
+    "api/messages/broadcast.py",
+    "api/services/playback.py",
+)
+"""They fill fields of the contract that have a provider in their name."""
+TEXTS_THAT_ARE_STORED = (
+    "domain/broadcast.py",
+    "domain/explain/causes.py",
+)
+"""They declare words whose text has a provider in it and stays."""
+STILL = (
+    "api/transport/server.py",
+    "domain/explain/rules_egress.py",
+    "domain/explain/rules_end.py",
+    "domain/explain/rules_host.py",
+    "domain/health/egress.py",
+    "reconciler/act/actor.py",
+    "reconciler/act/egresses.py",
+    "reconciler/act/recordings.py",
+    "reconciler/act/requests.py",
+    "reconciler/act/streams.py",
+    "reconciler/background/observer.py",
+    "reconciler/background/orphans.py",
+    "reconciler/background/prober.py",
+    "reconciler/observe.py",
+    # It takes the addresses of RTMP out of messages of gRPC, whatever their scheme.
+    "telemetry.py",
+)
+"""They name one although a role would do. This list only shrinks."""
+EXCEPTIONS = (*NAMES_OF_THE_CONTRACT, *TEXTS_THAT_ARE_STORED, *STILL)
+MODULES = sorted(
+    path for path in SERVICE.rglob("*.py") if not path.relative_to(SERVICE).as_posix().startswith(MAY_NAME_A_PROVIDER)
+)
+
+
+def named(tree: ast.AST) -> Iterator[str]:
+    """Identifiers and texts with the name of a provider. Docstrings and comments may cite one as a source."""
+    told = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        words: list[str | None] = []
+        match node:
+            case ast.Name(id=word) | ast.arg(arg=word) | ast.keyword(arg=word) | ast.Attribute(attr=word):
+                words = [word]
+            case ast.FunctionDef(name=word) | ast.AsyncFunctionDef(name=word) | ast.ClassDef(name=word):
+                words = [word]
+            case ast.alias(name=word, asname=other):
+                words = [word, other]
+            case ast.ImportFrom(module=word):
+                words = [word]
+            case ast.Constant(value=str(word)) if id(node) not in told:
+                words = [word]
+            case _:
+                pass
+        yield from (word for word in words if word and any(name in word.lower() for name in NAMES))
+
+
+def names_of(path: Path) -> list[str]:
+    return sorted({*named(ast.parse(path.read_text()))})
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(SERVICE).as_posix())
+def test_a_provider_is_named_where_it_is_spoken_to(path: Path) -> None:
+    if path.relative_to(SERVICE).as_posix() not in EXCEPTIONS:
+        assert names_of(path) == [], "name a role of service/domain/provider.py instead"
+
+
+@pytest.mark.parametrize("name", [*NAMES_OF_THE_CONTRACT, *TEXTS_THAT_ARE_STORED])
+def test_an_exception_is_one(name: str) -> None:
+    assert names_of(SERVICE / name), f"{name} names no provider any more: take it off the list"
+
+
+def test_a_name_is_found_in_code_and_not_in_a_docstring() -> None:
+    source = '"""LiveKit says so."""\nasync def f(mux_id): return g(livekit_url=f"{a} Mux", b="ok").mux.c'
+    assert sorted(named(ast.parse(source))) == [" Mux", "livekit_url", "mux", "mux_id"]
