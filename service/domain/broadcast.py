@@ -16,7 +16,7 @@ from service.domain.secret import NO_SECRET, Secret
 
 
 class Target(StrEnum):
-    """What the callers want. Moves forward only, so a late retry of a start cannot undo a stop."""
+    """The state that the callers want. It moves forward only, so a late retry of a start cannot undo a stop."""
 
     CREATED = "CREATED"
     LIVE = "LIVE"
@@ -35,7 +35,7 @@ class State(StrEnum):
 
     @property
     def at_rest(self) -> bool:
-        """Nothing exists at a provider, nothing is being done."""
+        """Whether nothing exists at a provider and nothing is being done."""
         return self in (State.CREATED, State.ENDED, State.FAILED)
 
     @property
@@ -171,7 +171,7 @@ class Spec:
     """Live for those that an egress carries."""
     test: bool = False
     fallback_modes: tuple[FallbackMode, ...] = field(default=tuple(FallbackMode), metadata=LIVE)
-    """Those that may be entered."""
+    """The fallbacks that may be entered."""
     max_webrtc_viewers: int = field(default=100, metadata=LIVE)
 
     @property
@@ -192,9 +192,9 @@ class ProviderTrouble:
     message: str
     retryable: bool
     time: datetime
-    """Of the first of those that were the same, one after another."""
+    """When it came first, if the same trouble came several times in a row."""
     outcome: str = ""
-    """What it meant, a value of Outcome: throttled, credentials, refused..."""
+    """The effect of the failed call, a value of Outcome: throttled, credentials, refused..."""
 
 
 if TYPE_CHECKING:
@@ -253,7 +253,7 @@ class Fallback:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """What the reconciler last wrote of a broadcast, for callers."""
+    """The part of a broadcast that the reconciler writes, for callers."""
 
     state_reason: str = ""
     state_time: datetime | None = None
@@ -291,11 +291,12 @@ class Broadcast:
     live_time: datetime | None = None
     end_time: datetime | None = None
     dirty_at: datetime | None = None
-    """Somebody saw the providers disagree with what is stored: look again at what was not looked at since."""
+    """When the observer or a webhook saw a provider differ from the rows. Resources that were not looked at since are
+    looked at again."""
     due_at: datetime | None = None
-    """When it is looked at again by itself. None: at rest, or being worked on."""
+    """When a pass is due. None: it is at rest, or a pass is under way."""
     turn_at: datetime | None = None
-    """The turn that a budget gave it last."""
+    """The moment that a rate limit's budget gave it for its next call."""
     destination_keys: dict[str, Secret] = field(default_factory=dict[str, Secret])
     """Stream keys of the destinations by name. Empty in what was read for a caller."""
     deleted: bool = False
@@ -305,7 +306,7 @@ class Broadcast:
         return str(self.version)
 
     def push_url(self, destination: Destination) -> Secret:
-        """Where to push to for it, with its key."""
+        """The address of *destination* with its stream key in it."""
         key = self.destination_keys.get(destination.name, NO_SECRET)
         return Secret(f"{destination.url.rstrip('/')}/{key.reveal()}")
 

@@ -20,7 +20,7 @@
     └── ProviderUnavailable       a provider had to be asked now and did not answer
 
     ProviderError                 a call to a provider did not succeed; never leaves the reconciler
-    Overtaken                     the callers want something else by now; plan again
+    Overtaken                     the callers changed the target; plan again
     LeaseLost                     another replica has the broadcast now; stop at once
 
 `ServiceError.reason` is a value of the proto enum ErrorReason without its prefix; a test keeps the two sets equal.
@@ -157,22 +157,22 @@ class ProviderUnavailable(ServiceError):
 
 
 class Outcome(StrEnum):
-    """What a failed call means for the thing it was about. Everything else about an error is for people."""
+    """The effect of a failed call on its resource. Everything else about an error is for people."""
 
     NOT_SENT = "not_sent"
-    """It never left: no effect."""
+    """The call never left the service: no effect."""
     REFUSED = "refused"
-    """Refused for what it asks: no effect, and no use in asking again."""
+    """The provider refused the call because of its content: no effect, and a repetition is pointless."""
     MISSING = "missing"
-    """What it is about does not exist."""
+    """The resource of the call does not exist."""
     CREDENTIALS = "credentials"
-    """Our credentials are refused: no effect."""
+    """The credentials of the service are refused: no effect."""
     THROTTLED = "throttled"
-    """Too many requests: no effect, later."""
+    """There were too many requests: no effect, try later."""
     UNAVAILABLE = "unavailable"
-    """Refused for now: no effect, later."""
+    """Refused for now: no effect, try later."""
     AMBIGUOUS = "ambiguous"
-    """Sent, and nobody knows: it may have had, or may still have, its effect."""
+    """The call was sent and not answered: it may have had its effect, or may still have it."""
 
 
 class ProviderError(Exception):
@@ -197,8 +197,8 @@ class ProviderError(Exception):
 
 
 class Overtaken(Exception):
-    """The callers want something else than what the step was planned for: plan again."""
+    """The callers changed the target after the step was planned: plan again."""
 
 
 class LeaseLost(Exception):
-    """The fence moved on: whatever this pass was about to write is not ours to write."""
+    """Another replica has claimed the broadcast since: this pass must write nothing more."""

@@ -1,4 +1,4 @@
-"""Everything that is known of one broadcast at one moment: what health and explanation are made of."""
+"""Everything that is known of one broadcast at one moment. Health and explanation are made of it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -62,9 +62,9 @@ class Facts:
     story: tuple[Told, ...] = ()
     """Its last events, oldest first."""
     viewers: int | None = None
-    """Who watches in the room, by the places that are taken. None: viewers do not watch there."""
+    """The number of viewers in the room, by the places that are taken. None: viewers do not watch in the room."""
     claimable_since: datetime | None = None
-    """Since when a replica could have taken it up. None: it is not due, or one works on it."""
+    """Since when a replica could have claimed the broadcast. None: it is not due, or a replica works on it."""
 
     @cached_property
     def resource_set(self) -> ResourceSet:
@@ -78,8 +78,8 @@ class Facts:
         return moment is not None and self.now - moment <= seconds(within_s)
 
     def seen_at(self, resource: Resource) -> datetime | None:
-        """Until when it is known that a resource is as stored: it was looked at, or the observer, who compares all of
-        them with what is stored, had nothing to object.
+        """The last moment at which a resource was known to be as stored: by a look at it, or by a round of the
+        observer, which compares all resources with their rows, that found no difference. None: it was never seen.
         """
         seen = resource.observed_at
         provider = OWNER[resource.kind]
@@ -97,18 +97,18 @@ class Facts:
         return max(seen, compared)
 
     def known(self, resource: Resource) -> bool:
-        """Whether what is stored of it may be told as what is."""
+        """Whether the stored state of *resource* is fresh enough to be told as its present state."""
         return OWNER[resource.kind] not in self.availability.outages and self.fresh(self.seen_at(resource), SEEN_S)
 
     def does_not_go(self, resource: Resource) -> bool:
-        """Whether the calls that are to end it fail: it runs, as far as anybody knows. A live stream is disabled
-        before it is deleted.
+        """Whether the calls that are to end *resource* fail, so that it still runs as far as is known. A live stream is
+        disabled before it is deleted.
         """
         ends = self.broadcast.target is Target.ENDED and resource.kind is Kind.STREAM
         leaving = resource.phase is Phase.DELETING or (ends and resource.phase is Phase.PRESENT)
         return leaving and resource.failures > 0
 
     def trouble_with(self, resource: Resource) -> ProviderTrouble | None:
-        """The last error, if it is about the end of this."""
+        """The last error, if its call was to end *resource*. None: it is about something else, or there is none."""
         trouble = self.broadcast.status.last_error
         return trouble if trouble is not None and trouble.operation in _ENDED_BY.get(resource.kind, ()) else None

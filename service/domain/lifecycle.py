@@ -1,6 +1,6 @@
-"""What the callers' writes do to a broadcast. Pure: each takes what is stored and answers what to store.
+"""The writes of callers. Pure: each function takes the stored broadcast and answers the broadcast to store.
 
-None answers "nothing to do": the write was done before.
+None means that there is nothing to store: the write was done before. Raises EtagMismatch, FieldImmutable, StateForbids.
 """
 
 from collections.abc import Iterable, Mapping

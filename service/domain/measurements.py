@@ -1,4 +1,4 @@
-"""What the prober and the hosts' browsers measured of one broadcast, and for how long a measurement counts.
+"""Measurements of one broadcast by the prober and by the hosts' browsers, and how long a measurement counts.
 
 Every datetime is a moment of the database's clock. None means not measured, never zero.
 """
@@ -11,14 +11,14 @@ from service.domain.broadcast import seconds
 from service.domain.ports import PlaylistSeen, RoomPeople
 
 SEEN_S = 30.0
-"""What was not looked at for so long is not known any more: three rounds of the observer."""
+"""Seconds for which a look of the observer counts: three of its rounds. Later the state is unknown."""
 PROBED_S = 30.0
-"""The same of what the prober sees: three of its rounds."""
+"""Seconds for which a look of the prober counts: three of its rounds."""
 MOVES_WITHIN = 3
 """Target durations of a playlist: one that stood still for longer is stalled (RFC 8216, 6.2: a new segment is there
 within one and a half)."""
 REPORTED_S = 30.0
-"""The same of what the hosts' browsers report."""
+"""Seconds for which a report of a host's browser counts."""
 
 
 class Quality(StrEnum):
@@ -51,7 +51,7 @@ class ReportedStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """What the prober last saw at the two ends of the chain."""
+    """The people in the room and the playlist of the player, as the prober saw both last."""
 
     people: RoomPeople | None = None
     people_at: datetime | None = None
@@ -68,7 +68,7 @@ class Probe:
         return self.stands(self.standing_since)
 
     def stands(self, since: datetime | None) -> bool:
-        """The same, of what happened from *since* on."""
+        """The same, counted from *since*."""
         if self.playlist is None or self.playlist_at is None or since is None:
             return False
         return self.playlist_at - since > seconds(MOVES_WITHIN * (self.playlist.target_duration_s or 1.0))

@@ -1,4 +1,4 @@
-"""What carries our mark at a provider and belongs to no broadcast."""
+"""Resources that carry our mark at a provider and belong to no broadcast."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ class Orphan:
     kind: Kind
     external_id: str
     broadcast_id: str
-    """As far as its mark says."""
+    """The broadcast that its mark names."""
     created_at: datetime | None
     removable: bool
     """It is old enough that no create under way can be about to own it."""
@@ -41,5 +41,5 @@ class Orphans(Protocol):
     async def find(self) -> Found: ...
 
     async def reap(self, external_ids: Collection[str], *, dry_run: bool) -> Reaped:
-        """Of these, or of all where none is named; what is left of them remains."""
+        """Remove the orphans with these ids, or all if no id is given. *dry_run*: remove nothing, answer the same."""
         ...

@@ -1,4 +1,4 @@
-"""What the reconciler needs of the providers, in the words of the domain.
+"""The interfaces of the providers that the reconciler uses, in the words of the domain.
 
 Every method raises ProviderError and nothing else; each ends within its own timeout, which is shorter than a lease.
 """
@@ -21,7 +21,7 @@ class RoomSeen:
     tag: str = ""
     """Our mark: environment and broadcast. Empty: not ours."""
     publishers: int = 0
-    """People who publish; an egress is none."""
+    """The number of people who publish. An egress does not count."""
     recorded: bool = False
     """Whether an egress is in it, as LiveKit's `active_recording` says."""
     created_at: datetime | None = None
@@ -61,7 +61,7 @@ class StreamSeen:
     playback_id: str = ""
     active_asset_id: str = ""
     relays: tuple[Output, ...] = ()
-    """What the destinations by MUX are doing."""
+    """The destinations that the live stream itself sends to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +74,7 @@ class RoomWanted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Push:
-    """Where an egress pushes to, with the key in it. `name` is the destination's, or "" for the live stream."""
+    """An address that an egress pushes to, with its key. `name` is the destination's, or "" for the live stream."""
 
     name: str
     url: Secret
@@ -126,9 +126,9 @@ class StreamWanted:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UploadWanted:
     tag: str
-    """Not the live stream's: the recordings that Mux makes of it carry that one."""
+    """Differs from the live stream's tag, which the recordings of the live stream carry."""
     url: Secret
-    """Mux fetches it, some time within the minutes after the call."""
+    """Mux fetches the file within minutes after the call."""
     title: str
     playback_policy: PlaybackPolicy
 
@@ -152,7 +152,7 @@ class LayerSeen:
     width: int
     height: int
     bitrate_bps: int
-    """What the host's browser declared at the start; nobody measures it."""
+    """The bit rate that the host's browser declared at the start. It is not measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,7 +183,7 @@ class RoomPeople:
 
     publishers: tuple[PublisherSeen, ...] = ()
     viewers: int = 0
-    """Who is there and publishes nothing."""
+    """The number of people who publish nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,7 +202,7 @@ class PlaylistSeen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heard:
-    """What one webhook says. What it does not speak of is empty or None."""
+    """The content of one webhook. A field that it does not have is empty or None."""
 
     event_id: str
     """The same for every delivery of one event."""
@@ -220,7 +220,8 @@ class Heard:
     room_sid: str = ""
     stream_id: str = ""
     connected: bool | None = None
-    """Whether an encoder is connected to the live stream: no answer of the API says it."""
+    """Whether an encoder is connected to the live stream. No answer of the API tells it. None: the webhook does not
+    tell it."""
 
 
 class Unreadable(ValueError):
@@ -235,11 +236,11 @@ class Rooms(Protocol):
     async def get(self, name: str) -> RoomSeen | None: ...
     async def list(self) -> Sequence[RoomSeen]: ...
     async def delete(self, name: str) -> None:
-        """A room that is not there is deleted."""
+        """A room that does not exist counts as deleted."""
         ...
 
     async def people(self, name: str) -> RoomPeople:
-        """Nobody is in a room that is not there."""
+        """The people in the room. Empty: the room is empty or does not exist."""
         ...
 
     async def recorders(self, name: str) -> frozenset[str]:
@@ -253,7 +254,7 @@ class Egresses(Protocol):
         ...
 
     async def record(self, wanted: RecordingWanted) -> EgressSeen:
-        """Not safe to repeat, as `start`. Nothing is sent without a storage: REFUSED."""
+        """Not safe to repeat, as `start`. Without a storage the call is not sent, and the outcome is REFUSED."""
         ...
 
     async def list_room(self, room_name: str) -> Sequence[EgressSeen]:
@@ -262,7 +263,7 @@ class Egresses(Protocol):
 
     async def list_active(self) -> Sequence[EgressSeen]: ...
     async def stop(self, egress_id: str) -> None:
-        """What has ended or is not there is stopped. Answers before the end: see `list_room`."""
+        """An egress that has ended or does not exist counts as stopped. Answers before the end: see `list_room`."""
         ...
 
     async def set_layout(self, egress_id: str, layout: str) -> None: ...
@@ -279,7 +280,7 @@ class Streams(Protocol):
 
     async def get(self, stream_id: str) -> StreamSeen | None: ...
     async def find(self, tag: str, *, since: datetime) -> Sequence[StreamSeen]:
-        """Those with exactly this tag that were created after *since*, oldest first."""
+        """All with exactly this tag that were created after *since*, oldest first."""
         ...
 
     async def list_active(self) -> Sequence[StreamSeen]: ...
@@ -288,12 +289,14 @@ class Streams(Protocol):
         ...
 
     async def disable(self, stream_id: str) -> None:
-        """It refuses publishers from now on, and cuts off one that is there. A stream that is not there is disabled."""
+        """The live stream refuses encoders from now on, and cuts off a connected one. A missing stream counts as
+        disabled.
+        """
         ...
 
     async def enable(self, stream_id: str) -> None: ...
     async def delete(self, stream_id: str) -> None:
-        """A stream that is not there is deleted."""
+        """A stream that does not exist counts as deleted."""
         ...
 
     async def reset_key(self, stream_id: str) -> Secret:
@@ -307,19 +310,19 @@ class Streams(Protocol):
     async def recording(self, asset_id: str) -> Recording | None: ...
     async def delete_recording(self, asset_id: str) -> None: ...
     def push_url(self, key: Secret) -> Secret:
-        """Where an egress pushes to."""
+        """The address that an egress pushes to, with *key* in it."""
         ...
 
 
 class Uploads(Protocol):
-    """Assets that Mux makes of a file of ours. What it recorded from a live stream is none."""
+    """Assets made of files of our storage. A recording of a live stream is not among them."""
 
     async def create(self, wanted: UploadWanted) -> Recording:
-        """Not safe to repeat: each call makes one more. That it answers says nothing of the file: see `get`."""
+        """Not safe to repeat: each call makes one more. The answer says nothing of the file: see `get`."""
         ...
 
     async def find(self, tag: str, *, since: datetime) -> Sequence[Recording]:
-        """Those with exactly this tag that were created after *since*, oldest first."""
+        """All with exactly this tag that were created after *since*, oldest first."""
         ...
 
     async def list_tagged(self, prefix: str, *, since: datetime, page: int) -> tuple[Sequence[UploadSeen], bool]:
@@ -332,16 +335,16 @@ class Uploads(Protocol):
 
 
 class Storage(Protocol):
-    """Where an egress puts files."""
+    """The storage that an egress writes files to."""
 
     def url_of(self, file: str) -> Secret:
-        """Who has it can read the file for 24 hours. Signed here, no call is made."""
+        """An address with which the file can be read for 24 hours. It is signed here, no call is made."""
         ...
 
 
 class Playlists(Protocol):
     async def look(self, url: str) -> PlaylistSeen:
-        """What a viewer's player finds at *url* now, in the first rendition."""
+        """The playlist that a viewer's player gets from *url* now, of the first rendition."""
         ...
 
 
@@ -361,5 +364,5 @@ class HostTokens(Protocol):
 
 class ViewerTokens(Protocol):
     def issue_viewer(self, *, room_name: str, identity: str, ttl: timedelta) -> HostToken:
-        """For who watches in the room and does nothing else. Signed here, no call is made."""
+        """A token with which a viewer can watch in the room and do nothing else. It is signed here, no call is made."""
         ...

@@ -1,4 +1,4 @@
-"""The resources of one broadcast, sorted into the questions that are asked of them. Pure."""
+"""The resources of one broadcast, and the questions about them. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -21,7 +21,11 @@ _NOBODY: Mapping[str, datetime] = {}
 
 
 class ResourceSet:
-    """The resources of one broadcast, sorted into the questions that planning asks."""
+    """The resources of one broadcast, and the questions that planning asks about them.
+
+    Invariant: it holds every row that is stored for the broadcast, of every phase, in the order of the ordinals, and
+    never changes. An answer depends on these rows alone, or on the moment that is given with the question.
+    """
 
     def __init__(self, resources: Sequence[AnyResource]) -> None:
         self.rooms = sorted((r for r in resources if isinstance(r, Room)), key=lambda r: r.ordinal)
@@ -36,7 +40,7 @@ class ResourceSet:
 
     @property
     def stream(self) -> Stream | None:
-        """The one in use: the first that is there, or else the latest attempt."""
+        """The live stream in use: the first that is PRESENT, or else the latest attempt. None: all are gone."""
         living = [stream for stream in self.streams if stream.phase is not Phase.GONE]
         return next((stream for stream in living if stream.phase is Phase.PRESENT), living[-1] if living else None)
 
@@ -49,9 +53,9 @@ class ResourceSet:
         return ours or egress.key_epoch >= stream.key_epoch or self.may_be_connected(egress, stream)
 
     def may_be_connected(self, egress: Egress, stream: Stream) -> bool:
-        """A new key keeps out who comes; who is connected already stays connected. One that was written off, and never
-        seen to end, may be, until the live stream was cut off. That it is idle proves nothing: who is connected and
-        silent may send again.
+        """A key reset stops new encoders but not connected ones. An egress that was written off and never seen to end
+        may still be connected until the live stream is disabled. An idle live stream proves nothing: a connected
+        encoder may be silent and send again.
         """
         if egress.phase is not Phase.GONE or egress.end_seen or not egress.external_id:
             return False
@@ -59,7 +63,7 @@ class ResourceSet:
 
     @property
     def egress(self) -> Egress | None:
-        """The one that delivers or is to deliver."""
+        """The egress that delivers or is to deliver. None: none runs that may publish."""
         return next(
             (
                 egress
@@ -71,7 +75,7 @@ class ResourceSet:
 
     @property
     def recording(self) -> LocalRecording | None:
-        """The one that runs or is to run."""
+        """The local recording that runs or is to run. None: none does."""
         alive = (Phase.INTENDED, Phase.UNKNOWN, Phase.PRESENT)
         return next((each for each in reversed(self.recordings) if each.phase in alive), None)
 
@@ -91,15 +95,17 @@ class ResourceSet:
         ]
 
     def missing(self, inside: frozenset[str] | None, now: datetime) -> dict[str, datetime]:
-        """Which egresses are not in the room, by id, and since when. *inside*: those that are; None: somebody is, and
-        there is one who may.
+        """Which egresses are not in the room, by id, and since when.
+
+        *inside*: ids of the egresses in the room. None: the room has one participant that may be any of them, so only
+        the other egresses are missing.
         """
         away = {each.external_id for each in self.recorders if _may_run(each)}
         away -= {each.external_id for each in self.may_be_inside} if inside is None else inside
         return {id_: self._missing.get(id_, now) for id_ in sorted(away)}
 
     def missing_since(self, egress: Egress | LocalRecording) -> datetime | None:
-        """Since when one that is listed as active is not in its room. None: it is, or nobody knows."""
+        """Since when an egress that is listed as active is not in its room. None: it is in it, or it is not known."""
         missing = self._missing.get(egress.external_id)
         if missing is None or egress.status is not EgressStatus.ACTIVE:
             return None
@@ -110,7 +116,7 @@ class ResourceSet:
         return self.room.missing if self.room is not None else _NOBODY
 
     def roll_call_s(self, timing: Timing) -> float | None:
-        """How often to look who is in the room. None: the observer sees it when somebody is missing."""
+        """Seconds between two looks at the participants of the room. None: the observer's list of rooms is enough."""
         room = self.room
         active = [each for each in self.recorders if each.phase is Phase.PRESENT and each.status is EgressStatus.ACTIVE]
         if room is None or room.phase is not Phase.PRESENT or not active:
@@ -121,7 +127,7 @@ class ResourceSet:
 
     @property
     def running(self) -> list[AnyResource]:
-        """Everything that must be gone at the end. What was uploaded stays, as a recording."""
+        """Everything that must be gone at the end. An uploaded file stays, as a recording."""
         return [*self.rooms, *self.streams, *self.egresses, *self.recordings]
 
     @property
@@ -155,13 +161,13 @@ def never_ran(egress: Egress) -> bool:
 
 
 def recent_starts(egresses: Iterable[Egress], now: datetime, timing: Timing) -> list[Egress]:
-    """Those that count against the limit of starts, and that the back-off grows with."""
+    """The egresses that count against the limit of starts, and that the back-off grows with."""
     began = now - seconds(timing.starts_window_s)
     return [egress for egress in egresses if egress.intended_at > began and not never_ran(egress)]
 
 
 def backoff_s(starts: int, timing: Timing) -> float:
-    """From an egress that failed to the next start, by how many there were in the window."""
+    """Seconds from an egress that failed to the next start, by the number of starts in the window."""
     return 0.0 if starts <= 1 else min(timing.starts_backoff_s * 4.0 ** (starts - 2), timing.starts_window_s)
 
 
@@ -170,9 +176,9 @@ def next_ordinal(resources: Sequence[AnyResource]) -> int:
 
 
 def host_deadline(broadcast: Broadcast, resource_set: ResourceSet, timing: Timing) -> datetime | None:
-    """When the wait for a host is over; None: one publishes, or none is waited for.
+    """When the wait for a host is over. None: a host publishes, or no host is waited for.
 
-    A room that is lost says nothing of a host who was live.
+    A lost room says nothing of a host who was live, so that host is not waited for.
     """
     if broadcast.ready_time is None or not resource_set.rooms:
         return None
@@ -206,7 +212,7 @@ def output_changes(broadcast: Broadcast, egress: Egress) -> tuple[tuple[str, ...
     """Destinations to add to an egress, and to remove from it.
 
     A name that was removed and given to another place before we could see either is removed first and added after it.
-    What somebody else added stays: removing it needs its whole url.
+    A destination that somebody else added stays: removing it needs its whole url, which only its adder knows.
     """
     wanted = {each.name: broadcast.push_url(each) for each in broadcast.spec.carried_by(Carrier.EGRESS)}
     has = egress.destinations
@@ -216,8 +222,9 @@ def output_changes(broadcast: Broadcast, egress: Egress) -> tuple[tuple[str, ...
 
 
 def next_recording_look(since: datetime, observed_at: datetime | None, now: datetime | None = None) -> datetime:
-    """When to ask next for a recording that Mux is at work on: often at first, rarely later. With *now*: if it is not
-    answered now.
+    """When to ask next for a recording that is being prepared: often at first, rarely later.
+
+    *since*: when the wait began. *now*: the question was due and got no answer, so the next moment is after it.
     """
     asked = observed_at or since
     due = asked + _rarer(asked - since)

@@ -1,4 +1,4 @@
-"""What exists at the providers for a broadcast, may exist, or did. Values."""
+"""The resources of a broadcast at the providers: those that exist, may exist, or did exist. Values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ class Kind(StrEnum):
 
 
 class Phase(StrEnum):
-    """Where one provider resource is, as far as we know.
+    """How far one provider resource is on its way from intended to gone, as far as is known.
 
     INTENDED is committed before the call that creates it: a row found INTENDED by a later pass may exist or not, which
     is the same as UNKNOWN. GONE is written when its absence was seen, never because a delete was answered.
@@ -50,7 +50,7 @@ class Resource:
     failures: int = 0
     """Calls that failed in a row."""
     retry_at: datetime | None = None
-    """Not to be tried before."""
+    """The next call about it is not made before this moment. None: there is no back-off."""
     acked: bool = False
     """The provider confirmed the delete (phase DELETING)."""
     refused: bool = False
@@ -68,7 +68,7 @@ class Room(Resource):
 
     sid: str = ""
     host_publishing: bool | None = None
-    """None: nobody looked yet."""
+    """None: there was no look yet."""
     host_since: datetime | None = None
     """Since when `host_publishing` has its value."""
     recorded: bool | None = None
@@ -115,7 +115,7 @@ class Recording:
     """Why it is ERRORED, without secrets."""
     duration_s: float | None = None
     uploaded: bool = False
-    """It is not Mux's recording of the live stream but an upload of ours."""
+    """It was made of a local recording that was handed over. False: it is the recording of the live stream."""
 
     @property
     def settled(self) -> bool:
@@ -136,22 +136,23 @@ class Stream(Resource):
     key_epoch: int = 0
     """Counts key resets. An egress of an older epoch holds a dead key: it cannot publish any more."""
     key_reset_at: datetime | None = None
-    """When the key before it died. Whoever was connected with that one may still be."""
+    """When the key before it died. An encoder that was connected with the old key may still be connected."""
     key_stale: bool = False
     """A reset was begun and its answer is not known: `key` may be dead. Reset again before it is used."""
     disabled: bool = False
     """We disabled it (the kill switch of the end)."""
     cutting: bool = False
-    """We are cutting off who is connected: it is disabled and enabled again, and may be found between the two."""
+    """A connected encoder is being cut off: the live stream is disabled and enabled again, and may be found between the
+    two calls."""
     cut_epoch: int = 0
-    """Whoever was connected with a key of an older epoch was cut off."""
+    """Encoders that were connected with a key of an older epoch were cut off."""
     fed_at: datetime | None = None
     """When it was last seen active."""
     silent_at: datetime | None = None
-    """When it was last seen without media: whoever was connected then had sent nothing for a reconnect window."""
+    """When it was last seen without media: an encoder connected then had been silent for a reconnect window."""
     stalled_since: datetime | None = None
-    """Since when its playlist stands still although everything says that it is sent to; None: it moves, or nobody
-    knows. Only who plays it can tell: the prober.
+    """Since when its playlist stands still although host, egress and live stream say that media flows. None: the
+    playlist moves on, or it is not known. The prober sees it.
     """
     resumed_at: datetime | None = None
     """When the last stall was seen to be over."""
@@ -159,7 +160,7 @@ class Stream(Resource):
     recordings_settled: bool = False
     """The recordings were listed (or deleted, policy DISCARD) after the end."""
     discarding: tuple[str, ...] | None = None
-    """What is still to be deleted of them (policy DISCARD); None: they were not listed yet."""
+    """Ids of the recordings that are still to be deleted (policy DISCARD). None: they were not listed yet."""
     connected: bool | None = None
     """Whether an encoder is connected: only webhooks tell. The status stays active through the reconnect window."""
     connected_at: datetime | None = None
@@ -260,14 +261,14 @@ class LocalRecording(Resource):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upload(Resource):
-    """A Mux asset made of a local recording; its ordinal is the local recording's."""
+    """An asset made of a local recording; its ordinal is the local recording's."""
 
     kind: ClassVar[Kind] = Kind.UPLOAD
 
     attempt: int = 0
-    """Counts the creates. Each has a mark of its own: what lands late is not taken for the next."""
+    """Counts the creates. Each has a mark of its own, so an asset that lands late is not taken for the next one."""
     errored: int = 0
-    """Assets that Mux could not make of the file, and that were given up for another."""
+    """How many assets could not be made of the file, and were given up for another."""
     recording: Recording | None = None
 
 

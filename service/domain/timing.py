@@ -1,18 +1,18 @@
-"""How long we wait for what."""
+"""How long the service waits, for each thing that it waits for."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """How long we wait for what. Seconds."""
+    """All times are in seconds."""
 
     start_deadline_s: float = 120.0
     """For room and live stream, from the first attempt to create them (not from the wait for a budget)."""
     host_wait_s: float = 1800.0
-    """How long one that was never live waits for a host, the first or one who left; then it ends with NO_HOST."""
+    """How long a broadcast that was never live waits for a host; then it ends with NO_HOST."""
     host_return_s: float = 300.0
-    """A host who was live and left may come back this long; then the broadcast ends with HOST_LEFT."""
+    """How long a host who was live and left may take to come back; then the broadcast ends with HOST_LEFT."""
     egress_start_s: float = 60.0
     """From the start of an egress to ACTIVE. Room composite waits for its page without a limit of its own
     (livekit/egress pkg/pipeline/controller.go), so this is the only one."""
@@ -24,13 +24,13 @@ class Timing:
     egress_stop_s: float = 45.0
     """From StopEgress, or from an end of its own, to a terminal status: the encoder drains for at most 30 s."""
     ghost_s: float = 15.0
-    """An active egress that is not in its room for so long is a ghost: its worker is gone, and nobody will say so
+    """An active egress that is not in its room for so long is a ghost: its worker is gone, and no event will say so
     (livekit/egress#950)."""
     roll_call_s: float = 20.0
     """Between two looks at who is in a room where several egresses may be: the list of rooms, which the observer reads,
     says only whether any is."""
     ghost_stop_s: float = 15.0
-    """From the stop of a ghost, which it will not answer, to its being written off."""
+    """From the stop of a ghost, which does not answer it, to the write-off."""
     file_stop_s: float = 900.0
     """The same for a file egress that is ending: it puts its whole file into the storage before it is done."""
     list_lag_s: float = 2.0
@@ -44,7 +44,7 @@ class Timing:
     """A destination that was added without an answer may still come, and a second one beside it would send twice.
     LiveKit tries for 3 + 5 + 7 s (livekit/protocol rpc/typed_api.go)."""
     lookup_s: float = 2.0
-    """Between two looks for something whose existence is not known, or whose absence is awaited."""
+    """Between two looks at a resource whose existence is not known, or whose absence is awaited."""
     watch_s: float = 3.0
     """Between two looks at an egress that is on its way."""
     ingest_watch_s: float = 5.0
@@ -52,7 +52,7 @@ class Timing:
     delete_retry_s: float = 10.0
     """A delete that was confirmed but not seen is called again after this time."""
     replan_s: float = 300.0
-    """A broadcast in its wanted state is looked at and planned again this often, whatever anybody noticed."""
+    """A broadcast in its wanted state is looked at and planned again this often, even if nothing was noticed."""
     starts_window_s: float = 600.0
     """The window in which the egress starts of one broadcast are counted."""
     starts_limit: int = 5
@@ -75,13 +75,13 @@ class Timing:
     fallback_return_s: float = 120.0
     """The normal way must have been healthy for so long before viewers are sent back to it."""
     hopeless_s: float = 900.0
-    """With no fallback left, nothing playable for so long is the end. Longer than `starts_window_s` and one start: who
-    used up the limit is given one more."""
+    """With no fallback left, a broadcast that was not playable for so long ends. Longer than `starts_window_s` and one
+    start, so a broadcast that used up the limit of starts gets one more."""
     upload_grace_s: float = 600.0
     """An upload without an answer is looked for so long before it is tried again."""
     upload_attempts: int = 3
-    """So many assets are made of one file before it is believed that Mux cannot make one."""
+    """How many assets are tried of one file before the service gives up."""
     upload_retry_s: float = 60.0
-    """From an asset that Mux could not make to the next; five times as long with each."""
+    """From an asset that could not be made to the next try; five times as long with each."""
     recording_wait_s: float = 86_400.0
     """How long a recording is waited for after the end."""

@@ -26,7 +26,7 @@ _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def destination_violations(destinations: Sequence[Destination], keys: Mapping[str, Secret]) -> list[Violation]:
-    """What is wrong with urls and with the keys that are there; *keys* by the destination's name."""
+    """The violations of urls and of given keys. *keys*: by the destination's name."""
     violations: list[Violation] = []
     for index, destination in enumerate(destinations):
         where = f"spec.destinations[{index}]"
@@ -48,7 +48,7 @@ def missing_keys(destinations: Sequence[Destination], keys: Mapping[str, Secret]
 
 
 def host_of(url: str) -> str | None:
-    """The name to resolve of an url without violations; None when its host is an address."""
+    """The host name that is to be resolved, of an url without violations. None: its host is an address."""
     host = _host_of(url)
     return None if _literal(host) is not None else host
 
@@ -119,7 +119,7 @@ def _wrong_with_host(host: str) -> str | None:
     if address is not None:
         return None if _is_public(address) else "must not be a private, loopback or otherwise special address"
     labels = host.split(".")
-    # What ends in a number is an address to every resolver, or nothing at all.
+    # A host that ends in a number is an address to every resolver, or nothing at all.
     if _NUMBER.fullmatch(labels[-1]) or len(host) > _MAX_NAME or not all(_LABEL.fullmatch(label) for label in labels):
         return "has no valid host"
     if any(host == name or host.endswith(f".{name}") for name in _PRIVATE_NAMES) or len(labels) == 1:

@@ -9,18 +9,12 @@ from typing import TYPE_CHECKING
 from service import telemetry
 from service.domain.errors import ProviderError
 from service.domain.lifecycle import Event
+from service.domain.observing.egresses import egresses_seen
+from service.domain.observing.learned import Learned
 from service.domain.observing.playlist import probed
-from service.domain.observing.provider_state import (
-    Learned,
-    egresses_seen,
-    recording_checked,
-    recordings_seen,
-    room_seen,
-    stream_seen,
-    streams_found,
-    upload_checked,
-    upload_found,
-)
+from service.domain.observing.recordings import recording_checked, recordings_seen, upload_checked, upload_found
+from service.domain.observing.rooms import room_seen
+from service.domain.observing.streams import stream_seen, streams_found
 from service.domain.observing.webhook_facts import listen
 from service.domain.ports import Push
 from service.domain.provider import OWNER

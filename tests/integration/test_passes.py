@@ -26,7 +26,7 @@ from service.domain.broadcast import (
 )
 from service.domain.errors import LeaseLost
 from service.domain.lifecycle import Change, Event, stop
-from service.domain.observing.provider_state import Learned
+from service.domain.observing.learned import Learned
 from service.domain.observing.webhook_facts import listen
 from service.domain.ports import Heard, StreamSeen
 from service.domain.provider import Provider

@@ -16,8 +16,8 @@ from unittest.mock import patch
 from service import telemetry
 from service.domain.broadcast import Target
 from service.domain.errors import LeaseLost, Outcome, ProviderError, StoreUnavailable
-from service.domain.observing import provider_state as seen
-from service.domain.observing.provider_state import Learned
+from service.domain.observing.learned import Learned
+from service.domain.observing.streams import streams_found
 from service.domain.planning import fallback
 from service.domain.planning import live as plan_live
 from service.domain.planning.ending import End
@@ -100,7 +100,7 @@ def _without_write_off() -> contextlib.AbstractContextManager[Any]:
 def _without_adoption() -> contextlib.AbstractContextManager[Any]:
     def none(stream: Stream, found: object, streams: Sequence[Stream], now: datetime) -> Learned:
         del found
-        return seen.streams_found(stream, (), streams, now)
+        return streams_found(stream, (), streams, now)
 
     return patch.object(looking, "streams_found", none)
 

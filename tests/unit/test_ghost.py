@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from service.domain.observing.provider_state import recordings_seen, room_seen
+from service.domain.observing.recordings import recordings_seen
+from service.domain.observing.rooms import room_seen
 from service.domain.planning.steps import Plan, StartRecording, StopEgress, StopRecording, WriteOff
 from service.domain.ports import EgressSeen, RoomSeen
 from service.domain.reasons import Fault

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from service.domain.broadcast import seconds
-from service.domain.observing.provider_state import Learned
+from service.domain.observing.learned import Learned
 from service.domain.observing.webhook_facts import listen
 from service.domain.planning.plan import plan
 from service.domain.planning.steps import CutStream, StartEgress

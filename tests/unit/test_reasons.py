@@ -7,7 +7,7 @@ import pytest
 
 from service.domain.broadcast import Fallback, FallbackMode, State
 from service.domain.errors import Outcome
-from service.domain.observing.provider_state import STATUS_SEEN
+from service.domain.observing.streams import STATUS_SEEN
 from service.domain.planning.steps import WRITTEN_OFF
 from service.domain.reasons import Action, Actor, Blocked, EventReason, FallbackReason, Fault, Word, as_stored
 from service.domain.reporting.record import STATE_ENTERED

@@ -9,14 +9,10 @@ from typing import Any
 import pytest
 
 from service.domain.lifecycle import Event
-from service.domain.observing.provider_state import (
-    Learned,
-    egresses_seen,
-    room_seen,
-    stream_seen,
-    streams_found,
-    with_egress,
-)
+from service.domain.observing.egresses import egresses_seen, with_egress
+from service.domain.observing.learned import Learned
+from service.domain.observing.rooms import room_seen
+from service.domain.observing.streams import stream_seen, streams_found
 from service.domain.ports import EgressSeen, OutputSeen, RoomSeen, StreamSeen
 from service.domain.reasons import EventReason
 from service.domain.resources import Egress, EgressStatus, Output, OutputState, Phase, Room, Stream, StreamStatus

@@ -6,16 +6,16 @@ from typing import Any
 import pytest
 
 from service.domain.broadcast import Broadcast, EndReason, Fallback, FallbackMode, State, Target, seconds
-from service.domain.observing.provider_state import (
-    Learned,
+from service.domain.observing.learned import Learned
+from service.domain.observing.recordings import (
     local_recording_seen,
     recording_checked,
     recordings_seen,
-    stream_seen,
     upload_checked,
     upload_found,
     uploaded,
 )
+from service.domain.observing.streams import stream_seen
 from service.domain.planning.plan import plan
 from service.domain.planning.steps import (
     DeleteUpload,

@@ -1,7 +1,7 @@
-"""From what the prober saw to what we hold: whether viewers get new pictures. Pure.
+"""From the playlist that the prober saw to the row of the live stream: whether viewers get new pictures. Pure.
 
-Mux calls a live stream active and LiveKit calls an egress connected while the playlist stands still: only who plays it
-can tell.
+Mux calls a live stream active and LiveKit calls an egress connected while the playlist stands still, so only a look at
+the playlist shows it.
 """
 
 from collections.abc import Sequence
@@ -11,14 +11,14 @@ from datetime import datetime
 from service.domain.broadcast import seconds
 from service.domain.lifecycle import Event
 from service.domain.measurements import PROBED_S, Probe
-from service.domain.observing.provider_state import Learned
+from service.domain.observing.learned import Learned
 from service.domain.reasons import EventReason
 from service.domain.resource_set import ResourceSet
 from service.domain.resources import AnyResource, Phase, Stream
 
 
 def probed(resources: Sequence[AnyResource], probe: Probe, now: datetime) -> Learned:
-    """What the last look of the prober changes."""
+    """The change that follows from the last look of the prober."""
     resource_set = ResourceSet(resources)
     stream = resource_set.stream
     if stream is None or stream.phase is not Phase.PRESENT:
@@ -26,7 +26,7 @@ def probed(resources: Sequence[AnyResource], probe: Probe, now: datetime) -> Lea
     fresh = probe.playlist_at is not None and now - probe.playlist_at <= seconds(PROBED_S)
     if stream.stalled_since is not None:
         return _still(stream, stream.stalled_since, probe, now, fresh=fresh)
-    # Not by looks from before: until all three are there, no playlist can move on.
+    # A look from before proves nothing: until host, egress and live stream are there, no playlist can move on.
     since = max(
         (moment for moment in (probe.standing_since, resource_set.whole_since) if moment is not None), default=None
     )
@@ -37,7 +37,7 @@ def probed(resources: Sequence[AnyResource], probe: Probe, now: datetime) -> Lea
 
 
 def _still(stream: Stream, stalled_since: datetime, probe: Probe, now: datetime, *, fresh: bool) -> Learned:
-    """No new egress ends it, nor a host who left: a new segment does. Where nobody looks, nobody knows."""
+    """The stall ends only with a new segment. If no probe is fresh the state is unknown, and it ends too."""
     if fresh and probe.standing_since is not None and probe.standing_since <= stalled_since:
         return Learned()
     event = Event(reason=EventReason.PLAYBACK_RESUMED, message="" if fresh else "nobody looked lately")

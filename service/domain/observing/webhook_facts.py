@@ -1,9 +1,9 @@
-"""From what webhooks say to what we hold. Pure.
+"""From webhooks to the rows that they are about. Pure.
 
-They are hints: the pass that takes them in looks for itself right after. What they change at once is what they are
-newer of, by the provider's own time, so one that comes late, twice or out of order changes nothing. That an egress
-ended is believed; that anything exists, that a room or a live stream is gone or disabled, or that nobody is connected,
-is for a look to say.
+Webhooks are hints: the pass that takes them in looks at the provider right after. A webhook changes a field only if its
+provider timestamp is newer than that field's. Late, repeated or reordered webhooks change nothing. The end of an egress
+is believed. Only a look shows that a resource exists, that a room or a live stream is gone or disabled, or that no
+encoder is connected.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,15 +11,10 @@ from dataclasses import replace
 from datetime import datetime
 
 from service.domain.lifecycle import Event
-from service.domain.observing.provider_state import (
-    Learned,
-    egress_seen,
-    local_recording_seen,
-    recording_checked,
-    status_told,
-    upload_checked,
-    with_status,
-)
+from service.domain.observing.egresses import egress_seen
+from service.domain.observing.learned import Learned
+from service.domain.observing.recordings import local_recording_seen, recording_checked, upload_checked
+from service.domain.observing.streams import status_told, with_status
 from service.domain.ports import Heard
 from service.domain.resources import AnyResource, Egress, LocalRecording, Phase, Recording, Stream, StreamStatus, Upload
 from service.domain.timing import Timing
@@ -31,7 +26,7 @@ Names = Callable[[Egress], Mapping[str, Sequence[str]]]
 def listen(
     resources: Sequence[AnyResource], heard: Sequence[Heard], names: Names, now: datetime, timing: Timing
 ) -> Learned:
-    """What all of *heard*, in the order of its arrival, changes."""
+    """The changes that follow from all of *heard*, taken in the order of arrival."""
     rows = {(row.kind, row.ordinal): row for row in resources}
     changed: dict[object, AnyResource] = {}
     events: list[Event] = []
@@ -39,7 +34,7 @@ def listen(
         for key, row in rows.items():
             learned = _one(row, each, names, now, timing)
             for new in learned.resources:
-                # What was heard is no look: the next one is due as before.
+                # A webhook is no look: the next look is due as before.
                 rows[key] = changed[key] = replace(new, observed_at=row.observed_at)
             events.extend(learned.events)
     return Learned(resources=tuple(changed.values()), events=tuple(events))
@@ -79,7 +74,7 @@ def _stream(row: Stream, heard: Heard, now: datetime) -> Learned:
         new = replace(new, connected=heard.connected, connected_at=time)
     events: tuple[Event, ...] = ()
     if heard.stream is not None and heard.stream.status is not StreamStatus.DISABLED:
-        # What it was when it was sent it need not be now.
+        # The status was true when the webhook was sent, and may have changed since.
         new = replace(with_status(new, heard.stream, now), fed_at=row.fed_at, silent_at=row.silent_at)
         events = status_told(row, new.status)
     return Learned(resources=(new,), events=events)

@@ -1,4 +1,4 @@
-"""What the plan of a running broadcast and that of its end have in common: waits, looks, stops. Pure."""
+"""The common part of the plan of a running broadcast and of the plan of its end: waits, looks, stops. Pure."""
 
 from datetime import datetime
 
@@ -35,6 +35,12 @@ _NOT_LISTED = "no list showed it within its grace"
 
 
 class Planner:
+    """Collects the steps and the waits of one plan.
+
+    Invariant: whatever is not done now is awaited. A method that finds that something is not due adds the moment at
+    which it is, so a plan without steps has a moment to plan again. Each method adds at most one step for a resource.
+    """
+
     def __init__(
         self, broadcast: Broadcast, resource_set: ResourceSet, now: datetime, timing: Timing, availability: Availability
     ) -> None:
@@ -80,8 +86,8 @@ class Planner:
         action: Action = Action.NONE,
         message: str = "",
     ) -> bool:
-        """Whether what is awaited was not seen by a look after its time. An older look proves nothing: the provider may
-        not have answered since.
+        """Whether the awaited change was not there at a look after *moment*. An older look proves nothing: the provider
+        may not have answered since. If there was no such look, the plan waits for one, made every *every_s* seconds.
         """
         if resource.observed_at is not None and resource.observed_at >= moment:
             return True
@@ -111,7 +117,7 @@ class Planner:
             if not wanted or recording.phase is not Phase.GONE or not recording.complete:
                 continue
             if STREAMS in self.availability.outages:
-                # Nothing else may keep one in the queue that is over.
+                # This wait may be the only one that keeps a finished broadcast in the queue.
                 self.waits.append(self.now + seconds(self.timing.replan_s))
             elif upload is None or self.due(upload):
                 self.steps.append(UploadRecording(ordinal=recording.ordinal))
@@ -136,7 +142,7 @@ class Planner:
             self.waits.append(next_recording_look(upload.intended_at, upload.observed_at, self.now))
 
     def resolve(self, resource: Stream | Egress | LocalRecording, grace_s: float) -> None:
-        """A create without an answer: looks go on until it is found or its grace is over."""
+        """A create without an answer is looked for until it is found or its grace, *grace_s* seconds, is over."""
         gone_at, message = resource.intended_at + seconds(grace_s), f"an answer or a sight of the {resource.kind}"
         if self.in_vain(
             resource,
@@ -151,8 +157,10 @@ class Planner:
         self.steps.append(WriteOff(kind=resource.kind, ordinal=resource.ordinal, why=why))
 
     def await_end(self, leaving: Egress | LocalRecording, within_s: float, again: Step, why: str) -> None:
-        """Of one that was told to stop: told again while it is not confirmed, written off after its time."""
-        # Neither: the process died before the call, and nobody told it to stop.
+        """*leaving* was told to stop. It is told again while the stop is not confirmed, and written off after
+        *within_s* seconds.
+        """
+        # No answer and no failure: the process died before the call, so the egress was never told to stop.
         answered = leaving.acked or leaving.failures > 0
         given_up_at, message = (
             leaving.changed_at + seconds(within_s),
@@ -167,7 +175,7 @@ class Planner:
             self.steps.append(again)
 
     def delete(self, resource: Room | Stream | Upload) -> None:
-        """Call the delete, and again while it is not confirmed, or when what it should have removed is still there."""
+        """Call the delete, and again while it is not confirmed, or when the resource is still there afterwards."""
         stale = resource.changed_at + seconds(self.timing.delete_retry_s)
         still_there = resource.observed_at is not None and resource.observed_at >= stale
         if resource.phase is Phase.DELETING and resource.acked and not still_there:
@@ -182,8 +190,8 @@ class Planner:
                     self.steps.append(DeleteUpload(ordinal=resource.ordinal))
 
     def stop_recording(self, recording: LocalRecording, fault: Fault = Fault.NONE) -> None:
-        """As with an egress, but what is ending may put its file into the storage for long. One that nobody saw to end
-        makes no file, and does no harm.
+        """As with an egress, but one that is ending may take long to put its file into the storage. A recording that
+        was never seen to end makes no file, and does no harm.
         """
         match recording.phase:
             case Phase.PRESENT:
@@ -204,7 +212,7 @@ class Planner:
         """Towards the end of one egress, whatever phase it is in."""
         match egress.phase:
             case Phase.PRESENT:
-                # At once: what it may have to back off from is a change of its outputs, which matters no more.
+                # Without its back-off: that is about a change of its outputs, which does not matter any more.
                 self.steps.append(StopEgress(ordinal=egress.ordinal, why=why, fault=fault))
             case Phase.DELETING:
                 # A worker that died leaves a record that stays ACTIVE for ever and answers every stop with 408

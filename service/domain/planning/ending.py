@@ -30,7 +30,7 @@ class End(Planner):
         return self.finish(done=done)
 
     def await_recordings(self) -> None:
-        """Nothing runs any more, but callers want to know what became of the recordings."""
+        """Nothing runs any more, but callers want to know whether the recordings can be played."""
         for stream in self.resource_set.streams:
             if stream.phase is Phase.GONE and any(not recording.settled for recording in stream.recordings):
                 self.waits.append(next_recording_look(stream.changed_at, stream.observed_at, self.now))
@@ -57,9 +57,9 @@ class End(Planner):
                     self.settle_lost(stream)
 
     def settle_lost(self, stream: Stream) -> None:
-        """Deleted by somebody else: what it recorded is there all the same."""
+        """A live stream that somebody else deleted: its recordings exist all the same."""
         lost = stream.external_id and not stream.recordings_settled
-        # That it was never seen active proves nothing: it may have been deleted before anybody looked.
+        # A stream that was never seen active may have been active: it may have been deleted before the first look.
         fed = stream.fed_at is not None or bool(self.resource_set.egresses)
         if lost and fed and not self.broadcast.deleted and self.due(stream):
             self.steps.append(SettleRecordings(ordinal=stream.ordinal))

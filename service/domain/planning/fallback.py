@@ -24,11 +24,11 @@ from service.domain.timing import Timing
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     fallback: Fallback
-    """What is wanted; the same as before where nothing changes."""
+    """The fallback that is wanted. The same as before: nothing changes."""
     end: EndReason | None = None
-    """Nothing is left to try."""
+    """The broadcast is to end with this reason, because nothing is left to try. None: it goes on."""
     waits: tuple[Wait, ...] = ()
-    """What comes next, where nothing happens before."""
+    """The waits that lead to another decision if nothing happens before."""
 
 
 def decide(
@@ -67,7 +67,7 @@ class _Decider(Planner):
         if self.resource_set.playable:
             return None
         began = self.now - seconds(self.timing.starts_window_s)
-        # What failed before the return was answered by the fallback before it.
+        # Failures from before the return were answered by the fallback before it.
         since = began if self.broadcast.fallback.since is None else max(began, self.broadcast.fallback.since)
         failed = [egress for egress in self.resource_set.egresses if self.failed(egress) and egress.changed_at > since]
         refused = [egress for egress in failed if never_ran(egress)]
@@ -83,8 +83,8 @@ class _Decider(Planner):
         return FallbackReason.EGRESS_FAILING if lasts else None
 
     def tried_in_vain(self) -> bool:
-        """Whether nobody saw anything for so long, whatever it is that fails: without a new key, for one, there is no
-        next start that could.
+        """Whether nothing was playable for `hopeless_s`, whatever fails. The count of failed egresses is not enough:
+        while a key reset fails, no egress is started that could fail too.
         """
         dark, began = self.dark_since(FallbackReason.EGRESS_FAILING), None
         for egress in reversed(self.resource_set.egresses):
@@ -101,8 +101,8 @@ class _Decider(Planner):
         )
 
     def failed(self, egress: Egress) -> bool:
-        """Not a stranger's, and not one that was in nobody's way but did not stop when it was not wanted any more. A
-        start without an answer has failed when its key is dead: nothing can come of it any more.
+        """Whether *egress* counts as failed. A surplus egress does not, nor does one that was not wanted any more and
+        did not stop. A start without an answer has failed when its key is dead: it can never publish.
         """
         if egress.unresolved:
             stream = self.resource_set.stream
@@ -118,7 +118,9 @@ class _Decider(Planner):
         )
 
     def modes(self, reason: FallbackReason) -> tuple[FallbackMode, ...]:
-        """An outage of Mux's API does not stop the media that flows: viewers are moved only when they see nothing."""
+        """The modes to enter for *reason*. An outage of Mux's API does not stop the media that flows, so viewers are
+        moved only when nothing is playable.
+        """
         spec = self.broadcast.spec
         possible = {
             FallbackMode.DIRECT_WEBRTC: reason is FallbackReason.EGRESS_FAILING or not self.resource_set.playable,
@@ -127,7 +129,7 @@ class _Decider(Planner):
         return tuple(mode for mode in spec.fallback_modes if possible[mode])
 
     def over(self) -> bool:
-        """Whether the normal way was healthy for long enough. A host who is away proves nothing."""
+        """Whether the normal way was healthy for long enough. It cannot be healthy while no host publishes."""
         stream = self.resource_set.stream
         if not self.resource_set.playable or stream is None:
             return False
@@ -143,7 +145,7 @@ class _Decider(Planner):
         )
 
     def widen(self) -> Decision:
-        """What began with the media still flowing may need the other mode too, and what the caller took back ends."""
+        """A fallback that began with media flowing may need another mode too. A mode that the caller took back ends."""
         reason = self.trouble()
         modes = {*self.broadcast.fallback.modes, *(self.modes(reason) if reason is not None else ())}
         kept = tuple(mode for mode in FallbackMode if mode in modes and mode in self.broadcast.spec.fallback_modes)
@@ -163,7 +165,9 @@ class _Decider(Planner):
         return Decision(fallback=self.broadcast.fallback, end=end)
 
     def dark_since(self, reason: FallbackReason) -> datetime | None:
-        """Since when a host publishes and nobody sees it; None: somebody does, as far as we know."""
+        """Since when a host publishes and nothing is playable. None: it is playable as far as is known, or no host
+        publishes.
+        """
         room, stream = self.resource_set.room, self.resource_set.stream
         if self.resource_set.playable or room is None or room.host_since is None or stream is None:
             return None

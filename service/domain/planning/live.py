@@ -73,7 +73,7 @@ class Live(Planner):
         broadcast, resource_set = self.broadcast, self.resource_set
         latest: list[AnyResource] = [*resource_set.rooms[-1:], *resource_set.streams[-1:]]
         if broadcast.live_time is None:
-            # Later it worked once, and what was changed since can be changed again.
+            # Once it was live, a refused egress is due to a later change of the spec, which can be changed again.
             latest += resource_set.egresses[-1:]
         if any(resource.refused for resource in latest):
             return EndReason.PROVIDER_REFUSED
@@ -161,8 +161,8 @@ class Live(Planner):
             self.resolve_start(current)
 
     def resolve_start(self, egress: Egress) -> None:
-        """A start without an answer. It need not be waited for until its grace is over: once no list shows it, the key
-        is reset, and whatever lands later cannot publish.
+        """A start without an answer. There is no need to wait until its grace is over: once no list shows it, the key
+        is reset, and a start that lands later cannot publish.
         """
         if self.in_vain(egress, egress.intended_at + seconds(self.timing.list_lag_s), self.timing.lookup_s):
             self.reset_key()
@@ -208,7 +208,7 @@ class Live(Planner):
             self.steps.append(StartEgress(ordinal=next_ordinal(resource_set.egresses)))
 
     def backs_off(self, recent: Sequence[Egress]) -> bool:
-        """After one that was refused, and after those that failed lately."""
+        """Whether the next start has to wait, after a refused start or after egresses that failed lately."""
         refused = [egress for egress in self.resource_set.egresses if never_ran(egress)]
         if refused and not self.due(refused[-1]):
             return True
@@ -218,8 +218,8 @@ class Live(Planner):
         return not self.reached(again_at, action=Action.RETRY, message="an egress is started again")
 
     def fenced(self, stream: Stream) -> bool:
-        """Whether starts without an answer were looked for again after the key was reset: one that came between the
-        look before and the reset may be connected, and a reset cuts nobody off.
+        """Whether starts without an answer were looked for again after the key was reset. An egress that landed between
+        the look before and the reset may be connected, and a reset does not cut it off.
         """
         if stream.key_reset_at is None:
             return True
@@ -267,12 +267,12 @@ class Live(Planner):
         self.keep_outputs(egress)
 
     def lost(self, egress: Egress, stream: Stream, since: datetime) -> bool:
-        """Whether nothing of what it sends arrives."""
+        """Whether the live stream gets no media of *egress*. If so, *egress* is stopped."""
         timing = self.timing
         if stream.status is StreamStatus.ACTIVE:
             return False
         began = max(since, stream.status_since or since)
-        # What it fed once and does not any more needs no time to begin: so looks a worker that died, for ever.
+        # An egress that fed the stream before needs no time to begin: a worker that died looks like this for ever.
         settled = (egress.delivering_since or since) + seconds(timing.reconnect_s)
         fed = stream.fed_at is not None and stream.status_since is not None and stream.status_since >= settled
         within = timing.ingest_lost_s if fed else timing.ingest_start_s
@@ -285,7 +285,7 @@ class Live(Planner):
         return True
 
     def stalls(self, egress: Egress, stream: Stream, since: datetime) -> bool:
-        """Whether viewers get nothing new of what it sends."""
+        """Whether *egress* sends and the playlist does not move on. If so, *egress* is stopped."""
         if stream.stalled_since is None:
             return False
         # Planned again when what is known of it is too old.
@@ -299,7 +299,7 @@ class Live(Planner):
         return True
 
     def is_ghost(self, egress: Egress | LocalRecording) -> bool:
-        """Listed as active, and not in the room by two looks."""
+        """Whether it is listed as active, and two looks did not find it in the room."""
         room, since, timing = self.resource_set.room, self.resource_set.missing_since(egress), self.timing
         if room is None or since is None:
             return False

@@ -42,14 +42,14 @@ class DeleteStream:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResetKey:
-    """The fence: an egress start that lands late, or a worker that nobody sees, holds a dead key afterwards."""
+    """The fence: a start that lands late, or a worker that is not listed, holds a dead key afterwards."""
 
     ordinal: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CutStream:
-    """The harder fence: whoever is connected is cut off, by disabling the live stream and enabling it again."""
+    """The harder fence: a connected encoder is cut off, by disabling the live stream and enabling it again."""
 
     ordinal: int
 
@@ -98,7 +98,7 @@ class UploadRecording:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteUpload:
-    """Of an asset that Mux could not make, before it is to make another."""
+    """Delete an asset that could not be made, before another is made."""
 
     ordinal: int
 
@@ -112,7 +112,7 @@ class SetFallback:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteOff:
-    """What nobody ever saw within its grace does not exist."""
+    """Give up a resource that was not seen within its grace: it does not exist."""
 
     kind: Kind
     ordinal: int
@@ -142,22 +142,22 @@ Step = RoomStep | StreamStep | EgressStep | RecordingStep | SetFallback | WriteO
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wait:
-    """What comes next by itself where nothing happens before."""
+    """A wait that ends by itself at a moment, if nothing happens before."""
 
     action: Action
     message: str
     until: datetime | None = None
-    """None: nothing comes by itself, somebody has to do something."""
+    """None: it does not end by itself, somebody has to act."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     steps: tuple[Step, ...] = ()
     wait_until: datetime | None = None
-    """When to plan again if nothing wakes us before. None with no steps: at rest."""
+    """When to plan again if nothing wakes the broadcast before. None with no steps: at rest."""
     done: bool = False
     """Target ENDED and nothing runs any more. It may still wait for recordings."""
     blocked: Blocked = Blocked.NOTHING
     """Why no egress is started although one is wanted."""
     waits: tuple[Wait, ...] = ()
-    """What is waited for, where it is more than the next look."""
+    """The waits that people are told of. A wait for the next look is not among them."""

@@ -1,4 +1,4 @@
-"""to_observe(): what to look at before planning. Pure."""
+"""to_observe(): the resources to look at before planning. Pure."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -23,7 +23,11 @@ from service.domain.timing import Timing
 def to_observe(
     broadcast: Broadcast, resources: Sequence[AnyResource], now: datetime, timing: Timing
 ) -> frozenset[tuple[Kind, int]]:
-    """What is not known, what is on its way, what somebody saw to disagree, what nobody looked at for long."""
+    """The resources to look at before planning, as (kind, ordinal).
+
+    These are resources of unknown existence, resources that are becoming or ending, resources that the observer saw
+    to differ from their rows, and resources that were not looked at for `replan_s`.
+    """
     look = _Look(broadcast, ResourceSet(resources), now, timing)
     return frozenset((resource.kind, resource.ordinal) for resource in resources if look.wanted(resource))
 
@@ -51,13 +55,13 @@ class _Look:
             case Phase.PRESENT if self.broadcast.target is Target.LIVE:
                 return self.suspect(resource) or self.on_its_way(resource)
             case Phase.PRESENT if self.broadcast.target is Target.ENDED:
-                # The step that fails may fail because it is gone.
+                # A step may fail because its resource is gone.
                 return resource.failures > 0 and self.older(resource, self.timing.lookup_s)
             case _:
                 return False
 
     def pending(self, resource: Stream | Upload) -> bool:
-        """Whether a recording is to be asked for that Mux is still at work on."""
+        """Whether a recording that is still being prepared is to be looked at."""
         if isinstance(resource, Stream):
             settled = all(recording.settled for recording in resource.recordings)
         else:
@@ -96,7 +100,7 @@ class _Look:
             return True
         retry = resource.retry_at
         if retry is not None and self.now >= retry and (resource.observed_at is None or resource.observed_at < retry):
-            # What failed may have been done all the same, or in part.
+            # A failed call may have had its effect all the same, or part of it.
             return True
         return self.settled_for(resource, self.timing.replan_s)
 
@@ -126,7 +130,7 @@ class _Look:
             return True
         if room.host_publishing is None:
             return self.older(room, self.timing.lookup_s)
-        # Nobody is sent away for what was seen long ago.
+        # A broadcast is not ended because of an old look.
         deadline = host_deadline(self.broadcast, self.resource_set, self.timing)
         return (
             deadline is not None and self.now >= deadline and (room.observed_at is None or room.observed_at < deadline)

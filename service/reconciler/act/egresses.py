@@ -7,7 +7,7 @@ from dataclasses import replace
 from service.domain.broadcast import seconds
 from service.domain.errors import Outcome, ProviderError
 from service.domain.lifecycle import Event
-from service.domain.observing.provider_state import with_egress
+from service.domain.observing.egresses import with_egress
 from service.domain.planning.steps import (
     EgressStep,
     SetDestinations,

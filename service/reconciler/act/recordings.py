@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from service.domain.errors import ProviderError
 from service.domain.lifecycle import Event
-from service.domain.observing.provider_state import uploaded, with_recording
+from service.domain.observing.recordings import uploaded, with_recording
 from service.domain.planning.steps import DeleteUpload, RecordingStep, StartRecording, StopRecording, UploadRecording
 from service.domain.ports import RecordingWanted, UploadWanted
 from service.domain.provider import ROOMS, STREAMS

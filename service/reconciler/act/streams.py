@@ -8,7 +8,7 @@ from service import telemetry
 from service.domain.broadcast import Carrier, RecordingPolicy
 from service.domain.errors import ProviderError
 from service.domain.lifecycle import Event
-from service.domain.observing.provider_state import created_stream
+from service.domain.observing.streams import created_stream
 from service.domain.planning.steps import (
     CreateStream,
     CutStream,

@@ -1,0 +1,178 @@
+"""From the egresses of a room to the rows of them. Pure.
+
+An egress whose start was not answered is recognised by the key that it pushes with, and adopted.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from service.domain.broadcast import seconds
+from service.domain.lifecycle import Event
+from service.domain.observing.learned import Learned
+from service.domain.ports import EgressSeen, OutputSeen
+from service.domain.reasons import EventReason, Fault
+from service.domain.resource_set import next_ordinal
+from service.domain.resources import (
+    END_FAULTS,
+    AnyResource,
+    Egress,
+    EgressStatus,
+    Output,
+    OutputState,
+    Phase,
+)
+from service.domain.timing import Timing
+
+
+def with_egress(egress: Egress, seen: EgressSeen, names: Mapping[str, Sequence[str]], now: datetime) -> Egress:
+    """*names*: redacted address to the destinations it may be. Reports may come late: an older one changes nothing."""
+    if seen.updated_ns and seen.updated_ns < egress.updated_ns:
+        return replace(egress, observed_at=now)
+    outputs = _named(egress, seen.outputs, names)
+    has = {
+        output.name
+        for output in outputs
+        # One that failed stays in the report after it was removed.
+        if output.state in (OutputState.CONNECTING, OutputState.ACTIVE)
+        or (output.state is OutputState.FAILED and output.name in egress.destinations)
+    }
+    updated = replace(
+        egress,
+        observed_at=now,
+        status=seen.status,
+        status_since=egress.status_since if seen.status is egress.status and egress.status_since else now,
+        outputs=outputs,
+        error=seen.error,
+        updated_ns=seen.updated_ns,
+        destinations=tuple(sorted(name for name in has if name)) if outputs else egress.destinations,
+        end_seen=seen.status.terminal,
+    )
+    return replace(updated, delivering_since=(egress.delivering_since or now) if updated.delivering else None)
+
+
+_ORDER = (OutputState.ACTIVE, OutputState.CONNECTING, OutputState.FAILED, OutputState.FINISHED)
+
+
+def _named(egress: Egress, seen: Sequence[OutputSeen], names: Mapping[str, Sequence[str]]) -> tuple[Output, ...]:
+    """The outputs with the names of their destinations, sorted by name.
+
+    Keys with the same first and last characters make one redacted address of several destinations. Then outputs that
+    run get a name first, and the names that the egress is known to have are given before the others.
+    """
+    left = {
+        address: sorted(given, key=lambda name: name not in egress.destinations) for address, given in names.items()
+    }
+    outputs: list[Output] = []
+    for output in sorted(seen, key=lambda output: _ORDER.index(output.state)):
+        # An address nobody gave it is shown as it is: it is redacted already.
+        given = left.get(output.address, [output.address])
+        name = given.pop(0) if len(given) > 1 else given[0]
+        outputs.append(Output(name=name, state=output.state, message=output.message))
+    return tuple(sorted(outputs, key=lambda output: output.name))
+
+
+def egresses_seen(
+    egresses: Sequence[Egress],
+    listed: Sequence[EgressSeen],
+    *,
+    names: Mapping[str, Sequence[str]],
+    address: str,
+    key_epoch: int,
+    now: datetime,
+    timing: Timing,
+) -> Learned:
+    """*listed*: all egresses of the room. *address*: what an output to the live stream with its present key, of
+    *key_epoch*, looks like.
+    """
+    listed = [seen for seen in listed if not seen.file]
+    by_id = {seen.id: seen for seen in listed}
+    resources: list[AnyResource] = []
+    events: list[Event] = []
+    adopted = 0
+    known = {egress.external_id for egress in egresses if egress.external_id}
+    strangers = sorted(
+        (seen for seen in listed if seen.id not in known), key=lambda seen: seen.updated_ns, reverse=True
+    )
+    for egress in egresses:
+        if egress.phase is Phase.GONE:
+            continue
+        seen = by_id.get(egress.external_id) if egress.external_id else None
+        if seen is None and egress.unresolved:
+            seen = _recognise(egress, strangers, address, key_epoch)
+            if seen is not None:
+                strangers.remove(seen)
+                adopted += 1
+                events.append(Event(reason=EventReason.EGRESS_ADOPTED, message=seen.id))
+                egress = replace(  # noqa: PLW2901 - from here on it is the one that was found
+                    egress, external_id=seen.id, phase=Phase.PRESENT, changed_at=now, failures=0
+                )
+        learned = egress_seen(egress, seen, names, now, timing)
+        resources.extend(learned.resources)
+        events.extend(learned.events)
+    for n, seen in enumerate(seen for seen in strangers if not seen.status.terminal):
+        stranger = Egress(
+            ordinal=next_ordinal(egresses) + n,
+            phase=Phase.PRESENT,
+            external_id=seen.id,
+            intended_at=seen.started_at or now,
+            changed_at=now,
+            key_epoch=key_epoch if _pushes_to(seen, address) else -1,
+        )
+        resources.append(with_egress(stranger, seen, names, now))
+        events.append(Event(reason=EventReason.EGRESS_SURPLUS, message=seen.id))
+    return Learned(resources=tuple(resources), events=tuple(events), adopted=adopted)
+
+
+def _recognise(egress: Egress, strangers: Sequence[EgressSeen], address: str, key_epoch: int) -> EgressSeen | None:
+    """A start without an answer is recognised by its key: LiveKit shows the first and last characters of the key."""
+    for seen in strangers:
+        ours = _pushes_to(seen, address)
+        if ours if egress.key_epoch == key_epoch else not ours:
+            return seen
+    return None
+
+
+def _pushes_to(seen: EgressSeen, address: str) -> bool:
+    return any(output.address == address for output in seen.outputs)
+
+
+def egress_seen(
+    egress: Egress,
+    seen: EgressSeen | None,
+    names: Mapping[str, Sequence[str]],
+    now: datetime,
+    timing: Timing,
+) -> Learned:
+    if seen is None:
+        # A list may lag behind a start; records of what has ended vanish after a day.
+        young = now < egress.changed_at + seconds(timing.list_lag_s)
+        if egress.unresolved or young:
+            return Learned(resources=(replace(egress, observed_at=now),))
+        fault = egress.fault if egress.phase is Phase.DELETING else Fault.LOST
+        gone = replace(egress, phase=Phase.GONE, observed_at=now, changed_at=now, end_seen=True, fault=fault)
+        return Learned(resources=(gone,), events=(Event(reason=EventReason.EGRESS_LOST, message=egress.external_id),))
+    updated = with_egress(egress, seen, names, now)
+    if not updated.status.terminal:
+        started = updated.status is EgressStatus.ACTIVE and egress.status is not EgressStatus.ACTIVE
+        delivering = updated.delivering and not egress.delivering
+        return Learned(
+            resources=(updated,),
+            events=(
+                *((Event(reason=EventReason.EGRESS_ACTIVE),) if started else ()),
+                *((Event(reason=EventReason.EGRESS_CONNECTED),) if delivering else ()),
+            ),
+        )
+    asked = egress.phase is Phase.DELETING
+    ended = replace(
+        updated,
+        phase=Phase.GONE,
+        changed_at=now,
+        retry_at=None,
+        fault=egress.fault if asked else END_FAULTS[updated.status],
+    )
+    # COMPLETE does not mean as intended: a lost room, a shed worker and a killed process all end so.
+    reason = EventReason.EGRESS_STOPPED if asked else EventReason.EGRESS_ENDED
+    return Learned(
+        resources=(ended,), events=(Event(reason=reason, message=f"{updated.status} {updated.error}".strip()),)
+    )
