@@ -35,15 +35,6 @@ STILL = (
     "domain/explain/rules_end.py",
     "domain/explain/rules_host.py",
     "domain/health/egress.py",
-    "reconciler/act/actor.py",
-    "reconciler/act/egresses.py",
-    "reconciler/act/recordings.py",
-    "reconciler/act/requests.py",
-    "reconciler/act/streams.py",
-    "reconciler/background/observer.py",
-    "reconciler/background/orphans.py",
-    "reconciler/background/prober.py",
-    "reconciler/observe.py",
     # It takes the addresses of RTMP out of messages of gRPC, whatever their scheme.
     "telemetry.py",
 )
