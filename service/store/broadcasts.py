@@ -51,8 +51,6 @@ class Request:
     """What was asked, in the words of the interface. Stored and compared, and of no other meaning here."""
     digest: bytes
     """SHA-256 of the content without the id."""
-    point: str = ""
-    """The failpoints of this write begin with it. Empty: it has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,14 +110,16 @@ class Broadcasts:
         broadcast_id: str,
         decide: Callable[[Broadcast, datetime], Change | None],
         request: Request,
+        point: str = "",
         *,
         trace_context: str | None = None,
     ) -> Broadcast:
         """Apply *decide* to what is stored, while the row is locked.
 
-        *decide* gets the broadcast and the time by the database clock; None from it changes nothing. *trace_context*:
-        W3C traceparent of the call, for the pass that serves it. Raises what *decide* raises, BroadcastNotFound,
-        RequestIdReused, StoreUnavailable.
+        *decide* gets the broadcast and the time by the database clock; None from it changes nothing. *point*: the
+        names of the failpoints of this write begin with it; empty: it has none. *trace_context*: W3C traceparent of
+        the call, for the pass that serves it. Raises what *decide* raises, BroadcastNotFound, RequestIdReused,
+        StoreUnavailable.
         """
         async with self._database.transaction() as connection:
             if (earlier := await self._replayed(connection, request, broadcast_id)) is not None:
@@ -136,10 +136,10 @@ class Broadcasts:
             if change is not None:
                 await self._write(connection, change, trace_context)
                 await append(connection, broadcast_id, change.events, actor=Actor.CALLER, before=stored)
-            if request.point:
-                failpoint(f"{request.point}.before_commit")
-        if request.point:
-            failpoint(f"{request.point}.after_commit")
+            if point:
+                failpoint(f"{point}.before_commit")
+        if point:
+            failpoint(f"{point}.after_commit")
         if change is None:
             return stored
         due_at = row["read_at"] if change.wake else stored.due_at

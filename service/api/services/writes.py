@@ -97,8 +97,10 @@ class Writes:
 
         Raises what *decide* raises, BroadcastNotFound, RequestIdReused, StoreUnavailable.
         """
+        given = _request(request)
+        point = _FAILPOINTS[given.method]
         broadcast = await self._broadcasts.change(
-            request.broadcast_id, decide, _request(request), trace_context=telemetry.traceparent()
+            request.broadcast_id, decide, given, point, trace_context=telemetry.traceparent()
         )
         self._wake(broadcast.id)
         self._moved.notify()
@@ -135,6 +137,4 @@ def _request(message: Message) -> Request:
         if name in content.DESCRIPTOR.fields_by_name:
             content.ClearField(name)
     digest = hashlib.sha256(f"{method}\n".encode() + content.SerializeToString(deterministic=True)).digest()
-    return Request(
-        id=getattr(message, "request_id", ""), method=method, digest=digest, point=_FAILPOINTS.get(method, "")
-    )
+    return Request(id=getattr(message, "request_id", ""), method=method, digest=digest)
