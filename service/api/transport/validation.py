@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 import protovalidate
 from google.protobuf.descriptor import FieldDescriptor
@@ -10,7 +10,11 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from broadcast.v1 import admin_service_pb2, broadcast_service_pb2, playback_service_pb2, webhook_service_pb2
+from service.api.transport.sizes import Sizes
 from service.domain.errors import InvalidField, Violation
+
+if TYPE_CHECKING:
+    from google.protobuf.descriptor import Descriptor
 
 BROADCAST_SERVICE: Final = broadcast_service_pb2.DESCRIPTOR.services_by_name["BroadcastService"].full_name
 PLAYBACK_SERVICE: Final = playback_service_pb2.DESCRIPTOR.services_by_name["PlaybackService"].full_name
@@ -27,6 +31,11 @@ class Method:
     name: str
     """No two services have a method of the same name."""
     request: type[Message]
+
+    @property
+    def path(self) -> str:
+        """Of the HTTP request: the key of METHODS."""
+        return f"/{self.service}/{self.name}"
 
 
 METHODS: Final = {
@@ -72,12 +81,16 @@ class RequestParser:
 
     def __init__(self) -> None:
         self._validator = protovalidate.Validator()
+        self._sizes = {
+            name: Sizes(cast("Descriptor", method.request.DESCRIPTOR), PATTERNS) for name, method in METHODS.items()
+        }
         for method in METHODS.values():
             # The rules of a type are compiled with its first message, which takes 5 ms. No caller should wait for that.
             self._validator.collect_violations(method.request())
 
     def parse(self, method: Method, raw: bytes) -> Message:
-        """Raises InvalidField with every violation."""
+        """Raises InvalidField: with every violation, or with the first field that holds more than it may."""
+        self._sizes[method.path].check(raw)
         try:
             request = method.request.FromString(raw)
         except DecodeError:
