@@ -1,11 +1,9 @@
-"""The services beside BroadcastService: for those who are on call, and for viewers."""
+"""AdminService: one method an RPC, for people on call."""
 # ruff: noqa: ASYNC109
 # A deadline is part of a gRPC call, not only of the wait for it.
 
 from collections.abc import AsyncIterator, Iterable
-from typing import TYPE_CHECKING, Protocol, TypeVar
-
-import grpc
+from typing import TYPE_CHECKING
 
 from broadcast.v1.admin_service_pb2 import (
     ListOrphansRequest,
@@ -20,45 +18,26 @@ from broadcast.v1.admin_service_pb2 import (
 )
 from broadcast.v1.admin_service_pb2_grpc import AdminServiceStub
 from broadcast.v1.broadcast_pb2 import Broadcast
-from broadcast.v1.playback_service_pb2 import JoinBroadcastRequest, JoinBroadcastResponse
-from broadcast.v1.playback_service_pb2_grpc import PlaybackServiceStub
 from broadcast.v1.webhook_service_pb2 import (
     WEBHOOK_OUTCOME_UNSPECIFIED,
     WEBHOOK_PROVIDER_UNSPECIFIED,
     WebhookOutcome,
     WebhookProvider,
 )
+from broadcast_client.caller import Caller
 from broadcast_client.connection import Connection
 from broadcast_client.retry import Safety
 
 if TYPE_CHECKING:
     # Declared in the stub file alone.
     from broadcast.v1.admin_service_pb2_grpc import AdminServiceAsyncStub
-    from broadcast.v1.playback_service_pb2_grpc import PlaybackServiceAsyncStub
 
-_Request = TypeVar("_Request")
-_Response = TypeVar("_Response")
-
-# The providers are asked for it, page by page, within their rate limits.
 _ORPHANS_S = 60.0
-
-
-class Caller(Protocol):
-    """Makes one call, and tries again where that is safe."""
-
-    async def __call__(
-        self,
-        method: grpc.aio.UnaryUnaryMultiCallable[_Request, _Response],
-        request: _Request,
-        name: str,
-        safety: Safety,
-        *,
-        timeout: float | None,
-    ) -> _Response: ...
+"""Seconds. The service asks the providers page by page, within their rate limits."""
 
 
 class Admin:
-    """AdminService. Raises as the methods of BroadcastClient do."""
+    """AdminService. Errors, `timeout` and further tries are as in BroadcastClient."""
 
     def __init__(self, connection: Connection, call: Caller) -> None:
         self._connection = connection
@@ -69,7 +48,10 @@ class Admin:
         return self._connection.stub(AdminServiceStub)
 
     async def wake(self, broadcast_id: str, *, timeout: float | None = None) -> Broadcast:
-        """Have everything of one broadcast looked at again, now. The answer is what it was before."""
+        """Have every resource of a broadcast looked at again, now. Answers the broadcast as it was when it was woken.
+
+        Raises BroadcastNotFound.
+        """
         request = WakeBroadcastRequest(broadcast_id=broadcast_id)
         answer = await self._call(
             self._stub.WakeBroadcast, request, "WakeBroadcast", Safety.REPEATABLE, timeout=timeout
@@ -77,7 +59,10 @@ class Admin:
         return answer.broadcast
 
     async def orphans(self, *, timeout: float = _ORPHANS_S) -> ListOrphansResponse:
-        """What exists at the providers with the service's mark and belongs to no broadcast."""
+        """List the resources at the providers that carry the service's mark and belong to no broadcast.
+
+        `timeout` is 60 s unless it is given, because the providers are asked.
+        """
         return await self._call(
             self._stub.ListOrphans, ListOrphansRequest(), "ListOrphans", Safety.READ, timeout=timeout
         )
@@ -85,9 +70,18 @@ class Admin:
     async def reap(
         self, external_ids: Iterable[str] = (), *, dry_run: bool = False, timeout: float = _ORPHANS_S
     ) -> ReapOrphansResponse:
-        """Remove orphans that are old enough, up to 20.
+        """Remove orphans that are old enough, at most 20 a call.
 
-        A lost answer is not tried again: the second try would not name what the first removed.
+        A lost answer is not tried again, because the second answer would not name the orphans that the first call
+        removed.
+
+        Args:
+            external_ids: removes only these, by the provider's id or a room's name. Empty: every orphan.
+            dry_run: answer the orphans that would be removed, and remove none.
+            timeout: deadline of one try, in seconds; 60 unless it is given, because the providers are asked.
+
+        Raises:
+            ProviderUnavailable: a provider did not answer.
         """
         request = ReapOrphansRequest(external_ids=external_ids, dry_run=dry_run)
         safety = Safety.READ if dry_run else Safety.ONCE
@@ -105,17 +99,20 @@ class Admin:
         page_token: str = "",
         timeout: float | None = None,
     ) -> ListWebhooksResponse:
-        """One page of the inbox, newest first.
+        """Answer one page of the stored webhooks, newest first.
 
         Args:
-            provider: who sent it. Unspecified: any, and empty texts as well.
-            broadcast_id: which it is about.
-            type: the provider's type of the event.
-            outcome: what became of it.
+            provider: only webhooks that this provider sent. Unspecified: of any.
+            broadcast_id: only webhooks about this broadcast. Empty: about any.
+            type: only webhooks of this type, in the provider's words. Empty: of any.
+            outcome: only webhooks with this outcome. Unspecified: with any.
             include_bodies: answer the bodies too, without secrets.
-            page_size: how many at most, up to 500. 0: 50.
-            page_token: next_page_token of the page before, with the same filter.
-            timeout: of one try, in seconds.
+            page_size: largest number of webhooks on the page, up to 500. 0: 50.
+            page_token: next_page_token of the page before, with the same filter. Empty: the first page.
+            timeout: deadline of one try, in seconds.
+
+        Raises:
+            PageTokenInvalid: the token is not one of this filter.
         """
         request = ListWebhooksRequest(
             provider=provider,
@@ -138,7 +135,7 @@ class Admin:
         include_bodies: bool = False,
         page_size: int = 0,
     ) -> AsyncIterator[Webhook]:
-        """Every webhook of the filter, newest first, a page at a time."""
+        """Iterate over every webhook that matches, newest first. One call a page; see `webhooks`."""
         page_token = ""
         while True:
             page = await self.webhooks(
@@ -157,32 +154,12 @@ class Admin:
                 return
 
     async def replay(self, webhook_id: int, *, timeout: float | None = None) -> Webhook:
-        """Have a stored webhook taken into account once more."""
+        """Have a stored webhook applied once more. Harmless: it changes only fields that were seen before its time.
+
+        Raises WebhookNotFound.
+        """
         request = ReplayWebhookRequest(webhook_id=webhook_id)
         answer = await self._call(
             self._stub.ReplayWebhook, request, "ReplayWebhook", Safety.REPEATABLE, timeout=timeout
         )
         return answer.webhook
-
-
-class Playback:
-    """PlaybackService. Raises as the methods of BroadcastClient do."""
-
-    def __init__(self, connection: Connection, call: Caller) -> None:
-        self._connection = connection
-        self._call = call
-
-    @property
-    def _stub(self) -> "PlaybackServiceAsyncStub":
-        return self._connection.stub(PlaybackServiceStub)
-
-    async def join(self, broadcast_id: str, viewer_id: str, *, timeout: float | None = None) -> JoinBroadcastResponse:
-        """How one viewer watches now; ask again after `refresh_after`. A token in the answer is a secret.
-
-        Args:
-            broadcast_id: which.
-            viewer_id: the caller's id of the viewer, one for each device or tab. Asking again keeps the place.
-            timeout: of one try, in seconds.
-        """
-        request = JoinBroadcastRequest(broadcast_id=broadcast_id, viewer_id=viewer_id)
-        return await self._call(self._stub.JoinBroadcast, request, "JoinBroadcast", Safety.READ, timeout=timeout)
