@@ -18,9 +18,9 @@ from service.api.transport.server import ApiOptions, ApiServer
 from service.domain.errors import StoreUnavailable
 from service.reconciler.background.orphans import Reaper
 from service.store.health_facts import HealthFacts
-from service.store.host_stats import HostReports
+from service.store.measurements.host_stats import HostReports
 from service.store.viewers import Viewers
-from service.store.webhooks import StoredWebhooks
+from service.store.webhooks.stored import StoredWebhooks
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,10 +17,10 @@ from service.reconciler.background.prober import Prober
 from service.reconciler.background.sweeper import Sweeper
 from service.reconciler.loop import Loop
 from service.reconciler.reconciler import Reconciler, derive
-from service.store.host_stats import HostReports
-from service.store.outages import Outages
+from service.store.measurements.host_stats import HostReports
+from service.store.measurements.outages import Outages
+from service.store.measurements.probes import Probes
 from service.store.passes import Passes
-from service.store.probes import Probes
 from service.store.viewers import Viewers
 
 if TYPE_CHECKING:

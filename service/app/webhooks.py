@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from service.store.database import Database
-from service.store.inbox import Inbox
+from service.store.webhooks.inbox import Inbox
 from service.webhooks.delivery import Deliveries
 from service.webhooks.intake import Intake
 from service.webhooks.reading import Reader
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from service.app.shared import Shared
     from service.domain.provider import Provider
-    from service.store.inbox import Delivered
+    from service.store.webhooks.inbox import Delivered
 
 WEBHOOKS_KEPT = timedelta(days=7)
 _POOL = 3

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from service.domain.secret import Secret
-    from service.store.inbox import Delivered, Inbox
+    from service.store.webhooks.inbox import Delivered, Inbox
 
 log = structlog.get_logger(__name__)
 

@@ -21,7 +21,7 @@ from service.webhooks.delivery import LARGEST, SIGNATURE
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-    from service.store.inbox import Delivered
+    from service.store.webhooks.inbox import Delivered
 
 log = structlog.get_logger(__name__)
 

@@ -13,9 +13,9 @@ from service.domain.provider import ROOMS, Provider
 from service.providers.livekit.webhooks import heard as livekit_heard
 from service.providers.mux.webhooks import heard as mux_heard
 from service.providers.text.redaction import redacted
-from service.store.inbox import Reading
 from service.store.rows import heard_column, heard_of
-from service.store.webhooks import WebhookOutcome
+from service.store.webhooks.inbox import Reading
+from service.store.webhooks.stored import WebhookOutcome
 from service.webhooks.worth import acted_on
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ from service.domain.ports import PlaylistSeen
 from service.domain.timing import Timing
 from service.store.broadcasts import Filter
 from service.store.health_facts import HealthFacts
-from service.store.host_stats import HostReports
+from service.store.measurements.host_stats import HostReports
+from service.store.measurements.probes import ProbeResults, Probes
 from service.store.migrate import migrate
-from service.store.probes import ProbeResults, Probes
 from service.store.rows import Rows
 from service.store.sealing import Sealer
 from tests.bench.figures import Figure

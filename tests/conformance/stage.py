@@ -18,15 +18,15 @@ from service.store.broadcasts import Broadcasts, Request
 from service.store.budgets import Budgets
 from service.store.changes import Changes
 from service.store.database import Database
-from service.store.inbox import Inbox, Reading
 from service.store.leases import Claim, Leases
-from service.store.outages import Outages
+from service.store.measurements.outages import Outages
+from service.store.measurements.probes import Probes
 from service.store.owned_ids import OwnedIds
 from service.store.passes import Derive, Passes
-from service.store.probes import Probes
 from service.store.rows import Rows
 from service.store.sealing import Sealer
-from service.store.webhooks import WebhookOutcome
+from service.store.webhooks.inbox import Inbox, Reading
+from service.store.webhooks.stored import WebhookOutcome
 from tests.simulation import store, store_callers, store_passes, store_probes, store_shared
 
 LEASE = timedelta(seconds=20)

@@ -4,7 +4,8 @@ import inspect
 
 import pytest
 
-from service.store import broadcasts, budgets, changes, leases, outages, owned_ids, passes
+from service.store import broadcasts, budgets, changes, leases, owned_ids, passes
+from service.store.measurements import outages
 from tests.simulation import store, store_callers, store_passes, store_shared
 
 PAIRS: list[tuple[type, type]] = [

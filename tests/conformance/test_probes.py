@@ -10,7 +10,7 @@ from service.domain.measurements import Probe
 from service.domain.ports import PlaylistSeen
 from service.domain.resources import Stream, StreamStatus
 from service.store.leases import Claim
-from service.store.probes import ProbeResults, ProbeTarget
+from service.store.measurements.probes import ProbeResults, ProbeTarget
 from tests.conformance.stage import LEASE, Stage
 from tests.integration.store_stage import room, stream
 

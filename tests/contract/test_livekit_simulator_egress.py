@@ -12,7 +12,7 @@ from livekit import api
 from livekit.protocol import models
 from livekit.protocol.egress import EgressStatus, StreamInfo
 
-from broadcast_sandbox.livekit.stream_url import redact_identifier, redact_request_url
+from broadcast_sandbox.livekit.egress.stream_url import redact_identifier, redact_request_url
 from tests.contract.livekit_stage import (
     OTHER,
     OTHER_REDACTED,

@@ -29,7 +29,7 @@ from service.store.broadcasts import Broadcasts
 from service.store.changes import Changes, Listener, append
 from service.store.database import Database
 from service.store.health_facts import HealthFacts
-from service.store.host_stats import HostReports
+from service.store.measurements.host_stats import HostReports
 from service.store.rows import BROADCAST_COLUMNS, Rows
 from service.store.sealing import Sealer
 

@@ -13,10 +13,10 @@ from service.domain.secret import Secret
 from service.domain.timing import Timing
 from service.reconciler.reconciler import derive
 from service.store.health_facts import HealthFacts
-from service.store.host_stats import HostReports
 from service.store.leases import Leases
+from service.store.measurements.host_stats import HostReports
+from service.store.measurements.probes import ProbeResults, Probes
 from service.store.passes import Passes
-from service.store.probes import ProbeResults, Probes
 from tests.integration.api_stage import Stage
 from tests.unit.health_facts import EGRESS, EMPTY, IDLE, ROOM, STREAM, ann
 

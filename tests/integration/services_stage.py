@@ -11,10 +11,10 @@ from service.api.services.webhooks import WebhookApi
 from service.domain.orphans import Found, Reaped
 from service.domain.secret import Secret
 from service.providers.livekit.tokens import Tokens
-from service.store.inbox import Inbox
 from service.store.leases import Leases
 from service.store.viewers import Viewers
-from service.store.webhooks import StoredWebhooks
+from service.store.webhooks.inbox import Inbox
+from service.store.webhooks.stored import StoredWebhooks
 from service.webhooks.delivery import Deliveries
 from service.webhooks.reading import Reader
 

@@ -25,7 +25,7 @@ from service.domain.resources import EgressStatus, Phase
 from service.domain.timing import Timing
 from service.store.broadcasts import Filter
 from service.store.health_facts import HealthFacts
-from service.store.host_stats import REPORTERS
+from service.store.measurements.host_stats import REPORTERS
 from tests.integration.api_stage import KEY, Refusal, Stage, api, refused, seconds
 from tests.integration.health_stage import SECRET_KEY, Written
 from tests.unit.health_facts import EGRESS, EMPTY, ROOM, STREAM

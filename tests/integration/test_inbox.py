@@ -16,9 +16,9 @@ from service.domain.errors import WebhookNotFound
 from service.domain.ports import EgressSeen, Heard
 from service.domain.provider import Provider
 from service.domain.resources import EgressStatus
-from service.store.inbox import Delivered, Inbox, Reading
 from service.store.sealing import CannotOpen, Sealer
-from service.store.webhooks import StoredWebhooks, WebhookFilter, WebhookOutcome
+from service.store.webhooks.inbox import Delivered, Inbox, Reading
+from service.store.webhooks.stored import StoredWebhooks, WebhookFilter, WebhookOutcome
 from service.webhooks.reading import Reader
 from service.webhooks.worth import WORTH
 from tests.integration.store_stage import KEYS, Store, store

@@ -22,7 +22,7 @@ from service.providers.mux.client import Mux
 from service.reconciler.act.requests import Providers, room_wanted
 from service.reconciler.background.observer import Observer, disagreements
 from service.store.budgets import Budgets
-from service.store.outages import Outages
+from service.store.measurements.outages import Outages
 from service.store.owned_ids import OwnedIds, OwnedResource
 from tests.integration.store_stage import T0, Store, room, store, stream
 from tests.stack import LIVEKIT_SECRET, MUX_SECRET, Stack, running_stack

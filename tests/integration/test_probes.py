@@ -23,7 +23,7 @@ from service.reconciler.act.requests import Providers
 from service.reconciler.background.prober import Prober, moved_on
 from service.store.budgets import Budgets
 from service.store.health_facts import HealthFacts
-from service.store.probes import ProbeResults, Probes
+from service.store.measurements.probes import ProbeResults, Probes
 from service.store.rows import Rows
 from service.store.sealing import Sealer
 from tests.e2e.show import Show

@@ -13,8 +13,8 @@ import aiohttp
 
 from service.domain.secret import Secret
 from service.store.database import Database
-from service.store.inbox import Inbox
 from service.store.sealing import Sealer
+from service.store.webhooks.inbox import Inbox
 from service.webhooks.delivery import Deliveries
 from service.webhooks.intake import Intake
 from service.webhooks.reading import Reader

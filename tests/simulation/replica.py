@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from service.store.broadcasts import Broadcasts
     from service.store.changes import Changes
     from service.store.leases import Leases
-    from service.store.outages import Outages
+    from service.store.measurements.outages import Outages
+    from service.store.measurements.probes import Probes
     from service.store.owned_ids import OwnedIds
     from service.store.passes import Passes
-    from service.store.probes import Probes
     from tests.simulation.checks.plan_rules import Planned
     from tests.simulation.environment import Environment, Hint
     from tests.simulation.providers.livekit import LiveKit

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from service.domain.broadcast import PlaybackPolicy, State, Target
 from service.domain.measurements import Probe
 from service.domain.resources import Stream
-from service.store.probes import ProbeResults, ProbeTarget
+from service.store.measurements.probes import ProbeResults, ProbeTarget
 from tests.simulation.store import transactions
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from service.domain.ports import Heard
 from service.domain.provider import WEBHOOK_SENDERS, Provider
 from service.domain.secret import Secret
 from service.store.rows import heard_column, heard_of, postgres_text
-from service.store.webhooks import WebhookOutcome
+from service.store.webhooks.stored import WebhookOutcome
 from service.webhooks import reading
 from service.webhooks.reading import Reader
 from service.webhooks.worth import WORTH

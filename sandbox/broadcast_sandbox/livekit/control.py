@@ -11,8 +11,8 @@ from aiohttp import web
 from google.protobuf.json_format import MessageToDict
 
 from broadcast_sandbox.control_input import Body, ControlError, number, text, typed
-from broadcast_sandbox.livekit.egress import Egress
-from broadcast_sandbox.livekit.egress_service import EgressService
+from broadcast_sandbox.livekit.egress.egress import Egress
+from broadcast_sandbox.livekit.egress.service import EgressService
 from broadcast_sandbox.livekit.people import People, shown
 from broadcast_sandbox.livekit.rooms import RefusedError, Rooms
 from broadcast_sandbox.livekit.world import World

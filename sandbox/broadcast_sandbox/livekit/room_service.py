@@ -8,7 +8,7 @@ from livekit import api
 from livekit.protocol import models
 from livekit.protocol import room as proto
 
-from broadcast_sandbox.livekit.egress_service import EgressService
+from broadcast_sandbox.livekit.egress.service import EgressService
 from broadcast_sandbox.livekit.rooms import NewRoom, Room, Rooms
 from broadcast_sandbox.livekit.twirp import Method, TwirpError, psrpc_error
 from broadcast_sandbox.livekit.world import World

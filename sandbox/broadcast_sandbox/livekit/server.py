@@ -12,7 +12,7 @@ from broadcast_sandbox.effects import EffectLog
 from broadcast_sandbox.faults import Fault, FaultTable
 from broadcast_sandbox.frontend import API, Frontend
 from broadcast_sandbox.livekit.control import Control
-from broadcast_sandbox.livekit.egress_service import EgressService
+from broadcast_sandbox.livekit.egress.service import EgressService
 from broadcast_sandbox.livekit.faults import sites
 from broadcast_sandbox.livekit.room_service import RoomService
 from broadcast_sandbox.livekit.rooms import Rooms

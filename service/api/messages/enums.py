@@ -18,7 +18,7 @@ from service.domain.health.model import ChainPart, HealthState
 from service.domain.measurements import Quality
 from service.domain.provider import WEBHOOK_SENDERS, Provider
 from service.domain.resources import RecordingStatus
-from service.store.webhooks import WebhookOutcome
+from service.store.webhooks.stored import WebhookOutcome
 
 _MemberT = TypeVar("_MemberT", bound=str)
 _NumberT = TypeVar("_NumberT", bound=int)

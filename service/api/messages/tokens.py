@@ -14,7 +14,7 @@ import msgspec
 
 from service.domain.errors import PageTokenInvalid, ResumeTokenInvalid
 from service.store.broadcasts import Filter
-from service.store.webhooks import WebhookFilter
+from service.store.webhooks.stored import WebhookFilter
 
 _DEFAULT_PAGE = 50
 _MAX_PAGE = 500

@@ -3,7 +3,7 @@
 from broadcast.v1 import admin_service_pb2 as rpc
 from service.api.messages.enums import WEBHOOK_OUTCOMES, WEBHOOK_PROVIDERS
 from service.api.messages.times import time_message
-from service.store.webhooks import StoredWebhook, WebhookFilter
+from service.store.webhooks.stored import StoredWebhook, WebhookFilter
 
 
 def webhook_filter(request: rpc.ListWebhooksRequest) -> WebhookFilter:

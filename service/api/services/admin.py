@@ -17,9 +17,9 @@ from service.api.messages.webhook import webhook_filter, webhook_message
 from service.domain.errors import ProviderUnavailable
 from service.domain.orphans import Orphan, Orphans
 from service.store.broadcasts import Broadcasts
-from service.store.inbox import Inbox
 from service.store.leases import Leases
-from service.store.webhooks import StoredWebhooks
+from service.store.webhooks.inbox import Inbox
+from service.store.webhooks.stored import StoredWebhooks
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 

@@ -16,7 +16,7 @@ from service.domain.health.health_of import health_of
 from service.domain.timing import Timing
 from service.store.broadcasts import Broadcasts
 from service.store.health_facts import HealthFacts
-from service.store.host_stats import HostReports
+from service.store.measurements.host_stats import HostReports
 
 REPORT_EVERY_S: Final = 5
 _DEFAULT_INTERVAL_S = 5.0

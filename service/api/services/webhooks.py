@@ -11,7 +11,7 @@ from broadcast.v1 import webhook_service_pb2 as rpc
 from broadcast.v1.webhook_service_pb2_grpc import WebhookServiceServicer
 from service.api.messages.enums import WEBHOOK_OUTCOMES, WEBHOOK_PROVIDERS
 from service.domain.provider import Provider
-from service.store.inbox import Delivered
+from service.store.webhooks.inbox import Delivered
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 

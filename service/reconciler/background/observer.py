@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from service.domain.provider import Provider
     from service.reconciler.act.requests import Providers
     from service.store.leases import Leases
-    from service.store.outages import Outages
+    from service.store.measurements.outages import Outages
     from service.store.owned_ids import OwnedIds, OwnedResource
 
 log = structlog.get_logger(__name__)

@@ -18,7 +18,7 @@ from service.domain.broadcast import State
 from service.domain.errors import ProviderError
 from service.providers.budget import Bucket, Rank
 from service.reconciler.background.rounds import Rounds
-from service.store.probes import ProbeResults
+from service.store.measurements.probes import ProbeResults
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from service.domain.ports import Playlists, PlaylistSeen
     from service.reconciler.act.requests import Providers
     from service.store.leases import Leases
-    from service.store.probes import Probes, ProbeTarget
+    from service.store.measurements.probes import Probes, ProbeTarget
 
 log = structlog.get_logger(__name__)
 

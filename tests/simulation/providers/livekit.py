@@ -1,6 +1,6 @@
 """LiveKit as it is: rooms, who publishes in them, and the calls that start and stop egresses.
 
-Sources are those of the sandbox (`broadcast_sandbox/livekit/egress.py`, `rooms.py`): lists lag behind what happens.
+Sources are those of the simulated LiveKit (`egress/egress.py`, `rooms.py`): lists lag behind what happens.
 """
 
 from __future__ import annotations

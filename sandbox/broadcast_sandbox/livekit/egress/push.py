@@ -15,7 +15,7 @@ from urllib.parse import quote
 import aiohttp
 from livekit.protocol import egress as proto
 
-from broadcast_sandbox.livekit.stream_url import StreamUrl
+from broadcast_sandbox.livekit.egress.stream_url import StreamUrl
 from broadcast_sandbox.livekit.world import World
 
 RECONNECT_FOR_S = 30.0

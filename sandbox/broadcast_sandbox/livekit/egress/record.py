@@ -5,8 +5,8 @@ from typing import Any
 
 from livekit.protocol import egress as proto
 
-from broadcast_sandbox.livekit.file import FileOutput
-from broadcast_sandbox.livekit.push import RtmpOutput
+from broadcast_sandbox.livekit.egress.file import FileOutput
+from broadcast_sandbox.livekit.egress.push import RtmpOutput
 from broadcast_sandbox.livekit.world import World, later_than
 
 STARTING = proto.EgressStatus.EGRESS_STARTING

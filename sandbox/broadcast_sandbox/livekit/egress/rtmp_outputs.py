@@ -11,9 +11,9 @@ from typing import Any
 import aiohttp
 from livekit.protocol import egress as proto
 
-from broadcast_sandbox.livekit.egress_record import ACTIVE, ENDING, EgressRecord
-from broadcast_sandbox.livekit.push import Push, PushEvents, RtmpOutput
-from broadcast_sandbox.livekit.stream_url import StreamUrl
+from broadcast_sandbox.livekit.egress.push import Push, PushEvents, RtmpOutput
+from broadcast_sandbox.livekit.egress.record import ACTIVE, ENDING, EgressRecord
+from broadcast_sandbox.livekit.egress.stream_url import StreamUrl
 from broadcast_sandbox.livekit.world import World
 
 _RETRY_UPDATE_EVERY_S = 60.0

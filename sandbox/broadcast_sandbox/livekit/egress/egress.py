@@ -14,11 +14,11 @@ from livekit.protocol import egress as proto
 from livekit.protocol import models
 
 from broadcast_sandbox.faults import Fault, Kind
-from broadcast_sandbox.livekit.egress_record import ACTIVE, ENDING, STARTING, EgressRecord
-from broadcast_sandbox.livekit.file import FileOutput
+from broadcast_sandbox.livekit.egress.file import FileOutput
+from broadcast_sandbox.livekit.egress.record import ACTIVE, ENDING, STARTING, EgressRecord
+from broadcast_sandbox.livekit.egress.rtmp_outputs import RtmpOutputs
+from broadcast_sandbox.livekit.egress.stream_url import StreamUrl
 from broadcast_sandbox.livekit.rooms import Room, Rooms
-from broadcast_sandbox.livekit.rtmp_outputs import RtmpOutputs
-from broadcast_sandbox.livekit.stream_url import StreamUrl
 from broadcast_sandbox.livekit.world import World, new_id
 
 

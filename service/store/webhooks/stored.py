@@ -1,4 +1,4 @@
-"""The webhooks in the inbox, as people and replays look at them. Bodies stay sealed: what is shown is redacted."""
+"""The stored webhooks, as people and replays look at them. Bodies stay sealed: what is shown is redacted."""
 
 from __future__ import annotations
 

@@ -8,11 +8,17 @@ from livekit import api
 from livekit.protocol import egress as proto
 from livekit.protocol import models
 
-from broadcast_sandbox.livekit.egress import Egress
-from broadcast_sandbox.livekit.egress_record import ACTIVE, ENDING, STARTING
-from broadcast_sandbox.livekit.file import FileOutput, redact
+from broadcast_sandbox.livekit.egress.egress import Egress
+from broadcast_sandbox.livekit.egress.file import FileOutput, redact
+from broadcast_sandbox.livekit.egress.record import ACTIVE, ENDING, STARTING
+from broadcast_sandbox.livekit.egress.stream_url import (
+    StreamUrl,
+    expand,
+    invalid_url,
+    parse_stream_url,
+    redact_request_url,
+)
 from broadcast_sandbox.livekit.rooms import Room, Rooms
-from broadcast_sandbox.livekit.stream_url import StreamUrl, expand, invalid_url, parse_stream_url, redact_request_url
 from broadcast_sandbox.livekit.twirp import PSRPC_PREFIX, Method, TwirpError, no_response_from_servers, psrpc_error
 from broadcast_sandbox.livekit.world import World
 

@@ -25,7 +25,7 @@ from service.store.database import RETRYABLE, Database
 from service.store.leases import NEWS, WAKE, wake
 from service.store.rows import heard_column, postgres_text
 from service.store.sealing import CannotOpen, Sealer
-from service.store.webhooks import StoredWebhook, WebhookOutcome, get_webhook
+from service.store.webhooks.stored import StoredWebhook, WebhookOutcome, get_webhook
 
 log = structlog.get_logger(__name__)
 
