@@ -10,7 +10,7 @@ import contextlib
 from collections import defaultdict, deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import grpc
 from google.protobuf import any_pb2
@@ -337,26 +337,6 @@ class FakeService(BroadcastServiceServicer):
                 next_page_token=str(begin + size) if begin + size < len(events) else "",
             )
 
-    # What no test of the client asks of it.
-
-    async def GetBroadcastHealth(
-        self, request: rpc.GetBroadcastHealthRequest, context: Context
-    ) -> rpc.GetBroadcastHealthResponse:
-        del request
-        return await _unimplemented(context)
-
-    async def ExplainBroadcast(
-        self, request: rpc.ExplainBroadcastRequest, context: Context
-    ) -> rpc.ExplainBroadcastResponse:
-        del request
-        return await _unimplemented(context)
-
-    async def ReportHostStats(
-        self, request: rpc.ReportHostStatsRequest, context: Context
-    ) -> rpc.ReportHostStatsResponse:
-        del request
-        return await _unimplemented(context)
-
     async def WatchHealth(
         self, request: rpc.WatchHealthRequest, context: Context
     ) -> AsyncIterator[rpc.WatchHealthResponse]:
@@ -426,16 +406,11 @@ class FakeService(BroadcastServiceServicer):
                 yield rpc.WatchBroadcastsResponse(heartbeat=heartbeat, resume_token=f"r{cursor}")
 
 
-async def _unimplemented(context: Context) -> NoReturn:
-    await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not here")
-    raise AssertionError
-
-
 class FakeServer:
     """A FakeService on a port of 127.0.0.1 that stays the same over restarts."""
 
     def __init__(self) -> None:
-        self.service = FakeService()
+        self.service = FakeService()  # pyright: ignore[reportAbstractUsage] - an RPC that it lacks is UNIMPLEMENTED
         self._server: grpc.aio.Server | None = None
         self._port = free_port()
 
