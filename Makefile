@@ -45,8 +45,9 @@ protos: $(INSTALLED) ## write the Python of the .proto files, beside them
 docs: $(INSTALLED) ## write the tables of docs/ that are made from declarations in the code
 	$(BIN)/python docs/generate.py
 
-released: $(INSTALLED) ## at a release: keep the protos as they are, for the comparison in `make check`
+released: $(INSTALLED) ## at a release: keep protos and words as they are, for the comparisons in `make check` and the tests
 	$(BIN)/buf build protos --exclude-source-info --output $(RELEASED)
+	$(BIN)/python docs/generate.py --released
 
 fmt: $(INSTALLED) ## format everything, mend what can be mended
 	$(BIN)/ruff check --fix --exit-zero

@@ -2,15 +2,20 @@
 
 A table stands between `<!-- made by make docs: NAME -->` and `<!-- end -->`. Text outside of such blocks is written by
 hand and stays. Raises ValueError for a block with an unknown name, without an end, or missing in its document.
+
+At a release it also keeps the texts of all words that programs rely on: a test holds that none of them goes away.
 """
 
 import argparse
+import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+from service.domain.broadcast import EndReason
 from service.domain.explain.causes import CauseCode
 from service.domain.reasons import (
     Action,
@@ -27,6 +32,21 @@ from service.domain.reasons import (
 from service.settings.usage import table as settings_table
 
 DOCS: Final = Path(__file__).resolve().parent
+RELEASED: Final = DOCS / "released-words.json"
+KINDS: Final[tuple[type[StrEnum], ...]] = (
+    Action,
+    Actor,
+    Blocked,
+    CauseCode,
+    ConditionReason,
+    EndReason,
+    EventReason,
+    FallbackReason,
+    Fault,
+    HealthReason,
+    Operation,
+)
+"""The kinds of words that are stored or shown to callers."""
 
 _BLOCK: Final = re.compile(r"(<!-- made by make docs: ([a-z-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
@@ -34,7 +54,12 @@ _BLOCK: Final = re.compile(r"(<!-- made by make docs: ([a-z-]+) -->\n)(.*?)(<!--
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="compare with what is there, write nothing")
-    check = parser.parse_args().check
+    parser.add_argument("--released", action="store_true", help="keep the texts of all words as given out, then end")
+    arguments = parser.parse_args()
+    check = arguments.check
+    if arguments.released:
+        RELEASED.write_text(json.dumps({kind.__name__: [*kind] for kind in KINDS}, indent=2) + "\n")
+        return 0
     stale: list[str] = []
     for name in BLOCKS:
         present = (DOCS / name).read_text()
