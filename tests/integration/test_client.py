@@ -2,17 +2,20 @@
 
 import asyncio
 import gc
+import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Literal
 
 import grpc
 import pytest
 
 import broadcast_client
+from broadcast.v1 import admin_service_pb2, broadcast_service_pb2, playback_service_pb2
 from broadcast.v1 import broadcast_pb2 as pb
 from broadcast.v1 import broadcast_service_pb2 as rpc
 from broadcast.v1.error_reason_pb2 import ErrorReason
@@ -114,6 +117,17 @@ UNARY: dict[str, Callable[[BroadcastClient], Awaitable[object]]] = {
 }
 WITH_REQUEST_ID = ["CreateBroadcast", "UpdateBroadcast", "StartBroadcast", "SetOnAir", "StopBroadcast"]
 READS = ["GetBroadcast", "ListBroadcasts", "IssueHostAccess", "ListBroadcastEvents"]
+
+
+def test_every_rpc_has_a_method() -> None:
+    modules = "".join(path.read_text() for path in Path(broadcast_client.__file__).parent.glob("*.py"))
+    rpcs = {
+        method.name
+        for file in (admin_service_pb2, broadcast_service_pb2, playback_service_pb2)
+        for service in file.DESCRIPTOR.services_by_name.values()
+        for method in service.methods
+    }
+    assert set(re.findall(r"stub\.([A-Z]\w+)", modules)) == rpcs
 
 
 def test_public_names() -> None:

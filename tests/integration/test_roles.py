@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import pkgutil
 from datetime import timedelta
 
 from service.app.api import ApiRole
@@ -11,6 +13,8 @@ from service.app.shared import Shared, shared
 from service.app.webhooks import webhooks_role
 from service.domain.broadcast import Spec, State
 from service.domain.lifecycle import start
+from service.reconciler import background
+from service.reconciler.background.rounds import Rounds
 from service.settings.settings import Settings, from_environment
 from service.store.broadcasts import Request
 from tests.stack import Stack, running_stack
@@ -22,6 +26,13 @@ NOBODYS = Request(id="", method="Test", digest=b"")
 async def _started(common: Shared) -> None:
     await common.broadcasts.create("show", Spec(), {}, {}, NOBODYS)
     await common.broadcasts.change("show", start, NOBODYS)
+
+
+def _background() -> list[type[Rounds]]:
+    """Every background task that a module declares."""
+    for module in pkgutil.iter_modules(background.__path__, f"{background.__name__}."):
+        importlib.import_module(module.name)
+    return [each for each in Rounds.__subclasses__() if each.__module__.startswith(background.__name__)]
 
 
 def _settings(stack: Stack) -> Settings:
@@ -36,6 +47,7 @@ async def test_a_reconciler_alone_brings_a_broadcast_up_and_drains(database_url:
         asyncio.TaskGroup() as tasks,
     ):
         rounds = role.start(tasks)
+        assert sorted(task.get_name() for task in rounds) == sorted(each.name for each in _background())
         await _started(common)
 
         async def ready() -> bool:

@@ -1,4 +1,4 @@
-"""What import-linter cannot see: a provider is named where it is spoken to, and nowhere else."""
+"""What import-linter cannot see: a provider is named where it is spoken to, and no module is too long."""
 
 import ast
 from collections.abc import Iterator
@@ -84,3 +84,8 @@ def test_an_exception_is_one(name: str) -> None:
 def test_a_name_is_found_in_code_and_not_in_a_docstring() -> None:
     source = '"""LiveKit says so."""\nasync def f(mux_id): return g(livekit_url=f"{a} Mux", b="ok").mux.c'
     assert sorted(named(ast.parse(source))) == [" Mux", "livekit_url", "mux", "mux_id"]
+
+
+@pytest.mark.parametrize("path", sorted(SERVICE.rglob("*.py")), ids=lambda path: path.relative_to(SERVICE).as_posix())
+def test_a_module_can_be_read_in_one_go(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 400, "split it"

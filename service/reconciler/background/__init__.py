@@ -17,7 +17,8 @@ How to add one (three files; a fourth only if its interval is to be a setting):
    logged as `auditor_failed`, and neither ends the loop. Set `waits_first` if a round at every start would cost much.
 
 2. `service/app/reconciler.py`: add it to the list that `reconciler_role` hands to ReconcilerRole. It is started,
-   cancelled and named from there. With a setting for the interval: declare the field in `service/settings.py`.
+   cancelled and named from there. With a setting for the interval: declare the field in
+   `service/settings/settings.py`, and `make docs`.
 
 3. A test of its `round`, such as tests/integration/test_probes.py has for the prober. `tests/unit/test_rounds.py` holds
    the loop itself and need not change.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, final
 
 import structlog
 
@@ -42,6 +42,7 @@ class Rounds(ABC):
     async def round(self) -> None:
         """One round. It must end by itself. Raises StoreUnavailable; a provider that does not answer is no error."""
 
+    @final
     async def run(self) -> None:
         """Until it is cancelled."""
         if self.waits_first:
