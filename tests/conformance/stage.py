@@ -27,7 +27,7 @@ from service.store.rows import Rows
 from service.store.sealing import Sealer
 from service.store.webhooks.inbox import Inbox, Reading
 from service.store.webhooks.stored import WebhookOutcome
-from tests.simulation import store, store_callers, store_passes, store_probes, store_shared
+from tests.simulation import store
 
 LEASE = timedelta(seconds=20)
 NOBODYS = Request(id="", method="Test", digest=b"")
@@ -142,7 +142,7 @@ class _Memory(store.Line):
         self._now += timedelta(seconds=seconds)
 
     async def deliver(self, heard: Heard, broadcast_id: str) -> bool:
-        return await store_shared.Inbox(self.tables, self).store("mux", heard, broadcast_id)
+        return await store.Inbox(self.tables, self).store("mux", heard, broadcast_id)
 
 
 @contextlib.asynccontextmanager
@@ -179,18 +179,18 @@ def in_memory(told: Derive | None = None) -> Stage:
     one, two = (
         Replica(
             leases=cast("Leases", store.Leases(tables, line, owner=owner, ttl=LEASE)),
-            passes=cast("Passes", store_passes.Passes(tables, line, derive=told or derive(Timing()))),
+            passes=cast("Passes", store.Passes(tables, line, derive=told or derive(Timing()))),
         )
         for owner in ("one", "two")
     )
     return Stage(
         one=one,
         two=two,
-        broadcasts=cast("Broadcasts", store_callers.Broadcasts(tables, line)),
-        changes=cast("Changes", store_callers.Changes(tables, line)),
-        budgets=cast("Budgets", store_shared.Budgets(tables, line)),
-        owned_ids=cast("OwnedIds", store_shared.OwnedIds(tables, line)),
-        outages=cast("Outages", store_shared.Outages(tables, line)),
-        probes=cast("Probes", store_probes.Probes(tables, line)),
+        broadcasts=cast("Broadcasts", store.Broadcasts(tables, line)),
+        changes=cast("Changes", store.Changes(tables, line)),
+        budgets=cast("Budgets", store.Budgets(tables, line)),
+        owned_ids=cast("OwnedIds", store.OwnedIds(tables, line)),
+        outages=cast("Outages", store.Outages(tables, line)),
+        probes=cast("Probes", store.Probes(tables, line)),
         ground=ground,
     )

@@ -6,16 +6,16 @@ import pytest
 
 from service.store import broadcasts, budgets, changes, leases, owned_ids, passes
 from service.store.measurements import outages
-from tests.simulation import store, store_callers, store_passes, store_shared
+from tests.simulation import store
 
 PAIRS: list[tuple[type, type]] = [
     (leases.Leases, store.Leases),
-    (passes.Passes, store_passes.Passes),
-    (broadcasts.Broadcasts, store_callers.Broadcasts),
-    (changes.Changes, store_callers.Changes),
-    (budgets.Budgets, store_shared.Budgets),
-    (owned_ids.OwnedIds, store_shared.OwnedIds),
-    (outages.Outages, store_shared.Outages),
+    (passes.Passes, store.Passes),
+    (broadcasts.Broadcasts, store.Broadcasts),
+    (changes.Changes, store.Changes),
+    (budgets.Budgets, store.Budgets),
+    (owned_ids.OwnedIds, store.OwnedIds),
+    (outages.Outages, store.Outages),
 ]
 
 

@@ -32,7 +32,7 @@ from service.reconciler.act.call import PassContext
 from service.reconciler.background.observer import Observer
 from service.reconciler.background.sweeper import Sweeper
 from service.store.leases import Claim
-from tests.simulation import store, store_callers, store_passes, store_shared, world
+from tests.simulation import store, world
 from tests.simulation.providers import calls, network
 
 if TYPE_CHECKING:
@@ -41,13 +41,13 @@ if TYPE_CHECKING:
     from service.domain.planning.steps import WriteOff
     from service.domain.resources import Egress, Stream
     from service.store.broadcasts import Request
-    from tests.simulation.store import Row
+    from tests.simulation.store.tables import Row
 
 Exhibit = Callable[[], contextlib.AbstractContextManager[Any]]
 
 
 async def _only_checked(
-    self: store_passes.Passes,
+    self: store.Passes,
     claim: Claim,
     resource: AnyResource,
     lease: timedelta,
@@ -60,7 +60,7 @@ async def _only_checked(
 
 
 def _without_intent() -> contextlib.AbstractContextManager[Any]:
-    return patch.object(store_passes.Passes, "intend", _only_checked)
+    return patch.object(store.Passes, "intend", _only_checked)
 
 
 def _without_key_reset() -> contextlib.AbstractContextManager[Any]:
@@ -121,10 +121,10 @@ def _without_backoff(limit: int = Timing().starts_limit) -> contextlib.AbstractC
 
 
 def _without_stop_check() -> contextlib.AbstractContextManager[Any]:
-    checked = store_passes.Passes.intend
+    checked = store.Passes.intend
 
     async def unchecked(
-        self: store_passes.Passes,
+        self: store.Passes,
         claim: Claim,
         resource: AnyResource,
         lease: timedelta,
@@ -134,7 +134,7 @@ def _without_stop_check() -> contextlib.AbstractContextManager[Any]:
         del planned_for
         await checked(self, claim, resource, lease)
 
-    return patch.object(store_passes.Passes, "intend", unchecked)
+    return patch.object(store.Passes, "intend", unchecked)
 
 
 def _without_sweeper() -> contextlib.AbstractContextManager[Any]:
@@ -152,9 +152,9 @@ def _without_observer() -> contextlib.AbstractContextManager[Any]:
 
 
 def _without_request_ids() -> contextlib.AbstractContextManager[Any]:
-    def nothing(self: store_callers.Broadcasts, request: Request, broadcast_id: str) -> None: ...
+    def nothing(self: store.Broadcasts, request: Request, broadcast_id: str) -> None: ...
 
-    return patch.object(store_callers.Broadcasts, "_store_request", nothing)
+    return patch.object(store.Broadcasts, "_store_request", nothing)
 
 
 def _without_spend_guard() -> contextlib.AbstractContextManager[Any]:
@@ -181,30 +181,30 @@ def _without_ghosts() -> contextlib.AbstractContextManager[Any]:
 
 
 def _without_dedupe() -> contextlib.AbstractContextManager[Any]:
-    def new(self: store_shared.Inbox, provider: str, event_id: str) -> bool:
+    def new(self: store.Inbox, provider: str, event_id: str) -> bool:
         return True
 
-    return patch.object(store_shared.Inbox, "_is_new", new)
+    return patch.object(store.Inbox, "_is_new", new)
 
 
 def _without_storing() -> contextlib.AbstractContextManager[Any]:
-    stored = store_shared.Inbox.store
+    stored = store.Inbox.store
 
     async def answered(*args: Any) -> bool:
         with contextlib.suppress(StoreUnavailable):
             return await stored(*args)
         return True
 
-    return patch.object(store_shared.Inbox, "store", answered)
+    return patch.object(store.Inbox, "store", answered)
 
 
 def _without_marks() -> contextlib.AbstractContextManager[Any]:
-    recorded = store_passes.Passes.record
+    recorded = store.Passes.record
 
     async def unmarked(*args: Any, **kwargs: Any) -> Any:
         return await recorded(*args, **kwargs | {"heard": ()})
 
-    return patch.object(store_passes.Passes, "record", unmarked)
+    return patch.object(store.Passes, "record", unmarked)
 
 
 def _without_redaction() -> contextlib.AbstractContextManager[Any]:
@@ -223,13 +223,13 @@ def _without_hidden_fields() -> contextlib.AbstractContextManager[Any]:
 
 def _without_commit() -> contextlib.AbstractContextManager[Any]:
     """The transaction of the intent stays open until what came of the call is recorded."""
-    intended = store_passes.Passes.intend
+    intended = store.Passes.intend
 
     async def begun(*args: Any, **kwargs: Any) -> None:
         await intended(*args, **kwargs)
         store.under_way.set("intend")
 
-    return patch.object(store_passes.Passes, "intend", begun)
+    return patch.object(store.Passes, "intend", begun)
 
 
 def _without_roll_call() -> contextlib.AbstractContextManager[Any]:

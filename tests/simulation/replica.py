@@ -21,7 +21,7 @@ from service.reconciler.background.prober import Prober
 from service.reconciler.background.sweeper import Sweeper
 from service.reconciler.loop import Loop
 from service.reconciler.reconciler import Reconciler, derive
-from tests.simulation import store, store_callers, store_passes, store_probes, store_shared
+from tests.simulation import store
 from tests.simulation.faults import Kind
 from tests.simulation.providers.calls import Egresses, Playlists, Rooms, Storage, Streams, Uploads
 
@@ -127,22 +127,22 @@ class Replica:
         tables, env = shared.tables, shared.env
         # The parts of a replica know only the interface, to which `tests/conformance` holds both stores.
         self.leases = cast("Leases", store.Leases(tables, line, owner=name, ttl=LEASE))
-        self.broadcasts = cast("Broadcasts", store_callers.Broadcasts(tables, line))
-        passes = cast("Passes", store_passes.Passes(tables, line, derive=derive(shared.timing), storage=shared.storage))
-        owned_ids = cast("OwnedIds", store_shared.OwnedIds(tables, line))
-        outages = cast("Outages", store_shared.Outages(tables, line))
-        changes = cast("Changes", store_callers.Changes(tables, line))
+        self.broadcasts = cast("Broadcasts", store.Broadcasts(tables, line))
+        passes = cast("Passes", store.Passes(tables, line, derive=derive(shared.timing), storage=shared.storage))
+        owned_ids = cast("OwnedIds", store.OwnedIds(tables, line))
+        outages = cast("Outages", store.Outages(tables, line))
+        changes = cast("Changes", store.Changes(tables, line))
         self.providers = Providers(
             rooms=Rooms(self, shared.at_livekit, shared.livekit),
             egresses=Egresses(self, shared.at_livekit, shared.livekit),
             streams=Streams(self, shared.at_mux, shared.mux),
-            budget=Budget(store_shared.Budgets(tables, line).take, shared.limits),
+            budget=Budget(store.Budgets(tables, line).take, shared.limits),
             tag=TAG,
             uploads=Uploads(self, shared.at_mux, shared.mux),
             storage=Storage(env.canaries.make()) if shared.storage else None,
             files="shows/sim/",
         )
-        self._inbox = store_shared.Inbox(tables, line)
+        self._inbox = store.Inbox(tables, line)
         self.loop = Loop(self.leases, Reconciler(passes, self.providers, shared.timing, lease=LEASE))
         observer = Observer(self.leases, owned_ids, outages, self.providers, every=OBSERVE_EVERY)
         sweeper = Sweeper(
@@ -157,7 +157,7 @@ class Replica:
         )
         prober = Prober(
             self.leases,
-            cast("Probes", store_probes.Probes(tables, line)),
+            cast("Probes", store.Probes(tables, line)),
             self.providers,
             Playlists(self, shared.playback, shared.mux),
             playback_base_url="",

@@ -19,7 +19,7 @@ from service.store.rows import heard_column
 
 if TYPE_CHECKING:
     from tests.simulation.canaries import Canaries
-    from tests.simulation.store import Tables
+    from tests.simulation.store.tables import Tables
 
 
 class Shown(SpanProcessor):

@@ -20,7 +20,7 @@ from tests.simulation.providers.mux import LiveStream
 from tests.simulation.providers.network import Call
 from tests.simulation.replica import Replica
 from tests.simulation.silence import errors_told
-from tests.simulation.store import Logged, Row
+from tests.simulation.store.tables import Logged, Row
 from tests.simulation.world import World
 
 ID = "show"

@@ -39,7 +39,7 @@ from service.reconciler.act.tags import file_of, stream_tag, upload_tag
 from tests.simulation.environment import T0
 from tests.simulation.replica import TAG
 from tests.simulation.stage import ID, Stage, play
-from tests.simulation.store import Row, Written
+from tests.simulation.store.tables import Row, Written
 from tests.unit.plan_strategies import resource_sets
 
 EXAMPLES = 150

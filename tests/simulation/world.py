@@ -20,7 +20,7 @@ from tests.simulation.providers.mux import Mux
 from tests.simulation.providers.network import Network
 from tests.simulation.replica import TAG, Replica, Shared, owner
 from tests.simulation.showing import Shown
-from tests.simulation.store import Tables
+from tests.simulation.store.tables import Tables
 from tests.simulation.trace import LINES
 
 SCARCE = Limits(mux_post=Limit(rate=0.5, burst=4), mux_other=Limit(rate=2.5, burst=6), livekit=Limit(rate=50, burst=50))

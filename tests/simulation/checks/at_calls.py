@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tests.simulation.replica import SWEEPER, TAG
-from tests.simulation.store import under_way
+from tests.simulation.store.tables import under_way
 
 if TYPE_CHECKING:
     from service.providers.budget import Limit

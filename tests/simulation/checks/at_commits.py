@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from service.domain.broadcast import Broadcast
     from tests.simulation.checks.violations import Findings
     from tests.simulation.replica import Shared
-    from tests.simulation.store import Written
+    from tests.simulation.store.tables import Written
 
 _TARGETS = tuple(Target)
 

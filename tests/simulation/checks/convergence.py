@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from service.domain.resources import AnyResource
     from tests.simulation.checks.violations import Findings
     from tests.simulation.replica import Shared
-    from tests.simulation.store import Row
+    from tests.simulation.store.tables import Row
 
 STARTS_SLACK_S = 15.0
 """Added to the window of starts, because an intent is older than its commit. Seconds."""

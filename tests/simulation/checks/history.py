@@ -15,7 +15,7 @@ from service.domain.resources import Kind
 if TYPE_CHECKING:
     from service.domain.broadcast import Broadcast
     from tests.simulation.callers import Callers
-    from tests.simulation.store import Logged, Row, Tables
+    from tests.simulation.store.tables import Logged, Row, Tables
 
 _REASONS: dict[str, tuple[EventReason, ...]] = {
     "StartBroadcast": (EventReason.START_REQUESTED,),

@@ -17,7 +17,7 @@ from service.domain.reporting.record import Derive, tell, with_outcome
 from service.domain.resources import AnyResource
 from service.domain.situation import Availability, Situation
 from service.store.leases import Claim
-from tests.simulation.store import Line, Row, Tables, Written, lane, transactions
+from tests.simulation.store.tables import Line, Row, Tables, Written, lane, transactions
 
 
 @transactions

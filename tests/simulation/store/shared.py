@@ -10,7 +10,7 @@ from service.domain.ports import Heard
 from service.domain.resources import Egress, Kind, LocalRecording, Phase, Resource, Room, Stream
 from service.store.budgets import Reservation
 from service.store.owned_ids import OwnedResource
-from tests.simulation.store import Bucket, Line, Looked, Row, Tables, Webhook, transactions
+from tests.simulation.store.tables import Bucket, Line, Looked, Row, Tables, Webhook, transactions
 
 _QUEUES = 4
 _KNOWN_FOR = timedelta(seconds=60)

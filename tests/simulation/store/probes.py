@@ -9,11 +9,11 @@ from service.domain.broadcast import PlaybackPolicy, State, Target
 from service.domain.measurements import Probe
 from service.domain.resources import Stream
 from service.store.measurements.probes import ProbeResults, ProbeTarget
-from tests.simulation.store import transactions
+from tests.simulation.store.tables import transactions
 
 if TYPE_CHECKING:
     from service.domain.ports import PlaylistSeen
-    from tests.simulation.store import Line, Row, Tables
+    from tests.simulation.store.tables import Line, Row, Tables
 
 _PROBED = frozenset({State.READY, State.LIVE, State.INTERRUPTED})
 

@@ -14,7 +14,7 @@ from service.domain.secret import Secret
 from service.store.broadcasts import Filter, Request
 from service.store.changes import LoggedChange, StoryEvent
 from service.store.leases import lane_of
-from tests.simulation.store import Asked, Line, Row, Tables, Written, transactions
+from tests.simulation.store.tables import Asked, Line, Row, Tables, Written, transactions
 
 
 @transactions
@@ -49,6 +49,7 @@ class Broadcasts:
         broadcast_id: str,
         decide: Callable[[Broadcast, datetime], Change | None],
         request: Request,
+        point: str = "",  # noqa: ARG002 - the failpoints are those of Postgres
         *,
         trace_context: str | None = None,
     ) -> Broadcast:

@@ -1,0 +1,23 @@
+"""The store in memory. It passes the conformance tests that Postgres passes."""
+
+from tests.simulation.store.callers import Broadcasts, Changes
+from tests.simulation.store.leases import Leases
+from tests.simulation.store.passes import Passes
+from tests.simulation.store.probes import Probes
+from tests.simulation.store.shared import Budgets, Inbox, Outages, OwnedIds
+from tests.simulation.store.tables import Line, Tables, under_way
+
+__all__ = [
+    "Broadcasts",
+    "Budgets",
+    "Changes",
+    "Inbox",
+    "Leases",
+    "Line",
+    "Outages",
+    "OwnedIds",
+    "Passes",
+    "Probes",
+    "Tables",
+    "under_way",
+]
