@@ -14,7 +14,7 @@ RUNNABLE := .venv/.runnable
 INSTALLED := .venv/.installed
 MEMBERS := pyproject.toml clients/python/pyproject.toml sandbox/pyproject.toml
 
-.PHONY: help run test check protos docs released fmt test-crash chaos simulate bench dist image lock clean
+.PHONY: help run test test-livekit check protos docs released fmt test-crash chaos simulate bench dist image lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,7 +23,10 @@ run: $(RUNNABLE) ## the service with everything it needs, on this machine (ARGS=
 	@exec $(BIN)/python -m broadcast_sandbox $(ARGS)
 
 test: $(INSTALLED) ## all tests but the long ones (PYTEST_ARGS="-k name", TEST_DATABASE_URL=... for a server of yours)
-	$(BIN)/pytest tests -m "not crash_matrix and not long" -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/pytest tests -m "not crash_matrix and not long and not real_livekit" -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
+
+test-livekit: $(INSTALLED) ## the simulator against a real livekit-server, which Go installs where it is there (LIVEKIT_SERVER_BIN=...)
+	$(BIN)/pytest tests/livekit -m real_livekit $(PYTEST_ARGS)
 
 check: $(INSTALLED) ## every check that runs no test: style, types, architecture, contract, image, lock
 	$(BIN)/ruff check

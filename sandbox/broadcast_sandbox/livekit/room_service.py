@@ -10,7 +10,7 @@ from livekit.protocol import room as proto
 
 from broadcast_sandbox.livekit.egress.service import EgressService
 from broadcast_sandbox.livekit.rooms import NewRoom, Room, Rooms
-from broadcast_sandbox.livekit.twirp import Method, TwirpError, psrpc_error
+from broadcast_sandbox.livekit.twirp import Method, TwirpError, nobody_holds, psrpc_error
 from broadcast_sandbox.livekit.world import World
 
 _MAX_NAME_BYTES = 256
@@ -92,10 +92,10 @@ class RoomService:
         return proto.RemoveParticipantResponse()
 
     async def _mute(self, request: proto.MuteRoomTrackRequest) -> proto.MuteRoomTrackResponse:
-        room, person = self._person(request.room, request.identity)
+        room, person = await self._held(request.room, request.identity)
         track = next((track for track in person.tracks if track.sid == request.track_sid), None)
         if track is None:
-            raise psrpc_error("not_found", "track is not found")
+            return proto.MuteRoomTrackResponse()
         if track.muted and not request.muted:
             raise psrpc_error("failed_precondition", "remote unmute not enabled")
         self._rooms.mute(room, person, track, muted=request.muted)
@@ -121,11 +121,13 @@ class RoomService:
     async def _update_subscriptions(
         self, request: proto.UpdateSubscriptionsRequest
     ) -> proto.UpdateSubscriptionsResponse:
-        self._person(request.room, request.identity)
+        await self._held(request.room, request.identity)
         return proto.UpdateSubscriptionsResponse()
 
     async def _send_data(self, request: proto.SendDataRequest) -> proto.SendDataResponse:
-        room = self._room(request.room)
+        room = self._rooms.living.get(request.room)
+        if room is None:
+            raise await nobody_holds(self._world)
         self._world.effects.append("data.sent", room.name, topic=request.topic, bytes=len(request.data))
         return proto.SendDataResponse()
 
@@ -148,6 +150,13 @@ class RoomService:
         if room is None or person is None:
             raise psrpc_error("not_found", "participant does not exist")
         return room, person
+
+    async def _held(self, room_name: str, identity: str) -> tuple[Room, models.ParticipantInfo]:
+        """For requests that go to the server that holds the participant. Raises TwirpError."""
+        try:
+            return self._person(room_name, identity)
+        except TwirpError:
+            raise await nobody_holds(self._world) from None
 
 
 def _may_create(grants: api.VideoGrants, _: Message) -> bool:

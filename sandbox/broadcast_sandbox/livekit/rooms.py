@@ -5,6 +5,8 @@ A room is closed by DeleteRoom, `empty_timeout` after its creation when no stand
 """
 
 import asyncio
+import math
+import secrets
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -35,11 +37,14 @@ class RefusedError(Exception):
 @dataclass(slots=True, kw_only=True)
 class Room:
     base: models.Room
-    """Everything but the counts."""
+    """Everything, with the counts as they were at the last refresh."""
     participants: dict[str, models.ParticipantInfo] = field(default_factory=dict[str, models.ParticipantInfo])
     media: asyncio.Event = field(default_factory=asyncio.Event)
     """Set while any participant publishes a track. An egress waits for it before it becomes ACTIVE."""
     idle_timer: asyncio.Task[None] | None = None
+    counted_at: float = -math.inf
+    """When the counts were refreshed last, by the clock of the simulator."""
+    recount: asyncio.Task[None] | None = None
     closed: bool = False
 
     @property
@@ -47,16 +52,18 @@ class Room:
         return self.base.name
 
     def info(self) -> models.Room:
-        """Egresses and agents are not counted."""
-        counted = [person for person in self.participants.values() if not dependent(person)]
         info = models.Room()
         info.CopyFrom(self.base)
-        info.num_participants = len(counted)
-        info.num_publishers = sum(1 for person in counted if person.tracks)
-        info.active_recording = any(
+        return info
+
+    def count(self) -> None:
+        """Egresses and agents are not counted. A publisher is counted by the flag, which an unpublish leaves set."""
+        counted = [person for person in self.participants.values() if not dependent(person)]
+        self.base.num_participants = len(counted)
+        self.base.num_publishers = sum(1 for person in counted if person.is_publisher)
+        self.base.active_recording = any(
             person.kind == models.ParticipantInfo.EGRESS for person in self.participants.values()
         )
-        return info
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,8 +99,10 @@ class Rooms:
             creation_time=now_ms // 1000,
             creation_time_ms=now_ms,
             metadata=wanted.metadata,
+            turn_password=secrets.token_urlsafe(16),
+            enabled_codecs=[models.Codec(mime=mime) for mime in _CODECS],
         )
-        room = self.living[wanted.name] = Room(base=base)
+        room = self.living[wanted.name] = Room(base=base, counted_at=self._world.clock.now())
         self._world.effects.append("room.created", room.name, sid=base.sid, auto=auto)
         self._world.webhooks.room_started(room.info())
         self._arm(room, base.empty_timeout, "empty")
@@ -115,8 +124,10 @@ class Rooms:
         person.state = models.ParticipantInfo.ACTIVE
         person.joined_at, person.joined_at_ms = now_ms // 1000, now_ms
         room.participants[person.identity] = person
+        self._changed(person)
         if not dependent(person):
             self._disarm(room)
+        self._recount(room)
         self._log("participant.joined", room, person)
         self._world.webhooks.participant("participant_joined", room.info(), person)
         return person
@@ -131,6 +142,7 @@ class Rooms:
         person.disconnect_reason = reason
         self._log("participant.left", room, person, reason=models.DisconnectReason.Name(reason))
         self._world.webhooks.participant("participant_left", room.info(), person)
+        self._count(room)
         if not room.closed and not dependent(person) and all(map(dependent, room.participants.values())):
             self._arm(room, room.base.departure_timeout, "departure")
         for listener in self.on_left:
@@ -150,10 +162,17 @@ class Rooms:
             track = person.tracks.add(
                 sid=new_id(prefix), type=kind, source=track_source, name=source, mime_type=_mime(kind)
             )
+            track.mid = str(len(person.tracks))
+            track.stream = _STREAMS[track_source]
+            track.version.unix_micro = time.time_ns() // 1000
             if kind == models.TrackType.VIDEO:
                 _add_layers(track, simulcast=simulcast and source == "camera")
+            else:
+                track.backup_codec_policy = models.BackupCodecPolicy.SIMULCAST
+                _add_codec(track)
             self._changed(person)
             person.is_publisher = True
+            self._recount(room)
             room.media.set()
             self._log("track.published", room, person, source=source, track=track.sid)
             self._world.webhooks.track("track_published", room.base, person, track)
@@ -170,8 +189,10 @@ class Rooms:
     def set_permission(
         self, room: Room, person: models.ParticipantInfo, permission: models.ParticipantPermission
     ) -> None:
-        """Tracks that are no longer allowed are taken down."""
+        """Tracks that are no longer allowed are taken down. Only this clears the flag of a publisher."""
         person.permission.CopyFrom(permission)
+        person.is_publisher = person.is_publisher and permission.can_publish
+        self._recount(room)
         self._changed(person)
         self.unpublish(room, person, [track for track in person.tracks if not may_publish(permission, track.source)])
 
@@ -183,12 +204,29 @@ class Rooms:
         gone = models.TrackInfo()
         gone.CopyFrom(track)
         person.tracks.remove(track)
-        person.is_publisher = bool(person.tracks)
         self._changed(person)
         if not any(other.tracks for other in room.participants.values()):
             room.media.clear()
         self._log("track.unpublished", room, person, source=gone.name, track=gone.sid)
         self._world.webhooks.track("track_unpublished", room.base, person, gone)
+
+    def _recount(self, room: Room) -> None:
+        """Refresh the counts, but not within `counts_every_s` of the last refresh."""
+        due = room.counted_at + self._world.settings.counts_every_s
+        wait = due - self._world.clock.now()
+        if wait <= 0:
+            self._count(room)
+        elif room.recount is None:
+            room.recount = self._world.background.spawn(self._recount_later(room, wait))
+
+    async def _recount_later(self, room: Room, seconds: float) -> None:
+        await self._world.clock.sleep(seconds)
+        room.recount = None
+        self._count(room)
+
+    def _count(self, room: Room) -> None:
+        room.count()
+        room.counted_at = self._world.clock.now()
 
     def _changed(self, person: models.ParticipantInfo) -> None:
         person.version += 1
@@ -216,6 +254,8 @@ class Rooms:
     def _close(self, room: Room, reason: str, left: models.DisconnectReason, ended: models.RoomEndReason) -> None:
         room.closed = True
         self._disarm(room)
+        if room.recount is not None:
+            room.recount.cancel()
         del self.living[room.name]
         for person in list(room.participants.values()):
             self.leave(room, person, left)
@@ -238,9 +278,32 @@ def may_publish(permission: models.ParticipantPermission, source: models.TrackSo
 
 
 def _mime(kind: models.TrackType) -> str:
-    return "video/VP8" if kind == models.TrackType.VIDEO else "audio/opus"
+    return "video/VP8" if kind == models.TrackType.VIDEO else "audio/red"
 
 
+_CODECS = (
+    "audio/PCMU",
+    "audio/PCMA",
+    "audio/opus",
+    "audio/red",
+    "video/VP8",
+    "video/H264",
+    "video/VP9",
+    "video/AV1",
+    "video/H265",
+    "video/rtx",
+)
+"""Those that livekit-server enables by default."""
+_STREAMS = {
+    models.TrackSource.CAMERA: "camera",
+    models.TrackSource.MICROPHONE: "camera",
+    models.TrackSource.SCREEN_SHARE: "screen",
+    models.TrackSource.SCREEN_SHARE_AUDIO: "screen",
+}
+"""Tracks that a player is to keep in step are of one stream."""
+
+
+_RIDS = {models.VideoQuality.LOW: "q", models.VideoQuality.MEDIUM: "h", models.VideoQuality.HIGH: "f"}
 # The layers that livekit-client declares at 720p.
 _LAYERS = (
     (models.VideoQuality.LOW, 320, 180, 160_000),
@@ -249,10 +312,26 @@ _LAYERS = (
 )
 
 
+def _add_codec(track: models.TrackInfo) -> models.SimulcastCodecInfo:
+    return track.codecs.add(
+        mime_type=track.mime_type,
+        mid=track.mid,
+        cid=new_id("C_"),
+        video_layer_mode=models.VideoLayer.Mode.ONE_SPATIAL_LAYER_PER_STREAM,
+    )
+
+
 def _add_layers(track: models.TrackInfo, *, simulcast: bool) -> None:
     """In `codecs` and in the deprecated `layers`, which is still filled. Bit rates are declared, never measured."""
     track.width, track.height, track.simulcast = 1280, 720, simulcast
-    codec = track.codecs.add(mime_type=track.mime_type)
+    codec = _add_codec(track)
     for quality, width, height, bitrate in _LAYERS if simulcast else _LAYERS[-1:]:
         for layers in (codec.layers, track.layers):
-            layers.add(quality=quality, width=width, height=height, bitrate=bitrate)
+            layers.add(
+                quality=quality,
+                width=width,
+                height=height,
+                bitrate=bitrate,
+                ssrc=1 + int(quality),
+                rid=_RIDS[quality] if simulcast else "",
+            )

@@ -86,12 +86,10 @@ class LiveKitWebhooks:
         )
 
     def egress(self, event: str, info: EgressInfo) -> None:
-        self._send(
-            info.egress_id,
-            WebhookEvent(event=event, room=Room(sid=info.room_id, name=info.room_name), egress_info=info),
-        )
+        """Without a room: the server that tells of an egress fills `egressInfo` alone (measured, 1.13.5)."""
+        self._send(info.egress_id, WebhookEvent(event=event, egress_info=info), room_name=info.room_name)
 
-    def _send(self, key: str, event: WebhookEvent) -> None:
+    def _send(self, key: str, event: WebhookEvent, room_name: str = "") -> None:
         event.id = self._new_id()
         event.created_at = int(time.time())
         # Go's protojson varies its white space at random: a receiver has to hash the raw bytes.
@@ -103,7 +101,7 @@ class LiveKitWebhooks:
             event_id=event.id,
             body=body,
             headers=self._headers(body),
-            target=f"{key} {event.room.name}",
+            target=f"{key} {room_name or event.room.name}",
         )
 
     def _headers(self, body: bytes) -> Callable[[], dict[str, str]]:

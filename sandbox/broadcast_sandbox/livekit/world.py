@@ -36,8 +36,10 @@ class LiveKitSimulatorSettings:
     """From ENDING to COMPLETE. The real end of stream is capped at 30 s (livekit/egress pkg/pipeline/controller.go)."""
     list_lag_s: float = 0.0
     """ListEgress shows the records as they were this long ago."""
-    drop_timeout_s: float = 5.0
-    """From a lost connection to participant_left."""
+    drop_timeout_s: float = 21.0
+    """From a lost connection to participant_left (measured, livekit-server 1.13.5)."""
+    counts_every_s: float = 5.0
+    """The counts of a room are refreshed this often at best (livekit/livekit pkg/rtc/room.go, roomUpdateInterval)."""
     session_limit_s: float | None = None
     """An egress is ended with LIMIT_REACHED this long after ACTIVE. Self-hosted default: no limit."""
     workers: int = -1
@@ -47,8 +49,8 @@ class LiveKitSimulatorSettings:
     empty_timeout_s: int = 300
     departure_timeout_s: int = 20
     """This and `empty_timeout_s` hold if CreateRoom says 0 (livekit/livekit pkg/config/config.go)."""
-    room_end_reason: bool = True
-    """Servers since 2026-09 name the reason in room_finished; False: an older server."""
+    room_end_reason: bool = False
+    """Whether room_finished names the reason. livekit-server 1.13.5 does not, newer ones do."""
 
 
 class Background:

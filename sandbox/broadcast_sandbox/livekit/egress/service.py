@@ -19,13 +19,20 @@ from broadcast_sandbox.livekit.egress.stream_url import (
     redact_request_url,
 )
 from broadcast_sandbox.livekit.rooms import Room, Rooms
-from broadcast_sandbox.livekit.twirp import PSRPC_PREFIX, Method, TwirpError, no_response_from_servers, psrpc_error
+from broadcast_sandbox.livekit.twirp import (
+    NO_WORKER_TRIES,
+    PSRPC_PREFIX,
+    UNANSWERED_S,
+    Method,
+    TwirpError,
+    no_response,
+    no_worker_took_it,
+    psrpc_error,
+)
 from broadcast_sandbox.livekit.world import World
 
 _SELECTION_S = 3.0
 """No worker claims the request: 3 selections of 1 s before the server looks at the record (rpc/typed_api.go)."""
-_UNANSWERED_S = 15.0
-"""The worker never answers: the server tries for 3, 5 and 7 s (rpc/typed_api.go)."""
 
 _NOT_SIMULATED = (
     ("StartEgress", proto.StartEgressRequest),
@@ -69,8 +76,7 @@ class EgressService:
         room = self._rooms.living.get(request.room_name)
         if room is None:
             raise psrpc_error("not_found", "requested room does not exist")
-        if 0 <= self._world.workers <= sum(not egress.ended and not egress.ghost for egress in self.egresses.values()):
-            raise await no_response_from_servers(self._world)
+        await self._worker()
         urls, file = _validated(request)
         egress = Egress(
             self._world, self._rooms, self._session, room=room, request=_redacted(request), urls=urls, file=file
@@ -78,6 +84,15 @@ class EgressService:
         self.egresses[egress.id] = egress
         egress.start()
         return egress.info()
+
+    async def _worker(self) -> None:
+        """Find a worker that is free, also one that becomes free between two tries. Raises TwirpError."""
+        for _ in range(NO_WORKER_TRIES):
+            busy = sum(not egress.ended and not egress.ghost for egress in self.egresses.values())
+            if not 0 <= self._world.workers <= busy:
+                return
+            await no_worker_took_it(self._world)
+        raise no_response()
 
     async def _list(self, request: proto.ListEgressRequest) -> proto.ListEgressResponse:
         """Records as stored. An unknown id is 404, not an empty list; with an id the other filters are ignored."""
@@ -148,7 +163,7 @@ class EgressService:
             name = proto.EgressStatus.Name(egress.status)
             raise TwirpError("failed_precondition", f"egress with status {name} cannot be {verb}")
         if egress.ghost:
-            await self._world.clock.sleep(_UNANSWERED_S)
+            await self._world.clock.sleep(UNANSWERED_S)
             raise psrpc_error("deadline_exceeded", "request timed out")
         if egress.status == ENDING and verb == "updated":
             raise TwirpError("failed_precondition", "egress with status EGRESS_ENDING cannot be updated")
