@@ -1,8 +1,8 @@
-"""What happens to a webhook, whether it came by HTTP or by gRPC: it is verified, read, stored and counted.
+"""The delivery of a webhook, by HTTP or by gRPC: it is verified, read, stored and counted.
 
-A webhook is a hint: one that is lost, late, repeated or reordered costs time at worst. So once its signature was
-verified, its content is no reason to refuse it. An error is answered only if it could not be stored, and the provider
-sends it again (Mux tries for a day; LiveKit takes any 4xx as delivered).
+A webhook is a hint: if it is lost, late, repeated or reordered, a change is noticed later, and that is all. So once its
+signature was verified, it is never refused for its content. An error is answered only if it could not be stored, and
+then the provider sends it again (Mux tries for a day; LiveKit takes any 4xx as delivered).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 LARGEST = 256 * 1024
-"""Bytes of a body."""
+"""The largest body, in bytes."""
 SIGNATURE = {Provider.LIVEKIT: "authorization", Provider.MUX: "mux-signature"}
 """By provider: the header with the signature, in lower case."""
 
@@ -39,18 +39,18 @@ _STORED_WITHIN_S = 3.0
 
 class Deliveries:
     def __init__(self, inbox: Inbox, *, livekit_secrets: Mapping[str, Secret], mux_secrets: Sequence[Secret]) -> None:
-        """*livekit_secrets*: API key to secret. While a secret is rotated there are several of each. A provider without
-        a secret has every webhook refused.
+        """*livekit_secrets*: API key to secret. While a secret is rotated, a provider has several. Without a secret,
+        every webhook of the provider is refused.
         """
         self._inbox = inbox
         self._livekit_secrets = livekit_secrets
         self._mux_secrets = mux_secrets
 
     async def deliver(self, provider: Provider, headers: Iterable[tuple[str, str]], body: bytes) -> Delivered:
-        """*headers*: names in any case. *body*: byte for byte, as it was signed.
+        """Verify and store one webhook. *headers*: names in any case. *body*: byte for byte, as it was signed.
 
-        Raises WebhookRefused: the signature does not verify, and nothing was stored. Raises StoreUnavailable: it is not
-        known to be stored within 3 s, and should be sent again.
+        Raises WebhookRefused if the signature does not verify; nothing was stored. Raises StoreUnavailable if the
+        webhook was not stored within 3 s, or the service cannot tell; the provider should send it again.
         """
         began = time.perf_counter()
         outcome = "failed"

@@ -1,7 +1,7 @@
-"""The HTTP port: webhooks of both providers, and the two probes of an orchestrator (/livez, /readyz).
+"""The HTTP port: webhooks of all providers, and the two probes of an orchestrator (/livez, /readyz).
 
-Anybody may send a request to it, so a request costs little until its signature was verified: size, time and number are
-limited first.
+The port is open to anybody, so a request must cost little until its signature was verified: its size, its time and the
+number of requests at once are limited before.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ class Intake:
         )
 
     async def start(self) -> int:
-        """Listen; the port. Raises OSError if it is taken."""
+        """Listen, and answer the port. Raises OSError if the port is taken."""
         await self._runner.setup()
         site = web.TCPSite(self._runner, self._host, self._port)
         await site.start()
         return int(self._runner.addresses[0][1])
 
     async def stop(self) -> None:
-        """Close the port. Requests under way get a second. Without effect if it was not started."""
+        """Close the port. Requests under way get one second. Does nothing if the port was not opened."""
         await self._runner.cleanup()
 
     async def _livez(self, _request: web.Request) -> web.Response:
@@ -76,7 +76,7 @@ class Intake:
     async def _webhook(self, request: web.Request) -> web.Response:
         provider = Provider(request.match_info["provider"])
         if SIGNATURE[provider] not in request.headers:
-            # It does not even claim to be signed, so it does not count against the limit.
+            # A request without a signature is refused at once and does not count against the limit.
             return _refused(provider, 401, "not signed")
         if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
             return _refused(provider, 415, "no encoding is accepted")
@@ -97,7 +97,7 @@ class Intake:
         except TimeoutError:
             return _refused(provider, 408, "the body did not come")
         except HttpProcessingError:
-            # Only aiohttp's parser in Python raises this; with the one in C the time runs out instead.
+            # Only aiohttp's parser in Python raises this. The parser in C waits until the time runs out.
             return _refused(provider, 400, "not HTTP")
         if body is None:
             return _refused(provider, 413, "too large")
@@ -111,7 +111,7 @@ class Intake:
 
 
 async def _body(request: web.Request) -> bytes | None:
-    """The whole body. None: it is larger than LARGEST. Its Content-Length is not believed."""
+    """The whole body. None: it is larger than LARGEST. The bytes are counted: a Content-Length may be wrong."""
     body = bytearray()
     async for part in request.content.iter_any():
         body += part

@@ -1,4 +1,7 @@
-"""What the body of a verified webhook says, in the words of the domain, and whether it is about something of ours."""
+"""From the body of a verified webhook to the facts in it, in the words of the domain, and the broadcast it is about.
+
+Invariant: reading never raises. A webhook whose body cannot be read is stored as QUARANTINED.
+"""
 
 from __future__ import annotations
 
@@ -35,15 +38,15 @@ _LONGEST_ID = 200
 
 class Reader:
     def __init__(self, *, tag: str, mux_environment: str = "") -> None:
-        """*tag*: how the marks of this environment begin. *mux_environment*: Mux's id of our environment. Empty: a
-        webhook of any is read.
+        """*tag*: the beginning of the marks of this environment. *mux_environment*: Mux's id of our environment. Empty:
+        webhooks of every environment of Mux are read.
         """
         self._tag = tag
         self._mux_environment = mux_environment
 
     def read(self, provider: Provider, body: bytes) -> Reading:
-        """Never raises: a webhook that is refused for its content would be sent again for a day. What cannot be read is
-        QUARANTINED.
+        """Read *body*. It never raises, because a provider sends a refused webhook again for a day. The outcome of a
+        body that cannot be read is QUARANTINED.
         """
         digest = hashlib.sha256(body).hexdigest()
         try:
@@ -53,7 +56,7 @@ class Reader:
         except Unreadable as unreadable:
             log.warning("webhook_unreadable", provider=provider, sha256=digest, why=str(unreadable))
             shown = redacted(body)
-        except Exception as error:  # noqa: BLE001 - a fault of ours: a replay reads it again when it is mended
+        except Exception as error:  # noqa: BLE001 - a fault of ours: once it is mended, a replay reads it again
             # The error's message may quote the body, so only its type and its place in the code are logged.
             where = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{where.filename}:{where.lineno}"
@@ -78,7 +81,9 @@ class Reader:
         return WebhookOutcome.ACCEPTED
 
     def _broadcast(self, provider: Provider, hint: str) -> str:
-        """A room is named after its broadcast. A mark is `bs1:<environment>:<broadcast>:...`."""
+        """The id of the broadcast that *hint* names; empty: none of this environment. A room has the id as its name, a
+        mark is `bs1:<environment>:<broadcast>:...`.
+        """
         if provider is ROOMS:
             return hint
         return hint.removeprefix(self._tag).partition(":")[0] if hint.startswith(self._tag) else ""

@@ -19,30 +19,30 @@ if TYPE_CHECKING:
     from service.domain.secret import Secret
 
 _TOLERANCE_S = 300
-"""Mux: between the time of the signature and ours, to both sides."""
+"""Mux: the largest difference between the time of the signature and our time, in both directions."""
 _LEEWAY_S = 60
-"""LiveKit: at `exp` and `nbf` of the token."""
+"""LiveKit: added to both ends of the time in which the token is valid (`nbf` to `exp`)."""
 _LONGEST_MUX_HEADER = 1024
 _LONGEST_TOKEN = 4096
 
 
 class Refusal(StrEnum):
-    """For logs and metrics. The sender is told only that it was refused."""
+    """Why a webhook was refused, for logs and metrics. The sender is told only that it was refused."""
 
     NOT_SIGNED = "not_signed"
     TWICE_SIGNED = "twice_signed"
     MALFORMED = "malformed"
     STALE = "stale"
-    """Too old, or not valid yet: somebody repeats it, or one of the two clocks is wrong."""
+    """Too old, or not valid yet: it was recorded and sent again, or one of the two clocks is wrong."""
     FORGED = "forged"
     """Not signed with a secret of ours."""
     OTHER_BODY = "other_body"
-    """The signature is good, and is that of another body."""
+    """The signature is good, but was made for another body."""
 
 
 def only(headers: Iterable[tuple[str, str]], name: str) -> str | Refusal:
-    """The value of the only header of this name, which is in lower case. Two are refused: another reader of the request
-    might take the other one.
+    """The value of the one header *name*, which is given in lower case. Two headers are refused, because a proxy might
+    check the one and this service the other.
     """
     values = [value for each, value in headers if each.lower() == name]
     if len(values) > 1:
@@ -54,7 +54,7 @@ def from_mux(header: str, body: bytes, secrets: Sequence[Secret], *, now: float)
     """`Mux-Signature: t=<unix>,v1=<hex>[,v1=..]`, HMAC-SHA256 over "<t>.<body>" (muxinc/mux-node-sdk webhooks.ts).
 
     *now*: Unix time in seconds. Answers None if the webhook is Mux's. Mux's own SDKs accept any time in the future;
-    here a signature made for later use is refused.
+    here a signature from the future is refused.
     """
     if len(header) > _LONGEST_MUX_HEADER:
         return Refusal.MALFORMED
@@ -67,7 +67,7 @@ def from_mux(header: str, body: bytes, secrets: Sequence[Secret], *, now: float)
     good = False
     for secret in secrets:
         if not secret:
-            # An empty secret would verify what anybody can sign.
+            # Anybody can sign with an empty secret.
             continue
         expected = hmac.new(secret.reveal().encode(), signed, hashlib.sha256).hexdigest().encode()
         for signature in signatures:
@@ -117,5 +117,5 @@ def _claims(token: str, secrets: Mapping[str, Secret]) -> dict[str, Any] | Refus
 
 
 def _encoded(text: str) -> bytes:
-    """A header's bytes that are not UTF-8 are lone surrogates in its text, and would not encode: each becomes `?`."""
+    """The bytes of *text*. A header that is not UTF-8 has lone surrogates in its text; each becomes `?`."""
     return text.encode(errors="replace")

@@ -1,4 +1,7 @@
-"""What a record tells callers: the state, the status, the times and the events that follow from a situation."""
+"""From a situation to the broadcast that callers are shown: its state, status and times, and the events of the change.
+
+Pure. Invariant: nothing is written without an event, so every change of a broadcast is in its story.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
@@ -36,6 +39,7 @@ _DESTINATION_SEEN: Final[Mapping[DestinationState, EventReason]] = {
 }
 """The states of a destination that have an event of their own."""
 Derive = Callable[[Situation], tuple[State, Status]]
+"""From what one pass knows to the state and the status of its broadcast."""
 
 
 def with_outcome(
@@ -46,10 +50,15 @@ def with_outcome(
     end: EndReason | None,
     fallback: Fallback | None,
 ) -> Broadcast:
-    """*trouble* becomes `last_error`; *recovered* is the provider whose trouble is over. *end* sets the target."""
+    """*stored* with the outcome of a step or a look; None leaves that part as it is.
+
+    *trouble*: becomes `last_error`; the same error again keeps the time of the first. *recovered*: the provider that
+    answered, whose `last_error` is cleared. *end*: why the broadcast ends; it sets the target, once. *fallback*: the
+    fallback from now on.
+    """
     broadcast = stored
     last = stored.status.last_error
-    # What a broadcast failed of is not overcome by taking it down.
+    # The error that a broadcast failed with stays, even if the provider answers while it is taken down.
     failed = stored.end_reason is not None and stored.end_reason.failed
     if trouble is not None:
         same = last is not None and replace(last, time=trouble.time) == trouble
@@ -66,7 +75,12 @@ def with_outcome(
 def tell(
     stored: Broadcast, situation: Situation, events: Sequence[Event], derive: Derive
 ) -> tuple[Broadcast, tuple[Event, ...]]:
-    """The broadcast as it is to be stored, and the events to append. No events: nothing is to be written."""
+    """The broadcast to store, and the events to append. No events: nothing is to be written.
+
+    *stored*: the broadcast in the row. *situation*: what the pass knows now. *events*: those of the step or look, which
+    come first. The broadcast is written if there is an event, if the status differs by more than its times, or if the
+    target changed.
+    """
     broadcast, now = situation.broadcast, situation.now
     state, status = derive(situation)
     told = [*events, *_news(stored.status, status)]
@@ -89,7 +103,7 @@ def tell(
 
 
 def _news(before: Status, after: Status) -> list[Event]:
-    """What has a name of its own in the story. A call that fails as it did before is no news."""
+    """The changes of the status that have an event of their own. A call that fails as before adds none."""
     news: list[Event] = []
     error = after.last_error
     if error is not None and error != before.last_error:
@@ -105,6 +119,7 @@ def _news(before: Status, after: Status) -> list[Event]:
 
 
 def _differences(before: Status, after: Status) -> str:
+    """The conditions and fields that changed, for the message of STATUS_CHANGED."""
     earlier = {each.type: (each.reason, each.message) for each in before.conditions}
     changed = [
         f"{each.type} {each.reason}"

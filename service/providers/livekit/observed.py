@@ -1,4 +1,6 @@
-"""LiveKit's messages in the words of the domain."""
+"""LiveKit's messages in the words of the domain: of answers and of webhooks. A value that is newer than the SDK becomes
+UNKNOWN or "unknown". Texts of errors are redacted, because LiveKit puts urls with stream keys into them.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +68,9 @@ def egress_seen(info: api.EgressInfo) -> EgressSeen:
 
 
 def _file(info: api.EgressInfo) -> str:
-    """The key that was asked for, before there is a result too; the worker's own extension is in the result alone."""
+    """The object key of the file; before there is a result, the key that was asked for. The worker may add an
+    extension, which only the result has.
+    """
     for result in info.file_results:
         if result.filename:
             return result.filename
@@ -81,13 +85,13 @@ def _output(result: api.StreamInfo) -> OutputSeen:
         case api.StreamInfo.Status.FINISHED:
             state = OutputState.FINISHED
         case _:
-            # ACTIVE (0) from its creation; only started_at says that the connection stands.
+            # An output is ACTIVE (0) from its creation. Only started_at says that it is connected.
             state = OutputState.ACTIVE if result.started_at else OutputState.CONNECTING
     return OutputSeen(address=result.url, state=state, message=telemetry.redact(result.error))
 
 
 def people_seen(participants: Iterable[models.ParticipantInfo]) -> RoomPeople:
-    """An egress is a participant too, of its own kind and hidden (livekit/protocol egress/token.go)."""
+    """People alone. An egress is a participant too, of its own kind and hidden (livekit/protocol egress/token.go)."""
     people = [
         person
         for person in participants
@@ -102,7 +106,9 @@ def people_seen(participants: Iterable[models.ParticipantInfo]) -> RoomPeople:
 
 
 def recorders_seen(participants: Iterable[models.ParticipantInfo]) -> frozenset[str]:
-    """An egress enters with its id as identity (livekit/protocol egress/token.go)."""
+    """The ids of the egresses in the room. An egress enters with its id as identity (livekit/protocol
+    egress/token.go).
+    """
     return frozenset(
         person.identity
         for person in participants
@@ -122,7 +128,8 @@ def _publisher(person: models.ParticipantInfo) -> PublisherSeen:
 
 
 def _track(track: models.TrackInfo, kind: TrackKind) -> TrackSeen:
-    # Simulcast is several layers of one codec; the flag and the layers beside the codecs are deprecated, and filled.
+    # Simulcast means several layers of one codec. The fields `simulcast` and `layers` of the track are deprecated, and
+    # servers still fill them.
     layers = next((codec.layers for codec in track.codecs if codec.layers), track.layers)
     return TrackSeen(
         sid=track.sid,
@@ -146,5 +153,5 @@ def _track(track: models.TrackInfo, kind: TrackKind) -> TrackSeen:
 
 
 def _name(of: type[models.TrackSource | models.VideoQuality], value: int) -> str:
-    """A server may be newer than the SDK."""
+    """The name in lower case. "unknown": the server is newer than the SDK."""
     return of.Name(value).lower() if value in of.values() else "unknown"

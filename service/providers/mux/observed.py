@@ -1,4 +1,6 @@
-"""Mux's JSON in the words of the domain. Keys that are unset are absent, so everything but the id may be."""
+"""Mux's JSON in the words of the domain: of answers and of webhooks. Mux leaves out unset keys, so only the id is
+required. Every function raises one of UNREADABLE for JSON of another shape.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,8 @@ from service.domain.resources import Output, OutputState, Recording, RecordingSt
 from service.domain.secret import Secret
 from service.providers.text.readable import readable
 
-# What reading an answer of another shape raises; RecursionError is json's for one of 200,000 brackets.
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, OverflowError, OSError, RecursionError)
+"""The errors of reading JSON of another shape. RecursionError: json raises it for very deep nesting."""
 
 Json = dict[str, Any]
 
@@ -33,6 +35,7 @@ class Asset:
     live_stream_id: str
     """Empty: it was not recorded from a live stream."""
     created_at: datetime
+    """By Mux's clock, in whole seconds."""
 
 
 def stream_seen(data: Json) -> StreamSeen:
@@ -71,7 +74,7 @@ def asset_seen(data: Json) -> Asset:
         recording=Recording(
             asset_id=_id(data),
             playback_id=_playback_id(data),
-            # A status that is newer than this is one that is still to change.
+            # A status that this version does not know is looked at again, as one that still changes.
             status=_RECORDING_STATUSES.get(_text(data, "status"), RecordingStatus.PREPARING),
             message=_errors(data.get("errors")),
             duration_s=_duration(data.get("duration")),

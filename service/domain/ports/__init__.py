@@ -1,0 +1,56 @@
+"""The interfaces of the providers that the reconciler uses, in the words of the domain.
+
+Every method raises ProviderError and nothing else. Each ends within its own timeout, which is shorter than a lease.
+`...Wanted` is what a call asks for, `...Seen` what an answer showed.
+"""
+
+from service.domain.ports.egresses import Egresses, EgressSeen, EgressWanted, OutputSeen, Push, RecordingWanted
+from service.domain.ports.playlists import Playlists, PlaylistSeen
+from service.domain.ports.rooms import (
+    HostToken,
+    HostTokens,
+    LayerSeen,
+    PublisherSeen,
+    RoomPeople,
+    Rooms,
+    RoomSeen,
+    RoomWanted,
+    TrackKind,
+    TrackSeen,
+    ViewerTokens,
+)
+from service.domain.ports.streams import Relay, Streams, StreamSeen, StreamWanted
+from service.domain.ports.uploads import Storage, Uploads, UploadSeen, UploadWanted
+from service.domain.ports.webhooks import Heard, Unreadable
+
+__all__ = [
+    "EgressSeen",
+    "EgressWanted",
+    "Egresses",
+    "Heard",
+    "HostToken",
+    "HostTokens",
+    "LayerSeen",
+    "OutputSeen",
+    "PlaylistSeen",
+    "Playlists",
+    "PublisherSeen",
+    "Push",
+    "RecordingWanted",
+    "Relay",
+    "RoomPeople",
+    "RoomSeen",
+    "RoomWanted",
+    "Rooms",
+    "Storage",
+    "StreamSeen",
+    "StreamWanted",
+    "Streams",
+    "TrackKind",
+    "TrackSeen",
+    "Unreadable",
+    "UploadSeen",
+    "UploadWanted",
+    "Uploads",
+    "ViewerTokens",
+]

@@ -1,0 +1,122 @@
+"""Rooms and the people in them, and the tokens with which they enter."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Protocol
+
+from service.domain.secret import Secret
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoomWanted:
+    name: str
+    tag: str
+    empty_timeout: timedelta
+    departure_timeout: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoomSeen:
+    name: str
+    sid: str
+    tag: str = ""
+    """Our mark: environment and broadcast. Empty: not ours."""
+    publishers: int = 0
+    """The number of people who publish. An egress does not count."""
+    recorded: bool = False
+    """Whether an egress is in the room, as LiveKit's `active_recording` says."""
+    created_at: datetime | None = None
+
+
+class TrackKind(StrEnum):
+    AUDIO = "audio"
+    VIDEO = "video"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerSeen:
+    quality: str
+    """low, medium, high or off."""
+    width: int
+    height: int
+    bitrate_bps: int
+    """The bit rate that the host's browser declared at the start. It is not measured."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackSeen:
+    sid: str
+    source: str
+    """camera, microphone, screen_share, screen_share_audio or unknown."""
+    kind: TrackKind
+    muted: bool
+    simulcast: bool
+    width: int
+    height: int
+    mime_type: str
+    layers: tuple[LayerSeen, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublisherSeen:
+    identity: str
+    name: str
+    joined_at: datetime | None
+    tracks: tuple[TrackSeen, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoomPeople:
+    """The people in a room. An egress, an agent and a hidden participant are not among them."""
+
+    publishers: tuple[PublisherSeen, ...] = ()
+    viewers: int = 0
+    """The number of people who publish nothing."""
+
+
+class Rooms(Protocol):
+    async def create(self, wanted: RoomWanted) -> RoomSeen:
+        """Repeating it is safe: the same name is the same room."""
+        ...
+
+    async def get(self, name: str) -> RoomSeen | None:
+        """None: there is no such room."""
+        ...
+
+    async def list(self) -> Sequence[RoomSeen]:
+        """All rooms, also those that are not ours."""
+        ...
+
+    async def delete(self, name: str) -> None:
+        """A room that does not exist counts as deleted."""
+        ...
+
+    async def people(self, name: str) -> RoomPeople:
+        """The people in the room. Empty: the room is empty or does not exist."""
+        ...
+
+    async def recorders(self, name: str) -> frozenset[str]:
+        """Ids of the egresses in the room. Empty: none is in it, or the room does not exist."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostToken:
+    url: str
+    """The address of the rooms, for a browser."""
+    token: Secret
+    expire_time: datetime
+
+
+class HostTokens(Protocol):
+    def issue(self, *, room_name: str, identity: str, display_name: str, ttl: timedelta) -> HostToken:
+        """Signed here, no call is made."""
+        ...
+
+
+class ViewerTokens(Protocol):
+    def issue_viewer(self, *, room_name: str, identity: str, ttl: timedelta) -> HostToken:
+        """A token with which a viewer can watch in the room and do nothing else. It is signed here, no call is made."""
+        ...

@@ -1,0 +1,89 @@
+"""Live streams, their keys and the recordings of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from service.domain.broadcast import LatencyMode, PlaybackPolicy
+from service.domain.resources import Output, Recording, StreamStatus
+from service.domain.secret import Secret
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relay:
+    """A destination that the live stream itself sends to."""
+
+    name: str
+    url: str
+    key: Secret
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamWanted:
+    tag: str
+    title: str
+    playback_policy: PlaybackPolicy
+    latency_mode: LatencyMode
+    reconnect_window_s: float
+    max_duration_s: int
+    test: bool
+    audio_only: bool
+    relays: tuple[Relay, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamSeen:
+    id: str
+    tag: str
+    status: StreamStatus
+    created_at: datetime
+    key: Secret
+    playback_id: str = ""
+    active_asset_id: str = ""
+    relays: tuple[Output, ...] = ()
+    """The destinations that the live stream itself sends to."""
+
+
+class Streams(Protocol):
+    async def create(self, wanted: StreamWanted) -> StreamSeen:
+        """Not safe to repeat: each call creates one more."""
+        ...
+
+    async def get(self, stream_id: str) -> StreamSeen | None:
+        """None: there is no such live stream."""
+        ...
+
+    async def find(self, tag: str, *, since: datetime) -> Sequence[StreamSeen]:
+        """All with exactly this tag that were created after *since*, oldest first."""
+        ...
+
+    async def list_active(self) -> Sequence[StreamSeen]: ...
+    async def list_tagged(self, prefix: str, *, page: int) -> tuple[Sequence[StreamSeen], bool]:
+        """One page, newest first, of those whose tag begins with *prefix*; and whether there are more pages."""
+        ...
+
+    async def disable(self, stream_id: str) -> None:
+        """The live stream refuses encoders from now on, and cuts off a connected one. A missing stream counts as
+        disabled.
+        """
+        ...
+
+    async def enable(self, stream_id: str) -> None: ...
+    async def delete(self, stream_id: str) -> None:
+        """A stream that does not exist counts as deleted."""
+        ...
+
+    async def reset_key(self, stream_id: str) -> Secret:
+        """Answers the new key; the old one is refused from now on. Repeating it is safe: the last answer is the key."""
+        ...
+
+    async def list_recordings(self, stream_id: str) -> Sequence[Recording]:
+        """The recordings of the live stream, oldest first."""
+        ...
+
+    async def recording(self, asset_id: str) -> Recording | None: ...
+    async def delete_recording(self, asset_id: str) -> None: ...
+    def push_url(self, key: Secret) -> Secret:
+        """The address that an egress pushes to, with *key* in it."""
+        ...
