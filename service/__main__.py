@@ -78,6 +78,7 @@ def _serve() -> int:
 
 
 async def _serve_until_told(settings: Settings) -> int:
+    from service.api.transport.server import CannotListen  # noqa: PLC0415 - as below
     from service.app.run import run  # noqa: PLC0415 - 300 ms that `probe` does not need
     from service.app.shared import SchemaBehind  # noqa: PLC0415 - as above
     from service.domain.errors import StoreUnavailable  # noqa: PLC0415
@@ -88,6 +89,8 @@ async def _serve_until_told(settings: Settings) -> int:
         loop.add_signal_handler(number, stop.set)
     try:
         await run(settings, stop=stop)
+    except CannotListen as error:
+        return _say(str(error))
     except SchemaBehind as error:
         return _say(f"DATABASE_URL: {error}")
     except (StoreUnavailable, OSError) as error:

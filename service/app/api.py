@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -95,13 +94,27 @@ class ApiRole:
         await self._server.drain(grace=within.total_seconds())
 
     async def watch_database(self) -> None:
-        """Until it is cancelled. While the database is away the health service says NOT_SERVING, so that calls go to
-        replicas that reach it. And it ends the sessions that hold locks for a replica that stands still: that replica
-        cannot.
+        """Until it is cancelled. While the database is away or takes no writes the health service says NOT_SERVING, so
+        that calls go to replicas that reach it. And it ends the sessions that hold locks for a replica that stands
+        still: that replica cannot.
         """
+        served = True
         while True:
-            await self._server.set_serving(await self._shared.database_answers())
-            with contextlib.suppress(StoreUnavailable):
-                if ended := await self._shared.database.end_stuck():
-                    log.warning("stuck_sessions_ended", count=ended)
+            serves = await self._shared.database_serves()
+            if serves is not served:
+                log.warning("database_serves" if serves else "database_does_not_serve")
+            served = serves
+            await self._server.set_serving(serves)
+            await self._end_stuck()
             await asyncio.sleep(_DATABASE_LOOK_S)
+
+    async def _end_stuck(self) -> None:
+        try:
+            if ended := await self._shared.database.end_stuck():
+                log.warning("stuck_sessions_ended", count=ended)
+        except StoreUnavailable:
+            # The next look tries again.
+            pass
+        except Exception:
+            # The replica serves without it, and a task that fails would end it.
+            log.exception("stuck_sessions_not_looked_for")

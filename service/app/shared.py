@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+import structlog
+
 from service.domain.errors import StoreUnavailable
 from service.providers.budget import Budget
 from service.providers.livekit.client import LiveKit
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
     from service.domain.ports import HostTokens, ViewerTokens
     from service.settings.settings import Settings
+
+log = structlog.get_logger(__name__)
 
 _DATABASE_ANSWERS_WITHIN_S = 2.0
 
@@ -58,17 +62,19 @@ class Shared:
     def longest_call(self) -> timedelta:
         return longest_call(self.settings)
 
-    async def database_answers(self) -> bool:
-        """Whether the database answers within two seconds."""
-        return await answers(self.database)
+    async def database_serves(self) -> bool:
+        """Whether the database answers within two seconds, and takes writes."""
+        return await serves(self.database)
 
 
-async def answers(database: Database) -> bool:
+async def serves(database: Database) -> bool:
     try:
-        await asyncio.wait_for(database.now(), _DATABASE_ANSWERS_WITHIN_S)
+        return await asyncio.wait_for(database.writable(), _DATABASE_ANSWERS_WITHIN_S)
     except (StoreUnavailable, TimeoutError):
         return False
-    return True
+    except Exception:
+        log.exception("database_not_looked_at")
+        return False
 
 
 def longest_call(settings: Settings) -> timedelta:

@@ -62,9 +62,7 @@ async def webhooks_role(shared: Shared) -> AsyncGenerator[WebhooksRole]:
             },
             mux_secrets=settings.mux_webhook_secrets,
         ).deliver
-        intake = Intake(
-            deliver=deliver, ready=shared.database_answers, host=settings.http_host, port=settings.http_port
-        )
+        intake = Intake(deliver=deliver, ready=shared.database_serves, host=settings.http_host, port=settings.http_port)
         try:
             yield WebhooksRole(deliver=deliver, inbox=Inbox(shared.database, shared.sealer, read), start=intake.start)
         finally:

@@ -39,7 +39,8 @@ class Loop:
         self._woken.set()
 
     async def run(self) -> None:
-        """Until `drain`."""
+        """Until `drain`. No error ends it: whatever cannot be claimed now is claimed a second later."""
+        failed: type[Exception] | None = None
         while not self._stopping:
             self._woken.clear()
             try:
@@ -47,8 +48,14 @@ class Loop:
                     for lane, places in _PLACES.items():
                         await self._fill(lane, places)
                 wait = await self._wait()
+                failed = None
             except StoreUnavailable:
                 wait = _POLL_S
+            except Exception as error:
+                # A replica that ends would take its callers with it, reads included. One line for a row of the same.
+                if type(error) is not failed:
+                    log.exception("loop_failed")
+                failed, wait = type(error), _POLL_S
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._woken.wait(), wait)
 

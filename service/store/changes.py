@@ -18,7 +18,6 @@ import asyncpg
 import structlog
 
 from service.domain.broadcast import Broadcast, State
-from service.domain.errors import StoreUnavailable
 from service.domain.lifecycle import Event
 from service.domain.reasons import Actor, EventReason, as_stored
 from service.store.database import UNAVAILABLE, Database
@@ -31,6 +30,7 @@ log = structlog.get_logger(__name__)
 
 CHANGED = "broadcast_changed"
 DUE = "broadcast_due"
+_RECONNECT_S, _LONGEST_RECONNECT_S = 0.5, 3.0
 
 # The snapshot leaves out the secrets, which callers must not see, and the columns of the queue.
 _APPEND = """
@@ -206,13 +206,20 @@ class Listener:
 
     async def run(self) -> None:
         """Until it is cancelled."""
+        pause, failed = _RECONNECT_S, ""
         while True:
             try:
                 await self._listen_once()
-            except (*UNAVAILABLE, StoreUnavailable, asyncpg.PostgresError) as error:
-                log.info("listener_reconnects", error=type(error).__name__)
+                pause, failed = _RECONNECT_S, ""
+            except (*UNAVAILABLE, asyncpg.PostgresError) as error:
+                if self.connected.is_set():
+                    pause = _RECONNECT_S
+                if type(error).__name__ != failed:
+                    log.info("listener_reconnects", error=type(error).__name__)
+                failed = type(error).__name__
             self.connected.clear()
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_RECONNECT_S)
 
     async def _listen_once(self) -> None:
         connection = await self._database.listen_connection()

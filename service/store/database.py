@@ -1,4 +1,7 @@
-"""The pool of connections, transactions, and the errors of a database that is away.
+"""The pool of connections, transactions, and the errors of a database that cannot serve.
+
+An error that the server, or the way to it, is to blame for becomes StoreUnavailable: callers get UNAVAILABLE, and loops
+try again. An error that every later try would meet too, such as a violated constraint, is left as it is.
 
 No provider is called while a transaction is open. The database clock is the only clock. No session state is left on a
 connection of the pool.
@@ -8,13 +11,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Generator
+import time
+from collections.abc import AsyncGenerator
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import msgspec
 import structlog
+from asyncpg.connect_utils import SessionAttribute
 
 from service.domain.errors import StoreUnavailable
 
@@ -30,23 +35,49 @@ else:
 
 log = structlog.get_logger(__name__)
 
-# The errors of restarts, failovers, full pools, and statements or locks that took too long: a later try may succeed.
+# A later try may succeed, at once or when somebody has repaired the server. Each class of asyncpg includes the more
+# special errors of its SQLSTATE class.
 UNAVAILABLE = (
     OSError,
     TimeoutError,
-    asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
+    # 08: the connection. 28: password or user refused. 3D: the database is gone, as while it is restored.
+    asyncpg.PostgresConnectionError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    # 40: the transaction was rolled back and may be run again.
+    asyncpg.TransactionRollbackError,
+    # 53: disk, memory or connections used up. 57: shut down or cancelled. 58: input and output. F0, XX: the server.
+    asyncpg.InsufficientResourcesError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.PostgresSystemError,
+    asyncpg.ConfigFileError,
+    asyncpg.InternalServerError,
+    # 25006: a standby. 42501: a right was revoked. 55P03: a lock was not to be had. 0A000: a migration changed a table
+    # under a prepared statement.
     asyncpg.ReadOnlySQLTransactionError,
-    asyncpg.QueryCanceledError,
+    asyncpg.InsufficientPrivilegeError,
     asyncpg.LockNotAvailableError,
+    asyncpg.InvalidCachedStatementError,
 )
-# The transaction was rolled back and may be run again.
-RETRYABLE = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
+_WRITES_REFUSED = (
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.InsufficientPrivilegeError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.PostgresSystemError,
+)
+"""Errors that a write may meet while reads are still answered."""
+_REASONS = {
+    asyncpg.DiskFullError: "the disk of the database is full",
+    asyncpg.InvalidAuthorizationSpecificationError: "the database refuses the user or the password of DATABASE_URL",
+    asyncpg.InsufficientPrivilegeError: "the user of DATABASE_URL lacks a right in the database",
+    asyncpg.ReadOnlySQLTransactionError: "the database is read-only",
+    asyncpg.TargetServerAttributeNotMatched: "no server of DATABASE_URL takes writes",
+}
+"""For people. The first that fits is told."""
+_TOLD_EVERY_S = 60.0
+_REFUSED_FOR_S = 10.0
 
 _NAME = "broadcast-service"
 # asyncpg sends a statement in two messages, parse and execute. A process that stands still between the two holds its
@@ -57,6 +88,11 @@ SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE datname = current_database() AND usename = current_user AND application_name = $1
   AND state = 'active' AND wait_event = 'ClientRead' AND xact_start < now() - interval '10 s'
 """
+_WRITABLE = """
+SELECT NOT pg_is_in_recovery() AND current_setting('transaction_read_only') = 'off',
+       has_table_privilege('broadcast', 'INSERT') AND has_table_privilege('broadcast', 'UPDATE')
+       AND has_table_privilege('event', 'INSERT') AND has_table_privilege('head', 'UPDATE')
+"""
 
 
 class _PooledConnection(_Base):
@@ -66,9 +102,15 @@ class _PooledConnection(_Base):
 
 
 class Database:
+    """Invariant: a connection that turned out to be read-only is not used again, nor is any that was opened before."""
+
     def __init__(self, pool: asyncpg.Pool[asyncpg.Record], dsn: str) -> None:
         self._pool = pool
         self.dsn = dsn
+        self._told: dict[str, float] = {}
+        """By the name of an error: when it was logged last, by the monotonic clock."""
+        self._refused_at = -_REFUSED_FOR_S
+        """When a write was refused last, by the monotonic clock. A transaction that commits takes it back."""
 
     @classmethod
     async def connect(
@@ -85,6 +127,7 @@ class Database:
         """
         create = asyncpg.create_pool(
             dsn,
+            target_session_attrs=_session_attributes(dsn),
             min_size=2,
             max_size=size,
             timeout=5,
@@ -100,7 +143,13 @@ class Database:
         )
         try:
             pool = await create
-        except (TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
+        except (
+            TimeoutError,
+            asyncpg.PostgresError,
+            asyncpg.InterfaceError,
+            asyncpg.InternalClientError,
+            ValueError,
+        ) as error:
             # asyncpg's own errors about an address quote pieces of it, the password among them: neither the message nor
             # the chain of errors goes on.
             raise StoreUnavailable(f"DATABASE_URL cannot be used: {type(error).__name__}") from None
@@ -115,16 +164,46 @@ class Database:
 
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncGenerator[Connection]:
-        """A connection of the pool. Errors of a database that is away become StoreUnavailable, in the body too."""
-        with available():
+        """A connection of the pool. Errors of a database that cannot serve become StoreUnavailable, in the body too."""
+        try:
             async with self._pool.acquire(timeout=5) as connection:
                 yield connection
+        except StoreUnavailable:
+            raise
+        except UNAVAILABLE as error:
+            self._note(error)
+            if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
+                await self._pool.expire_connections()
+            unavailable = StoreUnavailable(_reason(error))
+            unavailable.retry_after = timedelta(seconds=1)
+            raise unavailable from error
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncGenerator[Connection]:
         """A connection in a transaction that commits at the end of the body. Raises StoreUnavailable."""
         async with self.connection() as connection, connection.transaction():
             yield connection
+        self._refused_at = -_REFUSED_FOR_S
+
+    async def writable(self) -> bool:
+        """Whether the server takes writes, as far as can be seen without one: it is no standby and not read-only, our
+        user may write, and no write was refused within the last ten seconds. Raises StoreUnavailable.
+        """
+        async with self.connection() as connection:
+            read_write, allowed = await connection.fetchrow(_WRITABLE) or (False, False)
+        if not read_write:
+            # Its address may lead to another server by now.
+            await self._pool.expire_connections()
+        return read_write and allowed and time.monotonic() - self._refused_at >= _REFUSED_FOR_S
+
+    def _note(self, error: Exception) -> None:
+        """Remember a refused write, and log an error once a minute: while the database is away every call meets it."""
+        now, name = time.monotonic(), type(error).__name__
+        if isinstance(error, _WRITES_REFUSED):
+            self._refused_at = now
+        if now - self._told.get(name, -_TOLD_EVERY_S) >= _TOLD_EVERY_S:
+            self._told[name] = now
+            log.warning("store_unavailable", error=name, reason=_reason(error))
 
     async def now(self) -> datetime:
         """By the database clock, in UTC. Raises StoreUnavailable."""
@@ -141,21 +220,20 @@ class Database:
 
     async def listen_connection(self) -> asyncpg.Connection[asyncpg.Record]:
         """A connection outside of the pool, to be closed by the caller: LISTEN is session state."""
-        return await asyncpg.connect(self.dsn, timeout=5)
+        return await asyncpg.connect(self.dsn, timeout=5, target_session_attrs=_session_attributes(self.dsn))
 
 
-@contextlib.contextmanager
-def available() -> Generator[None]:
-    """Turns the errors of a database that is away into StoreUnavailable."""
-    try:
-        yield
-    except StoreUnavailable:
-        raise
-    except UNAVAILABLE as error:
-        log.warning("store_unavailable", error=type(error).__name__)
-        unavailable = StoreUnavailable("the database does not answer")
-        unavailable.retry_after = timedelta(seconds=1)
-        raise unavailable from error
+def _reason(error: Exception) -> str:
+    return next((text for kind, text in _REASONS.items() if isinstance(error, kind)), "the database does not answer")
+
+
+def _session_attributes(dsn: str) -> SessionAttribute | None:
+    """A server that takes writes, unless the address asks for another. None: as the address says.
+
+    After a failover an address may lead to the former primary for some seconds, which is a standby by then. Without the
+    demand the pool would keep the connections that it made to it.
+    """
+    return None if "target_session_attrs=" in dsn else SessionAttribute.read_write
 
 
 async def _json_codec(connection: asyncpg.Connection[asyncpg.Record]) -> None:

@@ -1,17 +1,30 @@
-"""Plain SQL files, applied in the order of their names, each once and in a transaction of its own."""
+"""Plain SQL files, applied in the order of their names, each once and in a transaction of its own.
+
+A migration that waits for a lock holds up everybody who comes after it. So it waits a moment only, gives way, and tries
+again.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import random
 from importlib import resources
 
 import asyncpg
+import structlog
 
 from service.failpoints import failpoint
 from service.store.database import UNAVAILABLE, Connection
 from service.store.migrations.digest import digest, is_of
 
+log = structlog.get_logger(__name__)
+
 # Two replicas may start at once: the second waits here and finds everything applied.
 _LOCK = 7_426_310_511
+# Callers that come while a migration waits for its lock wait behind it, as long as their own lock_timeout of 3 s.
+_LOCK_TIMEOUT_MS = 1000
+_PAUSE_S = (2.0, 4.0)
+_TRIES = 40
 
 
 class MigrationFailed(Exception):
@@ -58,13 +71,31 @@ async def _apply(connection: Connection) -> list[str]:
             if not is_of(applied[name], name, sql):
                 raise MigrationChanged(f"{name} was applied with other content")
             continue
-        async with connection.transaction():
-            await connection.execute(sql)
-            failpoint("migrate.before_commit")
-            await connection.execute("INSERT INTO migration (name, digest) VALUES ($1, $2)", name, digest(sql))
+        await _apply_patiently(connection, name, sql)
         failpoint("migrate.after_commit")
         done.append(name)
     return done
+
+
+async def _apply_patiently(connection: Connection, name: str, sql: str) -> None:
+    """Apply one file. Between two tries the statements that came meanwhile have their turn. Raises MigrationFailed."""
+    for attempt in range(1, _TRIES + 1):
+        try:
+            async with connection.transaction():
+                await connection.execute(f"SET LOCAL lock_timeout = {_LOCK_TIMEOUT_MS}")
+                await connection.execute(sql)
+                failpoint("migrate.before_commit")
+                await connection.execute("INSERT INTO migration (name, digest) VALUES ($1, $2)", name, digest(sql))
+        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
+            log.warning("migration_waits_for_a_lock", migration=name, attempt=attempt, attempts=_TRIES)
+            if attempt < _TRIES:
+                await asyncio.sleep(random.uniform(*_PAUSE_S))
+        else:
+            return
+    raise MigrationFailed(
+        f"{name}: a long transaction holds a lock that it needs (xact_start in pg_stat_activity names it); nothing was "
+        "changed, and it can be tried again"
+    )
 
 
 async def pending(connection: Connection) -> list[str]:

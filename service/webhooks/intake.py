@@ -71,7 +71,7 @@ class Intake:
     async def _readyz(self, _request: web.Request) -> web.Response:
         if await self._ready():
             return web.Response(text="ok\n")
-        return web.Response(status=503, text="the database does not answer\n")
+        return web.Response(status=503, text="the database does not answer, or takes no writes\n")
 
     async def _webhook(self, request: web.Request) -> web.Response:
         provider = Provider(request.match_info["provider"])

@@ -191,3 +191,48 @@ async def test_a_database_that_cannot_be_reached_is_named_without_its_password(e
         await migrate(dsn)
     assert "hunter2" not in str(caught.value)
     assert "cannot connect" in str(caught.value)
+
+
+async def test_a_migration_behind_a_long_reader_gives_way_and_tries_again(
+    empty_url: str, files: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it waits for its lock, all who come later wait behind it."""
+    monkeypatch.setattr(module, "_PAUSE_S", (0.2, 0.3))
+    await migrate(empty_url)
+    reader, caller = await asyncpg.connect(empty_url), await asyncpg.connect(empty_url)
+    files.append(("0003_c.sql", "ALTER TABLE a ADD COLUMN more int"))
+    try:
+        reading = reader.transaction()
+        await reading.start()
+        await reader.fetch("SELECT * FROM a")
+        migrating = asyncio.create_task(migrate(empty_url))
+        await asyncio.sleep(0.1)
+        # Behind the migration's lock for its second at most, and not until the reader is done.
+        for _ in range(3):
+            await asyncio.wait_for(caller.fetch("SELECT * FROM a"), 5)
+        await asyncio.sleep(1.5)
+        assert not migrating.done()
+        await reading.rollback()
+        assert await asyncio.wait_for(migrating, 30) == ["0003_c.sql"]
+    finally:
+        await reader.close()
+        await caller.close()
+
+
+async def test_a_migration_that_never_gets_its_lock_says_what_to_look_for(
+    empty_url: str, files: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_PAUSE_S", (0.0, 0.0))
+    monkeypatch.setattr(module, "_LOCK_TIMEOUT_MS", 50)
+    monkeypatch.setattr(module, "_TRIES", 2)
+    await migrate(empty_url)
+    reader = await asyncpg.connect(empty_url)
+    files.append(("0003_c.sql", "ALTER TABLE a ADD COLUMN more int"))
+    try:
+        async with reader.transaction():
+            await reader.fetch("SELECT * FROM a")
+            with pytest.raises(MigrationFailed, match=r"0003_c\.sql: a long transaction holds a lock"):
+                await migrate(empty_url)
+    finally:
+        await reader.close()
+    assert await is_pending(empty_url) == ["0003_c.sql"]

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import os
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -111,6 +113,7 @@ class ApiServer:
         if self._options.reflection:
             names = (*self._services, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
             cast("Any", reflection).enable_server_reflection((*names, reflection.SERVICE_NAME), server)
+        _check_free(self._options)
         try:
             port = server.add_insecure_port(self._options.address)
         except RuntimeError as error:
@@ -148,6 +151,16 @@ class ApiServer:
             self._reading.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._reading
+
+
+def _check_free(options: ApiOptions) -> None:
+    """GRPC says no more than that it failed, and prints a line of its own as well. Raises CannotListen."""
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    try:
+        socket.create_server((options.host, options.port), family=family).close()
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else type(error).__name__
+        raise CannotListen(f"cannot listen on {options.address}: {reason}") from None
 
 
 def _grpc_options(options: ApiOptions) -> list[tuple[str, int]]:

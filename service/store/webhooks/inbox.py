@@ -17,11 +17,11 @@ from weakref import WeakValueDictionary
 import asyncpg
 import structlog
 
-from service.domain.errors import StoreUnavailable, WebhookNotFound
+from service.domain.errors import WebhookNotFound
 from service.domain.ports import Heard
 from service.domain.provider import Provider
 from service.failpoints import failpoint
-from service.store.database import RETRYABLE, Database
+from service.store.database import Database
 from service.store.leases import NEWS, WAKE, wake
 from service.store.rows import heard_column, postgres_text
 from service.store.sealing import CannotOpen, Sealer
@@ -117,13 +117,8 @@ class Inbox:
         lock = self._locks.setdefault(next(filter(None, _about(reading)), event_id), asyncio.Lock())
         sealed = self._sealer.seal(body.decode("latin-1"), row=_identity(provider, event_id))
         failpoint("webhook.before_commit")
-        try:
-            async with lock, self._database.connection() as connection:
-                row = await connection.fetchrow(
-                    _STORE, *_about(reading), provider, event_id, *_columns(reading), sealed
-                )
-        except (*RETRYABLE, asyncpg.InsufficientResourcesError) as error:
-            raise StoreUnavailable("the webhook could not be stored") from error
+        async with lock, self._database.connection() as connection:
+            row = await connection.fetchrow(_STORE, *_about(reading), provider, event_id, *_columns(reading), sealed)
         failpoint("webhook.after_commit")
         assert row is not None  # noqa: S101 - every branch of the statement returns a row
         return Delivered(webhook_id=row["id"], outcome=WebhookOutcome(row["outcome"]), duplicate=row["duplicate"])
@@ -141,32 +136,29 @@ class Inbox:
         if row is None:
             raise WebhookNotFound(webhook_id)
         reading = self._read_again(webhook_id, row)
-        try:
-            async with self._database.transaction() as connection:
-                about, outcome = row["broadcast_id"], WebhookOutcome(row["outcome"])
-                if reading is not None:
-                    about, outcome = await connection.fetchval(_ABOUT, *_about(reading)), reading.outcome
-                if outcome is WebhookOutcome.ACCEPTED and not about:
-                    outcome = WebhookOutcome.FOREIGN
-                if outcome is WebhookOutcome.ACCEPTED:
-                    # Locked in the order of a pass, the broadcast before its webhooks, or the two could deadlock.
-                    await wake(connection, [about])
-                if reading is None:
-                    await connection.execute("UPDATE webhook SET apply_time = NULL WHERE id = $1", webhook_id)
-                else:
-                    type_, _, *others = _columns(reading)
-                    await connection.execute(
-                        "UPDATE webhook SET apply_time = NULL, broadcast_id = $2, type = $3, outcome = $4, "
-                        "provider_time = $5, heard = $6, redacted = $7 WHERE id = $1",
-                        webhook_id,
-                        about,
-                        type_,
-                        outcome,
-                        *others,
-                    )
-                return await get_webhook(connection, webhook_id)
-        except RETRYABLE as error:
-            raise StoreUnavailable("the webhook could not be applied") from error
+        async with self._database.transaction() as connection:
+            about, outcome = row["broadcast_id"], WebhookOutcome(row["outcome"])
+            if reading is not None:
+                about, outcome = await connection.fetchval(_ABOUT, *_about(reading)), reading.outcome
+            if outcome is WebhookOutcome.ACCEPTED and not about:
+                outcome = WebhookOutcome.FOREIGN
+            if outcome is WebhookOutcome.ACCEPTED:
+                # Locked in the order of a pass, the broadcast before its webhooks, or the two could deadlock.
+                await wake(connection, [about])
+            if reading is None:
+                await connection.execute("UPDATE webhook SET apply_time = NULL WHERE id = $1", webhook_id)
+            else:
+                type_, _, *others = _columns(reading)
+                await connection.execute(
+                    "UPDATE webhook SET apply_time = NULL, broadcast_id = $2, type = $3, outcome = $4, "
+                    "provider_time = $5, heard = $6, redacted = $7 WHERE id = $1",
+                    webhook_id,
+                    about,
+                    type_,
+                    outcome,
+                    *others,
+                )
+            return await get_webhook(connection, webhook_id)
 
     def _read_again(self, webhook_id: int, row: asyncpg.Record) -> Reading | None:
         try:
