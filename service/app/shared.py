@@ -64,10 +64,11 @@ class Shared:
 
     async def database_serves(self) -> bool:
         """Whether the database answers within two seconds, and takes writes."""
-        return await serves(self.database)
+        return await answers(self.database)
 
 
-async def serves(database: Database) -> bool:
+async def answers(database: Database) -> bool:
+    """`Shared.database_serves`, of any pool."""
     try:
         return await asyncio.wait_for(database.writable(), _DATABASE_ANSWERS_WITHIN_S)
     except (StoreUnavailable, TimeoutError):
