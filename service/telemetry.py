@@ -60,6 +60,11 @@ ORPHANS_SWEPT = _meter.create_counter(
     "broadcast.orphans.swept",
     description="Provider resources without an owner that were removed, by kind. Should be zero.",
 )
+OLDEST_KEPT = _meter.create_gauge(
+    "broadcast.kept.oldest",
+    unit="s",
+    description="Age of the oldest row by table: event, request, webhook, and broadcasts that were deleted.",
+)
 DISAGREEMENTS = _meter.create_counter(
     "broadcast.observer.disagreements", description="Broadcasts that the observer woke because the providers differ."
 )

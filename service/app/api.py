@@ -96,7 +96,7 @@ class ApiRole:
     async def watch_database(self) -> None:
         """Until it is cancelled. While the database is away or takes no writes the health service says NOT_SERVING, so
         that calls go to replicas that reach it. And it ends the sessions that hold locks for a replica that stands
-        still: that replica cannot.
+        still: that replica cannot. And it notices a clock of the database that was set back.
         """
         served = True
         while True:
@@ -105,11 +105,12 @@ class ApiRole:
                 log.warning("database_serves" if serves else "database_does_not_serve")
             served = serves
             await self._server.set_serving(serves)
-            await self._end_stuck()
+            await self._look_after()
             await asyncio.sleep(_DATABASE_LOOK_S)
 
-    async def _end_stuck(self) -> None:
+    async def _look_after(self) -> None:
         try:
+            await self._shared.upkeep.look_at_clock()
             if ended := await self._shared.database.end_stuck():
                 log.warning("stuck_sessions_ended", count=ended)
         except StoreUnavailable:
@@ -117,4 +118,4 @@ class ApiRole:
             pass
         except Exception:
             # The replica serves without it, and a task that fails would end it.
-            log.exception("stuck_sessions_not_looked_for")
+            log.exception("database_not_looked_after")

@@ -54,7 +54,7 @@ class ReconcilerRole:
 
 @contextlib.asynccontextmanager
 async def reconciler_role(
-    shared: Shared, forget: Sequence[Callable[[], Awaitable[object]]]
+    shared: Shared, forget: Sequence[Callable[[], Awaitable[int | None]]]
 ) -> AsyncGenerator[ReconcilerRole]:
     """*forget*: what the other roles want to have done at each round of the sweeper, to delete what is old."""
     settings, database = shared.settings, shared.database
@@ -84,7 +84,14 @@ async def reconciler_role(
                     shared.providers,
                     every=settings.sweep_every,
                     grace=settings.sweep_grace,
-                    forget=[*forget, Viewers(database).forget, probes.forget, HostReports(database).forget],
+                    forget=[
+                        *forget,
+                        Viewers(database).forget,
+                        probes.forget,
+                        HostReports(database).forget,
+                        lambda: shared.broadcasts.forget_deleted(older_than=settings.deleted_kept),
+                    ],
+                    oldest=shared.upkeep.oldest,
                 ),
             ],
         )

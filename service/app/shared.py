@@ -28,6 +28,7 @@ from service.store.migrate import pending
 from service.store.owned_ids import OwnedIds
 from service.store.rows import Rows
 from service.store.sealing import Sealer
+from service.store.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -54,6 +55,7 @@ class Shared:
     changes: Changes
     leases: Leases
     owned_ids: OwnedIds
+    upkeep: Upkeep
     providers: Providers
     host_tokens: HostTokens
     viewer_tokens: ViewerTokens
@@ -133,6 +135,7 @@ async def shared(settings: Settings) -> AsyncGenerator[Shared]:
             changes=Changes(database, rows),
             leases=Leases(database, owner=settings.replica, ttl=settings.lease),
             owned_ids=OwnedIds(database),
+            upkeep=Upkeep(database, lease=settings.lease),
             providers=providers,
             host_tokens=livekit.tokens,
             viewer_tokens=livekit.tokens,

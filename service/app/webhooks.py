@@ -36,9 +36,11 @@ class WebhooksRole:
     start: Callable[[], Awaitable[int]]
     """Listen; the port. Raises OSError if it is taken."""
 
-    async def forget(self) -> None:
-        """Delete webhooks that came more than WEBHOOKS_KEPT ago. Raises StoreUnavailable."""
-        await self.inbox.forget(older_than=WEBHOOKS_KEPT)
+    async def forget(self) -> int:
+        """Delete webhooks that came more than WEBHOOKS_KEPT ago, a bounded number. Answers how many. Raises
+        StoreUnavailable.
+        """
+        return await self.inbox.forget(older_than=WEBHOOKS_KEPT)
 
 
 @contextlib.asynccontextmanager

@@ -164,6 +164,13 @@ class Settings:
         unit="s",
         help="a resource without an owner is left alone for so long",
     )
+    deleted_kept: timedelta = setting(
+        "BROADCAST_DELETED_KEPT_S",
+        parsers.span,
+        timedelta(days=30),
+        unit="s",
+        help="the rows of a deleted broadcast are removed after so long, and its id may be used again",
+    )
     drain: timedelta = setting(
         "BROADCAST_DRAIN_S",
         parsers.span,

@@ -20,7 +20,7 @@ from service.domain.reasons import Actor, EventReason
 from service.domain.secret import Secret
 from service.failpoints import failpoint
 from service.store.changes import append
-from service.store.database import Database
+from service.store.database import AT_ONCE, Database, deleted
 from service.store.leases import lane_of
 from service.store.rows import BROADCAST_COLUMNS, Rows
 
@@ -40,6 +40,29 @@ UPDATE broadcast SET
   trace_context = coalesce($17, trace_context)
 WHERE id = $1
 """
+
+_FORGET_REQUESTS = """
+DELETE FROM request WHERE request_id IN (
+  SELECT request_id FROM request WHERE create_time < now() - $1::interval ORDER BY create_time LIMIT $2)
+"""
+# The sweeper looks at the uploads of about a day.
+_FORGET_DELETED = """
+WITH old AS MATERIALIZED (
+  SELECT id FROM broadcast
+  WHERE deleted AND update_time < now() - $1::interval AND coalesce(lease_until, due_at) IS NULL
+    AND NOT EXISTS (
+      SELECT FROM resource WHERE broadcast_id = id AND phase <> 'gone'
+        AND (phase <> 'present' OR kind <> 'upload' OR intended_at > now() - interval '3 days'))
+  ORDER BY update_time LIMIT $2 FOR UPDATE SKIP LOCKED),
+resources AS (DELETE FROM resource USING old WHERE broadcast_id = old.id),
+probes AS (DELETE FROM probe USING old WHERE broadcast_id = old.id),
+reports AS (DELETE FROM host_stats USING old WHERE broadcast_id = old.id),
+viewers AS (DELETE FROM viewer USING old WHERE broadcast_id = old.id),
+removed AS (DELETE FROM broadcast USING old WHERE broadcast.id = old.id RETURNING 1)
+SELECT count(*) FROM removed
+"""
+_DELETED_AT_ONCE = 500
+"""Each has a handful of rows in other tables."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,7 +273,19 @@ class Broadcasts:
             rows = await connection.fetch(query, *values)
         return [self._rows.broadcast(row) for row in rows], revision
 
-    async def forget_requests(self, *, older_than: timedelta) -> None:
-        """Delete request ids; a retry of one that is deleted is a new request. Raises StoreUnavailable."""
+    async def forget_requests(self, *, older_than: timedelta) -> int:
+        """Delete request ids, AT_ONCE at most; a retry of one that is deleted is a new request. Answers how many were
+        deleted. Raises StoreUnavailable.
+        """
         async with self._database.connection() as connection:
-            await connection.execute("DELETE FROM request WHERE create_time < now() - $1::interval", older_than)
+            return deleted(await connection.execute(_FORGET_REQUESTS, older_than, AT_ONCE))
+
+    async def forget_deleted(self, *, older_than: timedelta) -> int:
+        """Remove the rows of broadcasts that were deleted more than *older_than* ago, with all that hangs on them, some
+        hundred at most. Answers how many. Raises StoreUnavailable.
+
+        A broadcast stays while anything of it may be left at a provider. Its recordings stay at the provider, and so
+        does its row while the sweeper might take a recording without an owner for an orphan.
+        """
+        async with self._database.connection() as connection:
+            return await connection.fetchval(_FORGET_DELETED, older_than, _DELETED_AT_ONCE)

@@ -2,7 +2,7 @@
 
 A bucket has one queue for each number of tokens that its callers leave to others (their *floor*). The turns in a queue
 are one token apart, so callers that wait come back one by one, and nobody who comes for the first time overtakes them.
-Time is the database's.
+Time is the database's. When its clock was set back, no time has passed, and every turn is as far away as it was.
 """
 
 from dataclasses import dataclass
@@ -54,8 +54,9 @@ class Budgets:
                 _QUEUES,
             )
             row = await connection.fetchrow(
-                "SELECT least($2, tokens + extract(epoch FROM clock_timestamp() - refilled_at) * $3) AS tokens, "
-                "next_turns, clock_timestamp() AS read_at FROM budget WHERE name = $1 FOR UPDATE",
+                "SELECT least($2, greatest(tokens, 0) "
+                "+ greatest(extract(epoch FROM clock_timestamp() - refilled_at), 0) * $3) AS tokens, "
+                "next_turns, refilled_at, clock_timestamp() AS read_at FROM budget WHERE name = $1 FOR UPDATE",
                 name,
                 burst,
                 rate,
@@ -64,7 +65,8 @@ class Budgets:
             now: datetime = row["read_at"]
             called = turn is not None and turn <= now
             queue = min(int(floor), _QUEUES - 1)
-            next_turns: list[datetime] = row["next_turns"]
+            ahead: timedelta = max(row["refilled_at"] - now, timedelta())
+            next_turns: list[datetime] = [next_turn - ahead for next_turn in row["next_turns"]]
             waiting = any(next_turn > now for next_turn in next_turns[: queue + 1])
             overtakes = queues and floor > 0 and not called and waiting
             granted = row["tokens"] >= 1 + floor and not overtakes

@@ -20,7 +20,7 @@ import structlog
 from service.domain.broadcast import Broadcast, State
 from service.domain.lifecycle import Event
 from service.domain.reasons import Actor, EventReason, as_stored
-from service.store.database import UNAVAILABLE, Database
+from service.store.database import AT_ONCE, UNAVAILABLE, Database, deleted
 from service.store.rows import Rows
 
 if TYPE_CHECKING:
@@ -43,6 +43,11 @@ SELECT moved.revision - cardinality($2::text[]) + e.n, b.id, e.reason, e.message
 FROM moved, broadcast b, unnest($2::text[], $3::text[]) WITH ORDINALITY AS e (reason, message, n)
 WHERE b.id = $1
 RETURNING pg_notify('broadcast_changed', '')
+"""
+
+_LAST_OF_OLD = """
+SELECT max(revision) FROM (SELECT revision, time FROM event WHERE revision > $1 ORDER BY revision LIMIT $2) AS first
+WHERE time < now() - $3::interval
 """
 
 
@@ -174,25 +179,26 @@ class Changes:
         ]
 
     async def trim(self, *, older_than: timedelta) -> int:
-        """Remove events that are older, and raise the floor to the last of them. Answers how many were removed."""
+        """Remove events that are older, AT_ONCE at most, and raise the floor to the last of them. Answers how many were
+        removed.
+
+        Revisions are in the order of time but for the length of a transaction, so the old ones are the first by key.
+        The counter row is locked last, because every writer waits for it.
+        """
         async with self._database.transaction() as connection:
-            last = await connection.fetchval(
-                "SELECT max(revision) FROM event WHERE time < now() - $1::interval", older_than
-            )
+            floor = await connection.fetchval("SELECT floor FROM head")
+            last = await connection.fetchval(_LAST_OF_OLD, floor, AT_ONCE, older_than)
             if last is None:
                 return 0
+            removed = await connection.execute("DELETE FROM event WHERE revision > $1 AND revision <= $2", floor, last)
             await connection.execute("UPDATE head SET floor = greatest(floor, $1)", last)
-            return _count(await connection.execute("DELETE FROM event WHERE revision <= $1", last))
+            return deleted(removed)
 
 
 def _before(value: dict[str, Any]) -> Before:
     return Before(
         state=State(value["state"]), labels=value["labels"], owner_id=value["owner_id"], deleted=value["deleted"]
     )
-
-
-def _count(tag: str) -> int:
-    return int(tag.rpartition(" ")[2])
 
 
 class Listener:

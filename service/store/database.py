@@ -79,6 +79,9 @@ _REASONS = {
 _TOLD_EVERY_S = 60.0
 _REFUSED_FOR_S = 10.0
 
+AT_ONCE = 5_000
+"""Old rows that one statement deletes at most."""
+
 _NAME = "broadcast-service"
 # asyncpg sends a statement in two messages, parse and execute. A process that stands still between the two holds its
 # locks for as long: Postgres counts that time neither as a statement nor as idle in a transaction, so neither of its
@@ -221,6 +224,11 @@ class Database:
     async def listen_connection(self) -> asyncpg.Connection[asyncpg.Record]:
         """A connection outside of the pool, to be closed by the caller: LISTEN is session state."""
         return await asyncpg.connect(self.dsn, timeout=5, target_session_attrs=_session_attributes(self.dsn))
+
+
+def deleted(tag: str) -> int:
+    """How many rows a DELETE removed, from what Postgres answers to it."""
+    return int(tag.rpartition(" ")[2])
 
 
 def _reason(error: Exception) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from service.store.database import Database
+from service.store.database import AT_ONCE, Database, deleted
 
 # A slot that is about to expire is not renewed here: a statement that began later may count it as free already.
 _KEEP = """
@@ -37,7 +37,6 @@ RETURNING expire_time
 _NEXT_FREE = """
 SELECT min(expire_time) - now() FROM viewer WHERE broadcast_id = $1 AND expire_time > now()
 """
-_FORGOTTEN_AT_ONCE = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,11 +67,14 @@ class Viewers:
                     return taken
             return Full(next_free=await connection.fetchval(_NEXT_FREE, broadcast_id) or timedelta())
 
-    async def forget(self) -> None:
-        """Delete slots that expired more than an hour ago, some thousand at once. Raises StoreUnavailable."""
+    async def forget(self) -> int:
+        """Delete slots that expired more than an hour ago, AT_ONCE at most. Answers how many were deleted. Raises
+        StoreUnavailable.
+        """
         async with self._database.connection() as connection:
-            await connection.execute(
+            tag = await connection.execute(
                 "DELETE FROM viewer WHERE (broadcast_id, viewer_id) IN (SELECT broadcast_id, viewer_id FROM viewer "
                 "WHERE expire_time < now() - interval '1 hour' LIMIT $1)",
-                _FORGOTTEN_AT_ONCE,
+                AT_ONCE,
             )
+        return deleted(tag)

@@ -206,6 +206,7 @@ CHANGES = {
     "BROADCAST_PROBE_S": "4",
     "BROADCAST_SWEEP_S": "1",
     "BROADCAST_SWEEP_GRACE_S": "7",
+    "BROADCAST_DELETED_KEPT_S": "99",
     "BROADCAST_DRAIN_S": "3",
     "BROADCAST_LIMIT_MUX_POST": "0.5/3",
     "BROADCAST_LIMIT_MUX_OTHER": "8",
@@ -251,6 +252,7 @@ def test_every_setting_can_be_set() -> None:
         "probe_every": timedelta(seconds=4),
         "sweep_every": timedelta(seconds=1),
         "sweep_grace": timedelta(seconds=7),
+        "deleted_kept": timedelta(seconds=99),
         "drain": timedelta(seconds=3),
         "limits": Limits(
             mux_post=Limit(rate=0.5, burst=3), mux_other=Limit(rate=8, burst=8), livekit=Limit(rate=50, burst=1.5)

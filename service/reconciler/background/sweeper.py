@@ -1,4 +1,7 @@
-"""Removes orphans and deletes old rows. Every removal is counted, and the count should stay zero.
+"""Removes orphans and deletes old rows. Every removal of an orphan is counted, and the count should stay zero.
+
+Old rows are deleted table by table, each in batches and apart from the others: a table that cannot be cleaned up now
+keeps none of the others from it.
 
 An orphan is removed when two rounds in a row saw it and it has a minimum age: a list may shift between its pages, and a
 create may be under way.
@@ -6,17 +9,21 @@ create may be under way.
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
 
+from service import telemetry
+from service.domain.errors import StoreUnavailable
 from service.domain.resources import Kind
 from service.reconciler.background.orphans import PER_CALL, UPLOAD_GRACE, Reaper
 from service.reconciler.background.rounds import Rounds
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from service.reconciler.act.requests import Providers
     from service.store.broadcasts import Broadcasts
@@ -28,6 +35,9 @@ log = structlog.get_logger(__name__)
 
 REQUESTS_KEPT = timedelta(days=7)
 EVENTS_KEPT = timedelta(days=30)
+_BATCHES = 40
+"""Batches of one table in a round: with 5,000 rows in each, 200,000 rows a minute."""
+_PAUSE_S = 0.02
 UPLOADS_EVERY = 10
 """Uploads are looked for in every tenth round only: it reads all assets of a day."""
 
@@ -47,23 +57,38 @@ class Sweeper(Rounds):
         every: timedelta,
         grace: timedelta,
         upload_grace: timedelta = UPLOAD_GRACE,
-        forget: Sequence[Callable[[], Awaitable[object]]] = (),
+        forget: Sequence[Callable[[], Awaitable[int | None]]] = (),
+        oldest: Callable[[], Awaitable[Mapping[str, timedelta]]] | None = None,
     ) -> None:
-        """*forget*: deletes of old rows that are done at every round too. *grace*, *upload_grace*: see `Reaper`."""
+        """*forget*: deletes of old rows that are done at every round too, each answering how many rows it deleted, with
+        None for "not known". *oldest*: reads the age of the oldest row by table, for the metric. *grace*,
+        *upload_grace*: see `Reaper`.
+        """
         super().__init__(leases, every=every)
-        self._broadcasts = broadcasts
-        self._changes = changes
         self._reaper = Reaper(owned_ids, providers, grace=grace, upload_grace=upload_grace)
-        self._forget = forget
+        self._forget: list[Callable[[], Awaitable[int | None]]] = [
+            lambda: broadcasts.forget_requests(older_than=REQUESTS_KEPT),
+            lambda: changes.trim(older_than=EVENTS_KEPT),
+            *forget,
+        ]
+        self._oldest = oldest
         self._suspects: set[tuple[Kind, str]] = set()
         self._rounds = 0
 
     async def round(self) -> None:
-        await self.sweep()
-        await self._broadcasts.forget_requests(older_than=REQUESTS_KEPT)
-        await self._changes.trim(older_than=EVENTS_KEPT)
-        for forget in self._forget:
-            await forget()
+        for each in (self.sweep, *(partial(_forget_all, forget) for forget in self._forget), self._measure):
+            try:
+                await each()
+            except StoreUnavailable:
+                # The next round tries again.
+                log.warning("sweeper_skips")
+            except Exception:
+                log.exception("sweeper_failed")
+
+    async def _measure(self) -> None:
+        if self._oldest is not None:
+            for table, age in (await self._oldest()).items():
+                telemetry.OLDEST_KEPT.set(age.total_seconds(), {"table": table})
 
     async def sweep(self) -> int:
         """One round. Answers the number of orphans that were removed. Raises StoreUnavailable."""
@@ -75,3 +100,13 @@ class Sweeper(Rounds):
         kept = {suspect for suspect in self._suspects if suspect[0] is Kind.UPLOAD and not uploads}
         self._suspects = kept | {(orphan.kind, orphan.external_id) for orphan in orphans}
         return len(await self._reaper.remove(due[:PER_CALL]))
+
+
+async def _forget_all(forget: Callable[[], Awaitable[int | None]]) -> None:
+    """Delete batch after batch, until nothing is deleted or it is time for the other tables. Between two batches
+    writers have their turn. Raises StoreUnavailable.
+    """
+    for _ in range(_BATCHES):
+        if not await forget():
+            return
+        await asyncio.sleep(_PAUSE_S)

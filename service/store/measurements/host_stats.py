@@ -11,7 +11,7 @@ from service.domain.broadcast import State, Target
 from service.domain.errors import BroadcastNotFound
 from service.domain.lifecycle import not_wanted_live
 from service.domain.measurements import HostStats
-from service.store.database import Database
+from service.store.database import AT_ONCE, Database, deleted
 
 _REPORT = """
 INSERT INTO host_stats (broadcast_id, identity, stats) SELECT id, $2, $3 FROM broadcast
@@ -54,7 +54,14 @@ class HostReports:
             raise BroadcastNotFound(broadcast_id)
         raise not_wanted_live(broadcast_id, State(row["state"]), Target(row["target"]))
 
-    async def forget(self) -> None:
-        """Delete the reports of more than a day ago. Raises StoreUnavailable."""
+    async def forget(self) -> int:
+        """Delete the reports of more than a day ago, AT_ONCE at most. Answers how many were deleted. Raises
+        StoreUnavailable.
+        """
         async with self._database.connection() as connection:
-            await connection.execute("DELETE FROM host_stats WHERE report_time < now() - interval '1 day'")
+            tag = await connection.execute(
+                "DELETE FROM host_stats WHERE (broadcast_id, identity) IN ("
+                "SELECT broadcast_id, identity FROM host_stats WHERE report_time < now() - interval '1 day' LIMIT $1)",
+                AT_ONCE,
+            )
+        return deleted(tag)

@@ -18,15 +18,15 @@ WITH woken AS (
 SELECT pg_notify('broadcast_due', '') FROM woken LIMIT 1
 """
 # The time since when it is so is kept from look to look. If the last look is more than a minute old, the state between
-# is not known, and the time begins anew.
+# is not known, and the time begins anew. `least`: the clock of the database may have been set back meanwhile.
 _REPORT = """
 INSERT INTO provider AS p (name, unreachable_since, answering_since, checked_at, code, message)
 VALUES ($1, CASE WHEN $2 THEN now() END, CASE WHEN NOT $2 THEN now() END, now(), $3, $4)
 ON CONFLICT (name) DO UPDATE SET code = $3, message = $4, checked_at = now(),
   unreachable_since = CASE WHEN $2 THEN
-    coalesce(CASE WHEN p.checked_at > now() - interval '60 s' THEN p.unreachable_since END, now()) END,
+    coalesce(CASE WHEN p.checked_at > now() - interval '60 s' THEN least(p.unreachable_since, now()) END, now()) END,
   answering_since = CASE WHEN NOT $2 THEN
-    coalesce(CASE WHEN p.checked_at > now() - interval '60 s' THEN p.answering_since END, now()) END
+    coalesce(CASE WHEN p.checked_at > now() - interval '60 s' THEN least(p.answering_since, now()) END, now()) END
 """
 
 

@@ -14,7 +14,7 @@ import msgspec
 from service.domain.broadcast import PlaybackPolicy, State
 from service.domain.measurements import Probe
 from service.domain.ports import PlaylistSeen, RoomPeople
-from service.store.database import Database
+from service.store.database import AT_ONCE, Database, deleted
 from service.store.leases import wake
 from service.store.rows import played_of
 
@@ -106,10 +106,15 @@ class Probes:
             if results.wake:
                 await wake(connection, sorted(results.wake))
 
-    async def forget(self) -> None:
-        """Delete the probes of broadcasts that ended more than a day ago. Raises StoreUnavailable."""
+    async def forget(self) -> int:
+        """Delete the probes of broadcasts that ended more than a day ago, AT_ONCE at most. Answers how many were
+        deleted. Raises StoreUnavailable.
+        """
         async with self._database.connection() as connection:
-            await connection.execute(
-                "DELETE FROM probe USING broadcast WHERE id = broadcast_id AND state IN ('ENDED', 'FAILED') "
-                "AND end_time < now() - interval '1 day'"
+            tag = await connection.execute(
+                "DELETE FROM probe WHERE broadcast_id IN (SELECT broadcast_id FROM probe JOIN broadcast "
+                "ON id = broadcast_id WHERE state IN ('ENDED', 'FAILED') AND end_time < now() - interval '1 day' "
+                "LIMIT $1)",
+                AT_ONCE,
             )
+        return deleted(tag)

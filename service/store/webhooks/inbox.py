@@ -21,7 +21,7 @@ from service.domain.errors import WebhookNotFound
 from service.domain.ports import Heard
 from service.domain.provider import Provider
 from service.failpoints import failpoint
-from service.store.database import Database
+from service.store.database import AT_ONCE, Database
 from service.store.leases import NEWS, WAKE, wake
 from service.store.rows import heard_column, postgres_text
 from service.store.sealing import CannotOpen, Sealer
@@ -53,7 +53,6 @@ woken AS (
   RETURNING CASE WHEN {NEWS} THEN pg_notify('broadcast_due', '') END)
 SELECT id, outcome, duplicate FROM stored
 """  # noqa: S608 - a constant
-_FORGOTTEN_AT_ONCE = 10_000
 
 _LONGEST_TYPE = 128
 _LONG = 16 * 1024
@@ -169,7 +168,7 @@ class Inbox:
         return self._read(Provider(row["provider"]), body.encode("latin-1"))
 
     async def forget(self, *, older_than: timedelta) -> int:
-        """Delete webhooks received more than *older_than* ago, 10,000 at most. Answers how many were deleted.
+        """Delete webhooks received more than *older_than* ago, AT_ONCE at most. Answers how many were deleted.
 
         Raises StoreUnavailable.
         """
@@ -180,7 +179,7 @@ class Inbox:
                     "ORDER BY receive_time LIMIT $2) "
                     "DELETE FROM webhook USING old WHERE webhook.id = old.id RETURNING 1",
                     older_than,
-                    _FORGOTTEN_AT_ONCE,
+                    AT_ONCE,
                 )
             )
 

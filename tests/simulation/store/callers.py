@@ -150,12 +150,14 @@ class Broadcasts:
         found.sort(key=lambda broadcast: (broadcast.create_time, broadcast.id), reverse=True)
         return found[:limit], self._tables.head
 
-    async def forget_requests(self, *, older_than: timedelta) -> None:
+    async def forget_requests(self, *, older_than: timedelta) -> int:
         await self._line.begin("forget_requests")
         oldest = self._tables.now() - older_than
-        for request_id in [name for name, asked in self._tables.requests.items() if asked.create_time < oldest]:
+        old = [name for name, asked in self._tables.requests.items() if asked.create_time < oldest]
+        for request_id in old:
             del self._tables.requests[request_id]
         await self._line.commit("forget_requests")
+        return len(old)
 
 
 @transactions

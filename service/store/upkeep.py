@@ -1,0 +1,66 @@
+"""Upkeep of the tables: how old their oldest rows are, and a clock of the database that was set back.
+
+Old rows are deleted by the classes that write them, AT_ONCE at most in a statement: a statement that deletes a backlog
+would run into its time limit, and would hold its locks until then.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import structlog
+
+from service.store.database import Database
+
+log = structlog.get_logger(__name__)
+
+# By the table. Each is the first row of an index, whatever the size of the table.
+_OLDEST = """
+SELECT 'event' AS name, now() - (
+  SELECT time FROM event WHERE revision > (SELECT floor FROM head) ORDER BY revision LIMIT 1) AS age
+UNION ALL SELECT 'request', now() - (SELECT min(create_time) FROM request)
+UNION ALL SELECT 'webhook', now() - (SELECT min(receive_time) FROM webhook)
+UNION ALL SELECT 'broadcast', now() - (SELECT min(update_time) FROM broadcast WHERE deleted)
+"""
+_LOOK = """
+UPDATE clock SET seen_at = clock_timestamp() FROM (SELECT seen_at FROM clock FOR UPDATE) AS before
+RETURNING before.seen_at - clock.seen_at
+"""
+# A lease that was given just before the step would hold for its length and the step. Its holder keeps working until
+# another replica claims the row, and then its fence is old.
+_MOVE_BACK = """
+UPDATE broadcast SET
+  due_at = CASE WHEN due_at > now() THEN greatest(due_at - $1::interval, now()) ELSE due_at END,
+  turn_at = turn_at - $1::interval,
+  lease_until = CASE WHEN lease_until > now() + $2::interval THEN now() ELSE lease_until END
+WHERE coalesce(lease_until, due_at) IS NOT NULL
+"""
+_STEP = timedelta(seconds=1)
+"""A clock that is less behind was slowed down, not set back."""
+
+
+class Upkeep:
+    """Every method raises StoreUnavailable."""
+
+    def __init__(self, database: Database, *, lease: timedelta) -> None:
+        """*lease*: how long a claim holds unless it is renewed."""
+        self._database = database
+        self._lease = lease
+
+    async def oldest(self) -> dict[str, timedelta]:
+        """The age of the oldest row by table; of `broadcast`, of those that were deleted. Empty tables are left out."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(_OLDEST)
+        return {row["name"]: row["age"] for row in rows if row["age"] is not None}
+
+    async def look_at_clock(self) -> timedelta:
+        """If the database clock was set back since the last look of any replica, bring forward what waits for a time
+        that is now further away: due times, turns at budgets, leases. Answers how far the clock went back.
+        """
+        async with self._database.transaction() as connection:
+            back: timedelta = await connection.fetchval(_LOOK) or timedelta()
+            if back < _STEP:
+                return timedelta()
+            await connection.execute(_MOVE_BACK, back, self._lease * 2)
+        log.warning("database_clock_set_back", seconds=round(back.total_seconds(), 1))
+        return back
