@@ -33,7 +33,13 @@ def main() -> None:
         epilog=parser.epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands.add_parser("migrate", help="bring the database of DATABASE_URL up to date")
+    migrate = commands.add_parser("migrate", help="bring the database of DATABASE_URL up to date")
+    migrate.add_argument(
+        "--rebind", action="store_true", help="bind it to the environment and the accounts of these variables"
+    )
+    migrate.add_argument(
+        "--forget-keys", action="store_true", help="forget keys that BROADCAST_SECRET_KEYS has no more: end a rotation"
+    )
     probe = commands.add_parser("probe", help="exit 0 if the service on this machine is serving")
     probe.add_argument("--target", default="", help="HOST:PORT; 127.0.0.1 and GRPC_PORT by default")
     arguments = parser.parse_args()
@@ -45,7 +51,7 @@ def main() -> None:
             sys.stderr.flush()
             os._exit(code)
         case "migrate":
-            code = _run(_migrate())
+            code = _run(_migrate(rebind=arguments.rebind, forget=arguments.forget_keys))
         case _:
             code = _run(_probe(arguments.target))
     sys.exit(code)
@@ -82,6 +88,7 @@ async def _serve_until_told(settings: Settings) -> int:
     from service.app.run import run  # noqa: PLC0415 - 300 ms that `probe` does not need
     from service.app.shared import SchemaBehind  # noqa: PLC0415 - as above
     from service.domain.errors import StoreUnavailable  # noqa: PLC0415
+    from service.store.bound import Refused  # noqa: PLC0415
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -89,7 +96,7 @@ async def _serve_until_told(settings: Settings) -> int:
         loop.add_signal_handler(number, stop.set)
     try:
         await run(settings, stop=stop)
-    except CannotListen as error:
+    except (CannotListen, Refused) as error:
         return _say(str(error))
     except SchemaBehind as error:
         return _say(f"DATABASE_URL: {error}")
@@ -98,7 +105,10 @@ async def _serve_until_told(settings: Settings) -> int:
     return 0
 
 
-async def _migrate() -> int:
+async def _migrate(*, rebind: bool, forget: bool) -> int:
+    from service.app.owner import bind_database, forget_old_keys  # noqa: PLC0415 - the probe need not load it
+    from service.domain.errors import StoreUnavailable  # noqa: PLC0415
+    from service.store.bound import Refused  # noqa: PLC0415
     from service.store.migrate import MigrationFailed, migrate  # noqa: PLC0415
 
     try:
@@ -108,6 +118,17 @@ async def _migrate() -> int:
     except MigrationFailed as error:
         return _say(f"migrate: {error}")
     sys.stdout.write(f"applied: {', '.join(applied) or 'nothing, up to date'}\n")
+    try:
+        settings = from_environment(os.environ)
+    except SettingError as error:
+        # A migration needs nothing but the database; then the first replica binds it.
+        return _say(str(error)) if rebind or forget else 0
+    try:
+        await bind_database(settings, again=rebind)
+        if forget:
+            sys.stdout.write(f"keys forgotten: {await forget_old_keys(settings)}\n")
+    except (StoreUnavailable, Refused) as error:
+        return _say(f"migrate: {error}")
     return 0
 
 

@@ -5,7 +5,9 @@ simulated. Everything ends with the sandbox, in whatever way that ends.
 """
 
 import asyncio
+import base64
 import contextlib
+import hashlib
 import os
 import signal
 import sys
@@ -108,7 +110,9 @@ async def _database(cleanup: contextlib.AsyncExitStack, given: str | None) -> st
 
 async def _simulators(cleanup: contextlib.AsyncExitStack, database_url: str, options: Options) -> dict[str, str]:
     """Start them. The environment that points the service at them."""
-    made, ports, clock = Secrets(), options.ports, ScaledClock(options.time_scale)
+    ports, clock = options.ports, ScaledClock(options.time_scale)
+    # A database that is kept must open with the key of the run before.
+    made = Secrets() if options.database_url is None else Secrets(service_key=_key_of(options.database_url))
     webhooks = f"http://127.0.0.1:{ports.http.number}/webhooks"
     environment = environment_of(
         made,
@@ -143,6 +147,11 @@ async def _simulators(cleanup: contextlib.AsyncExitStack, database_url: str, opt
         cleanup.push_async_callback(simulator.stop)
         await simulator.start(port=port.number)
     return environment
+
+
+def _key_of(database_url: str) -> str:
+    """Always the same for one database. It protects nothing: the secrets of a sandbox are simulated."""
+    return base64.b64encode(hashlib.sha256(database_url.encode()).digest()).decode()
 
 
 async def _serving(environment: Mapping[str, str], service: asyncio.subprocess.Process) -> bool:

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from service.app.owner import owner_of
 from service.domain.errors import StoreUnavailable
 from service.providers.budget import Budget
 from service.providers.livekit.client import LiveKit
 from service.providers.mux.client import Mux
 from service.providers.storage.links import Storage
 from service.reconciler.act.requests import Providers, room_wanted
+from service.store.bound import check
 from service.store.broadcasts import Broadcasts
 from service.store.budgets import Budgets
 from service.store.changes import Changes
@@ -87,13 +89,16 @@ def longest_call(settings: Settings) -> timedelta:
 
 @contextlib.asynccontextmanager
 async def shared(settings: Settings) -> AsyncGenerator[Shared]:
-    """Open it, and close it when every role has ended. Raises StoreUnavailable, OSError, SchemaBehind."""
+    """Open it, and close it when every role has ended. Raises StoreUnavailable, OSError, SchemaBehind,
+    and Refused for a database that is another's.
+    """
     async with contextlib.AsyncExitStack() as opened:
         database = await Database.connect(settings.database_url.reveal(), size=settings.database_pool)
         opened.push_async_callback(database.close)
         async with database.connection() as connection:
             if missing := await pending(connection):
                 raise SchemaBehind(f"run `migrate` first: {', '.join(missing)}")
+        await check(database, owner_of(settings), settings.secret_keys)
         sealer = Sealer(settings.secret_keys)
         rows = Rows(sealer)
         tag = f"bs1:{settings.environment}:"

@@ -1,0 +1,47 @@
+"""Whose database a replica wants, read from its settings, and the commands that change whose it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from service.domain.provider import Provider
+from service.store.bound import Owner, bind, forget_keys
+from service.store.database import Database
+
+if TYPE_CHECKING:
+    from service.settings.settings import Settings
+
+
+def owner_of(settings: Settings) -> Owner:
+    """LiveKit's account is its host with the id of the API key. Mux's is its environment, or the id of the token."""
+    mux = [f"token {settings.mux_token_id}"]
+    if settings.mux_environment_id:
+        mux.append(f"environment {settings.mux_environment_id}")
+    host = urlsplit(settings.livekit_url).netloc.lower()
+    return Owner(
+        environment=settings.environment,
+        accounts={Provider.LIVEKIT.value: [f"{host} key {settings.livekit_api_key}"], Provider.MUX.value: mux},
+    )
+
+
+async def bind_database(settings: Settings, *, again: bool) -> None:
+    """Bind a migrated database to the accounts of *settings*; with *again* instead of those it is bound to.
+
+    Raises StoreUnavailable.
+    """
+    database = await Database.connect(settings.database_url.reveal(), size=2)
+    try:
+        async with database.transaction() as connection:
+            await bind(connection, owner_of(settings), again=again)
+    finally:
+        await database.close()
+
+
+async def forget_old_keys(settings: Settings) -> int:
+    """Raises Refused, StoreUnavailable."""
+    database = await Database.connect(settings.database_url.reveal(), size=2)
+    try:
+        return await forget_keys(database, settings.secret_keys)
+    finally:
+        await database.close()
