@@ -63,7 +63,7 @@ ORPHANS_SWEPT = _meter.create_counter(
 OLDEST_KEPT = _meter.create_gauge(
     "broadcast.kept.oldest",
     unit="s",
-    description="Age of the oldest row by table: event, request, webhook, and broadcasts that were deleted.",
+    description="Age of the oldest row that is kept, by table. Of broadcast: of those that were deleted.",
 )
 DISAGREEMENTS = _meter.create_counter(
     "broadcast.observer.disagreements", description="Broadcasts that the observer woke because the providers differ."

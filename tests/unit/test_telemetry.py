@@ -291,7 +291,8 @@ def measured() -> Iterator[tuple[str, frozenset[str]]]:
             match node:
                 case ast.Call(
                     func=ast.Attribute(
-                        value=ast.Attribute(value=ast.Name(id="telemetry"), attr=instrument), attr="add" | "record"
+                        value=ast.Attribute(value=ast.Name(id="telemetry"), attr=instrument),
+                        attr="add" | "record" | "set",
                     ),
                     args=[_, *rest],
                 ):
