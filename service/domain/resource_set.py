@@ -94,14 +94,9 @@ class ResourceSet:
             or (_may_run(each) and each.external_id not in self._missing)
         ]
 
-    def missing(self, inside: frozenset[str] | None, now: datetime) -> dict[str, datetime]:
-        """Which egresses are not in the room, by id, and since when.
-
-        *inside*: ids of the egresses in the room. None: the room has one participant that may be any of them, so only
-        the other egresses are missing.
-        """
-        away = {each.external_id for each in self.recorders if _may_run(each)}
-        away -= {each.external_id for each in self.may_be_inside} if inside is None else inside
+    def missing(self, inside: frozenset[str], now: datetime) -> dict[str, datetime]:
+        """Which egresses are not in the room, by id, and since when. *inside*: ids of the egresses in the room."""
+        away = {each.external_id for each in self.recorders if _may_run(each)} - inside
         return {id_: self._missing.get(id_, now) for id_ in sorted(away)}
 
     def missing_since(self, egress: Egress | LocalRecording) -> datetime | None:

@@ -13,7 +13,7 @@ from service.domain.observing.egresses import egresses_seen
 from service.domain.observing.learned import Learned
 from service.domain.observing.playlist import probed
 from service.domain.observing.recordings import recording_checked, recordings_seen, upload_checked, upload_found
-from service.domain.observing.rooms import room_seen
+from service.domain.observing.rooms import room_gone, room_remains, room_seen
 from service.domain.observing.streams import stream_seen, streams_found
 from service.domain.observing.webhook_facts import listen
 from service.domain.ports import Push
@@ -138,17 +138,23 @@ class Looker:
             return None
 
     async def _room(self, situation: Situation, resource_set: ResourceSet, room: Room, rank: Rank) -> Learned | None:
-        """With who is in it, where the first answer does not say: a second call, and rarely."""
-        name, rooms = situation.broadcast.id, self._providers.rooms
-        seen = await rooms.get(name)
-        if seen is None:
-            return room_seen(room, None, situation.now)
-        inside = None if seen.recorded else frozenset[str]()
-        if seen.recorded and len(resource_set.may_be_inside) > 1:
+        """One call where somebody is inside, which proves that the room exists. Only an empty room is looked for in the
+        list of rooms too.
+        """
+        name, rooms, now = situation.broadcast.id, self._providers.rooms, situation.now
+        if room.phase is Phase.DELETING:
+            # Who is inside does not matter any more.
+            return room_remains(room, now) if await rooms.get(name) is not None else room_gone(room, now)
+        inside = await rooms.inside(name)
+        listed = None
+        if not inside.anybody:
             if not await self._providers.budget.spare(Bucket.ROOMS, rank):
                 return None
-            inside = await rooms.recorders(name)
-        return room_seen(room, seen, situation.now, missing=resource_set.missing(inside, situation.now))
+            listed = await rooms.get(name)
+            if listed is None:
+                return room_gone(room, now)
+        missing = resource_set.missing(inside.recorders, now)
+        return room_seen(room, inside, now, listed=listed, missing=missing)
 
     async def _stream(self, broadcast_id: str, stream: Stream, resource_set: ResourceSet, now: datetime) -> Learned:
         streams = self._providers.streams

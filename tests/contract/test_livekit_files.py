@@ -267,17 +267,17 @@ async def test_of_two_in_a_room_the_list_of_people_tells_which_is_left(dies: str
         for each in (egress_id, file_id):
             await set_.reaches(each, EgressStatus.ACTIVE)
         rooms = set_.livekit.rooms
-        assert await rooms.recorders("first") == {egress_id, file_id}
+        assert (await rooms.inside("first")).recorders == {egress_id, file_id}
         dead, left = (egress_id, file_id) if dies == "the egress" else (file_id, egress_id)
         status, _ = await set_.stage.post("/_control/egress", egress_id=dead, end="ghost")
         assert status == 200
-        assert await rooms.recorders("first") == {left}
+        assert (await rooms.inside("first")).recorders == {left}
         room = await rooms.get("first")
         assert room is not None
         assert (room.recorded, room.publishers) == (True, 1)
         assert [(await set_.seen(each)).status for each in (dead, left)] == [EgressStatus.ACTIVE] * 2
         status, _ = await set_.stage.post("/_control/egress", egress_id=left, end="ghost")
-        assert await rooms.recorders("first") == frozenset()
+        assert (await rooms.inside("first")).recorders == frozenset()
         room = await rooms.get("first")
         assert room is not None
         assert not room.recorded

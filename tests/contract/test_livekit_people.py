@@ -11,7 +11,7 @@ from livekit import api
 from livekit.protocol import models
 
 from service.domain.errors import Outcome
-from service.domain.ports import LayerSeen, PublisherSeen, RoomPeople, TrackKind, TrackSeen
+from service.domain.ports import LayerSeen, PublisherSeen, RoomInside, RoomPeople, TrackKind, TrackSeen
 from tests.contract.livekit_stage import KEY, SECRET, staged, until
 from tests.contract.provider_wire import wire
 from tests.contract.test_livekit_adapter import livekit_at, message, refusal
@@ -92,7 +92,7 @@ async def test_egresses_are_told_by_their_ids() -> None:
         )
     )
     async with wire(answer) as provider, livekit_at(provider.url) as livekit:
-        assert await livekit.rooms.recorders("first") == {"EG_1", "EG_2"}
+        assert (await livekit.rooms.inside("first")).recorders == {"EG_1", "EG_2"}
         [sent] = provider.requests
         assert sent.path == "/twirp/livekit.RoomService/ListParticipants"
 
@@ -164,7 +164,7 @@ async def test_a_room_that_is_not_there_has_nobody() -> None:
         stage.fault("error", "ListParticipants", status=404)
         assert await livekit.rooms.people("nowhere") == RoomPeople()
         stage.fault("error", "ListParticipants", status=404)
-        assert await livekit.rooms.recorders("nowhere") == frozenset()
+        assert await livekit.rooms.inside("nowhere") == RoomInside()
         assert stage.hits("error") == 2
 
 

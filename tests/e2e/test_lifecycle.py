@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import asyncpg
 import pytest
 
 from broadcast.v1.broadcast_pb2 import (
+    CONDITION_TYPE_HOST_PUBLISHING,
     DELIVERY_POLICY_MANUAL,
     DESTINATION_CARRIER_MUX,
     DESTINATION_STATE_ACTIVE,
@@ -13,6 +16,7 @@ from broadcast.v1.broadcast_pb2 import (
     DESTINATION_STATE_IDLE,
     RECORDING_POLICY_DISCARD,
     RECORDING_POLICY_KEEP,
+    Broadcast,
     BroadcastSpec,
     Destination,
 )
@@ -315,3 +319,27 @@ async def test_an_audio_broadcast_sends_no_video(database_url: str) -> None:
         assert egress["room_composite"]["audio_only"] is True
         await show.ended()
         show.assert_once()
+
+
+@pytest.mark.parametrize("webhooks", [True, False], ids=["webhooks", "no webhooks"])
+async def test_a_host_who_unpublishes_and_stays_is_told_and_so_is_his_return(database_url: str, webhooks: bool) -> None:  # noqa: FBT001
+    """LiveKit goes on to count him as a publisher, and its counts are late: neither is believed."""
+    async with running_stack(database_url, webhooks=webhooks) as stack:
+        client = await stack.client((await webhook_replica(stack)).target)
+        show = await Show.create(stack, client)
+        await show.live()
+        both = {"room": show.id, "identity": "ann", "sources": ["camera", "microphone"]}
+        loop = asyncio.get_running_loop()
+        for what, publishing in (("unpublish", False), ("publish", True)):
+            began = loop.time()
+            await stack.control(what, **both)
+            await show.until_so(lambda seen, now=publishing: _host_publishes(seen) is now, what, within=12)
+            took = loop.time() - began
+            assert took < (1.0 if webhooks else 12.0), f"{what} took {took:.1f} s"
+            await show.until("LIVE" if publishing else "INTERRUPTED")
+        await show.ended()
+
+
+def _host_publishes(broadcast: Broadcast) -> bool:
+    [condition] = [each for each in broadcast.status.conditions if each.type == CONDITION_TYPE_HOST_PUBLISHING]
+    return condition.met

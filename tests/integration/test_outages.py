@@ -384,6 +384,14 @@ def test_file_egresses_are_compared(egresses: list[EgressSeen], differs: bool) -
     assert disagreements([ROOM, FILE], [ROOM_SEEN], None, None, files="rec/test/") == set()
 
 
+def test_a_count_of_publishers_that_stays_wakes_nobody() -> None:
+    """LiveKit counts a host who unpublished for as long as he stays: the prober looks at who publishes."""
+    silent = known("room", "b", host_publishing=False, recorded=True)
+    assert disagreements([silent, FILE], [ROOM_SEEN], [listed("f", file="rec/test/b/0.mp4")], None) == set()
+    nobody = RoomSeen(name="b", sid="RM", publishers=0, recorded=True)
+    assert disagreements([ROOM], [nobody], None, None) == {"b"}, "nobody ever published"
+
+
 def test_an_upload_is_nothing_to_compare() -> None:
     assert disagreements([known("upload", "A1")], [], [], []) == set()
 

@@ -110,7 +110,8 @@ class Life:
         self._livekit.join(self.id, self._host)
 
     def host_leaves(self) -> None:
-        self._livekit.leave(self.id, self._host)
+        """By leaving the room, or by staying in it without a picture."""
+        self._env.rng.choice((self._livekit.leave, self._livekit.unpublish))(self.id, self._host)
 
     async def _host_comes_and_goes(self) -> None:
         rng = self._env.rng

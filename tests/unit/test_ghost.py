@@ -8,7 +8,7 @@ import pytest
 from service.domain.observing.recordings import recordings_seen
 from service.domain.observing.rooms import room_seen
 from service.domain.planning.steps import Plan, StartRecording, StopEgress, StopRecording, WriteOff
-from service.domain.ports import EgressSeen, RoomSeen
+from service.domain.ports import EgressSeen, RoomInside
 from service.domain.reasons import Fault
 from service.domain.resource_set import ResourceSet
 from service.domain.resources import AnyResource, Egress, EgressStatus, Kind, LocalRecording, Phase, Room, StreamStatus
@@ -132,7 +132,7 @@ def test_since_when_each_is_missing_is_kept_for_each() -> None:
     ):
         now = T0 + seconds(moment)
         resource_set = ResourceSet((room, PLAYING, WRITING))
-        seen = RoomSeen(name="b", sid="RM", publishers=1, recorded=bool(inside))
+        seen = RoomInside(recorders=frozenset(inside), recorded=bool(inside), anybody=True)
         [learned] = room_seen(room, seen, now, missing=resource_set.missing(frozenset(inside), now)).resources
         assert isinstance(learned, Room)
         assert (learned.missing, learned.recorded) == (missing, bool(inside))
@@ -140,12 +140,11 @@ def test_since_when_each_is_missing_is_kept_for_each() -> None:
 
 
 def test_the_only_one_that_may_be_there_is_who_is_there() -> None:
-    """LiveKit's list of rooms says that somebody is, and nobody needs to be asked who."""
     gone = replace(WRITING, phase=Phase.GONE, fault=Fault.GHOST)
     room = without("e", "f")
     resource_set = ResourceSet((room, PLAYING, gone))
     assert resource_set.may_be_inside == [PLAYING]
-    assert resource_set.missing(None, T0) == {"f": T0 - seconds(15)}
+    assert resource_set.missing(frozenset({"e"}), T0) == {"f": T0 - seconds(15)}
 
 
 @pytest.mark.parametrize(

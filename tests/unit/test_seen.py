@@ -13,7 +13,7 @@ from service.domain.observing.egresses import egresses_seen, with_egress
 from service.domain.observing.learned import Learned
 from service.domain.observing.rooms import room_seen
 from service.domain.observing.streams import stream_seen, streams_found
-from service.domain.ports import EgressSeen, OutputSeen, RoomSeen, StreamSeen
+from service.domain.ports import EgressSeen, OutputSeen, PublisherSeen, RoomInside, RoomPeople, RoomSeen, StreamSeen
 from service.domain.reasons import EventReason
 from service.domain.resources import Egress, EgressStatus, Output, OutputState, Phase, Room, Stream, StreamStatus
 from service.domain.secret import Secret
@@ -180,7 +180,11 @@ def test_an_asset_is_remembered_after_its_stream_went_idle() -> None:
 )
 def test_a_host_who_comes_or_goes_is_told_once(before: bool | None, publishers: int, told: list[str]) -> None:  # noqa: FBT001
     room = Room(ordinal=0, phase=Phase.PRESENT, intended_at=T0, changed_at=T0, host_publishing=before, host_since=T0)
-    learned = room_seen(room, RoomSeen(name="first", sid="RM_1", publishers=publishers), NOW)
+    there = tuple(PublisherSeen(identity=str(n), name="", joined_at=None, tracks=()) for n in range(publishers))
+    # The count in the list says that somebody publishes, whoever does.
+    listed = RoomSeen(name="first", sid="RM_1", publishers=3)
+    inside = RoomInside(people=RoomPeople(publishers=there), anybody=bool(there))
+    learned = room_seen(room, inside, NOW, listed=listed)
     [seen] = learned.resources
     assert isinstance(seen, Room)
     assert reasons(learned) == told

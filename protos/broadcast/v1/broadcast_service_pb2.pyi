@@ -695,7 +695,8 @@ class IssueHostAccessRequest(_message.Message):
     broadcast_id: _builtins.str
     """The id of the broadcast."""
     identity: _builtins.str
-    """The host's identity in the room; if it enters a second time, LiveKit removes the first one.
+    """The host's identity in the room; if it enters a second time, LiveKit removes the first one. At most 256 bytes of
+    UTF-8: LiveKit refuses a token with a longer one.
     Must not begin with "EG_" (an egress) or "viewer:" (a viewer of the fallback).
     """
     display_name: _builtins.str

@@ -1,4 +1,8 @@
-"""From a room that a provider shows to the row of it. Pure."""
+"""From a room that a provider shows to the row of it. Pure.
+
+Who publishes is read from the participants, never from the counts of a room: the counts are late, and the flag that
+they count by stays set after an unpublish.
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -6,22 +10,35 @@ from datetime import datetime
 
 from service.domain.lifecycle import Event
 from service.domain.observing.learned import Learned
-from service.domain.ports import RoomSeen
+from service.domain.ports import RoomInside, RoomSeen
 from service.domain.reasons import EventReason
 from service.domain.resources import Phase, Room
 
 
+def room_gone(room: Room, now: datetime) -> Learned:
+    """Nobody is in the room, and the provider does not list it."""
+    gone = replace(room, phase=Phase.GONE, observed_at=now, changed_at=now, host_publishing=False, host_since=now)
+    reason = EventReason.ROOM_DELETED if room.phase is Phase.DELETING else EventReason.ROOM_LOST
+    return Learned(resources=(gone,), events=(Event(reason=reason),))
+
+
+def room_remains(room: Room, now: datetime) -> Learned:
+    """A room that is to be deleted is still listed."""
+    return Learned(resources=(replace(room, observed_at=now),))
+
+
 def room_seen(
-    room: Room, seen: RoomSeen | None, now: datetime, *, missing: Mapping[str, datetime] | None = None
+    room: Room,
+    inside: RoomInside,
+    now: datetime,
+    *,
+    listed: RoomSeen | None = None,
+    missing: Mapping[str, datetime] | None = None,
 ) -> Learned:
-    """*seen* None: the provider does not have the room. *missing*: see `ResourceSet.missing`."""
-    if seen is None:
-        gone = replace(room, phase=Phase.GONE, observed_at=now, changed_at=now, host_publishing=False, host_since=now)
-        reason = EventReason.ROOM_DELETED if room.phase is Phase.DELETING else EventReason.ROOM_LOST
-        return Learned(resources=(gone,), events=(Event(reason=reason),))
-    if room.phase is Phase.DELETING:
-        return Learned(resources=(replace(room, observed_at=now),))
-    publishing = seen.publishers > 0
+    """A room that exists. *listed*: the room as the provider lists it; None: it was not asked, because somebody is
+    inside. *missing*: see `ResourceSet.missing`.
+    """
+    publishing = bool(inside.people.publishers)
     changed = publishing is not room.host_publishing
     events: tuple[Event, ...] = ()
     if changed and (publishing or room.host_publishing):
@@ -33,11 +50,11 @@ def room_seen(
                 phase=Phase.PRESENT,
                 observed_at=now,
                 changed_at=room.changed_at if room.phase is Phase.PRESENT else now,
-                external_id=seen.name,
-                sid=seen.sid,
+                external_id=listed.name if listed is not None else room.external_id,
+                sid=listed.sid if listed is not None else room.sid,
                 host_publishing=publishing,
                 host_since=now if changed or room.host_since is None else room.host_since,
-                recorded=seen.recorded,
+                recorded=inside.recorded,
                 missing=missing or {},
             ),
         ),

@@ -24,9 +24,12 @@ class RoomSeen:
     tag: str = ""
     """Our mark: environment and broadcast. Empty: not ours."""
     publishers: int = 0
-    """The number of people who publish. An egress does not count."""
+    """How many of the people inside ever published, as `num_publishers` says: LiveKit never clears its flag at an
+    unpublish, and refreshes this count every 5 s at best (livekit/livekit pkg/rtc/participant.go, room.go). So a count
+    above 0 shows nothing. `RoomInside` shows who publishes.
+    """
     recorded: bool = False
-    """Whether an egress is in the room, as LiveKit's `active_recording` says."""
+    """Whether an egress is in the room, as LiveKit's `active_recording` says, as late as the count."""
     created_at: datetime | None = None
 
 
@@ -76,6 +79,19 @@ class RoomPeople:
     """The number of people who publish nothing."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoomInside:
+    """The participants of a room now. One of them proves that the room exists; an empty list proves nothing."""
+
+    people: RoomPeople = RoomPeople()
+    recorders: frozenset[str] = frozenset()
+    """Ids of the egresses that are in it, of any application."""
+    recorded: bool = False
+    """Whether anything records it: an egress, or a recorder of another kind."""
+    anybody: bool = False
+    """Whether anything is in it: a person, an egress, an agent, or somebody hidden."""
+
+
 class Rooms(Protocol):
     async def create(self, wanted: RoomWanted) -> RoomSeen:
         """Repeating it is safe: the same name is the same room."""
@@ -97,8 +113,8 @@ class Rooms(Protocol):
         """The people in the room. Empty: the room is empty or does not exist."""
         ...
 
-    async def recorders(self, name: str) -> frozenset[str]:
-        """Ids of the egresses in the room. Empty: none is in it, or the room does not exist."""
+    async def inside(self, name: str) -> RoomInside:
+        """Everybody in the room. Nobody: the room is empty or does not exist."""
         ...
 
 

@@ -16,6 +16,7 @@ from service.domain.ports import (
     LayerSeen,
     OutputSeen,
     PublisherSeen,
+    RoomInside,
     RoomPeople,
     RoomSeen,
     TrackKind,
@@ -101,18 +102,21 @@ def people_seen(participants: Iterable[models.ParticipantInfo]) -> RoomPeople:
         and not person.permission.agent
         and person.state != models.ParticipantInfo.DISCONNECTED
     ]
+    # By the tracks, muted or not: the flag `is_publisher` stays set after an unpublish.
     publishers = [seen for person in people if (seen := _publisher(person)).tracks]
     return RoomPeople(publishers=tuple(publishers), viewers=len(people) - len(publishers))
 
 
-def recorders_seen(participants: Iterable[models.ParticipantInfo]) -> frozenset[str]:
-    """The ids of the egresses in the room. An egress enters with its id as identity (livekit/protocol
-    egress/token.go).
-    """
-    return frozenset(
-        person.identity
-        for person in participants
-        if person.kind == models.ParticipantInfo.EGRESS and person.state != models.ParticipantInfo.DISCONNECTED
+def inside_seen(participants: Iterable[models.ParticipantInfo]) -> RoomInside:
+    """An egress enters with its id as identity (livekit/protocol egress/token.go)."""
+    there = [each for each in participants if each.state != models.ParticipantInfo.DISCONNECTED]
+    egresses = [each for each in there if each.kind == models.ParticipantInfo.EGRESS]
+    return RoomInside(
+        people=people_seen(there),
+        recorders=frozenset(each.identity for each in egresses),
+        # As the server makes `active_recording` of them (livekit/livekit pkg/rtc/participant.go, IsRecorder).
+        recorded=bool(egresses) or any(each.permission.recorder for each in there),
+        anybody=bool(there),
     )
 
 

@@ -9,14 +9,14 @@ from livekit import api
 from service.domain.errors import Outcome, ProviderError
 from service.domain.reasons import Operation
 from service.providers.livekit.calls import LiveKitCalls, not_empty
-from service.providers.livekit.observed import people_seen, recorders_seen, room_seen
+from service.providers.livekit.observed import inside_seen, people_seen, room_seen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from livekit.protocol import models
 
-    from service.domain.ports import RoomPeople, RoomSeen, RoomWanted
+    from service.domain.ports import RoomInside, RoomPeople, RoomSeen, RoomWanted
 
 
 class Rooms:
@@ -58,8 +58,8 @@ class Rooms:
     async def people(self, name: str) -> RoomPeople:
         return people_seen(await self._participants(name))
 
-    async def recorders(self, name: str) -> frozenset[str]:
-        return recorders_seen(await self._participants(name))
+    async def inside(self, name: str) -> RoomInside:
+        return inside_seen(await self._participants(name))
 
     async def _participants(self, name: str) -> Sequence[models.ParticipantInfo]:
         """What the server's store last heard of them: it is written when a participant changes, and a room that it

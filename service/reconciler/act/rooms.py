@@ -56,7 +56,8 @@ async def _create(context: PassContext, step: CreateRoom) -> None:
         changed_at=context.now(),
         failures=0,
         retry_at=None,
-        host_publishing=seen.publishers > 0,
+        # The answer counts those who ever published: who does now is for a look to say.
+        host_publishing=False if seen.publishers == 0 else None,
         host_since=context.now(),
         observed_at=context.now(),
     )

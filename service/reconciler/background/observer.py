@@ -110,7 +110,11 @@ def _seen(look: _T | ProviderError | None) -> _T | None:
 
 
 def _room_differs(known: OwnedResource, room: RoomSeen) -> bool:
-    return (room.publishers > 0) is not bool(known.host_publishing) or room.recorded is not known.recorded
+    """Only as far as the list can tell. A count above 0 may be of a host who unpublished long ago, and would disagree
+    for ever: the prober looks at who publishes.
+    """
+    stopped = bool(known.host_publishing) and room.publishers == 0
+    return stopped or room.recorded is not known.recorded
 
 
 def disagreements(  # noqa: C901 - one question a kind

@@ -1,8 +1,9 @@
 """Looks at the two ends of the chain of every running broadcast: the people in its room, and the playlist that players
 get.
 
-Health is made of it, and the plan acts on a playlist that does not move on. A look that fails changes nothing: the last
-one stays, with its time.
+Health is made of it, and the plan acts on a playlist that does not move on. Where the people do not agree with the row
+of the room, the broadcast is woken: with every webhook lost, a host who comes or goes is noticed so. A look that fails
+changes nothing: the last one stays, with its time.
 """
 
 from __future__ import annotations
@@ -84,9 +85,13 @@ class Prober(Rounds):
 
     async def _people(self, target: ProbeTarget, results: ProbeResults) -> None:
         try:
-            results.people[target.broadcast_id] = await self._providers.rooms.people(target.broadcast_id)
+            people = await self._providers.rooms.people(target.broadcast_id)
         except ProviderError as error:
             log.info("people_not_seen", broadcast_id=target.broadcast_id, code=error.code)
+            return
+        results.people[target.broadcast_id] = people
+        if target.host_publishing is not None and bool(people.publishers) is not target.host_publishing:
+            results.wake.add(target.broadcast_id)
 
     async def _playlist(self, target: ProbeTarget, results: ProbeResults) -> None:
         """Playback is no call of Mux's API, and counts against no limit of it."""

@@ -22,7 +22,10 @@ _RUNNING = """
 SELECT id, state, status ->> 'playback_id' AS playback_id, spec ->> 'playback_policy' AS playback_policy,
   playlist, now() AS playlist_at, EXISTS (
     SELECT FROM resource r WHERE r.broadcast_id = id AND kind = 'stream' AND detail ->> 'stalled_since' IS NOT NULL
-  ) AS stalled
+  ) AS stalled, (
+    SELECT (detail ->> 'host_publishing')::boolean FROM resource r
+    WHERE r.broadcast_id = id AND kind = 'room' AND phase = 'present' ORDER BY ordinal DESC LIMIT 1
+  ) AS host_publishing
 FROM broadcast LEFT JOIN probe ON probe.broadcast_id = broadcast.id
 WHERE target = 'LIVE' AND state IN ('READY', 'LIVE', 'INTERRUPTED')
 """
@@ -55,6 +58,8 @@ class ProbeTarget:
     """Whether anybody may play it without a token, and so the prober too."""
     stalled: bool
     """Whether the live stream is known to have a playlist that stands still."""
+    host_publishing: bool | None
+    """Whether the room is known to have a host who publishes. None: there is no room, or it was not looked at yet."""
     seen: Probe
     """Of the playlist alone. Its `playlist_at` is the time of this reading, not of the last probe."""
 
@@ -87,6 +92,7 @@ class Probes:
                 playback_id=row["playback_id"] or "",
                 public=row["playback_policy"] != PlaybackPolicy.SIGNED,
                 stalled=row["stalled"],
+                host_publishing=row["host_publishing"],
                 seen=played_of(row),
             )
             for row in rows

@@ -13,6 +13,7 @@ from service.domain.ports import (
     PlaylistSeen,
     Push,
     RecordingWanted,
+    RoomInside,
     RoomPeople,
     RoomSeen,
     RoomWanted,
@@ -80,8 +81,8 @@ class Rooms:
     async def people(self, name: str) -> RoomPeople:
         return await self._call(_PEOPLE, name, lambda: self._livekit.people(name))
 
-    async def recorders(self, name: str) -> frozenset[str]:
-        return await self._call(_PEOPLE, name, lambda: self._livekit.recorders(name))
+    async def inside(self, name: str) -> RoomInside:
+        return await self._call(_PEOPLE, name, lambda: self._livekit.inside(name))
 
     def _seen(self, name: str) -> RoomSeen | None:
         room = self._livekit.rooms.get(name)

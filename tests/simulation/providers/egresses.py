@@ -60,6 +60,9 @@ class TrueRoom:
     created_at: datetime
     departure_s: float
     hosts: set[str] = field(default_factory=set[str])
+    """Those who publish."""
+    silent: set[str] = field(default_factory=set[str])
+    """Hosts who published, stopped, and are still inside: LiveKit's flag of a publisher stays set."""
     comings: int = 0
     """Counts who came and went, to tell a timer of before."""
     closed: bool = False

@@ -14,6 +14,7 @@ from service.domain.ports import (
     PublisherSeen,
     Push,
     RecordingWanted,
+    RoomInside,
     RoomPeople,
     RoomSeen,
     RoomWanted,
@@ -63,7 +64,7 @@ class LiveKit(Workers):
             name=room.name,
             sid=room.sid,
             tag=room.tag,
-            publishers=len(room.hosts),
+            publishers=len(room.hosts | room.silent),
             recorded=bool(self.recorders(room.name)),
             created_at=room.created_at,
         )
@@ -77,8 +78,14 @@ class LiveKit(Workers):
         room = self.rooms.get(name)
         hosts = sorted(room.hosts) if room is not None else []
         return RoomPeople(
-            publishers=tuple(PublisherSeen(identity=host, name=host, joined_at=None, tracks=()) for host in hosts)
+            publishers=tuple(PublisherSeen(identity=host, name=host, joined_at=None, tracks=()) for host in hosts),
+            viewers=len(room.silent) if room is not None else 0,
         )
+
+    def inside(self, name: str) -> RoomInside:
+        people, recorders = self.people(name), self.recorders(name)
+        anybody = bool(people.publishers or people.viewers or recorders)
+        return RoomInside(people=people, recorders=recorders, recorded=bool(recorders), anybody=anybody)
 
     def delete_room(self, name: str, by: str = "us") -> None:
         room = self.rooms.pop(name, None)
@@ -86,6 +93,7 @@ class LiveKit(Workers):
             return
         room.closed = True
         room.hosts.clear()
+        room.silent.clear()
         self._env.effects.add("room.deleted", name, name, by)
         for egress in self.egresses.values():
             if egress.room is room:
@@ -102,6 +110,7 @@ class LiveKit(Workers):
         if identity in room.hosts:
             return
         room.hosts.add(identity)
+        room.silent.discard(identity)
         room.comings += 1
         self._env.effects.add("host.joined", name, name, identity)
         for egress in self.egresses.values():
@@ -111,15 +120,28 @@ class LiveKit(Workers):
 
     def leave(self, name: str, identity: str) -> None:
         room = self.rooms.get(name)
-        if room is None or identity not in room.hosts:
+        if room is None or identity not in room.hosts | room.silent:
             return
+        if identity in room.hosts:
+            self._env.effects.add("host.left", name, name, identity)
         room.hosts.discard(identity)
+        room.silent.discard(identity)
         room.comings += 1
-        self._env.effects.add("host.left", name, name, identity)
-        if not room.hosts:
+        if not room.hosts | room.silent:
             counted = room.comings
             self._env.loop.call_later(room.departure_s, lambda: self._left_alone(room, counted))
         self._env.tell("livekit", "participant_left", name, room_sid=room.sid)
+
+    def unpublish(self, name: str, identity: str) -> None:
+        """A host stops publishing and stays: the count of publishers in the list of rooms stays too."""
+        room = self.rooms.get(name)
+        if room is None or identity not in room.hosts:
+            return
+        room.hosts.discard(identity)
+        room.silent.add(identity)
+        room.comings += 1
+        self._env.effects.add("host.left", name, name, identity)
+        self._env.tell("livekit", "track_unpublished", name, room_sid=room.sid)
 
     def _left_alone(self, room: TrueRoom, counted: int) -> None:
         if not room.closed and room.comings == counted:

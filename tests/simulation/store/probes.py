@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from service.domain.broadcast import PlaybackPolicy, State, Target
 from service.domain.measurements import Probe
-from service.domain.resources import Stream
+from service.domain.resources import Phase, Room, Stream
 from service.store.measurements.probes import ProbeResults, ProbeTarget
 from tests.simulation.store.tables import transactions
 
@@ -33,6 +33,7 @@ class Probes:
                 playback_id=row.broadcast.status.playback_id,
                 public=row.broadcast.spec.playback_policy is not PlaybackPolicy.SIGNED,
                 stalled=_stalled(row),
+                host_publishing=_host_publishing(row),
                 seen=replace(
                     self._tables.probes.get(broadcast_id, Probe()),
                     people=None,
@@ -66,6 +67,11 @@ class Probes:
             advanced_at=now if moved else before.advanced_at if stands else None,
             standing_since=before.standing_since if stands else now,
         )
+
+
+def _host_publishing(row: Row) -> bool | None:
+    rooms = [each for each in row.resources.values() if isinstance(each, Room) and each.phase is Phase.PRESENT]
+    return max(rooms, key=lambda room: room.ordinal).host_publishing if rooms else None
 
 
 def _stalled(row: Row) -> bool:
