@@ -120,7 +120,7 @@ READS = ["GetBroadcast", "ListBroadcasts", "IssueHostAccess", "ListBroadcastEven
 
 
 def test_every_rpc_has_a_method() -> None:
-    modules = "".join(path.read_text() for path in Path(broadcast_client.__file__).parent.glob("*.py"))
+    modules = "".join(path.read_text() for path in Path(broadcast_client.__file__).parent.rglob("*.py"))
     rpcs = {
         method.name
         for file in (admin_service_pb2, broadcast_service_pb2, playback_service_pb2)
