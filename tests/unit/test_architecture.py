@@ -1,4 +1,4 @@
-"""What import-linter cannot see: a provider is named where it is spoken to, and no module is too long."""
+"""What import-linter cannot see: where a provider is named, how long a module is, and that the domain is pure."""
 
 import ast
 from collections.abc import Iterator
@@ -89,3 +89,21 @@ def test_a_name_is_found_in_code_and_not_in_a_docstring() -> None:
 @pytest.mark.parametrize("path", sorted(SERVICE.rglob("*.py")), ids=lambda path: path.relative_to(SERVICE).as_posix())
 def test_a_module_can_be_read_in_one_go(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 400, "split it"
+
+
+IMPURE = {"asyncio", "io", "os", "pathlib", "random", "secrets", "socket", "subprocess", "threading", "time", "uuid"}
+CLOCKS = {"now", "utcnow", "today"}
+
+
+@pytest.mark.parametrize("path", sorted((SERVICE / "domain").rglob("*.py")), ids=lambda path: path.name)
+def test_the_domain_has_no_clock_no_chance_and_no_input(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        match node:
+            case ast.Import(names=names):
+                assert not IMPURE & {each.name.partition(".")[0] for each in names}
+            case ast.ImportFrom(module=str(module)):
+                assert module.partition(".")[0] not in IMPURE
+            case ast.Call(func=ast.Attribute(value=ast.Name(id="datetime" | "date"), attr=attr)):
+                assert attr not in CLOCKS, "the time is an argument, by the clock of the database"
+            case _:
+                pass
