@@ -261,6 +261,7 @@ class ConditionReason(Word):
     UNKNOWN = "UNKNOWN", "Its create or start was not answered: it is looked for."
     DELETING = "DELETING", "It is being deleted."
     NOT_OBSERVED = "NOT_OBSERVED", "It was not looked at yet."
+    NOT_LISTED = "NOT_LISTED", "It is not listed any more, and whether it exists is not known: it is asked for again."
     ROOMS_UNREACHABLE = "LIVEKIT_UNREACHABLE", "The provider of rooms does not answer."
     STREAMS_UNREACHABLE = "MUX_UNREACHABLE", "The provider of live streams does not answer."
     NO_ROOM = "NO_ROOM", "There is no room."

@@ -139,6 +139,31 @@ class ResourceSet:
         return host and sent and taken and moves
 
     @property
+    def absent(self) -> list[AnyResource]:
+        """Resources that the last look should have shown and did not: whether they exist is not known."""
+        return [each for each in self.running if each.phase is Phase.PRESENT and each.absent_since is not None]
+
+    @property
+    def fed(self) -> bool:
+        """Whether the live stream gets media, as it was seen last."""
+        stream = self.stream
+        return stream is not None and not stream.disabled and stream.status is StreamStatus.ACTIVE
+
+    @property
+    def delivered(self) -> bool:
+        """Whether the live stream gets media that only an egress of this room can bring: one that delivered when it was
+        seen last, and was not seen to end. While it does, room and egress are there, whatever a list lacks.
+        """
+        return self.fed and self.feeding is not None
+
+    @property
+    def feeding(self) -> Egress | None:
+        """The latest egress that delivered when it was seen last. None: none did."""
+        return next(
+            (each for each in reversed(self.egresses) if each.phase is not Phase.GONE and each.delivering), None
+        )
+
+    @property
     def whole_since(self) -> datetime | None:
         """Since when host, live stream and egress are what they are now, the latest of the three."""
         room, stream, egress = self.room, self.stream, self.egress

@@ -45,6 +45,8 @@ class Resource:
     intended_at: datetime
     observed_at: datetime | None = None
     """When the provider was last asked about it with success."""
+    absent_since: datetime | None = None
+    """Since when looks that should show it do not: whether it exists is not known. None: the last look showed it."""
     changed_at: datetime
     """When `phase` last changed."""
     failures: int = 0

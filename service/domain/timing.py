@@ -43,6 +43,8 @@ class Timing:
     update_grace_s: float = 20.0
     """A destination that was added without an answer may still come, and a second one beside it would send twice.
     LiveKit tries for 3 + 5 + 7 s (livekit/protocol rpc/typed_api.go)."""
+    absence_s: float = 5.0
+    """Between two looks that lack a resource before it is believed to be gone, where no other source contradicts."""
     lookup_s: float = 2.0
     """Between two looks at a resource whose existence is not known, or whose absence is awaited."""
     watch_s: float = 3.0

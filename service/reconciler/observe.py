@@ -13,7 +13,7 @@ from service.domain.observing.egresses import egresses_seen
 from service.domain.observing.learned import Learned
 from service.domain.observing.playlist import probed
 from service.domain.observing.recordings import recording_checked, recordings_seen, upload_checked, upload_found
-from service.domain.observing.rooms import room_gone, room_remains, room_seen
+from service.domain.observing.rooms import room_absent, room_remains, room_seen
 from service.domain.observing.streams import stream_seen, streams_found
 from service.domain.observing.webhook_facts import listen
 from service.domain.ports import Push
@@ -27,9 +27,11 @@ from service.reconciler.act.requests import names_of, pushes_of
 from service.reconciler.act.tags import stream_tag, upload_tag
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from collections.abc import Set as AbstractSet
     from datetime import datetime
 
+    from service.domain.ports import EgressSeen
     from service.domain.situation import Situation
     from service.domain.timing import Timing
     from service.providers.budget import Rank
@@ -132,7 +134,7 @@ class Looker:
                 case Stream():
                     return await self._stream(situation.broadcast.id, resource, resource_set, situation.now)
                 case None:
-                    return await self._egresses(situation, resource_set)
+                    return await self._egresses(situation, resource_set, rank)
         except ProviderError:
             # Counted and traced by the adapter. A missed look is not told to callers; a failed step is.
             return None
@@ -144,15 +146,20 @@ class Looker:
         name, rooms, now = situation.broadcast.id, self._providers.rooms, situation.now
         if room.phase is Phase.DELETING:
             # Who is inside does not matter any more.
-            return room_remains(room, now) if await rooms.get(name) is not None else room_gone(room, now)
+            if await rooms.get(name) is not None:
+                return room_remains(room, now)
+            return room_absent(room, now, self._timing, contradicted=resource_set.delivered)
         inside = await rooms.inside(name)
         listed = None
         if not inside.anybody:
+            if resource_set.delivered:
+                # The egress whose media arrive is a participant, so an empty room cannot be.
+                return room_absent(room, now, self._timing, contradicted=True)
             if not await self._providers.budget.spare(Bucket.ROOMS, rank):
                 return None
             listed = await rooms.get(name)
             if listed is None:
-                return room_gone(room, now)
+                return room_absent(room, now, self._timing, contradicted=False)
         missing = resource_set.missing(inside.recorders, now)
         return room_seen(room, inside, now, listed=listed, missing=missing)
 
@@ -185,8 +192,37 @@ class Looker:
             return upload_found(upload, await uploads.find(tag, since=upload.intended_at), now, self._timing)
         return upload_checked(upload, await uploads.get(upload.external_id), now, self._timing)
 
-    async def _egresses(self, situation: Situation, resource_set: ResourceSet) -> Learned:
+    async def _absent(
+        self, resource_set: ResourceSet, listed: Sequence[EgressSeen], rank: Rank
+    ) -> tuple[list[EgressSeen], frozenset[str]]:
+        """The egresses of ours that *listed* lacks, each asked for by its id: what is shown of them, and the ids of
+        which there is none. An id that could not be asked for is in neither.
+        """
+        ids = {seen.id for seen in listed}
+        lacking = [
+            each.external_id
+            for each in resource_set.recorders
+            if each.external_id and each.external_id not in ids and each.phase in (Phase.PRESENT, Phase.DELETING)
+        ]
+        shown: list[EgressSeen] = []
+        unknown: set[str] = set()
+        for egress_id in lacking:
+            if not await self._providers.budget.spare(Bucket.ROOMS, rank):
+                break
+            try:
+                seen = await self._providers.egresses.get(egress_id)
+            except ProviderError:
+                continue
+            if seen is None:
+                unknown.add(egress_id)
+            else:
+                shown.append(seen)
+        return shown, frozenset(unknown)
+
+    async def _egresses(self, situation: Situation, resource_set: ResourceSet, rank: Rank) -> Learned:
         listed = await self._providers.egresses.list_room(situation.broadcast.id)
+        shown, unknown = await self._absent(resource_set, listed, rank)
+        listed = [*listed, *shown]
         stream = resource_set.stream or (resource_set.streams[-1] if resource_set.streams else None)
         address, epoch, names = "", 0, dict[str, list[str]]()
         egresses: list[Egress] = resource_set.egresses
@@ -205,8 +241,12 @@ class Looker:
             key_epoch=epoch,
             now=situation.now,
             timing=self._timing,
+            unknown=unknown,
+            feeding=resource_set.feeding if resource_set.fed else None,
         )
-        recorded = recordings_seen(resource_set.recordings, listed, now=situation.now, timing=self._timing)
+        recorded = recordings_seen(
+            resource_set.recordings, listed, now=situation.now, timing=self._timing, unknown=unknown
+        )
         return Learned(
             resources=(*sent.resources, *recorded.resources),
             events=(*sent.events, *recorded.events),

@@ -26,7 +26,6 @@ _CLASSES: dict[str, type[AnyResource]] = {
 }
 _NO_TEXT = dict.fromkeys((0, *range(0xD800, 0xE000)), "\ufffd")
 """NUL and surrogates, which Postgres refuses in a text, become U+FFFD."""
-_COMMON = tuple(field.name for field in fields(Resource))
 _SEALED = ("key", "pushes")
 
 BROADCAST_COLUMNS = (
@@ -37,6 +36,8 @@ RESOURCE_COLUMNS = (
     "kind, ordinal, phase, external_id, intended_at, observed_at, changed_at, failures, retry_at, acked, refused, "
     "detail, secret"
 )
+_COMMON = tuple(name for name in RESOURCE_COLUMNS.split(", ") if name not in ("kind", "detail", "secret"))
+"""The fields of a resource that have a column of their own. The others are in `detail`."""
 
 
 # An outage is two failed looks of the observer in a row, the last of them less than a minute ago.

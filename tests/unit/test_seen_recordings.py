@@ -163,7 +163,7 @@ def test_one_that_was_written_off_and_came_all_the_same_is_ours_again_and_is_sto
     ],
 )
 def test_an_end_makes_a_file_or_none(status: EgressStatus, reason: str, complete: bool) -> None:  # noqa: FBT001
-    learned = local_recording_seen(a_recording(), a_file(status), T0, TIMING)
+    learned = local_recording_seen(a_recording(), a_file(status), T0)
     [now] = learned.resources
     assert isinstance(now, LocalRecording)
     assert (reasons(learned), now.complete, now.phase) == ([reason], complete, Phase.GONE)
@@ -172,14 +172,19 @@ def test_an_end_makes_a_file_or_none(status: EgressStatus, reason: str, complete
 
 def test_an_older_report_changes_nothing() -> None:
     held = a_recording(updated_ns=6, status=EgressStatus.ENDING)
-    [now] = local_recording_seen(held, a_file(EgressStatus.ACTIVE), T0 + seconds(1), TIMING).resources
+    [now] = local_recording_seen(held, a_file(EgressStatus.ACTIVE), T0 + seconds(1)).resources
     assert now == replace(held, observed_at=T0 + seconds(1))
 
 
 def test_one_that_is_listed_no_more_is_lost_but_not_before_a_list_must_show_it() -> None:
     young = a_recording(changed_at=T0 - seconds(1))
-    assert local_recording_seen(young, None, T0, TIMING).resources[0].phase is Phase.PRESENT
-    learned = local_recording_seen(a_recording(), None, T0, TIMING)
+    assert recordings_seen([young], [], now=T0, timing=TIMING).resources[0].phase is Phase.PRESENT
+    [absent] = recordings_seen([a_recording()], [], now=T0, timing=TIMING).resources
+    assert isinstance(absent, LocalRecording)
+    assert (absent.phase, absent.absent_since) == (Phase.PRESENT, T0)
+    later = T0 + seconds(TIMING.absence_s)
+    learned = recordings_seen([absent], [], now=later, timing=TIMING)
+    assert recordings_seen([a_recording()], [], now=T0, timing=TIMING, unknown={"f"}).events == learned.events
     [lost] = learned.resources
     assert isinstance(lost, LocalRecording)
     assert (lost.phase, lost.complete, reasons(learned)) == (Phase.GONE, False, ["RECORDING_LOST"])

@@ -1,14 +1,18 @@
 """From the egresses of a room to the rows of them. Pure.
 
-An egress whose start was not answered is recognised by the key that it pushes with, and adopted.
+An egress whose start was not answered is recognised by the key that it pushes with, and adopted. Only an egress that
+pushes to our live stream is ours: any other one in the room belongs to somebody else, and is left alone. An egress that
+no list shows is absent, which is not the same as ended: see `evidence`.
 """
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from datetime import datetime
 
 from service.domain.broadcast import seconds
 from service.domain.lifecycle import Event
+from service.domain.observing.evidence import absent, believed_gone
 from service.domain.observing.learned import Learned
 from service.domain.ports import EgressSeen, OutputSeen
 from service.domain.reasons import EventReason, Fault
@@ -48,6 +52,7 @@ def with_egress(egress: Egress, seen: EgressSeen, names: Mapping[str, Sequence[s
         destinations=tuple(sorted(name for name in has if name)) if outputs else egress.destinations,
         end_seen=seen.status.terminal,
     )
+    updated = replace(updated, absent_since=None)
     return replace(updated, delivering_since=(egress.delivering_since or now) if updated.delivering else None)
 
 
@@ -81,9 +86,12 @@ def egresses_seen(
     key_epoch: int,
     now: datetime,
     timing: Timing,
+    unknown: AbstractSet[str] = frozenset(),
+    feeding: Egress | None = None,
 ) -> Learned:
-    """*listed*: all egresses of the room. *address*: what an output to the live stream with its present key, of
-    *key_epoch*, looks like.
+    """*listed*: the egresses of the room that LiveKit shows. *address*: what an output to the live stream with its
+    present key, of *key_epoch*, looks like. *unknown*: ids that LiveKit was asked for and answered that there is none.
+    *feeding*: the egress that brings the media which the live stream gets. None: it gets none, or from none of these.
     """
     listed = [seen for seen in listed if not seen.file]
     by_id = {seen.id: seen for seen in listed}
@@ -96,6 +104,10 @@ def egresses_seen(
     )
     for egress in egresses:
         if egress.phase is Phase.GONE:
+            if (seen := _came_back(egress, by_id)) is not None:
+                back = replace(egress, phase=Phase.PRESENT, changed_at=now, acked=False, failures=0, retry_at=None)
+                resources.append(with_egress(back, seen, names, now))
+                events.append(Event(reason=EventReason.EGRESS_SURPLUS, message=seen.id))
             continue
         seen = by_id.get(egress.external_id) if egress.external_id else None
         if seen is None and egress.unresolved:
@@ -107,10 +119,17 @@ def egresses_seen(
                 egress = replace(  # noqa: PLW2901 - from here on it is the one that was found
                     egress, external_id=seen.id, phase=Phase.PRESENT, changed_at=now, failures=0
                 )
-        learned = egress_seen(egress, seen, names, now, timing)
+        if seen is None:
+            learned = egress_absent(
+                egress, now, timing, unknown_by_id=egress.external_id in unknown, contradicted=egress is feeding
+            )
+        else:
+            learned = egress_seen(egress, seen, names, now)
         resources.extend(learned.resources)
         events.extend(learned.events)
-    for n, seen in enumerate(seen for seen in strangers if not seen.status.terminal):
+    ours = {shown for shown, given in names.items() if "" in given} | {address}
+    surplus = [seen for seen in strangers if not seen.status.terminal and _pushes_to_any(seen, ours)]
+    for n, seen in enumerate(surplus):
         stranger = Egress(
             ordinal=next_ordinal(egresses) + n,
             phase=Phase.PRESENT,
@@ -137,21 +156,34 @@ def _pushes_to(seen: EgressSeen, address: str) -> bool:
     return any(output.address == address for output in seen.outputs)
 
 
-def egress_seen(
-    egress: Egress,
-    seen: EgressSeen | None,
-    names: Mapping[str, Sequence[str]],
-    now: datetime,
-    timing: Timing,
-) -> Learned:
-    if seen is None:
-        # A list may lag behind a start; records of what has ended vanish after a day.
-        young = now < egress.changed_at + seconds(timing.list_lag_s)
-        if egress.unresolved or young:
-            return Learned(resources=(replace(egress, observed_at=now),))
-        fault = egress.fault if egress.phase is Phase.DELETING else Fault.LOST
-        gone = replace(egress, phase=Phase.GONE, observed_at=now, changed_at=now, end_seen=True, fault=fault)
-        return Learned(resources=(gone,), events=(Event(reason=EventReason.EGRESS_LOST, message=egress.external_id),))
+def _pushes_to_any(seen: EgressSeen, addresses: AbstractSet[str]) -> bool:
+    return any(output.address in addresses for output in seen.outputs)
+
+
+def _came_back(egress: Egress, by_id: Mapping[str, EgressSeen]) -> EgressSeen | None:
+    """What LiveKit shows of an egress that was lost, and runs. One that was given up because it answered no stop stays
+    listed for ever (livekit/egress#950), and is not meant.
+    """
+    seen = by_id.get(egress.external_id) if egress.fault is Fault.LOST and not egress.end_seen else None
+    return seen if seen is not None and not seen.status.terminal else None
+
+
+def egress_absent(egress: Egress, now: datetime, timing: Timing, *, unknown_by_id: bool, contradicted: bool) -> Learned:
+    """The row after a look that did not show *egress*. One that is believed to be gone was not seen to end, so it may
+    still be connected until it is cut off.
+    """
+    # A list may lag behind a start.
+    young = now < egress.changed_at + seconds(timing.list_lag_s)
+    if egress.unresolved or young:
+        return Learned(resources=(replace(egress, observed_at=now),))
+    if not believed_gone(egress, now, timing, unknown_by_id=unknown_by_id, contradicted=contradicted):
+        return Learned(resources=(absent(egress, now),))
+    fault = egress.fault if egress.phase is Phase.DELETING and egress.fault else Fault.LOST
+    gone = replace(absent(egress, now), phase=Phase.GONE, changed_at=now, fault=fault)
+    return Learned(resources=(gone,), events=(Event(reason=EventReason.EGRESS_LOST, message=egress.external_id),))
+
+
+def egress_seen(egress: Egress, seen: EgressSeen, names: Mapping[str, Sequence[str]], now: datetime) -> Learned:
     updated = with_egress(egress, seen, names, now)
     if not updated.status.terminal:
         started = updated.status is EgressStatus.ACTIVE and egress.status is not EgressStatus.ACTIVE

@@ -4,11 +4,13 @@ A local recording whose start was not answered is recognised by its file, an upl
 """
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from datetime import datetime
 
 from service.domain.broadcast import seconds
 from service.domain.lifecycle import Event
+from service.domain.observing.evidence import absent, believed_gone
 from service.domain.observing.learned import Learned
 from service.domain.ports import EgressSeen
 from service.domain.provider import STREAMS
@@ -25,10 +27,15 @@ from service.domain.timing import Timing
 
 
 def recordings_seen(
-    recordings: Sequence[LocalRecording], listed: Sequence[EgressSeen], *, now: datetime, timing: Timing
+    recordings: Sequence[LocalRecording],
+    listed: Sequence[EgressSeen],
+    *,
+    now: datetime,
+    timing: Timing,
+    unknown: AbstractSet[str] = frozenset(),
 ) -> Learned:
-    """*listed*: all egresses of the room. A file egress is told by its file, of which each has its own; so is one that
-    was written off and came all the same.
+    """*listed* and *unknown*: as of `egresses_seen`. A file egress is recognised by its file, of which each has its
+    own, and so is one that was written off and started all the same.
     """
     by_file = {seen.file: seen for seen in listed if seen.file}
     by_id = {seen.id: seen for seen in listed}
@@ -37,7 +44,10 @@ def recordings_seen(
         seen = by_id.get(recording.external_id) or by_file.get(recording.file)
         if recording.phase is Phase.GONE and (seen is None or recording.end_seen or _stays(recording, seen)):
             continue
-        learned.append(local_recording_seen(recording, seen, now, timing))
+        if seen is None:
+            learned.append(_recording_absent(recording, now, timing, unknown_by_id=recording.external_id in unknown))
+        else:
+            learned.append(local_recording_seen(recording, seen, now))
     return Learned(
         resources=tuple(resource for each in learned for resource in each.resources),
         events=tuple(event for each in learned for event in each.events),
@@ -64,20 +74,24 @@ def with_recording(recording: LocalRecording, seen: EgressSeen, now: datetime) -
         error=seen.error,
         updated_ns=seen.updated_ns,
         end_seen=seen.status.terminal,
+        absent_since=None,
         file_bytes=seen.file_bytes,
         duration_s=seen.file_duration_s,
     )
 
 
-def local_recording_seen(recording: LocalRecording, seen: EgressSeen | None, now: datetime, timing: Timing) -> Learned:
-    if seen is None:
-        young = now < recording.changed_at + seconds(timing.list_lag_s)
-        if recording.unresolved or young:
-            return Learned(resources=(replace(recording, observed_at=now),))
-        gone = replace(recording, phase=Phase.GONE, observed_at=now, changed_at=now)
-        return Learned(
-            resources=(gone,), events=(Event(reason=EventReason.RECORDING_LOST, message=recording.external_id),)
-        )
+def _recording_absent(recording: LocalRecording, now: datetime, timing: Timing, *, unknown_by_id: bool) -> Learned:
+    """The row after a look that did not show *recording*. Nothing else shows whether a file is being written."""
+    young = now < recording.changed_at + seconds(timing.list_lag_s)
+    if recording.unresolved or young:
+        return Learned(resources=(replace(recording, observed_at=now),))
+    if not believed_gone(recording, now, timing, unknown_by_id=unknown_by_id, contradicted=False):
+        return Learned(resources=(absent(recording, now),))
+    gone = replace(absent(recording, now), phase=Phase.GONE, changed_at=now)
+    return Learned(resources=(gone,), events=(Event(reason=EventReason.RECORDING_LOST, message=recording.external_id),))
+
+
+def local_recording_seen(recording: LocalRecording, seen: EgressSeen, now: datetime) -> Learned:
     updated = with_recording(recording, seen, now)
     events: list[Event] = []
     found = recording.unresolved or recording.phase is Phase.GONE

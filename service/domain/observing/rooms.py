@@ -9,15 +9,23 @@ from dataclasses import replace
 from datetime import datetime
 
 from service.domain.lifecycle import Event
+from service.domain.observing.evidence import absent, believed_gone
 from service.domain.observing.learned import Learned
 from service.domain.ports import RoomInside, RoomSeen
 from service.domain.reasons import EventReason
 from service.domain.resources import Phase, Room
+from service.domain.timing import Timing
 
 
-def room_gone(room: Room, now: datetime) -> Learned:
-    """Nobody is in the room, and the provider does not list it."""
-    gone = replace(room, phase=Phase.GONE, observed_at=now, changed_at=now, host_publishing=False, host_since=now)
+def room_absent(room: Room, now: datetime, timing: Timing, *, contradicted: bool) -> Learned:
+    """The row after a look that did not show the room. *contradicted*: media arrive that only this room can send.
+
+    A room that was deleted is expected to be absent. One that was not keeps its host until its absence is believed.
+    """
+    deleted = room.phase is Phase.DELETING and room.acked
+    if not believed_gone(room, now, timing, unknown_by_id=deleted, contradicted=contradicted):
+        return Learned(resources=(absent(room, now),))
+    gone = replace(absent(room, now), phase=Phase.GONE, changed_at=now, host_publishing=False, host_since=now)
     reason = EventReason.ROOM_DELETED if room.phase is Phase.DELETING else EventReason.ROOM_LOST
     return Learned(resources=(gone,), events=(Event(reason=reason),))
 
@@ -49,6 +57,7 @@ def room_seen(
                 room,
                 phase=Phase.PRESENT,
                 observed_at=now,
+                absent_since=None,
                 changed_at=room.changed_at if room.phase is Phase.PRESENT else now,
                 external_id=listed.name if listed is not None else room.external_id,
                 sid=listed.sid if listed is not None else room.sid,

@@ -44,9 +44,10 @@ def _one(row: AnyResource, heard: Heard, names: Names, now: datetime, timing: Ti
     match row:
         case Egress() if _is_newer(row, heard):
             assert heard.egress is not None  # noqa: S101 - _is_newer says so
-            return egress_seen(row, heard.egress, names(row), now, timing)
+            return egress_seen(row, heard.egress, names(row), now)
         case LocalRecording() if _is_newer(row, heard):
-            return local_recording_seen(row, heard.egress, now, timing)
+            assert heard.egress is not None  # noqa: S101 - _is_newer says so
+            return local_recording_seen(row, heard.egress, now)
         case Stream() if row.phase is Phase.GONE:
             return _stream_recordings(row, heard, now, timing)
         case Stream():

@@ -98,6 +98,8 @@ class Planner:
     def finish(self, *, done: bool = False) -> Plan:
         if not done:
             self.waits.append(self.now + seconds(self.timing.replan_s))
+            for absent in self.resource_set.absent:
+                self.look_again(absent, self.timing.lookup_s)
         return Plan(
             steps=tuple(self.steps),
             wait_until=min(self.waits, default=None),

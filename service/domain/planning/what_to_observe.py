@@ -96,6 +96,8 @@ class _Look:
             self.timing.list_lag_s
         ):
             return False
+        if resource.absent_since is not None:
+            return self.older(resource, self.timing.lookup_s)
         if dirty is not None and (resource.observed_at or resource.changed_at) < dirty:
             return True
         retry = resource.retry_at

@@ -77,6 +77,10 @@ class Egresses(Protocol):
         """All egresses of the room, also those that ended in the last 24 hours."""
         ...
 
+    async def get(self, egress_id: str) -> EgressSeen | None:
+        """None: asked for this id, the provider answered that there is none. An empty answer is a ProviderError."""
+        ...
+
     async def list_active(self) -> Sequence[EgressSeen]: ...
     async def stop(self, egress_id: str) -> None:
         """An egress that has ended or does not exist counts as stopped. Answers before the end: see `list_room`."""

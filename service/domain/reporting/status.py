@@ -138,11 +138,13 @@ def _conditions(
 ) -> tuple[Condition, ...]:
     blocked = plan.blocked if plan is not None else Blocked.NOTHING
     facts: dict[ConditionType, _Fact] = {
-        ConditionType.ROOM_READY: _existence(resource_set.room),
-        ConditionType.STREAM_READY: _existence(resource_set.stream),
+        ConditionType.ROOM_READY: _listed(resource_set.room, _existence(resource_set.room)),
+        ConditionType.STREAM_READY: _listed(resource_set.stream, _existence(resource_set.stream)),
         ConditionType.HOST_PUBLISHING: _confirmed(resource_set.room, _host(resource_set), availability),
         ConditionType.EGRESS_RUNNING: _confirmed(
-            resource_set.egress, _leaving(resource_set, blocked) or _egress(resource_set, blocked), availability
+            resource_set.egress,
+            _leaving(resource_set, blocked) or _listed(resource_set.egress, _egress(resource_set, blocked)),
+            availability,
         ),
         ConditionType.INGEST_ACTIVE: _confirmed(resource_set.stream, _ingest(resource_set.stream), availability),
         ConditionType.PLAYABLE: _playable(resource_set, availability),
@@ -167,6 +169,13 @@ def _confirmed(resource: Resource | None, fact: _Fact, availability: Availabilit
     if outage is None or fact[0] is None or not _there(resource) or _disabled(resource):
         return fact
     return None, UNREACHABLE[provider], f"no answer since {outage.since:%Y-%m-%d %H:%M:%S}Z {outage.code}"
+
+
+def _listed(resource: Resource | None, fact: _Fact) -> _Fact:
+    """*fact*, unless the last look should have shown *resource* and did not: then nobody knows."""
+    if resource is None or resource.absent_since is None or not _there(resource):
+        return fact
+    return None, ConditionReason.NOT_LISTED, f"not listed since {resource.absent_since:%Y-%m-%d %H:%M:%S}Z"
 
 
 def _disabled(resource: Resource | None) -> bool:

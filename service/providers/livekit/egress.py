@@ -89,6 +89,20 @@ class Egresses:
         )
         return [egress_seen(info) for info in found.items]
 
+    async def get(self, egress_id: str) -> EgressSeen | None:
+        """An unknown id is answered with 404 (livekit/livekit pkg/service/redisstore.go, LoadEgress)."""
+        try:
+            found = await self._call(
+                Operation.LIST_EGRESSES, self._egress.list_egress(api.ListEgressRequest(egress_id=egress_id))
+            )
+        except ProviderError as error:
+            if error.outcome is Outcome.MISSING:
+                return None
+            raise
+        shown = next((egress_seen(info) for info in found.items if info.egress_id == egress_id), None)
+        not_empty(shown.id if shown is not None else "", Operation.LIST_EGRESSES)
+        return shown
+
     async def list_active(self) -> Sequence[EgressSeen]:
         found = await self._call(Operation.LIST_EGRESSES, self._egress.list_egress(api.ListEgressRequest(active=True)))
         return [egress_seen(info) for info in found.items]

@@ -26,7 +26,7 @@ from service.domain.provider import Provider
 from service.domain.reasons import Operation
 from service.domain.resources import Recording
 from service.domain.secret import Secret
-from tests.simulation.providers.network import LATE_S, LATE_UPLOAD_S, LIST_EGRESS, Call
+from tests.simulation.providers.network import GET_EGRESS, LATE_S, LATE_UPLOAD_S, LIST_EGRESS, Call
 
 if TYPE_CHECKING:
     from tests.simulation.providers.livekit import LiveKit
@@ -106,6 +106,9 @@ class Egresses:
 
     async def list_room(self, room_name: str) -> Sequence[EgressSeen]:
         return await self._call(LIST_EGRESS, room_name, lambda: self._livekit.list_room(room_name))
+
+    async def get(self, egress_id: str) -> EgressSeen | None:
+        return await self._call(GET_EGRESS, egress_id, lambda: self._livekit.get_egress(egress_id))
 
     async def list_active(self) -> Sequence[EgressSeen]:
         return await self._call(LIST_EGRESS, "", self._livekit.list_active)

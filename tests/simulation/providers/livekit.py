@@ -193,6 +193,11 @@ class LiveKit(Workers):
     def list_room(self, name: str) -> list[EgressSeen]:
         return self._listed(egress for egress in self.egresses.values() if egress.room.name == name)
 
+    def get_egress(self, egress_id: str) -> EgressSeen | None:
+        """By its id it is found as soon as it is stored."""
+        egress = self.egresses.get(egress_id)
+        return None if egress is None else next(iter(self._listed([egress])), egress.shown[-1][1])
+
     def list_active(self) -> list[EgressSeen]:
         return [seen for seen in self._listed(self.egresses.values()) if not seen.status.terminal]
 

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from service.domain.errors import Outcome, ProviderError
 from service.domain.provider import Provider
@@ -53,6 +53,8 @@ class Call:
 
 
 LIST_EGRESS = Call("livekit", "ListEgress", 5.0)
+GET_EGRESS = Call("livekit", "ListEgress", 5.0)
+"""The same call, for one id."""
 
 
 class _Late:
@@ -77,6 +79,8 @@ class Network:
         self.name = name
         self.env = env
         self.outage: Outage | None = None
+        self.lies: dict[str, Callable[[Any], Any]] = {}
+        """By the name of a call: the answer that its caller gets in place of the true one."""
         self._late: dict[str, list[_Late]] = {}
         """Effects that are yet to land, by their subject."""
 
@@ -101,6 +105,11 @@ class Network:
 
     def _answer(self, call: Call, subject: str, effect: Callable[[], _T]) -> _T:
         answer = effect()
+        if call.name in self.lies and not call.writes:
+            if call is GET_EGRESS:
+                # An empty answer to a question about one id is no answer.
+                raise self._error(call, Outcome.AMBIGUOUS)
+            return self.lies[call.name](answer)
         if call is LIST_EGRESS:
             # The worst moment for a start to land is right after somebody looked.
             for late in self._late.pop(subject, ()):

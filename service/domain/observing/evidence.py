@@ -1,0 +1,42 @@
+"""When an absence is believed. The one rule for every resource that a look should show and does not. Pure.
+
+A look says that what it shows is so. It does not say that what it lacks is gone: a proxy answers an empty list, a
+store loses its data, another cluster stands behind the name. So an absence changes nothing but `absent_since`, and the
+resource stays as it was seen last, until the absence is believed:
+
+- its provider was asked for it by its id and answered that it does not exist, or two looks that are `absence_s` apart
+  lacked it; and
+- no other source contradicts. While media arrive that only this resource can have brought, it is there.
+
+An absence that is believed says that a resource cannot be found. It does not say that it ended: an egress that is lost
+may still publish, and is fenced before another one is started.
+"""
+
+from dataclasses import replace
+from datetime import datetime
+from typing import TypeVar
+
+from service.domain.broadcast import seconds
+from service.domain.resources import Resource
+from service.domain.timing import Timing
+
+_R = TypeVar("_R", bound=Resource)
+
+
+def absent(resource: _R, now: datetime) -> _R:
+    """The row after a look at *now*, by the database's clock, that should have shown it and did not."""
+    return replace(resource, observed_at=now, absent_since=resource.absent_since or now)
+
+
+def believed_gone(
+    resource: Resource, now: datetime, timing: Timing, *, unknown_by_id: bool, contradicted: bool
+) -> bool:
+    """Whether a look at *now* that did not show *resource* means that it is gone.
+
+    *unknown_by_id*: the provider was asked for its id and answered that there is none. *contradicted*: another source
+    shows what only this resource can do.
+    """
+    if contradicted:
+        return False
+    again = resource.absent_since is not None and now - resource.absent_since >= seconds(timing.absence_s)
+    return unknown_by_id or again
