@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from service.domain.broadcast import Broadcast, Carrier, DeliveryPolicy, seconds
+from service.domain.reasons import Fault
 from service.domain.resources import (
     AnyResource,
     Egress,
@@ -155,6 +156,12 @@ class ResourceSet:
         seen last, and was not seen to end. While it does, room and egress are there, whatever a list lacks.
         """
         return self.fed and self.feeding is not None
+
+    @property
+    def source_closed(self) -> bool:
+        """Whether the last egress ended as if it had been told to, and was not: LiveKit ends it so with its room."""
+        last = self.egresses[-1] if self.egresses else None
+        return last is not None and last.phase is Phase.GONE and last.end_seen and last.fault is Fault.COMPLETE
 
     @property
     def feeding(self) -> Egress | None:

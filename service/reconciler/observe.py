@@ -159,7 +159,8 @@ class Looker:
                 return None
             listed = await rooms.get(name)
             if listed is None:
-                return room_absent(room, now, self._timing, contradicted=False)
+                closed = resource_set.source_closed
+                return room_absent(room, now, self._timing, contradicted=False, source_closed=closed)
         missing = resource_set.missing(inside.recorders, now)
         return room_seen(room, inside, now, listed=listed, missing=missing)
 

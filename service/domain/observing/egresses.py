@@ -176,7 +176,7 @@ def egress_absent(egress: Egress, now: datetime, timing: Timing, *, unknown_by_i
     young = now < egress.changed_at + seconds(timing.list_lag_s)
     if egress.unresolved or young:
         return Learned(resources=(replace(egress, observed_at=now),))
-    if not believed_gone(egress, now, timing, unknown_by_id=unknown_by_id, contradicted=contradicted):
+    if not believed_gone(egress, now, timing, confirmed=unknown_by_id, contradicted=contradicted):
         return Learned(resources=(absent(egress, now),))
     fault = egress.fault if egress.phase is Phase.DELETING and egress.fault else Fault.LOST
     gone = replace(absent(egress, now), phase=Phase.GONE, changed_at=now, fault=fault)

@@ -4,8 +4,8 @@ A look says that what it shows is so. It does not say that what it lacks is gone
 store loses its data, another cluster stands behind the name. So an absence changes nothing but `absent_since`, and the
 resource stays as it was seen last, until the absence is believed:
 
-- its provider was asked for it by its id and answered that it does not exist, or two looks that are `absence_s` apart
-  lacked it; and
+- its provider was asked for it by its id and answered that it does not exist, or another source agrees, or two looks
+  that are `absence_s` apart lacked it; and
 - no other source contradicts. While media arrive that only this resource can have brought, it is there.
 
 An absence that is believed says that a resource cannot be found. It does not say that it ended: an egress that is lost
@@ -28,15 +28,13 @@ def absent(resource: _R, now: datetime) -> _R:
     return replace(resource, observed_at=now, absent_since=resource.absent_since or now)
 
 
-def believed_gone(
-    resource: Resource, now: datetime, timing: Timing, *, unknown_by_id: bool, contradicted: bool
-) -> bool:
+def believed_gone(resource: Resource, now: datetime, timing: Timing, *, confirmed: bool, contradicted: bool) -> bool:
     """Whether a look at *now* that did not show *resource* means that it is gone.
 
-    *unknown_by_id*: the provider was asked for its id and answered that there is none. *contradicted*: another source
+    *confirmed*: another source agrees, such as the provider when it is asked for the id. *contradicted*: another source
     shows what only this resource can do.
     """
     if contradicted:
         return False
     again = resource.absent_since is not None and now - resource.absent_since >= seconds(timing.absence_s)
-    return unknown_by_id or again
+    return confirmed or again

@@ -85,7 +85,7 @@ def _recording_absent(recording: LocalRecording, now: datetime, timing: Timing, 
     young = now < recording.changed_at + seconds(timing.list_lag_s)
     if recording.unresolved or young:
         return Learned(resources=(replace(recording, observed_at=now),))
-    if not believed_gone(recording, now, timing, unknown_by_id=unknown_by_id, contradicted=False):
+    if not believed_gone(recording, now, timing, confirmed=unknown_by_id, contradicted=False):
         return Learned(resources=(absent(recording, now),))
     gone = replace(absent(recording, now), phase=Phase.GONE, changed_at=now)
     return Learned(resources=(gone,), events=(Event(reason=EventReason.RECORDING_LOST, message=recording.external_id),))

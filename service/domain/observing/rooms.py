@@ -17,13 +17,16 @@ from service.domain.resources import Phase, Room
 from service.domain.timing import Timing
 
 
-def room_absent(room: Room, now: datetime, timing: Timing, *, contradicted: bool) -> Learned:
+def room_absent(
+    room: Room, now: datetime, timing: Timing, *, contradicted: bool, source_closed: bool = False
+) -> Learned:
     """The row after a look that did not show the room. *contradicted*: media arrive that only this room can send.
+    *source_closed*: the room's egress ended by itself, as it does with its room.
 
     A room that was deleted is expected to be absent. One that was not keeps its host until its absence is believed.
     """
-    deleted = room.phase is Phase.DELETING and room.acked
-    if not believed_gone(room, now, timing, unknown_by_id=deleted, contradicted=contradicted):
+    confirmed = source_closed or (room.phase is Phase.DELETING and room.acked)
+    if not believed_gone(room, now, timing, confirmed=confirmed, contradicted=contradicted):
         return Learned(resources=(absent(room, now),))
     gone = replace(absent(room, now), phase=Phase.GONE, changed_at=now, host_publishing=False, host_since=now)
     reason = EventReason.ROOM_DELETED if room.phase is Phase.DELETING else EventReason.ROOM_LOST
