@@ -177,6 +177,9 @@ class Live(Planner):
         stream, room = resource_set.stream, resource_set.room
         if stream is None or stream.phase is not Phase.PRESENT or room is None or room.phase is not Phase.PRESENT:
             return
+        if room.absent_since is not None:
+            # Whether there is a room to record is asked first: `finish` waits for the look.
+            return
         recent = recent_starts(resource_set.egresses, self.now, timing)
         if len(recent) >= timing.starts_limit:
             allowed_at = recent[-timing.starts_limit].intended_at + seconds(timing.starts_window_s)
