@@ -76,6 +76,10 @@ WEBHOOKS_REFUSED = _meter.create_counter(
     "broadcast.webhooks.refused",
     description="Webhooks refused, by provider and reason. Stale: repeated, or a clock is wrong.",
 )
+CONNECTIONS_CLOSED = _meter.create_counter(
+    "broadcast.http.connections.closed",
+    description="Connections of the HTTP port closed before they sent a request, by reason.",
+)
 WEBHOOK_DURATION = _meter.create_histogram(
     "broadcast.webhook.duration", unit="s", description="From the body to the answer, by provider and outcome."
 )

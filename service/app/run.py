@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from service.api.transport.server import CannotListen
+from service.app import descriptors
 from service.app.api import ApiRole
 from service.app.reconciler import reconciler_role
 from service.app.shared import shared
@@ -43,6 +44,7 @@ async def run(settings: Settings, *, stop: asyncio.Event, started: Callable[[Por
     Raises StoreUnavailable, OSError, CannotListen or SchemaBehind before anything was started; later, whatever ended a
     task, in an ExceptionGroup.
     """
+    descriptors.raise_limit()
     async with AsyncExitStack() as roles:
         common = await roles.enter_async_context(shared(settings))
         webhooks = await roles.enter_async_context(webhooks_role(common))

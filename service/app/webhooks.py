@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from service.app import descriptors
 from service.store.database import Database
 from service.store.webhooks.inbox import Inbox
+from service.webhooks.connections import Connections
 from service.webhooks.delivery import Deliveries
 from service.webhooks.intake import Intake
 from service.webhooks.reading import Reader
@@ -64,7 +66,13 @@ async def webhooks_role(shared: Shared) -> AsyncGenerator[WebhooksRole]:
             },
             mux_secrets=settings.mux_webhook_secrets,
         ).deliver
-        intake = Intake(deliver=deliver, ready=shared.database_serves, host=settings.http_host, port=settings.http_port)
+        intake = Intake(
+            deliver=deliver,
+            ready=shared.database_serves,
+            host=settings.http_host,
+            port=settings.http_port,
+            connections=Connections(descriptors.for_http()),
+        )
         try:
             yield WebhooksRole(deliver=deliver, inbox=Inbox(shared.database, shared.sealer, read), start=intake.start)
         finally:

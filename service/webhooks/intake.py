@@ -1,7 +1,7 @@
 """The HTTP port: webhooks of all providers, and the two probes of an orchestrator (/livez, /readyz).
 
 The port is open to anybody, so a request must cost little until its signature was verified: its size, its time and the
-number of requests at once are limited before.
+number of requests at once are limited before. `connections` limits those that send no request.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ from aiohttp.http_exceptions import HttpProcessingError
 from service import telemetry
 from service.domain.errors import StoreUnavailable, WebhookRefused
 from service.domain.provider import WEBHOOK_SENDERS, Provider
+from service.webhooks.connections import Connections, listening
 from service.webhooks.delivery import LARGEST, SIGNATURE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
+
+    from aiohttp.typedefs import Handler
 
     from service.store.webhooks.inbox import Delivered
 
@@ -38,13 +41,16 @@ class Intake:
         ready: Callable[[], Awaitable[bool]],
         host: str,
         port: int,
+        connections: Connections,
     ) -> None:
+        self._connections = connections
+        self._listener: asyncio.Server | None = None
         self._deliver = deliver
         self._ready = ready
         self._host = host
         self._port = port
         self._under_way = 0
-        app = web.Application()
+        app = web.Application(middlewares=[self._with_headers])
         app.router.add_post(f"/webhooks/{{provider:{'|'.join(WEBHOOK_SENDERS)}}}", self._webhook)
         app.router.add_get("/livez", self._livez)
         app.router.add_get("/readyz", self._readyz)
@@ -56,14 +62,30 @@ class Intake:
 
     async def start(self) -> int:
         """Listen, and answer the port. Raises OSError if the port is taken."""
+        listens = listening(self._host, self._port)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self._host, self._port)
-        await site.start()
-        return int(self._runner.addresses[0][1])
+        assert self._runner.server is not None  # noqa: S101 - for the type checker: it is set up
+        accepting = self._connections.accepting(self._runner.server)
+        self._listener = await asyncio.get_running_loop().create_server(accepting, sock=listens)
+        return int(listens.getsockname()[1])
 
     async def stop(self) -> None:
         """Close the port. Requests under way get one second. Does nothing if the port was not opened."""
+        if self._listener is not None:
+            self._listener.close()
         await self._runner.cleanup()
+
+    @web.middleware
+    async def _with_headers(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Around every request, whose headers are complete by now."""
+        connection = self._connections.of(request.protocol)
+        if connection is None:
+            return await handler(request)
+        connection.request_begins()
+        try:
+            return await handler(request)
+        finally:
+            connection.request_ends()
 
     async def _livez(self, _request: web.Request) -> web.Response:
         return web.Response(text="ok\n")

@@ -15,6 +15,7 @@ from service.domain.secret import Secret
 from service.store.database import Database
 from service.store.sealing import Sealer
 from service.store.webhooks.inbox import Inbox
+from service.webhooks.connections import HEADERS_WITHIN_S, Connections
 from service.webhooks.delivery import Deliveries
 from service.webhooks.intake import Intake
 from service.webhooks.reading import Reader
@@ -71,7 +72,14 @@ class Hooks:
 
 
 @contextlib.asynccontextmanager
-async def hooks(database_url: str, *, size: int = 4, statement_timeout_s: float = 30) -> AsyncGenerator[Hooks]:
+async def hooks(
+    database_url: str,
+    *,
+    size: int = 4,
+    statement_timeout_s: float = 30,
+    most_connections: int = 512,
+    headers_within_s: float = HEADERS_WITHIN_S,
+) -> AsyncGenerator[Hooks]:
     async with store(database_url) as opened, aiohttp.ClientSession() as http:
         patience = timedelta(seconds=statement_timeout_s)
         database = await Database.connect(database_url, size=size, statement_timeout=patience)
@@ -82,8 +90,11 @@ async def hooks(database_url: str, *, size: int = 4, statement_timeout_s: float 
             livekit_secrets={LIVEKIT_KEY: Secret(LIVEKIT_SECRET), NEXT_KEY: Secret(NEXT_SECRET)},
             mux_secrets=[Secret(MUX_SECRET), Secret(NEXT_MUX_SECRET)],
         )
+        connections = Connections(most_connections, headers_within_s=headers_within_s)
         stage = Hooks(base="", http=http, store=opened, inbox=inbox, deliveries=deliveries)
-        intake = Intake(deliver=deliveries.deliver, ready=stage.is_ready, host="127.0.0.1", port=0)
+        intake = Intake(
+            deliver=deliveries.deliver, ready=stage.is_ready, host="127.0.0.1", port=0, connections=connections
+        )
         stage.base = f"http://127.0.0.1:{await intake.start()}"
         try:
             yield stage
