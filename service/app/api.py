@@ -14,6 +14,7 @@ from service.api.services.playback import PlaybackApi
 from service.api.services.webhooks import WebhookApi
 from service.api.streams.moved import Moved
 from service.api.transport.server import ApiOptions, ApiServer
+from service.app import descriptors
 from service.domain.errors import StoreUnavailable
 from service.reconciler.background.orphans import Reaper
 from service.store.health_facts import HealthFacts
@@ -50,6 +51,9 @@ class ApiRole:
                 port=settings.grpc_port,
                 reflection=settings.reflection,
                 playback_base_url=settings.playback_base_url,
+                connections=descriptors.for_grpc(),
+                calls_per_connection=settings.calls_per_connection,
+                connection_age=settings.connection_age,
             ),
             broadcasts=shared.broadcasts,
             changes=shared.changes,

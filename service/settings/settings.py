@@ -118,6 +118,21 @@ class Settings:
     )
     grpc_host: str = setting("GRPC_HOST", parsers.text, "127.0.0.1", help="where gRPC listens")
     grpc_port: int = setting("GRPC_PORT", parsers.port, 50051, help="the port of gRPC; 0: any free one")
+    calls_per_connection: int = setting(
+        "GRPC_CALLS_PER_CONNECTION",
+        parsers.count,
+        250,
+        help="calls under way on one connection, streams included; a further one waits in the client. Raise it "
+        "behind a proxy that sends all calls over few connections",
+    )
+    connection_age: timedelta = setting(
+        "GRPC_CONNECTION_AGE_S",
+        parsers.span,
+        timedelta(minutes=30),
+        unit="s",
+        help="after so long, give or take 10 %, a connection is closed for new calls, so that callers reach new "
+        "replicas; its streams end within a fifth of the time more, and are taken up again by their callers",
+    )
     http_host: str = setting("HTTP_HOST", parsers.text, "127.0.0.1", help="where webhooks and probes are answered")
     http_port: int = setting("HTTP_PORT", parsers.port, 8080, help="the port of HTTP; 0: any free one")
     reflection: bool = setting("GRPC_REFLECTION", parsers.flag, True, help="whether gRPC reflection is served")

@@ -13,6 +13,7 @@ import grpc
 from google.protobuf.message import Message
 
 from service.api.admission import Admission
+from service.api.connection_ages import ConnectionAges
 from service.api.transport import errors
 from service.api.transport.access_log import logged
 from service.api.transport.calls import Call
@@ -34,8 +35,9 @@ _SHARES = {"StopBroadcast": 2.0, "DeliverWebhook": 1.5}
 
 
 class Interceptor(grpc.aio.ServerInterceptor):
-    def __init__(self, admission: Admission) -> None:
+    def __init__(self, admission: Admission, ages: ConnectionAges) -> None:
         self._admission = admission
+        self._ages = ages
         self._parser = RequestParser()
         self._handlers: dict[str, _Handler] = {}
 
@@ -83,7 +85,8 @@ class Interceptor(grpc.aio.ServerInterceptor):
 
         async def answer(raw: bytes, context: _Context) -> Message:
             call = Call(service=method.service, method=method.name, peer=context.peer())
-            with _accounted(call, context), self._admission.unary(share=share):
+            self._ages.heard(call.peer)
+            with _accounted(call, context), self._admission.unary(share=share, peer=call.peer):
                 request = self._parser.parse(method, raw)
                 call.asks(request)
                 response = await behaviour(request, context)
@@ -96,7 +99,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
     def _stream(self, method: Method, behaviour: _Stream) -> Callable[[bytes, _Context], Awaitable[None]]:
         async def answer(raw: bytes, context: _Context) -> None:
             call = Call(service=method.service, method=method.name, streaming=True, peer=context.peer())
-            with _accounted(call, context), self._admission.stream():
+            with _accounted(call, context), self._open_stream(call.peer):
                 request = self._parser.parse(method, raw)
                 call.asks(request)
                 async with contextlib.aclosing(cast("Any", behaviour(request, context))) as messages:
@@ -111,7 +114,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
         async def answer(request: Any, context: _Context) -> None:
             call = Call(method="")
             try:
-                with self._admission.stream():
+                with self._open_stream(context.peer()):
                     # The health service is a coroutine that writes, the reflection service a generator.
                     running = cast("Any", behaviour(request, context))
                     if not hasattr(running, "__aiter__"):
@@ -125,6 +128,10 @@ class Interceptor(grpc.aio.ServerInterceptor):
             _fail(context, call)
 
         return answer
+
+    def _open_stream(self, peer: str) -> contextlib.AbstractContextManager[None]:
+        self._ages.heard(peer)
+        return self._admission.stream(peer=peer, ends_in=self._ages.ends_in(peer))
 
 
 @contextlib.contextmanager

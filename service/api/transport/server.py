@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from typing import Any, cast
 
@@ -20,6 +21,7 @@ from broadcast.v1.playback_service_pb2_grpc import PlaybackServiceServicer, add_
 from broadcast.v1.webhook_service_pb2_grpc import WebhookServiceServicer, add_WebhookServiceServicer_to_server
 from service.api.addresses import Resolve, resolve_host
 from service.api.admission import Admission
+from service.api.connection_ages import ConnectionAges, grace_s
 from service.api.services.broadcasts import BroadcastApi
 from service.api.services.health import HealthApi
 from service.api.streams.change_log import Tail
@@ -49,6 +51,12 @@ class ApiOptions:
     playback_base_url: str = "https://stream.mux.com"
     max_receive_bytes: int = 4 << 20
     """Well above any sensible request: gRPC refuses a larger message without naming the field that is too long."""
+    connections: int = 2000
+    """Further ones are refused."""
+    calls_per_connection: int = 250
+    """Under way at once. Further ones wait in the client."""
+    connection_age: timedelta = timedelta(minutes=30)
+    """After it, give or take 10 %, a caller is sent to a new connection."""
     unary_limit: int = 256
     stream_limit: int = 2000
 
@@ -106,7 +114,10 @@ class ApiServer:
 
     async def start(self) -> int:
         """Listen and serve. Returns the port. Raises CannotListen."""
-        server = grpc.aio.server(interceptors=[Interceptor(self._admission)], options=_grpc_options(self._options))
+        ages = ConnectionAges(self._options.connection_age.total_seconds())
+        server = grpc.aio.server(
+            interceptors=[Interceptor(self._admission, ages)], options=_grpc_options(self._options)
+        )
         for serve in self._services.values():
             serve(server)
         cast("Any", health_pb2_grpc).add_HealthServicer_to_server(self._health, server)
@@ -164,6 +175,7 @@ def _check_free(options: ApiOptions) -> None:
 
 
 def _grpc_options(options: ApiOptions) -> list[tuple[str, int]]:
+    age_s = options.connection_age.total_seconds()
     return [
         # Without this a second process on the port would get half of the calls instead of an error.
         ("grpc.so_reuseport", 0),
@@ -172,6 +184,12 @@ def _grpc_options(options: ApiOptions) -> list[tuple[str, int]]:
         # calls instead, long before this limit.
         ("grpc.server.max_pending_requests", 20_000),
         ("grpc.server.max_pending_requests_hard_limit", 30_000),
+        # A caller that opens calls and resets them at once would fill the queue of waiting calls by itself.
+        ("grpc.max_concurrent_streams", options.calls_per_connection),
+        ("grpc.max_allowed_incoming_connections", options.connections),
+        ("grpc.server_handshake_timeout_ms", 10_000),
+        ("grpc.max_connection_age_ms", round(age_s * 1000)),
+        ("grpc.max_connection_age_grace_ms", round(grace_s(age_s) * 1000)),
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
