@@ -186,6 +186,8 @@ def _grpc_options(options: ApiOptions) -> list[tuple[str, int]]:
         ("grpc.server.max_pending_requests_hard_limit", 30_000),
         # A caller that opens calls and resets them at once would fill the queue of waiting calls by itself.
         ("grpc.max_concurrent_streams", options.calls_per_connection),
+        # Answered calls are counted for a moment longer. Without room for them a quick caller is cut off (RST_STREAM).
+        ("grpc.http2.max_deallocating_streams", 2_000),
         ("grpc.max_allowed_incoming_connections", options.connections),
         ("grpc.server_handshake_timeout_ms", 10_000),
         ("grpc.max_connection_age_ms", round(age_s * 1000)),
