@@ -12,6 +12,7 @@ from broadcast.v1 import admin_service_pb2 as rpc
 from broadcast.v1.admin_service_pb2_grpc import AdminServiceServicer
 from service.api.messages import tokens
 from service.api.messages.broadcast import broadcast_message
+from service.api.messages.pages import fitting
 from service.api.messages.times import time_message
 from service.api.messages.webhook import webhook_filter, webhook_message
 from service.domain.errors import ProviderUnavailable
@@ -22,6 +23,9 @@ from service.store.webhooks.inbox import Inbox
 from service.store.webhooks.stored import StoredWebhooks
 
 _Context = grpc.aio.ServicerContext[Any, Any]
+
+_MOST_WITH_BODIES = 50
+"""A body may have 256 KiB, and a page that is read is in memory as a whole."""
 
 
 class AdminApi(AdminServiceServicer):
@@ -77,12 +81,12 @@ class AdminApi(AdminServiceServicer):
         digest = tokens.webhook_filter_hash(filter_)
         before_id = tokens.read_inbox_token(request.page_token, digest).id if request.page_token else None
         size = tokens.page_size(request.page_size)
+        if request.include_bodies:
+            size = min(size, _MOST_WITH_BODIES)
         found = await self._webhooks.list(filter_, limit=size + 1, before_id=before_id, bodies=request.include_bodies)
-        webhooks = found[:size]
-        return rpc.ListWebhooksResponse(
-            webhooks=[webhook_message(webhook) for webhook in webhooks],
-            next_page_token=tokens.inbox_token(digest, webhooks[-1].id) if len(found) > size else "",
-        )
+        webhooks = fitting(webhook_message(webhook) for webhook in found[:size])
+        next_page_token = tokens.inbox_token(digest, webhooks[-1].id) if len(found) > len(webhooks) else ""
+        return rpc.ListWebhooksResponse(webhooks=webhooks, next_page_token=next_page_token)
 
     async def ReplayWebhook(self, request: rpc.ReplayWebhookRequest, context: _Context) -> rpc.ReplayWebhookResponse:
         webhook = await self._inbox.replay(request.webhook_id)

@@ -16,6 +16,7 @@ from service.api.admission import Admission
 from service.api.identities import check_host_identity
 from service.api.messages import tokens
 from service.api.messages.broadcast import broadcast_message, event_message, given_filter, host_access_message
+from service.api.messages.pages import fitting
 from service.api.messages.times import given_duration
 from service.api.services.health import HealthApi
 from service.api.services.writes import Writes
@@ -81,13 +82,13 @@ class BroadcastApi(BroadcastServiceServicer):
         )
         if page is not None:
             revision = page.revision
-        broadcasts = found[:size]
+        broadcasts = fitting(self._message(broadcast) for broadcast in found[:size])
         next_page_token = ""
-        if len(found) > size:
-            last = tokens.Position.of(broadcasts[-1].create_time, broadcasts[-1].id)
-            next_page_token = tokens.page_token(digest, last, revision)
+        if len(found) > len(broadcasts):
+            end = found[len(broadcasts) - 1]
+            next_page_token = tokens.page_token(digest, tokens.Position.of(end.create_time, end.id), revision)
         return rpc.ListBroadcastsResponse(
-            broadcasts=[self._message(broadcast) for broadcast in broadcasts],
+            broadcasts=broadcasts,
             next_page_token=next_page_token,
             resume_token=tokens.resume_token(digest, revision),
         )
@@ -151,11 +152,11 @@ class BroadcastApi(BroadcastServiceServicer):
         await self._broadcasts.get(broadcast_id)
         size = tokens.page_size(request.page_size)
         found = await self._changes.story(broadcast_id, after=after, limit=size + 1)
-        events = found[:size]
-        return rpc.ListBroadcastEventsResponse(
-            events=[event_message(event) for event in events],
-            next_page_token=tokens.story_token(broadcast_id, events[-1].revision) if len(found) > size else "",
-        )
+        events = fitting(event_message(event) for event in found[:size])
+        next_page_token = ""
+        if len(found) > len(events):
+            next_page_token = tokens.story_token(broadcast_id, found[len(events) - 1].revision)
+        return rpc.ListBroadcastEventsResponse(events=events, next_page_token=next_page_token)
 
     def WatchBroadcasts(  # pyright: ignore[reportIncompatibleMethodOverride] - messages come serialised, once for all
         self, request: rpc.WatchBroadcastsRequest, context: _Context
