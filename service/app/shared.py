@@ -74,7 +74,9 @@ class Shared:
 async def answers(database: Database) -> bool:
     """`Shared.database_serves`, of any pool."""
     try:
-        return await asyncio.wait_for(database.writable(), _DATABASE_ANSWERS_WITHIN_S)
+        # Not wait_for, which in Python 3.11 loses a cancellation that comes in the moment of the answer.
+        async with asyncio.timeout(_DATABASE_ANSWERS_WITHIN_S):
+            return await database.writable()
     except (StoreUnavailable, TimeoutError):
         return False
     except Exception:
