@@ -144,8 +144,9 @@ class Leases:
                 await connection.fetchval(
                     "INSERT INTO duty (name, owner, lease_until) VALUES ($1, $2, now() + $3::interval) "
                     "ON CONFLICT (name) DO UPDATE SET owner = $2, lease_until = excluded.lease_until "
-                    # One that holds for longer than it is ever given was taken before the clock was set back.
-                    "WHERE duty.owner = $2 OR duty.lease_until <= now() OR duty.lease_until > now() + $3::interval * 2 "
+                    # One that holds for longer than any round takes was taken before the clock was set back. The bound
+                    # is not *ttl*: during a change of that setting one replica would take the duty from the other.
+                    "WHERE duty.owner = $2 OR duty.lease_until <= now() OR duty.lease_until > now() + interval '5 min' "
                     "RETURNING true",
                     name,
                     self.owner,

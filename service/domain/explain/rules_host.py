@@ -128,7 +128,22 @@ def not_on_air(case: Case) -> Finding | None:
     )
 
 
+def _room_not_listed(case: Case) -> Finding | None:
+    """Before the absence of the room is believed, when nothing contradicts it any more."""
+    room = case.resource_set.room
+    if room is None or room.phase is not Phase.PRESENT or room.absent_since is None or case.resource_set.delivered:
+        return None
+    return Finding(
+        code=CauseCode.ROOM_LOST,
+        weight=Weight.SEEN + 10,
+        message="The room is not listed any more, and we did not delete it.",
+        evidence=noted(("absent_since", f"{room.absent_since:%H:%M:%S}Z", room.absent_since)),
+    )
+
+
 def room_lost(case: Case) -> Finding | None:
+    if (absent := _room_not_listed(case)) is not None:
+        return absent
     lost = None if case.live else case.recent(EventReason.ROOM_LOST)
     failed = case.failed_egress
     if lost is None or (failed is not None and failed.intended_at > lost.time):
