@@ -6,7 +6,6 @@ from datetime import datetime
 from enum import StrEnum
 from typing import ClassVar, Final
 
-from service.domain.errors import Outcome
 from service.domain.reasons import Fault
 from service.domain.secret import NO_SECRET, Secret
 
@@ -193,15 +192,6 @@ END_FAULTS: Final[Mapping[EgressStatus, Fault]] = {
     EgressStatus.LIMIT_REACHED: Fault.LIMIT_REACHED,
 }
 """The fault of an egress that ended with this status and was not told to stop: all terminal statuses are here."""
-REFUSAL_FAULTS: Final[Mapping[Outcome, Fault]] = {
-    Outcome.NOT_SENT: Fault.NOT_SENT,
-    Outcome.REFUSED: Fault.REFUSED,
-    Outcome.MISSING: Fault.MISSING,
-    Outcome.CREDENTIALS: Fault.CREDENTIALS,
-    Outcome.THROTTLED: Fault.THROTTLED,
-    Outcome.UNAVAILABLE: Fault.UNAVAILABLE,
-}
-"""The fault of an egress whose start had this outcome. AMBIGUOUS is not here: the egress may run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

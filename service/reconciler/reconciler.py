@@ -26,7 +26,7 @@ from service.domain.resources import Kind
 from service.failpoints import failpoint
 from service.providers.budget import Rank
 from service.reconciler.act.actor import Actor
-from service.reconciler.act.call import PassContext
+from service.reconciler.act.context import PassContext
 from service.reconciler.observe import Looker
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from service.domain.timing import Timing
 from service.providers.text import redaction
 from service.reconciler import observe as looking
 from service.reconciler.act.actor import Actor
-from service.reconciler.act.call import PassContext
+from service.reconciler.act.context import PassContext
 from service.reconciler.background.observer import Observer
 from service.reconciler.background.sweeper import Sweeper
 from service.store.leases import Claim

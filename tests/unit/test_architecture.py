@@ -31,10 +31,6 @@ TEXTS_THAT_ARE_STORED = (
 """They declare words whose text has a provider in it and stays."""
 STILL = (
     "api/transport/server.py",
-    "domain/explain/rules_egress.py",
-    "domain/explain/rules_end.py",
-    "domain/explain/rules_host.py",
-    "domain/health/egress.py",
     # It takes the addresses of RTMP out of messages of gRPC, whatever their scheme.
     "telemetry.py",
 )

@@ -16,7 +16,6 @@ from service.domain.reasons import Action, Actor, Blocked, EventReason, Fallback
 from service.domain.reporting.record import STATE_ENTERED
 from service.domain.resources import (
     END_FAULTS,
-    REFUSAL_FAULTS,
     Egress,
     EgressStatus,
     Kind,
@@ -24,6 +23,7 @@ from service.domain.resources import (
     Phase,
     StreamStatus,
 )
+from service.reconciler.act.outcomes import REFUSAL_FAULTS
 from service.store.rows import RESOURCE_COLUMNS, Rows
 from service.store.sealing import Sealer
 from tests.unit.health_facts import NOW

@@ -47,7 +47,7 @@ from service.reconciler.act.requests import bucket_of
 
 if TYPE_CHECKING:
     from service.providers.budget import Rank
-    from service.reconciler.act.call import PassContext
+    from service.reconciler.act.context import PassContext
 
 
 class Actor:

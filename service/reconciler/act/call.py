@@ -6,93 +6,19 @@ may be the last one that runs.
 
 from __future__ import annotations
 
-import asyncio
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
-from functools import cached_property
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from service.domain.broadcast import seconds
-from service.domain.errors import LeaseLost, ProviderError
-from service.domain.resource_set import ResourceSet
-from service.domain.resources import AnyResource, Phase, Room, Stream, Upload
+from service.domain.errors import ProviderError
+from service.domain.resources import Phase, Room, Stream, Upload
 from service.failpoints import failpoint
 from service.reconciler.act.outcomes import record_failure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Coroutine
 
-    from service.domain.broadcast import Broadcast, EndReason, Fallback, ProviderTrouble
-    from service.domain.lifecycle import Event
     from service.domain.provider import Provider
-    from service.domain.situation import Situation
-    from service.domain.timing import Timing
-    from service.reconciler.act.requests import Providers
-    from service.store.leases import Claim
-    from service.store.passes import Passes
-
-
-@dataclass(frozen=True, kw_only=True)
-class PassContext:
-    """One situation of one claim, and what its steps need. Every write goes through it and carries the claim's fence,
-    so after another replica took over nothing more is written: LeaseLost is raised instead.
-    """
-
-    claim: Claim
-    situation: Situation
-    passes: Passes
-    providers: Providers
-    timing: Timing
-    lease: timedelta
-    """How long the claim lasts from each intent on."""
-
-    @property
-    def broadcast(self) -> Broadcast:
-        return self.situation.broadcast
-
-    @cached_property
-    def resources(self) -> ResourceSet:
-        return ResourceSet(self.situation.resources)
-
-    def now(self) -> datetime:
-        """The database's time: that of the situation, moved on by the event loop's clock since it was read. So a
-        result is as old as the end of its call.
-
-        Counted from the read: looks may have taken long since, and an egress that seems older than it is would be
-        missed in a list that cannot show it yet.
-        """
-        return self.situation.now + seconds(asyncio.get_running_loop().time() - self.situation.read)
-
-    async def intend(self, resource: AnyResource, point: str, *, creates: bool = False) -> None:
-        """Commit the intent, and check the clock a last time before the call.
-
-        *creates*: a stop that was committed since the plan was made must prevent the call, as it prevents every create.
-        Raises Overtaken in that case. Raises LeaseLost where this process stood still for too long: another replica may
-        have looked, so the call must not be made any more.
-        """
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        planned_for = self.broadcast.target if creates or resource.phase is Phase.INTENDED else None
-        await self.passes.intend(self.claim, resource, self.lease, planned_for=planned_for)
-        failpoint(f"{point}.after_intent")
-        if loop.time() - began > self.lease.total_seconds() / 2:
-            raise LeaseLost(self.claim.broadcast_id)
-        failpoint(f"{point}.before_call")
-
-    async def record(
-        self,
-        resources: Sequence[AnyResource] = (),
-        *,
-        events: Sequence[Event] = (),
-        trouble: ProviderTrouble | None = None,
-        recovered: Provider | None = None,
-        end: EndReason | None = None,
-        fallback: Fallback | None = None,
-    ) -> None:
-        """`Passes.record` of this claim."""
-        await self.passes.record(
-            self.claim, resources, events=events, trouble=trouble, recovered=recovered, end=end, fallback=fallback
-        )
+    from service.reconciler.act.context import PassContext
 
 
 async def delete(

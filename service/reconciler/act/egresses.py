@@ -18,10 +18,10 @@ from service.domain.planning.steps import (
 from service.domain.ports import EgressWanted, Push
 from service.domain.provider import ROOMS
 from service.domain.reasons import EventReason, Fault
-from service.domain.resources import REFUSAL_FAULTS, Egress, EgressStatus, Phase, Room
+from service.domain.resources import Egress, EgressStatus, Phase, Room
 from service.failpoints import failpoint
-from service.reconciler.act.call import PassContext
-from service.reconciler.act.outcomes import not_created, record_failure, stopping, trouble_of
+from service.reconciler.act.context import PassContext
+from service.reconciler.act.outcomes import REFUSAL_FAULTS, not_created, record_failure, stopping, trouble_of
 from service.reconciler.act.requests import names_of, pushes_of
 
 

@@ -8,19 +8,32 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from service.domain.broadcast import ProviderTrouble, seconds
 from service.domain.errors import Outcome, ProviderError
+from service.domain.reasons import Fault
 from service.domain.resources import AnyResource, Egress, LocalRecording, Phase, Stream, Upload
 
 if TYPE_CHECKING:
-    from service.reconciler.act.call import PassContext
+    from service.reconciler.act.context import PassContext
 
 _Created = TypeVar("_Created", Stream, Egress, LocalRecording, Upload)
 _Stopped = TypeVar("_Stopped", Egress, LocalRecording)
+
+
+REFUSAL_FAULTS: Final[Mapping[Outcome, Fault]] = {
+    Outcome.NOT_SENT: Fault.NOT_SENT,
+    Outcome.REFUSED: Fault.REFUSED,
+    Outcome.MISSING: Fault.MISSING,
+    Outcome.CREDENTIALS: Fault.CREDENTIALS,
+    Outcome.THROTTLED: Fault.THROTTLED,
+    Outcome.UNAVAILABLE: Fault.UNAVAILABLE,
+}
+"""The fault of an egress whose start had this outcome. AMBIGUOUS is not here: the egress may run."""
 
 
 def retry_at(context: PassContext, failures: int, error: ProviderError) -> datetime:

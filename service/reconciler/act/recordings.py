@@ -13,7 +13,8 @@ from service.domain.provider import ROOMS, STREAMS
 from service.domain.reasons import EventReason, Fault
 from service.domain.resources import EgressStatus, LocalRecording, Phase, Upload
 from service.failpoints import failpoint
-from service.reconciler.act.call import PassContext, delete
+from service.reconciler.act.call import delete
+from service.reconciler.act.context import PassContext
 from service.reconciler.act.outcomes import not_created, record_failure, stopping, trouble_of
 from service.reconciler.act.tags import file_of, upload_tag
 

@@ -11,7 +11,8 @@ from service.domain.provider import ROOMS
 from service.domain.reasons import EventReason
 from service.domain.resources import Phase, Room
 from service.failpoints import failpoint
-from service.reconciler.act.call import PassContext, delete
+from service.reconciler.act.call import delete
+from service.reconciler.act.context import PassContext
 from service.reconciler.act.outcomes import retry_at, trouble_of
 from service.reconciler.act.requests import room_wanted
 

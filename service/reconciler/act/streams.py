@@ -24,7 +24,8 @@ from service.domain.reasons import EventReason
 from service.domain.resources import Phase, Stream, StreamStatus
 from service.domain.secret import Secret
 from service.failpoints import failpoint
-from service.reconciler.act.call import PassContext, delete
+from service.reconciler.act.call import delete
+from service.reconciler.act.context import PassContext
 from service.reconciler.act.outcomes import not_created, record_failure, trouble_of
 from service.reconciler.act.tags import stream_tag
 
