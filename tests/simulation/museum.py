@@ -21,6 +21,7 @@ from service.domain.observing.streams import streams_found
 from service.domain.planning import fallback
 from service.domain.planning import live as plan_live
 from service.domain.planning.ending import End
+from service.domain.ports import RoomInside
 from service.domain.resource_set import ResourceSet
 from service.domain.resources import AnyResource, Phase
 from service.domain.secret import Secret
@@ -233,10 +234,13 @@ def _without_commit() -> contextlib.AbstractContextManager[Any]:
 
 
 def _without_roll_call() -> contextlib.AbstractContextManager[Any]:
-    async def everybody(self: calls.Rooms, name: str) -> frozenset[str]:
-        return frozenset(egress.id for egress in self._livekit.egresses.values() if egress.room.name == name)
+    inside = calls.Rooms.inside
 
-    return patch.object(calls.Rooms, "recorders", everybody)
+    async def everybody(self: calls.Rooms, name: str) -> RoomInside:
+        listed = frozenset(egress.id for egress in self._livekit.egresses.values() if egress.room.name == name)
+        return replace(await inside(self, name), recorders=listed)
+
+    return patch.object(calls.Rooms, "inside", everybody)
 
 
 def _without_cut() -> contextlib.AbstractContextManager[Any]:
