@@ -10,9 +10,8 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from datetime import datetime
 
-from service.domain.broadcast import seconds
 from service.domain.lifecycle import Event
-from service.domain.observing.evidence import absent, believed_gone
+from service.domain.observing.evidence import absent, believed_gone, not_shown_yet
 from service.domain.observing.learned import Learned
 from service.domain.ports import EgressSeen, OutputSeen
 from service.domain.reasons import EventReason, Fault
@@ -51,8 +50,8 @@ def with_egress(egress: Egress, seen: EgressSeen, names: Mapping[str, Sequence[s
         updated_ns=seen.updated_ns,
         destinations=tuple(sorted(name for name in has if name)) if outputs else egress.destinations,
         end_seen=seen.status.terminal,
+        absent_since=None,
     )
-    updated = replace(updated, absent_since=None)
     return replace(updated, delivering_since=(egress.delivering_since or now) if updated.delivering else None)
 
 
@@ -128,7 +127,7 @@ def egresses_seen(
         resources.extend(learned.resources)
         events.extend(learned.events)
     ours = {shown for shown, given in names.items() if "" in given} | {address}
-    surplus = [seen for seen in strangers if not seen.status.terminal and _pushes_to_any(seen, ours)]
+    surplus = [seen for seen in strangers if not seen.status.terminal and _pushes_to(seen, *ours)]
     for n, seen in enumerate(surplus):
         stranger = Egress(
             ordinal=next_ordinal(egresses) + n,
@@ -152,11 +151,7 @@ def _recognise(egress: Egress, strangers: Sequence[EgressSeen], address: str, ke
     return None
 
 
-def _pushes_to(seen: EgressSeen, address: str) -> bool:
-    return any(output.address == address for output in seen.outputs)
-
-
-def _pushes_to_any(seen: EgressSeen, addresses: AbstractSet[str]) -> bool:
+def _pushes_to(seen: EgressSeen, *addresses: str) -> bool:
     return any(output.address in addresses for output in seen.outputs)
 
 
@@ -172,9 +167,7 @@ def egress_absent(egress: Egress, now: datetime, timing: Timing, *, unknown_by_i
     """The row after a look that did not show *egress*. One that is believed to be gone was not seen to end, so it may
     still be connected until it is cut off.
     """
-    # A list may lag behind a start.
-    young = now < egress.changed_at + seconds(timing.list_lag_s)
-    if egress.unresolved or young:
+    if not_shown_yet(egress, now, timing):
         return Learned(resources=(replace(egress, observed_at=now),))
     if not believed_gone(egress, now, timing, confirmed=unknown_by_id, contradicted=contradicted):
         return Learned(resources=(absent(egress, now),))

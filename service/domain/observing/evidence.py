@@ -28,6 +28,11 @@ def absent(resource: _R, now: datetime) -> _R:
     return replace(resource, observed_at=now, absent_since=resource.absent_since or now)
 
 
+def not_shown_yet(resource: Resource, now: datetime, timing: Timing) -> bool:
+    """Whether a list at *now* need not show *resource*: it may not exist, or was found so lately that the list lags."""
+    return resource.unresolved or now < resource.changed_at + seconds(timing.list_lag_s)
+
+
 def believed_gone(resource: Resource, now: datetime, timing: Timing, *, confirmed: bool, contradicted: bool) -> bool:
     """Whether a look at *now* that did not show *resource* means that it is gone.
 

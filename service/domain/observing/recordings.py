@@ -10,7 +10,7 @@ from datetime import datetime
 
 from service.domain.broadcast import seconds
 from service.domain.lifecycle import Event
-from service.domain.observing.evidence import absent, believed_gone
+from service.domain.observing.evidence import absent, believed_gone, not_shown_yet
 from service.domain.observing.learned import Learned
 from service.domain.ports import EgressSeen
 from service.domain.provider import STREAMS
@@ -82,8 +82,7 @@ def with_recording(recording: LocalRecording, seen: EgressSeen, now: datetime) -
 
 def _recording_absent(recording: LocalRecording, now: datetime, timing: Timing, *, unknown_by_id: bool) -> Learned:
     """The row after a look that did not show *recording*. Nothing else shows whether a file is being written."""
-    young = now < recording.changed_at + seconds(timing.list_lag_s)
-    if recording.unresolved or young:
+    if not_shown_yet(recording, now, timing):
         return Learned(resources=(replace(recording, observed_at=now),))
     if not believed_gone(recording, now, timing, confirmed=unknown_by_id, contradicted=False):
         return Learned(resources=(absent(recording, now),))

@@ -1,4 +1,4 @@
-"""What all steps of a pass share: the values of the pass, and the writes around a call.
+"""The writes around a call, as every step of a pass makes them; and the delete, which three kinds of steps share.
 
 Invariant: intent before the call, record after it, the fence in every write, one change at a provider a step. Any line
 may be the last one that runs.
