@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from tests.simulation.faults import Kind
 from tests.simulation.providers.egresses import FATES
-from tests.simulation.providers.network import Outage
+from tests.simulation.providers.lies import LIES, LISTS, Lie
+from tests.simulation.providers.network import Network, Outage
 from tests.simulation.replica import PAUSE_S
 
 if TYPE_CHECKING:
@@ -20,6 +21,26 @@ if TYPE_CHECKING:
 
 EVERY_S = 8.0
 OUTAGE_MODES = ("refused", "unavailable", "silent", "mute")
+
+
+def networks(shared: Shared) -> tuple[Network, Network]:
+    return shared.at_livekit, shared.at_mux
+
+
+def lie(shared: Shared, kind: Kind) -> Lie:
+    """One source lies from now on, about some of its lists or about all."""
+    env = shared.env
+    network = env.rng.choice(networks(shared))
+    names = [name for name in LISTS[network.name] if env.rng.random() < 0.6]
+    network.lie = Lie(
+        kind=kind,
+        names=frozenset(names or LISTS[network.name]),
+        until=env.loop.time() + env.rng.choice((1, 12, 60)) * env.rng.uniform(0.5, 1.2),
+        rng=env.rng,
+        strange=shared.strangers.own,
+    )
+    env.trace.add("lie", network.name, kind, *sorted(network.lie.names), f"until {network.lie.until:.0f}")
+    return network.lie
 
 
 class Chaos:
@@ -43,6 +64,8 @@ class Chaos:
             Kind.STREAM_DELETED,
             Kind.STALE_TOKEN,
             Kind.ONE_OF_TWO,
+            Kind.STRANGER,
+            *LIES,
         )
         self._kinds = [kind for kind in kinds if rng.random() < 0.5]
 
@@ -56,8 +79,8 @@ class Chaos:
     def mend(self) -> None:
         """The end of it: everything is there again, nobody stands still."""
         shared = self._shared
-        for provider in (shared.at_livekit, shared.at_mux):
-            provider.outage = None
+        for provider in networks(shared):
+            provider.outage = provider.lie = None
         shared.database_away_until = 0.0
         for replica in self._replicas:
             replica.paused_until = min(replica.paused_until, shared.env.loop.time())
@@ -80,16 +103,15 @@ class Chaos:
                     shared.database_away_until = env.loop.time() + env.rng.uniform(1, 25)
                     env.trace.add("outage", "database", f"until {shared.database_away_until:.0f}")
             case Kind.STREAM_STALLED:
-                active = [stream for stream in shared.mux.living if stream.active and not stream.stalled]
-                if active:
-                    env.faults.count(kind, "stream")
-                    shared.mux.stall(env.rng.choice(active), env.rng.choice((None, env.rng.uniform(5, 240))))
+                self._stall()
+            case Kind.STRANGER | Kind.LIST_EMPTY | Kind.LIST_STALE | Kind.LIST_SHORT | Kind.LIST_FOREIGN:
+                self._deceive(kind)
             case Kind.ROOM_DELETED | Kind.STREAM_DISABLED | Kind.STREAM_DELETED | Kind.STALE_TOKEN:
                 self._outside(kind)
             case _:
                 livekit = shared.livekit
                 beside = kind is Kind.ONE_OF_TWO
-                running = livekit.beside_another if beside else [e for e in livekit.egresses.values() if e.runs]
+                running = livekit.beside_another if beside else [e for e in livekit.ours if e.runs]
                 if running:
                     env.faults.count(kind, "egress")
                     livekit.befall(env.rng.choice(running), kind)
@@ -105,6 +127,22 @@ class Chaos:
             replica.crash()
         else:
             replica.pause(env.rng.uniform(*PAUSE_S))
+
+    def _stall(self) -> None:
+        shared, env = self._shared, self._shared.env
+        active = [stream for stream in shared.mux.living if stream.active and not stream.stalled]
+        if active:
+            env.faults.count(Kind.STREAM_STALLED, "stream")
+            shared.mux.stall(env.rng.choice(active), env.rng.choice((None, env.rng.uniform(5, 240))))
+
+    def _deceive(self, kind: Kind) -> None:
+        shared, env = self._shared, self._shared.env
+        if kind is Kind.STRANGER:
+            if shared.strangers.ids and shared.livekit.rooms:
+                env.faults.count(kind, "egress")
+                shared.strangers.record(env.rng.choice(list(shared.livekit.rooms.values())))
+        elif all(network.lie is None or network.lie.until < env.loop.time() for network in networks(shared)):
+            lie(shared, kind)
 
     def _outside(self, kind: Kind) -> None:
         shared, env = self._shared, self._shared.env

@@ -9,10 +9,11 @@ from dataclasses import replace
 from service.domain.broadcast import Target
 from service.domain.resource_set import backoff_s
 from service.domain.timing import Timing
-from tests.simulation.chaos import Chaos
+from tests.simulation.chaos import Chaos, lie
 from tests.simulation.checks.at_effects import STARTS
 from tests.simulation.faults import Kind
 from tests.simulation.lives import Life
+from tests.simulation.providers.lies import LIES
 from tests.simulation.world import LONGEST_S, World
 
 MENDED_S = 260.0 + backoff_s(STARTS - 1, Timing())
@@ -27,6 +28,12 @@ BACK_S = {
 """From what breaks in calm until viewers see pictures again. A deaf one falls silent too: the reconnect window is over
 first."""
 RECORDED_S = 75.0
+LIE_ECHOES_S = 30.0
+"""From the end of a lie until nobody acts on it any more. Seconds."""
+INTERRUPTS = frozenset(
+    {"egress.started", "egress.stopped", "key.reset", "room.deleted", "room.created", "stream.disabled"}
+)
+"""Effects at a broadcast that delivers for which there was no reason."""
 LOOPS, LOOP_S = 0.1, 240.0
 SILENT_S = 15.0
 ENDED_S = 150.0
@@ -63,6 +70,8 @@ class Course:
         for _ in range(rng.choice((2, 2, 3))):
             self._world.begin()
         chaos_s = rng.uniform(240, 600)
+        if rng.random() < 0.5:
+            self._shared.strangers.come()
         for n in range(rng.choice((2, 3, 4))):
             self._world.lives.append(
                 Life(env, self._world.callers, self._shared.livekit, f"b{n}", rng.uniform(0.4, 1.2) * chaos_s)
@@ -90,6 +99,7 @@ class Course:
         await self._mend()
         self._convergence.check_ended(SILENT_S)
         self._invariants.check_heard()
+        await self._believe_no_lie()
         await self._replace_one()
         if rng.random() < LOOPS:
             await self._fail_each()
@@ -162,6 +172,32 @@ class Course:
         for name, why in amiss.items():
             self._invariants.violate("I-12", f"{name}: {why}")
 
+    async def _believe_no_lie(self) -> None:
+        """I-20: in calm, one source lies for a while. What is published goes on as it is."""
+        env, effects = self._env, self._env.effects
+        live = {
+            row.broadcast.id
+            for row in self._world.tables.rows.values()
+            if row.broadcast.target is Target.LIVE
+            and not row.broadcast.spec.test
+            and not row.broadcast.fallback.modes
+            and self._convergence.publishes(row.broadcast.id)
+        }
+        if not live:
+            return
+        told = lie(self._shared, env.rng.choice(LIES))
+        began = len(effects.log)
+        while env.loop.time() < told.until + LIE_ECHOES_S:
+            await self._pass(1)
+            for broadcast_id in sorted(live):
+                if not self._convergence.publishes(broadcast_id):
+                    self._invariants.violate("I-20", f"{broadcast_id} is dark for a {told.kind}")
+            for effect in effects.log[began:]:
+                if effect.broadcast_id in live and effect.kind in INTERRUPTS:
+                    self._invariants.violate(
+                        "I-20", f"{effect.kind} {effect.id} of {effect.broadcast_id}, for a {told.kind}"
+                    )
+
     async def _replace_one(self) -> None:
         """With every webhook lost, something breaks: how long until viewers see pictures again."""
         live = [
@@ -177,7 +213,7 @@ class Course:
         waits = {name: self._convergence.next_start_waits_s(name) for name in live}
         broadcast_id = self._env.rng.choice([name for name in live if waits[name] == min(waits.values())])
         livekit, mux = self._shared.livekit, self._shared.mux
-        inside = [egress for egress in livekit.egresses.values() if egress.room.name == broadcast_id and egress.runs]
+        inside = [egress for egress in livekit.ours if egress.room.name == broadcast_id and egress.runs]
         egress = next(egress for egress in inside if egress.session is not None)
         kind = self._env.rng.choice((Kind.EGRESS_FAILED, *BACK_S))
         if kind is Kind.STREAM_STALLED:
@@ -210,7 +246,7 @@ class Course:
             return
         broadcast_id, ends = self._env.rng.choice(live), self._env.loop.time() + LOOP_S
         while self._env.loop.time() < ends:
-            for egress in [*self._shared.livekit.egresses.values()]:
+            for egress in self._shared.livekit.ours:
                 if egress.room.name == broadcast_id and egress.session is not None:
                     self._shared.livekit.end(egress, Kind.EGRESS_FAILED)
             await self._pass(1)

@@ -28,6 +28,11 @@ class Kind(StrEnum):
     LOST_REPLY = "no answer, effect"
     LATE_EFFECT = "no answer, late effect"
     OUTAGE = "call into an outage"
+    # Wrong answers.
+    LIST_EMPTY = "list empty"
+    LIST_STALE = "list stands still"
+    LIST_SHORT = "list lacks some"
+    LIST_FOREIGN = "list of another project"
     # The store.
     STORE_ERROR = "store error"
     AMBIGUOUS_COMMIT = "ambiguous commit"
@@ -62,6 +67,7 @@ class Kind(StrEnum):
     STREAM_DISABLED = "live stream disabled outside"
     STREAM_DELETED = "live stream deleted outside"
     UPLOAD_ERRORED = "upload errored"
+    STRANGER = "egress of another application in a room of ours"
     STALE_TOKEN = "room entered with an old token"
 
 

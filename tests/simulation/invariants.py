@@ -32,6 +32,9 @@ I-17 A fallback has only modes that its caller allowed. It is left `Timing.fallb
      the earliest, unless the broadcast goes off air.
 I-18 A broadcast that is over comes to rest: the fate of each recording is known, every recorded file is at Mux,
      and no pass looks at it any more.
+I-19 Nothing is done to what belongs to others: their egresses in rooms of ours too, their live streams and recordings.
+I-20 With the providers well, one source that lies interrupts no broadcast that delivers: lists that are empty, that
+     lack some, that stand still or that come from another project change nothing at the providers.
 
 Checked elsewhere: the final state is the same with all webhooks, some or none (I-9, test_webhook_chaos.py); no secret
 is in real logs, traces, answers and tables (I-10, tests/e2e/test_secrets.py); streams of watchers are whole under

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from tests.simulation.providers.livekit import LiveKit
     from tests.simulation.providers.mux import Mux
     from tests.simulation.providers.network import Call, Network
+    from tests.simulation.providers.strangers import Strangers
 
 _T = TypeVar("_T")
 TAG = "bs1:sim:"
@@ -66,6 +67,7 @@ class Shared:
     """Where viewers play, which is not Mux's API."""
     timing: Timing
     limits: Limits
+    strangers: Strangers
     storage: bool
     """Whether there is one for local recordings."""
     database_away_until: float = 0.0

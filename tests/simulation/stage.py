@@ -71,12 +71,12 @@ class Stage:
     @property
     def running(self) -> list[TrueEgress]:
         """Egresses that really run, without file egresses."""
-        return [egress for egress in self.livekit.egresses.values() if egress.runs and not egress.file]
+        return [egress for egress in self.livekit.ours if egress.runs and not egress.file]
 
     @property
     def recording(self) -> list[TrueEgress]:
         """File egresses that really write."""
-        return [e for e in self.livekit.egresses.values() if e.runs and e.file and e.status is EgressStatus.ACTIVE]
+        return [e for e in self.livekit.ours if e.runs and e.file and e.status is EgressStatus.ACTIVE]
 
     @property
     def stream(self) -> LiveStream:

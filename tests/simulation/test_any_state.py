@@ -120,7 +120,7 @@ class Ground:
         # All of it was made some time ago, so lists show it.
         for stream in self._stage.mux.living:
             stream.listed_at = 0.0
-        for egress in self._stage.livekit.egresses.values():
+        for egress in self._stage.livekit.ours:
             egress.lag_s = 0.0
         if not any(kind is Kind.ROOM for kind, _ in self._begins.there):
             self._stage.livekit.delete_room(ID, "outside")

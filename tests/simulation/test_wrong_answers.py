@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
 from service.domain.broadcast import ConditionType, State
+from service.domain.reasons import EventReason
+from tests.simulation.faults import Kind
+from tests.simulation.providers.lies import LISTS, Lie
 from tests.simulation.stage import ID, Stage, play
 
-_NOTHING: dict[str, Callable[[Any], Any]] = {
-    "ListEgress": lambda _: [],
-    "ListParticipants": lambda answer: type(answer)(),
-    "ListRooms": lambda answer: [] if isinstance(answer, list) else None,
-    "list_live_streams": lambda answer: ([], answer[1]) if isinstance(answer, tuple) else [],
-}
-_ANY = [names for n in range(1, len(_NOTHING) + 1) for names in itertools.combinations(sorted(_NOTHING), n)]
+_LISTS = sorted(itertools.chain(*LISTS.values()))
+_ANY = [names for n in range(1, len(_LISTS) + 1) for names in itertools.combinations(_LISTS, n)]
+_BAD = {"EGRESS_LOST", "ROOM_LOST", "STREAM_LOST"}
 
 
-def _lie(stage: Stage, names: tuple[str, ...]) -> None:
+def _lie(stage: Stage, kind: Kind, names: tuple[str, ...], for_s: float) -> None:
     for network in (stage.shared.at_livekit, stage.shared.at_mux):
-        network.lies = {name: _NOTHING[name] for name in names}
+        network.lie = Lie(
+            kind=kind,
+            names=frozenset(names) & frozenset(LISTS[network.name]),
+            until=stage.now + for_s,
+            rng=stage.world.env.rng,
+            strange=stage.shared.strangers.own,
+        )
 
 
 @pytest.mark.parametrize("for_s", [1, 12, 60])
@@ -33,15 +36,60 @@ def test_lists_that_are_empty_interrupt_nothing(names: tuple[str, ...], for_s: f
         await stage.live()
         [running] = stage.running
         writes, told = stage.writes(), len(stage.reasons)
-        _lie(stage, names)
+        _lie(stage, Kind.LIST_EMPTY, names, for_s)
         stage.world.tables.wake([ID])
-        await stage.all_the_while(lambda: stage.plays and stage.broadcast.state is State.LIVE, for_s)
-        _lie(stage, ())
-        await stage.all_the_while(lambda: stage.plays and stage.broadcast.state is State.LIVE, 60)
+        await stage.all_the_while(lambda: stage.plays and stage.broadcast.state is State.LIVE, for_s + 60)
         assert stage.running == [running]
         assert writes == []
-        assert not {"EGRESS_LOST", "ROOM_LOST", "STREAM_LOST", "HOST_STOPPED"} & set(stage.reasons[told:])
+        assert not {*_BAD, "HOST_STOPPED"} & set(stage.reasons[told:])
         met = {each.type: each.met for each in stage.broadcast.status.conditions}
         assert met[ConditionType.ROOM_READY] is met[ConditionType.EGRESS_RUNNING] is True
 
     play(scene, webhooks=webhooks)
+
+
+@pytest.mark.parametrize("for_s", [1, 12, 60])
+@pytest.mark.parametrize("names", [*((name,) for name in _LISTS), *LISTS.values()], ids=",".join)
+@pytest.mark.parametrize("kind", [Kind.LIST_STALE, Kind.LIST_SHORT, Kind.LIST_FOREIGN])
+def test_other_lies_change_nothing_at_the_providers(kind: Kind, names: tuple[str, ...], for_s: float) -> None:
+    async def scene(stage: Stage) -> None:
+        stage.shared.strangers.come()
+        await stage.live()
+        [running] = stage.running
+        stage.shared.strangers.record(running.room)
+        writes, told = stage.writes(), len(stage.reasons)
+        _lie(stage, kind, names, for_s)
+        stage.world.tables.wake([ID])
+        await stage.all_the_while(lambda: stage.plays, for_s + 60)
+        assert running in stage.running
+        assert writes == []
+        assert not _BAD & set(stage.reasons[told:])
+        await stage.until(lambda: stage.broadcast.state is State.LIVE, 15)
+
+    play(scene)
+
+
+def test_a_dead_record_that_comes_back_is_given_up_once() -> None:
+    """The record of an egress whose worker died stays ACTIVE for ever and answers no stop. A lie loses it, the truth
+    brings it back, and it must not come back each time that it is given up.
+    """
+
+    async def scene(stage: Stage) -> None:
+        await stage.live()
+        [running] = stage.running
+        stage.livekit.become_ghost(running)
+        _lie(stage, Kind.LIST_FOREIGN, ("ListEgress",), 240)
+        await stage.until(lambda: "EGRESS_LOST" in stage.reasons, 240)
+        lost = next(event.message for event in stage.story if event.reason is EventReason.EGRESS_LOST)
+        stage.livekit.become_ghost(stage.livekit.egresses[lost])
+        stage.shared.at_livekit.lie = None
+        await stage.until(lambda: "EGRESS_SURPLUS" in stage.reasons, 300)
+        await stage.until(lambda: "EGRESS_WRITTEN_OFF" in stage.reasons[stage.reasons.index("EGRESS_SURPLUS") :], 120)
+        told = len(stage.reasons)
+        for _ in range(20):
+            stage.world.tables.wake([ID])
+            await stage.all_the_while(lambda: True, 60)
+        assert stage.reasons[told:].count("EGRESS_SURPLUS") == 0
+        assert stage.plays
+
+    play(scene)

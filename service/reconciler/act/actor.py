@@ -115,6 +115,10 @@ class Actor:
         if isinstance(written_off, Egress) and not written_off.fault and context.broadcast.target is Target.LIVE:
             fault = Fault.NOT_STOPPED if resource.phase is Phase.DELETING else Fault.START_LOST
             written_off = replace(written_off, fault=fault)
+        if isinstance(written_off, Egress) and written_off.fault is Fault.LOST and resource.phase is Phase.DELETING:
+            # It was lost, came back and answered no stop. Its provider may list it for ever, and it must not come back
+            # each time.
+            written_off = replace(written_off, fault=Fault.NOT_STOPPED)
         if isinstance(written_off, LocalRecording) and not written_off.fault and resource.phase is Phase.DELETING:
             # The provider may list it unchanged for ever, and it must not be taken for a recording that came late.
             written_off = replace(written_off, fault=Fault.NOT_STOPPED)

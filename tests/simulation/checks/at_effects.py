@@ -22,6 +22,22 @@ GRACE_S = 28.0
 """A create of a live stream that landed within so many seconds is found by its own pass (`Timing.stream_grace_s`, less
 the lag of lists)."""
 STARTS, STARTS_WINDOW_S = 5, 600.0
+TOUCHES = frozenset(
+    {
+        "asset.deleted",
+        "egress.layout",
+        "egress.outputs",
+        "egress.stopped",
+        "key.reset",
+        "room.deleted",
+        "stream.deleted",
+        "stream.disabled",
+        "stream.enabled",
+    }
+)
+"""What one does to a thing at a provider, and does not happen to it by itself."""
+OTHERS = ("outside", "timeout")
+"""Who did it, where it was no replica."""
 
 
 class AtEffects:
@@ -34,6 +50,9 @@ class AtEffects:
         shared.env.effects.watchers.append(self._effect)
 
     def _effect(self, effect: Effect) -> None:
+        if effect.id in self._shared.strangers.ids and effect.kind in TOUCHES and effect.detail not in OTHERS:
+            self._findings.violate("I-19", f"{effect.kind} of {effect.id}, which is not ours")
+            return
         if effect.detail == SWEEPER:
             self._by_sweeper(effect)
             return
@@ -84,7 +103,7 @@ class AtEffects:
             )
 
     def _one_publisher(self, broadcast_id: str) -> None:
-        egresses = [e for e in self._shared.livekit.egresses.values() if e.room.name == broadcast_id and e.runs]
+        egresses = [e for e in self._shared.livekit.ours if e.room.name == broadcast_id and e.runs]
         if len(egresses) <= 1:
             return
         for stream in self._shared.mux.living:
@@ -114,10 +133,16 @@ class AtEffects:
         ordinal = int(stream.tag.rpartition(":")[2])
         intended = self._commits.streams_intended.get((stream.broadcast_id, ordinal))
         landed = next(e.time for e in self._shared.env.effects.log if e.kind == "stream.created" and e.id == effect.id)
+        if intended is not None and self._lied_to(intended):
+            # The lists in which its create was looked for did not tell the truth.
+            return
         if intended is None or landed - intended <= GRACE_S:
             self._findings.violate(
                 "I-2", f"{effect.id} of {stream.broadcast_id} landed in time and was left to the sweeper"
             )
+
+    def _lied_to(self, since: float) -> bool:
+        return any(told >= since for told in self._shared.at_mux.lied["list_live_streams"])
 
     def _upload_swept(self, effect: Effect) -> None:
         self._findings.seen["upload swept"] += 1

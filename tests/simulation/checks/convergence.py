@@ -62,7 +62,7 @@ class Convergence:
         oldest = self._shared.env.now() - timedelta(seconds=STARTS_WINDOW_S)
         rows = [each for each in row.resources.values() if isinstance(each, LocalRecording)]
         spent = sum(each.intended_at > oldest for each in rows) >= STARTS
-        writing = any(e.runs and e.file and e.room.name == broadcast.id for e in self._shared.livekit.egresses.values())
+        writing = any(e.runs and e.file and e.room.name == broadcast.id for e in self._shared.livekit.ours)
         return not spent and not writing
 
     def amiss(self) -> dict[str, str]:
@@ -76,7 +76,7 @@ class Convergence:
             host = room is not None and bool(room.hosts)
             off_air = broadcast.spec.delivery_policy is DeliveryPolicy.MANUAL and not broadcast.on_air
             publishes = self.publishes(broadcast.id)
-            if off_air and any(e.runs and e.room.name == broadcast.id for e in self._shared.livekit.egresses.values()):
+            if off_air and any(e.runs and e.room.name == broadcast.id for e in self._shared.livekit.ours):
                 found[broadcast.id] = "it is off air and has an egress"
             elif self.starts_used_up(broadcast.id):
                 continue
@@ -127,22 +127,23 @@ class Convergence:
         """Names of the things at the providers that no row needs."""
         over = {row.broadcast.id for row in self._shared.tables.rows.values() if row.broadcast.target is Target.ENDED}
         left: list[str] = []
+        strange = self._shared.strangers.ids
         owned = {
             resource.external_id
             for row in self._shared.tables.rows.values()
             for resource in row.resources.values()
             if resource.phase is not Phase.GONE and resource.kind is not Kind.ROOM
         }
-        left += [f"live stream {each.id}" for each in self._shared.mux.living if each.id not in owned]
+        left += [f"live stream {each.id}" for each in self._shared.mux.living if each.id not in {*owned, *strange}]
         left += [
             f"upload {each.recording.asset_id}"
             for each in self._shared.mux.uploads
-            if each.recording.asset_id not in owned
+            if each.recording.asset_id not in {*owned, *strange}
         ]
         left += [f"room {name}" for name in self._shared.livekit.rooms if name in over]
         left += [
             f"egress {each.id}"
-            for each in self._shared.livekit.egresses.values()
+            for each in self._shared.livekit.ours
             if each.runs and (each.room.name in over or each.id not in owned)
         ]
         return left
@@ -169,7 +170,7 @@ class Convergence:
         """Files that are in our storage and not at Mux. One whose row was written off makes no recording."""
         recordings = {e.file: e for e in row.resources.values() if isinstance(e, LocalRecording)}
         uploads = {upload.ordinal: upload for upload in ResourceSet(tuple(row.resources.values())).uploads}
-        for egress in self._shared.livekit.egresses.values():
+        for egress in self._shared.livekit.ours:
             if not egress.file or egress.room.name != row.broadcast.id or egress.status is not EgressStatus.COMPLETE:
                 continue
             recording = recordings.get(egress.file)

@@ -119,16 +119,22 @@ def _not_next(before: Broadcast, now: Broadcast) -> Iterator[str]:
 
 
 def told_twice(tables: Tables) -> Iterator[str]:
-    """I-9: that a webhook and a look tell the same, or two webhooks, is told once."""
+    """I-9: that a webhook and a look tell the same, or two webhooks, is told once. An egress that was lost may come
+    back, once for each time that it is told to be lost.
+    """
+    lost = Counter(
+        (event.broadcast_id, event.message) for event in tables.events if event.reason is EventReason.EGRESS_LOST
+    )
     comes = Counter(
         (event.broadcast_id, _FAMILY[event.reason], event.message) for event in tables.events if event.reason in _FAMILY
     )
     for (broadcast_id, family, external_id), count in comes.items():
-        if count > 1:
+        if count > 1 + lost[broadcast_id, external_id]:
             yield f"{broadcast_id}: {family} {external_id} comes {count} times in its story"
     ends = Counter(event.broadcast_id for event in tables.events if event.reason in _ENDS)
     for broadcast_id, count in ends.items():
         egresses = sum(each.kind is Kind.EGRESS for each in tables.rows[broadcast_id].resources.values())
+        egresses += sum(times for (name, _), times in lost.items() if name == broadcast_id)
         if count > egresses:
             yield f"{broadcast_id}: {egresses} egresses end {count} times in its story"
 

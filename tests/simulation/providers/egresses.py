@@ -80,7 +80,8 @@ class TrueOutput:
 class TrueEgress:
     id: str
     room: TrueRoom
-    wanted: EgressWanted | RecordingWanted
+    wanted: EgressWanted | RecordingWanted | None
+    """None: nobody asked us for it."""
     started_at: datetime
     lag_s: float
     outputs: list[TrueOutput]
@@ -97,6 +98,8 @@ class TrueEgress:
     stuck: bool = False
     hangs: bool = False
     """Its connection never comes about, because the other side does not answer."""
+    strange: bool = False
+    """Of another application in the same project."""
     session: Session | None = None
     stream: LiveStream | None = None
     shown: list[tuple[float, EgressSeen]] = field(default_factory=list[tuple[float, EgressSeen]])
@@ -137,9 +140,14 @@ class Workers:
             self._end(egress, *_ENDS[kind])
 
     @property
+    def ours(self) -> list[TrueEgress]:
+        """Without those of other applications."""
+        return [egress for egress in self.egresses.values() if not egress.strange]
+
+    @property
     def beside_another(self) -> list[TrueEgress]:
         """Active egresses that share their room with another active one."""
-        active = [e for e in self.egresses.values() if e.runs and e.joined and e.status is EgressStatus.ACTIVE]
+        active = [e for e in self.ours if e.runs and e.joined and e.status is EgressStatus.ACTIVE]
         return [e for e in active if any(other is not e and other.room is e.room for other in active)]
 
     def become_ghost(self, egress: TrueEgress) -> None:

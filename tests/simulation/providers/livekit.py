@@ -164,7 +164,7 @@ class LiveKit(Workers):
         if (stream := self._mux.by_key.get(egress.key)) is not None:
             stream.used = True
         env.effects.add("egress.started", egress.id, room.name, egress.key)
-        return self._launch(egress)
+        return self.launch(egress)
 
     def record(self, wanted: RecordingWanted) -> EgressSeen:
         env = self._env
@@ -182,9 +182,9 @@ class LiveKit(Workers):
         )
         self.egresses[egress.id] = egress
         env.effects.add("recording.started", egress.id, room.name, wanted.file)
-        return self._launch(egress)
+        return self.launch(egress)
 
-    def _launch(self, egress: TrueEgress) -> EgressSeen:
+    def launch(self, egress: TrueEgress) -> EgressSeen:
         self._changed(egress, "egress_started")
         self._choose_fate(egress)
         self._env.after(*self._env.rng.choice((QUICK_S, STARTS_S)), lambda: self._join(egress))

@@ -121,7 +121,7 @@ class Mux:
             wanted=wanted,
             created_at=env.now(),
             listed_at=env.loop.time() + env.rng.uniform(0, LIST_LAG_S),
-            broadcast_id=wanted.tag.removeprefix(self._tag).rpartition(":")[0],
+            broadcast_id=self._broadcast_of(wanted.tag),
         )
         self.streams[stream.id] = stream
         self.by_key[stream.key] = stream
@@ -188,7 +188,7 @@ class Mux:
             recording=Recording(asset_id=env.id("up"), playback_id=env.id("pb"), uploaded=True),
             tag=wanted.tag,
             created_at=env.now(),
-            broadcast_id=wanted.tag.removeprefix(self._tag).rpartition(":")[0],
+            broadcast_id=self._broadcast_of(wanted.tag),
         )
         self.assets[asset.recording.asset_id] = asset
         env.effects.add("upload.created", asset.recording.asset_id, asset.broadcast_id, wanted.tag)
@@ -202,6 +202,10 @@ class Mux:
     def uploads(self) -> list[Asset]:
         """Oldest first."""
         return [asset for asset in self.assets.values() if not asset.live_stream_id]
+
+    def _broadcast_of(self, tag: str) -> str:
+        """Empty: the mark is not ours."""
+        return tag.removeprefix(self._tag).rpartition(":")[0] if tag.startswith(self._tag) else ""
 
     def _ready(self, asset_id: str) -> None:
         self._finish(asset_id, ready=self._env.rng.random() < 0.95)

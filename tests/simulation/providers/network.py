@@ -5,19 +5,22 @@ have its effect long after its caller gave up. Within the time limits of the rea
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from service.domain.errors import Outcome, ProviderError
 from service.domain.provider import Provider
 from service.domain.reasons import Operation
 from service.providers.text.readable import readable
 from tests.simulation.faults import Kind
+from tests.simulation.providers.lies import NoAnswer
 
 if TYPE_CHECKING:
     from tests.simulation.environment import Environment
+    from tests.simulation.providers.lies import Lie
 
 _T = TypeVar("_T")
 LATE_S = (9.0, 88.0)
@@ -79,8 +82,9 @@ class Network:
         self.name = name
         self.env = env
         self.outage: Outage | None = None
-        self.lies: dict[str, Callable[[Any], Any]] = {}
-        """By the name of a call: the answer that its caller gets in place of the true one."""
+        self.lie: Lie | None = None
+        self.lied: defaultdict[str, list[float]] = defaultdict(list)
+        """When wrong answers were given, by the name of the call."""
         self._late: dict[str, list[_Late]] = {}
         """Effects that are yet to land, by their subject."""
 
@@ -105,11 +109,13 @@ class Network:
 
     def _answer(self, call: Call, subject: str, effect: Callable[[], _T]) -> _T:
         answer = effect()
-        if call.name in self.lies and not call.writes:
-            if call is GET_EGRESS:
-                # An empty answer to a question about one id is no answer.
-                raise self._error(call, Outcome.AMBIGUOUS)
-            return self.lies[call.name](answer)
+        if self.lie is not None and self.lie.about(call, self.env.loop.time()):
+            self.env.faults.count(self.lie.kind, f"{call.provider}.{call.name}")
+            self.lied[call.name].append(self.env.loop.time())
+            try:
+                return self.lie.told(call, subject, answer)
+            except NoAnswer:
+                raise self._error(call, Outcome.AMBIGUOUS) from None
         if call is LIST_EGRESS:
             # The worst moment for a start to land is right after somebody looked.
             for late in self._late.pop(subject, ()):
