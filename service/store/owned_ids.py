@@ -81,6 +81,15 @@ class OwnedIds:
             )
         return {row["external_id"] for row in rows}
 
+    async def started(self, egress_ids: Sequence[str]) -> set[str]:
+        """Of these egresses: those that the service started or adopted, also those whose row is gone."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                "SELECT external_id FROM resource WHERE kind IN ('egress', 'recording') AND external_id = ANY($1)",
+                list(egress_ids),
+            )
+        return {row["external_id"] for row in rows} - {""}
+
     async def searching(self, kind: Kind, broadcast_ids: Sequence[str]) -> set[str]:
         """Of these broadcasts: those that made a call of *kind* without an answer. Anything with their mark may be what
         that call made.

@@ -118,6 +118,7 @@ async def test_owned_ids_knows_what_is_held_of_all_that_run(stage: Stage) -> Non
     ]
     assert await stage.owned_ids.owned(Kind.STREAM, ["LS1", "LS2", ""]) == {"LS1"}
     assert await stage.owned_ids.owned(Kind.UPLOAD, ["LS1"]) == set()
+    assert await stage.owned_ids.started(["EG_1", "EG_2", "EG_3", ""]) == {"EG_1", "EG_2"}
     assert await stage.owned_ids.searching(Kind.STREAM, ["first", "second", "nobody"]) == {"second"}
     assert await stage.owned_ids.searching(Kind.UPLOAD, ["first", "second"]) == set()
     assert await stage.owned_ids.over(["first", "second", "nobody"]) == ({"first", "second"}, set())

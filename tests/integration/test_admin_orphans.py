@@ -226,6 +226,8 @@ async def test_what_has_our_mark_and_no_owner_is_listed_and_nothing_else(databas
         await world.room("prod-room", "bs1:prod:prod-room")
         await world.room("somebodys", "")
         egress = await world.egress("over")
+        await show.owns("egress", "over", egress, "gone")
+        await world.egress("over")
         await world.egress("live")
         await world.egress("somebodys")
 

@@ -16,6 +16,10 @@ from unittest.mock import patch
 from service import telemetry
 from service.domain.broadcast import Target
 from service.domain.errors import LeaseLost, Outcome, ProviderError, StoreUnavailable
+from service.domain.observing import egresses as observed_egresses
+from service.domain.observing import evidence
+from service.domain.observing import recordings as observed_recordings
+from service.domain.observing import rooms as observed_rooms
 from service.domain.observing.learned import Learned
 from service.domain.observing.streams import streams_found
 from service.domain.planning import fallback
@@ -40,7 +44,7 @@ if TYPE_CHECKING:
     from service.domain.broadcast import Broadcast
     from service.domain.measurements import Probe
     from service.domain.planning.steps import WriteOff
-    from service.domain.resources import Egress, Stream
+    from service.domain.resources import Egress, Resource, Stream
     from service.store.broadcasts import Request
     from tests.simulation.store.tables import Row
 
@@ -284,6 +288,61 @@ def _without_proof() -> contextlib.AbstractContextManager[Any]:
     return patch.object(fallback._Decider, "over", at_once)
 
 
+def _without_doubt() -> contextlib.AbstractContextManager[Any]:
+    """What one list does not show is gone, whatever else is seen."""
+
+    def at_once(*_: object, **__: object) -> bool:
+        return True
+
+    stack = contextlib.ExitStack()
+    for module in (observed_egresses, observed_recordings, observed_rooms):
+        stack.enter_context(patch.object(module, "believed_gone", at_once))
+    return stack
+
+
+def _without_contradiction() -> contextlib.AbstractContextManager[Any]:
+    """Media that arrive prove nothing about the egress that brings them."""
+    believed = evidence.believed_gone
+
+    def alone(resource: Resource, now: datetime, timing: Timing, *, confirmed: bool, contradicted: bool) -> bool:
+        del contradicted
+        return believed(resource, now, timing, confirmed=confirmed, contradicted=False)
+
+    stack = contextlib.ExitStack()
+    for module in (observed_egresses, observed_recordings, observed_rooms):
+        stack.enter_context(patch.object(module, "believed_gone", alone))
+    return stack
+
+
+def _without_address() -> contextlib.AbstractContextManager[Any]:
+    """Every egress in a room of ours is taken for ours, whatever it pushes to."""
+
+    def any_of_them(_seen: object, *_addresses: str) -> bool:
+        return True
+
+    return patch.object(observed_egresses, "_pushes_to", any_of_them)
+
+
+def _without_mark() -> contextlib.AbstractContextManager[Any]:
+    """The sweeper takes every live stream for one of this environment."""
+    tagged = calls.Streams.list_tagged
+
+    async def everything(self: calls.Streams, prefix: str, *, page: int) -> Any:
+        del prefix
+        return await tagged(self, "", page=page)
+
+    return patch.object(calls.Streams, "list_tagged", everything)
+
+
+def _without_ids_of_egresses() -> contextlib.AbstractContextManager[Any]:
+    """The sweeper takes every egress in the room of a broadcast that is over for one of ours."""
+
+    async def all_of_them(_self: object, egress_ids: Sequence[str]) -> set[str]:
+        return set(egress_ids)
+
+    return patch.object(store.OwnedIds, "started", all_of_them)
+
+
 MUSEUM: dict[str, Exhibit] = {
     "no intent": _without_intent,
     "no key reset": _without_key_reset,
@@ -312,6 +371,11 @@ MUSEUM: dict[str, Exhibit] = {
     "no patience with a host who left": _without_patience,
     "no uploads after the end": _without_uploads,
     "no proof before viewers are sent back": _without_proof,
+    "no doubt about what a list lacks": _without_doubt,
+    "no contradiction by what arrives": _without_contradiction,
+    "no look where an egress pushes to": _without_address,
+    "no look at the mark": _without_mark,
+    "no look whose egress it is": _without_ids_of_egresses,
 }
 
 

@@ -413,3 +413,10 @@ def test_what_begins_is_told_once() -> None:
     [delivering] = connected.resources
     assert isinstance(delivering, Egress)
     assert reasons(look([delivering], egress_of("EG_1", ADDRESS))) == []
+
+
+def test_a_fenced_start_takes_nobody_else_in_the_room() -> None:
+    """An egress of another application pushes to an address of its own, and is no start of ours."""
+    learned = look([egress(0, key_epoch=1)], egress_of("EG_9", "rtmp://elsewhere.example/live/{the...key}"))
+    assert learned_egresses(learned) == [(0, "", Phase.UNKNOWN)]
+    assert (reasons(learned), learned.adopted) == ([], 0)

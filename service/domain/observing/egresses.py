@@ -101,6 +101,7 @@ def egresses_seen(
     strangers = sorted(
         (seen for seen in listed if seen.id not in known), key=lambda seen: seen.updated_ns, reverse=True
     )
+    ours = {shown for shown, given in names.items() if "" in given} | {address}
     for egress in egresses:
         if egress.phase is Phase.GONE:
             if (seen := _came_back(egress, by_id)) is not None:
@@ -110,7 +111,7 @@ def egresses_seen(
             continue
         seen = by_id.get(egress.external_id) if egress.external_id else None
         if seen is None and egress.unresolved:
-            seen = _recognise(egress, strangers, address, key_epoch)
+            seen = _recognise(strangers, {address} if egress.key_epoch == key_epoch else ours - {address})
             if seen is not None:
                 strangers.remove(seen)
                 adopted += 1
@@ -126,7 +127,6 @@ def egresses_seen(
             learned = egress_seen(egress, seen, names, now)
         resources.extend(learned.resources)
         events.extend(learned.events)
-    ours = {shown for shown, given in names.items() if "" in given} | {address}
     surplus = [seen for seen in strangers if not seen.status.terminal and _pushes_to(seen, *ours)]
     for n, seen in enumerate(surplus):
         stranger = Egress(
@@ -142,13 +142,11 @@ def egresses_seen(
     return Learned(resources=tuple(resources), events=tuple(events), adopted=adopted)
 
 
-def _recognise(egress: Egress, strangers: Sequence[EgressSeen], address: str, key_epoch: int) -> EgressSeen | None:
-    """A start without an answer is recognised by its key: LiveKit shows the first and last characters of the key."""
-    for seen in strangers:
-        ours = _pushes_to(seen, address)
-        if ours if egress.key_epoch == key_epoch else not ours:
-            return seen
-    return None
+def _recognise(strangers: Sequence[EgressSeen], addresses: AbstractSet[str]) -> EgressSeen | None:
+    """A start without an answer is recognised by its key: LiveKit shows the first and last characters of the key.
+    *addresses*: what an output with a key of its time looks like.
+    """
+    return next((seen for seen in strangers if _pushes_to(seen, *addresses)), None)
 
 
 def _pushes_to(seen: EgressSeen, *addresses: str) -> bool:

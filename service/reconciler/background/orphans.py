@@ -150,14 +150,17 @@ class Reaper:
                 )
 
     async def _egresses(self, before: datetime, add: Callable[[Orphan], None]) -> None:
-        """Egresses that are active in the room of a broadcast that is over. An egress in a room that we do not know
-        is not ours to judge.
+        """Egresses of ours that are active in the room of a broadcast that is over: those that a row knows, and those
+        that write files of ours. Any other one is another application's, and ends with the room at the latest.
         """
         await self._may_ask(Bucket.ROOMS)
         active = await self._providers.egresses.list_active()
         _, over = await self._owned_ids.over([egress.room_name for egress in active])
+        started = await self._owned_ids.started([egress.id for egress in active if egress.room_name in over])
+        files = self._providers.files
         for egress in active:
-            if egress.room_name in over:
+            ours = egress.id in started or bool(files and egress.file.startswith(files))
+            if egress.room_name in over and ours:
                 add(
                     Orphan(
                         provider=ROOMS,

@@ -53,6 +53,7 @@ class Strangers:
             strange=True,
         )
         self.ids.add(egress.id)
+        self._livekit.egresses[egress.id] = egress
         self._livekit.launch(egress)
         return egress
 

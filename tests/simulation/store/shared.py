@@ -90,6 +90,11 @@ class OwnedIds:
                     owned.add(resource.external_id)
         return asked & owned
 
+    async def started(self, egress_ids: Sequence[str]) -> set[str]:
+        await self._line.begin("started")
+        kept = {each.external_id for row in self._tables.rows.values() for each in row.resources.values()}
+        return set(egress_ids) & kept - {""}
+
     async def searching(self, kind: Kind, broadcast_ids: Sequence[str]) -> set[str]:
         await self._line.begin("searching")
         return {
