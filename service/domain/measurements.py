@@ -17,6 +17,9 @@ PROBED_S = 30.0
 MOVES_WITHIN = 3
 """Target durations of a playlist: one that stood still for longer is stalled (RFC 8216, 6.2: a new segment is there
 within one and a half)."""
+UNSEEN_S = 1.5
+"""Seconds between two looks that did not see the playlist, after which it is out of sight although it was seen lately.
+One look that fails says nothing: it is repeated."""
 REPORTED_S = 30.0
 """Seconds for which a report of a host's browser counts."""
 
@@ -50,17 +53,45 @@ class ReportedStats:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unseen:
+    """Looks in a row that did not see the playlist: the edge answered with an error or with something else, or not at
+    all. They say nothing of the playlist itself, which may move on or not.
+    """
+
+    since: datetime
+    at: datetime
+    """When the last of them was made."""
+    code: str
+    """The HTTP status, or a word for what came instead of an answer."""
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
     """The people in the room and the playlist of the player, as the prober saw both last."""
 
     people: RoomPeople | None = None
     people_at: datetime | None = None
     playlist: PlaylistSeen | None = None
+    """As it was seen last. A look that did not see it changes nothing here."""
     playlist_at: datetime | None = None
     advanced_at: datetime | None = None
     """When the playlist was last seen to have moved on since the look before. None: never."""
     standing_since: datetime | None = None
-    """When its newest segment was first seen, or that there is no playlist."""
+    """When its newest segment was first seen, or that the live stream is not on air."""
+    unseen: Unseen | None = None
+    """The looks since then that did not see it. None: the last look saw it, or none was made."""
+
+    def out_of_sight(self, now: datetime) -> Unseen | None:
+        """The looks because of which nobody knows what viewers get. None: the playlist was seen lately, or nobody looks
+        any more.
+        """
+        unseen = self.unseen
+        if unseen is None or now - unseen.at > seconds(PROBED_S):
+            return None
+        seen_lately = self.playlist_at is not None and now - self.playlist_at <= seconds(PROBED_S)
+        once = unseen.at - unseen.since < seconds(UNSEEN_S)
+        return None if seen_lately and once else unseen
 
     @property
     def stalled(self) -> bool:

@@ -157,6 +157,10 @@ class Stream(Resource):
     """
     resumed_at: datetime | None = None
     """When the last stall was seen to be over."""
+    unseen_since: datetime | None = None
+    """Since when the prober cannot see the playlist. None: it sees it, or it does not look."""
+    unseen: str = ""
+    """Why, for people: the answer of the playback edge, or that there was none."""
     recordings: tuple[Recording, ...] = ()
     recordings_settled: bool = False
     """The recordings were listed (or deleted, policy DISCARD) after the end."""

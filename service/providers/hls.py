@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import zlib
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
@@ -26,6 +27,7 @@ _CONNECT, _WITHIN = 2.0, 4.0
 _LARGEST = 256 * 1024
 _REDIRECTS = 3
 _OK = 200
+_GZIP = 16 + zlib.MAX_WBITS
 _NUMBER = re.compile(r"\d{1,15}(\.\d{1,9})?")
 
 
@@ -44,6 +46,9 @@ class Hls:
         self._http = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT),
             cookie_jar=aiohttp.DummyCookieJar(),
+            # Unpacked here, and only as far as a playlist may be large: a small answer may unpack to gigabytes.
+            auto_decompress=False,
+            headers={"Accept-Encoding": "gzip"},
         )
 
     async def close(self) -> None:
@@ -81,11 +86,18 @@ def _allowed(url: str, found_at: str) -> str:
 
 
 async def _text(response: aiohttp.ClientResponse) -> str:
+    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in ("gzip", "x-gzip", "identity", ""):
+        raise _NoPlaylist
+    unpacker = zlib.decompressobj(wbits=_GZIP) if "gzip" in encoding else None
     content = b""
     async for chunk in response.content.iter_chunked(_LARGEST):
-        content += chunk
+        content += chunk if unpacker is None else unpacker.decompress(chunk, _LARGEST + 1)
         if len(content) > _LARGEST:
             raise _NoPlaylist
+    if unpacker is not None and not unpacker.eof:
+        # It was cut off.
+        raise _NoPlaylist
     text = content.decode()
     if not text.startswith("#EXTM3U"):
         raise _NoPlaylist
@@ -108,10 +120,13 @@ def _first_variant(text: str) -> str | None:
 def _media(text: str) -> PlaylistSeen:
     lines = [line.strip() for line in text.splitlines()]
     segments = [line for line in lines if line and not line.startswith("#")]
+    if not segments:
+        # A player has nothing to play of it. It may have been cut off.
+        raise _NoPlaylist
     return PlaylistSeen(
         status=_OK,
         media_sequence=int(_number(lines, "#EXT-X-MEDIA-SEQUENCE:")),
-        last_segment=re.split(r"[?#]", segments[-1])[0] if segments else "",
+        last_segment=re.split(r"[?#]", segments[-1])[0],
         segments=len(segments),
         # Those that have left the playlist are counted in its head.
         discontinuities=lines.count("#EXT-X-DISCONTINUITY") + int(_number(lines, "#EXT-X-DISCONTINUITY-SEQUENCE:")),
@@ -138,7 +153,7 @@ def _failure(raised: Exception) -> ProviderError | None:
             outcome, code, message = Outcome.NOT_SENT, type(raised).__name__, "cannot connect"
         case TimeoutError():
             outcome, code, message = Outcome.AMBIGUOUS, "timeout", "no answer in time"
-        case _NoPlaylist() | ValueError():
+        case _NoPlaylist() | ValueError() | zlib.error():
             outcome, code, message = Outcome.AMBIGUOUS, "no_playlist", "the answer is no playlist"
         case _Elsewhere():
             outcome, code, message = Outcome.AMBIGUOUS, "elsewhere", "the answer leads to another host"

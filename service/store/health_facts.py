@@ -35,7 +35,7 @@ STORY = 200
 # The columns of the queue tell whether a replica works on the broadcast. Secrets are left out: nothing is decrypted.
 _BROADCASTS = f"""
 SELECT {BROADCAST_COLUMNS}, coalesce(lease_until, due_at) AS claimable_at, now() AS read_at,
-  people, people_at, playlist, playlist_at,
+  people, people_at, playlist, playlist_at, unseen,
   (SELECT jsonb_object_agg(identity, jsonb_build_object('stats', stats, 'time', report_time)) FROM host_stats h
    WHERE h.broadcast_id = broadcast.id AND report_time > now() - interval '5 min') AS reported,
   (SELECT count(*) FROM viewer v WHERE v.broadcast_id = broadcast.id AND expire_time > now()) AS viewers

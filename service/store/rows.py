@@ -12,7 +12,7 @@ import asyncpg
 import msgspec
 
 from service.domain.broadcast import Broadcast
-from service.domain.measurements import Probe
+from service.domain.measurements import Probe, Unseen
 from service.domain.ports import Heard, PlaylistSeen
 from service.domain.resources import AnyResource, Egress, LocalRecording, Resource, Room, Stream, Upload
 from service.domain.secret import NO_SECRET, Secret
@@ -57,7 +57,8 @@ HEARD = (
 # The last probe of the playlist.
 PLAYED = (
     "(SELECT playlist FROM probe WHERE probe.broadcast_id = broadcast.id) AS playlist, "
-    "(SELECT playlist_at FROM probe WHERE probe.broadcast_id = broadcast.id) AS playlist_at"
+    "(SELECT playlist_at FROM probe WHERE probe.broadcast_id = broadcast.id) AS playlist_at, "
+    "(SELECT unseen FROM probe WHERE probe.broadcast_id = broadcast.id) AS unseen"
 )
 
 
@@ -83,13 +84,14 @@ def heard_of(row: Row) -> tuple[tuple[int, Heard], ...]:
 
 def played_of(row: Row) -> Probe:
     """The playlist and whether it moves; without the people in the room."""
-    playlist = row["playlist"]
+    playlist, unseen = row["playlist"], row["unseen"]
     movement = msgspec.convert(playlist or {}, _Movement)
     return Probe(
         playlist=None if playlist is None else msgspec.convert(playlist, PlaylistSeen),
         playlist_at=row["playlist_at"],
         advanced_at=movement.advanced_at,
         standing_since=movement.standing_since,
+        unseen=None if unseen is None else msgspec.convert(unseen, Unseen),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import traceback
 from collections.abc import AsyncGenerator, Awaitable
 from datetime import timedelta
@@ -155,14 +156,31 @@ async def test_a_circle_of_redirects_ends() -> None:
         playlist(MEDIA.replace("41", "9" * 400, 1)),
         playlist(MEDIA.replace("TARGETDURATION:5", "TARGETDURATION:nan")),
         playlist("#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\n"),
+        playlist("#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXT-X-MEDIA-SEQUENCE:41\n"),
         playlist("#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nhttp://[::1/a.m3u8\n"),
     ],
-    ids=["html", "empty", "not text", "large", "words", "digits", "nan", "no rendition", "no address"],
+    ids=["html", "empty", "not text", "large", "words", "digits", "nan", "no rendition", "no segment", "no address"],
 )
 async def test_what_is_no_playlist_says_nothing(answer: bytes) -> None:
     async with answering(answer) as (hls, _, url):
         error = await refusal(hls.look(url))
     assert (error.outcome, error.code) == (Outcome.AMBIGUOUS, "no_playlist")
+
+
+async def test_a_packed_playlist_is_unpacked_and_no_further_than_a_playlist_may_be_large() -> None:
+    packed = reply(200, gzip.compress(MEDIA.encode()), KIND, Content_Encoding="gzip")
+    async with answering(packed) as (hls, edge, url):
+        assert await hls.look(url) == SEEN
+    assert edge.requests[0].headers["accept-encoding"] == "gzip"
+    bomb = gzip.compress(b"#EXTM3U\n" + bytes(200_000_000))
+    for body, encoding in (
+        (bomb, "gzip"),
+        (gzip.compress(MEDIA.encode())[:-20], "gzip"),
+        (MEDIA.encode(), "gzip"),
+        (MEDIA.encode(), "br"),
+    ):
+        async with answering(reply(200, body, KIND, Content_Encoding=encoding)) as (hls, _, url):
+            assert (await refusal(hls.look(url))).code == "no_playlist"
 
 
 async def test_nobody_there_is_not_sent() -> None:

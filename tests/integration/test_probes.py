@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import pytest
@@ -154,16 +154,22 @@ async def test_what_cannot_be_seen_now_stays_as_it_was(stage: Stage) -> None:
     stage.stack.livekit.add_fault(Fault(kind="error", operation="ListParticipants", status=503, times=-1))
     await stage.stack.mux.frontend.begin("refuse")
     assert await stage.prober().probe() == 0
-    assert (await stage.facts("live")).probe == before
+    away = (await stage.facts("live")).probe
+    assert replace(away, unseen=None) == before
+    assert away.unseen is not None
+    assert away.unseen.message == "cannot connect"
     await stage.stack.mux.frontend.end()
     stage.stack.livekit.faults.clear()
-    # Nobody is in a room that is not there, and a playlist of nothing is none.
-    assert await stage.prober().probe() == 2
+    # Nobody is in a room that is not there. An edge that knows no such playlist shows none, and that is all it says.
+    assert await stage.prober().probe() == 1
     after = (await stage.facts("live")).probe
     assert after.people == RoomPeople()
-    assert after.playlist is not None
-    assert after.playlist.status in (404, 412)
-    assert (after.advanced_at, after.standing_since) == (before.advanced_at, before.standing_since)
+    assert after.unseen is not None
+    assert away.unseen is not None
+    assert (after.unseen.code, after.unseen.message) == ("404", "the playback edge answers 404")
+    assert after.unseen.since == away.unseen.since < after.unseen.at
+    seen = (before.playlist, before.playlist_at, before.advanced_at, before.standing_since)
+    assert (after.playlist, after.playlist_at, after.advanced_at, after.standing_since) == seen
 
 
 async def test_who_plays_a_playlist_that_stands_still_is_believed(stage: Stage) -> None:

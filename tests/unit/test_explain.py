@@ -20,6 +20,7 @@ from service.domain.broadcast import (
     EndReason,
     Fallback,
     FallbackMode,
+    PlaybackPolicy,
     ProviderTrouble,
     Spec,
     State,
@@ -31,7 +32,7 @@ from service.domain.explain.causes import Blame, CauseCode
 from service.domain.explain.consequences import CONSEQUENCES
 from service.domain.explain.explain import Explanation, explain
 from service.domain.facts import Facts
-from service.domain.measurements import Probe, Quality
+from service.domain.measurements import Probe, Quality, Unseen
 from service.domain.ports import RoomPeople
 from service.domain.provider import Provider
 from service.domain.reasons import EventReason, FallbackReason, Fault, Operation
@@ -158,6 +159,7 @@ HANGING = replace(
 WEDGED = (Output(name="", state=OutputState.FAILED, message="no outbound progress for 30s"),)
 FIVE = tuple(gone(EGRESS, ordinal=n, external_id=f"EG_{n}", end_seen=True, intended_at=ago(300 - n)) for n in range(5))
 CREDENTIALS = Outcome.CREDENTIALS
+EDGE = Unseen(since=ago(20), at=ago(2), code="500", message="the playback edge answers 500")
 
 
 def failed_place(state: DestinationState) -> Facts:
@@ -446,6 +448,11 @@ CASES = (
         live(probe=replace(PROBE, advanced_at=ago(20), standing_since=ago(20))),
         live(probe=replace(PROBE, advanced_at=ago(8), standing_since=ago(8))),
     ),
+    Case(
+        "PLAYBACK_UNREACHABLE",
+        live(probe=replace(PROBE, unseen=EDGE)),
+        live(probe=replace(PROBE, unseen=replace(EDGE, since=EDGE.at))),
+    ),
     Case("START_LIMIT", known(ROOM, IDLE, *FIVE), known(ROOM, IDLE, *FIVE[:4])),
     Case("DESTINATION_FAILED", failed_place(DestinationState.FAILED), failed_place(DestinationState.CONNECTING)),
     Case(
@@ -706,6 +713,22 @@ def test_no_cause_where_nothing_is_wrong(facts: Facts, state: State) -> None:
     explanation = explained(facts)
     assert (explanation.state, explanation.causes) == (state, ())
     assert explanation.summary.startswith(f"{state}: ")
+
+
+def test_viewers_see_the_show_is_said_only_of_what_was_seen() -> None:
+    assert explained(live()).summary == "LIVE: Viewers see the show."
+    old = replace(PROBE, playlist_at=ago(31), advanced_at=ago(31), standing_since=ago(31))
+    signed = Spec(playback_policy=PlaybackPolicy.SIGNED)
+    for facts in (
+        live(probe=NOTHING),
+        live(probe=old),
+        live(probe=replace(PROBE, advanced_at=None)),
+        live(probe=replace(PROBE, unseen=EDGE)),
+        live(spec=signed),
+    ):
+        assert "Viewers see" not in explained(facts).summary
+        assert "not known: " in explained(facts).summary
+    assert "answers 500" in explained(live(probe=replace(PROBE, unseen=EDGE))).summary
 
 
 def test_a_change_that_does_not_get_there_is_told_while_live() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from service.domain.broadcast import (
     Carrier,
+    ConditionType,
     DeliveryPolicy,
     Destination,
     DestinationState,
@@ -27,7 +28,7 @@ from service.domain.broadcast import (
 from service.domain.facts import Facts
 from service.domain.health.health_of import Health, health_of
 from service.domain.health.model import ChainPart, HealthState, PartHealth
-from service.domain.measurements import Probe, Quality
+from service.domain.measurements import Probe, Quality, Unseen
 from service.domain.provider import ROOMS, STREAMS
 from service.domain.reasons import FallbackReason, Fault, Operation
 from service.domain.resources import (
@@ -102,6 +103,10 @@ def test_a_healthy_show_is_ok_from_the_host_to_the_viewers() -> None:
     assert all(found.observed_at is not None for found in told.parts[:6])
 
 
+def unseen(since_s: float, at_s: float) -> Unseen:
+    return Unseen(since=ago(since_s), at=ago(at_s), code="500", message="the playback edge answers 500")
+
+
 @pytest.mark.parametrize(
     ("which", "blind"),
     [
@@ -161,8 +166,14 @@ def test_a_provider_that_is_away_makes_unknown_what_is_on_its_side(provider: str
         (replace(PROBE, advanced_at=ago(10), standing_since=ago(10)), HealthState.OK, "ADVANCING"),
         (replace(PROBE, advanced_at=ago(10.1), standing_since=ago(10.1)), HealthState.DOWN, "STALLED"),
         (replace(PROBE, playlist=replace(PLAYLIST, status=412)), HealthState.DOWN, "NOT_ON_AIR"),
-        (replace(PROBE, playlist=replace(PLAYLIST, status=404)), HealthState.DOWN, "NOT_THERE"),
-        (replace(PROBE, playlist=replace(PLAYLIST, status=403)), HealthState.DOWN, "REFUSED"),
+        # One look that fails says nothing of a playlist that was seen lately. Two do, or one without it.
+        (replace(PROBE, unseen=unseen(2, 2)), HealthState.OK, "ADVANCING"),
+        (replace(PROBE, unseen=unseen(4, 2)), HealthState.UNKNOWN, "PLAYBACK_UNREACHABLE"),
+        (replace(NOTHING, unseen=unseen(2, 2)), HealthState.UNKNOWN, "PLAYBACK_UNREACHABLE"),
+        (replace(PROBE, unseen=unseen(90, 31)), HealthState.OK, "ADVANCING"),
+        (replace(NOTHING, unseen=unseen(90, 31)), HealthState.UNKNOWN, "NOT_OBSERVED"),
+        # As the version before stored it.
+        (replace(PROBE, playlist=replace(PLAYLIST, status=404)), HealthState.UNKNOWN, "PLAYBACK_UNREACHABLE"),
         (replace(PROBE, playlist=replace(PLAYLIST, ended=True)), HealthState.DOWN, "ENDED"),
     ],
 )
@@ -246,6 +257,9 @@ def test_what_is_over_is_not_ok() -> None:
 
 def test_nobody_can_look_at_what_only_viewers_may_play() -> None:
     facts = live(spec=Spec(playback_policy=PlaybackPolicy.SIGNED))
+    [playable] = [each for each in facts.broadcast.status.conditions if each.type is ConditionType.PLAYABLE]
+    assert (playable.met, playable.reason) == (None, "SIGNED")
+    assert facts.broadcast.state is State.LIVE
     assert said(facts, ChainPart.PLAYBACK) == (HealthState.UNKNOWN, "SIGNED")
     assert health(facts).overall is HealthState.OK
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from service.domain.broadcast import ConditionType, FallbackMode, State, seconds
-from service.domain.measurements import Probe
+from service.domain.measurements import Probe, Unseen
 from service.domain.observing.playlist import probed
 from service.domain.planning.steps import EndBroadcast, SetFallback, StopEgress
 from service.domain.ports import PlaylistSeen
@@ -82,6 +82,43 @@ def test_what_nobody_looked_at_lately_is_not_known() -> None:
     assert held(STREAM, old).stalled_since is None
     forgotten = held(replace(STREAM, stalled_since=ago(100)), old)
     assert (forgotten.stalled_since, forgotten.resumed_at) == (None, T0)
+
+
+UNSEEN = Unseen(since=ago(60), at=T0, code="500", message="the playback edge answers 500")
+
+
+@pytest.mark.parametrize("status", [200, 403, 404, 500, 503])
+def test_a_playlist_that_cannot_be_seen_does_not_stand_still(status: int) -> None:
+    """Whatever the edge answers for however long: it is told, and no egress is touched for it."""
+    seen = replace(PLAYLIST, status=status)
+    stream = held(STREAM, stood(600, playlist=seen, playlist_at=ago(31), unseen=UNSEEN))
+    assert (stream.stalled_since, stream.unseen_since, stream.unseen) == (None, ago(60), UNSEEN.message)
+    broadcast = live(live_time=LONG_AGO)
+    plan = planned(broadcast, ROOM, stream, EGRESS)
+    assert plan.steps == ()
+    state, status_now = status_of(broadcast, (ROOM, stream, EGRESS), plan, T0)
+    assert (state, status_now.state_reason) == (State.LIVE, "PLAYBACK_UNREACHABLE")
+    [playable] = [each for each in status_now.conditions if each.type is ConditionType.PLAYABLE]
+    assert (playable.met, playable.reason) == (None, "PLAYBACK_UNREACHABLE")
+    assert "answers 500" in playable.message
+
+
+def test_an_answer_that_is_no_playlist_was_never_a_stall() -> None:
+    """As the version before stored it: with its status, as if it were a playlist."""
+    assert held(STREAM, stood(600, playlist=PlaylistSeen(status=500))).stalled_since is None
+
+
+def test_one_look_that_fails_is_no_loss_of_sight() -> None:
+    once = replace(UNSEEN, since=T0)
+    assert held(STREAM, stood(3, playlist_at=ago(5), unseen=once)).unseen_since is None
+    assert held(STREAM, Probe(unseen=once)).unseen_since == T0, "it was never seen"
+    seen_again = held(replace(STREAM, unseen_since=ago(60), unseen="x"), stood(3))
+    assert (seen_again.unseen_since, seen_again.unseen) == (None, "")
+
+
+def test_viewers_are_not_sent_back_to_a_playlist_that_cannot_be_seen() -> None:
+    moved = replace(STREAM, resumed_at=ago(TIMING.fallback_return_s), unseen_since=ago(10), unseen="x")
+    assert decided(fallen(), ROOM, moved, EGRESS).fallback.modes
 
 
 def test_it_is_over_with_a_new_segment_and_with_nothing_else() -> None:

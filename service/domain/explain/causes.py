@@ -228,6 +228,12 @@ class CauseCode(StrEnum):
         "all says that it plays, and the playlist stands still",
         f"Look at the live stream at {_STREAMS}: its playlist stands still.",
     )
+    PLAYBACK_UNREACHABLE = (
+        "PLAYBACK_UNREACHABLE",
+        Blame.STREAM_PROVIDER,
+        "all says that it plays, and the service cannot see the playlist: the edge answers with an error, or not",
+        "Open the playlist in a player. If it plays, look at PLAYBACK_BASE_URL and the way from here to the edge.",
+    )
     START_LIMIT = (
         "START_LIMIT",
         Blame.SERVICE,

@@ -16,7 +16,7 @@ from service.domain.explain.consequences import CONSEQUENCES
 from service.domain.explain.overrides import Override, overrides
 from service.domain.facts import Facts
 from service.domain.health.health_of import health_of
-from service.domain.health.model import Evidence
+from service.domain.health.model import ChainPart, Evidence, HealthState
 from service.domain.reporting.next_action import NextAction
 from service.domain.timing import Timing
 
@@ -74,12 +74,20 @@ def explain(facts: Facts, timing: Timing) -> Explanation:
     return Explanation(
         broadcast_id=broadcast.id,
         state=broadcast.state,
-        summary=f"{broadcast.state}: {causes[0].message if causes else _FINE[broadcast.state]}",
+        summary=f"{broadcast.state}: {causes[0].message if causes else _fine(case)}",
         causes=causes,
         next_action=case.health.next_action,
         overrides=overrides(broadcast, {cause.code for cause in causes}),
         time=facts.now,
     )
+
+
+def _fine(case: Case) -> str:
+    """The summary without a cause. That viewers see the show is said only if the playlist was seen to move on."""
+    state, playback = case.facts.broadcast.state, case.health.part(ChainPart.PLAYBACK)
+    if state is not State.LIVE or playback.state is HealthState.OK:
+        return _FINE[state]
+    return f"Media arrives at the live stream. Whether viewers see it is not known: {playback.message}."
 
 
 def _rules(case: Case) -> Iterable[Rule]:

@@ -180,6 +180,18 @@ def playlist_stalled(case: Case) -> Finding | None:
     )
 
 
+def playback_unreachable(case: Case) -> Finding | None:
+    part = case.health.part(ChainPart.PLAYBACK)
+    if part.reason is not HealthReason.PLAYBACK_UNREACHABLE:
+        return None
+    return Finding(
+        code=CauseCode.PLAYBACK_UNREACHABLE,
+        weight=Weight.HINT,
+        message=f"Whether viewers see the show is not known: {part.message}.",
+        evidence=part.evidence,
+    )
+
+
 def start_limit(case: Case) -> Finding | None:
     if case.plan.blocked is not Blocked.START_LIMIT:
         return None
@@ -216,6 +228,7 @@ RULES: tuple[Rule, ...] = (
     ingest_stalled,
     ghost,
     playlist_stalled,
+    playback_unreachable,
     start_limit,
     destination_failed,
 )

@@ -8,7 +8,8 @@ from service.domain.facts import Facts
 from service.domain.health.common import Answer, chain_part, of_a_resource
 from service.domain.health.egress import unconnected_since
 from service.domain.health.model import ChainPart, HealthState, PartHealth, noted
-from service.domain.measurements import PROBED_S, SEEN_S
+from service.domain.measurements import PROBED_S, SEEN_S, Unseen
+from service.domain.observing.playlist import not_seen
 from service.domain.ports import PlaylistSeen
 from service.domain.provider import STREAMS
 from service.domain.reasons import Fault, HealthReason
@@ -22,10 +23,6 @@ from service.domain.resources import (
 from service.domain.timing import Timing
 
 _OK = 200
-_ANSWERS = {404: HealthReason.NOT_THERE, 412: HealthReason.NOT_ON_AIR}
-"""The HTTP statuses of a playlist that have a reason of their own. 412: the live stream is not active, 404: the
-playback id is unknown (muxinc/elements, playback-core/src/request-errors.ts).
-"""
 
 
 def _streams(facts: Facts) -> Sequence[Stream]:
@@ -159,6 +156,19 @@ def playback(facts: Facts, _timing: Timing) -> Answer:
     if broadcast.spec.playback_policy is PlaybackPolicy.SIGNED:
         message = "only who holds a viewer's token can look"
         return Answer(replace(unknown, reason=HealthReason.SIGNED, message=message))
+    if (unseen := _out_of_sight(facts)) is not None:
+        out_of_sight = replace(
+            unknown,
+            reason=HealthReason.PLAYBACK_UNREACHABLE,
+            message=f"the playlist cannot be seen: {unseen.message}",
+            since=unseen.since,
+            observed_at=unseen.at,
+            evidence=noted(
+                ("http_status" if unseen.code.isdecimal() else "look_failed", unseen.code, unseen.at),
+                ("last_seen", facts.probe.playlist_at, facts.probe.playlist_at),
+            ),
+        )
+        return Answer(out_of_sight)
     seen, seen_at = facts.probe.playlist, facts.probe.playlist_at
     if seen is None or not facts.fresh(seen_at, PROBED_S):
         return Answer(replace(unknown, since=seen_at, observed_at=seen_at))
@@ -176,12 +186,23 @@ def playback(facts: Facts, _timing: Timing) -> Answer:
     return Answer(_plays(facts, seen, probed))
 
 
+def _out_of_sight(facts: Facts) -> Unseen | None:
+    """`Probe.out_of_sight`. An answer of the edge that is no playlist counts too, where another version stored it as if
+    it were one.
+    """
+    seen, seen_at = facts.probe.playlist, facts.probe.playlist_at
+    instead = not_seen(seen) if seen is not None else None
+    if instead is not None and seen_at is not None and facts.fresh(seen_at, PROBED_S):
+        code, message = instead
+        return Unseen(since=facts.probe.standing_since or seen_at, at=seen_at, code=code, message=message)
+    return facts.probe.out_of_sight(facts.now)
+
+
 def _plays(facts: Facts, seen: PlaylistSeen, part: PartHealth) -> PartHealth:
     live_since = facts.broadcast.status.state_time
     if seen.status != _OK:
-        reason = _ANSWERS.get(seen.status, HealthReason.REFUSED)
         message = f"the playlist answers {seen.status}"
-        return replace(part, state=HealthState.DOWN, reason=reason, message=message, since=None)
+        return replace(part, state=HealthState.DOWN, reason=HealthReason.NOT_ON_AIR, message=message, since=None)
     if seen.ended:
         message = "the playlist says it is over"
         return replace(part, state=HealthState.DOWN, reason=HealthReason.ENDED, message=message, since=None)

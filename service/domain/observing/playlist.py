@@ -12,18 +12,49 @@ from service.domain.broadcast import seconds
 from service.domain.lifecycle import Event
 from service.domain.measurements import PROBED_S, Probe
 from service.domain.observing.learned import Learned
+from service.domain.ports import PlaylistSeen
 from service.domain.reasons import EventReason
 from service.domain.resource_set import ResourceSet
 from service.domain.resources import AnyResource, Phase, Stream
 
+_OK, _NOT_ON_AIR = 200, 412
+"""412 is an answer about the live stream: it is not active (muxinc/elements, playback-core/src/request-errors.ts)."""
+
+
+def not_seen(answer: PlaylistSeen) -> tuple[str, str] | None:
+    """The code of an *answer* that shows no playlist, and a message for people. None: it says how the playlist is.
+
+    404, 403 or 5xx may be of the edge, of a cache, or of a proxy before it, so it says nothing of the live stream.
+    """
+    if answer.status in (_OK, _NOT_ON_AIR):
+        return None
+    return str(answer.status), f"the playback edge answers {answer.status}"
+
 
 def probed(resources: Sequence[AnyResource], probe: Probe, now: datetime) -> Learned:
-    """The change that follows from the last look of the prober."""
+    """The change that follows from the last looks of the prober: whether the playlist stands still, and whether it can
+    be seen at all. A look that did not see it is no sign of a stall.
+    """
     resource_set = ResourceSet(resources)
     stream = resource_set.stream
     if stream is None or stream.phase is not Phase.PRESENT:
         return Learned()
-    fresh = probe.playlist_at is not None and now - probe.playlist_at <= seconds(PROBED_S)
+    moved = _movement(resource_set, stream, probe, now)
+    stream = next((each for each in moved.resources if isinstance(each, Stream)), stream)
+    unseen = probe.out_of_sight(now)
+    if (unseen is not None) is (stream.unseen_since is not None):
+        return moved
+    sight = replace(
+        stream,
+        unseen_since=unseen.since if unseen is not None else None,
+        unseen=unseen.message if unseen is not None else "",
+    )
+    return Learned(resources=(sight,), events=moved.events)
+
+
+def _movement(resource_set: ResourceSet, stream: Stream, probe: Probe, now: datetime) -> Learned:
+    shown = probe.playlist is not None and not_seen(probe.playlist) is None
+    fresh = shown and probe.playlist_at is not None and now - probe.playlist_at <= seconds(PROBED_S)
     if stream.stalled_since is not None:
         return _still(stream, stream.stalled_since, probe, now, fresh=fresh)
     # A look from before proves nothing: until host, egress and live stream are there, no playlist can move on.

@@ -129,9 +129,11 @@ class _Decider(Planner):
         return tuple(mode for mode in spec.fallback_modes if possible[mode])
 
     def over(self) -> bool:
-        """Whether the normal way was healthy for long enough. It cannot be healthy while no host publishes."""
+        """Whether the normal way was healthy for long enough. It cannot be healthy while no host publishes, and nobody
+        knows whether it is while the playlist cannot be seen.
+        """
         stream = self.resource_set.stream
-        if not self.resource_set.playable or stream is None:
+        if not self.resource_set.playable or stream is None or stream.unseen_since is not None:
             return False
         answering = self.availability.answering_since.values()
         if self.availability.outages or None in answering:

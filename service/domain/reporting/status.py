@@ -16,6 +16,7 @@ from service.domain.broadcast import (
     DestinationStatus,
     EndReason,
     FallbackMode,
+    PlaybackPolicy,
     ReasonOfCondition,
     State,
     Status,
@@ -61,10 +62,10 @@ def state_of(
 def _live_state(broadcast: Broadcast, resource_set: ResourceSet, availability: Availability) -> tuple[State, str]:
     if resource_set.playable:
         # While a provider does not answer, the broadcast stays LIVE as it was seen last, with the outage as the reason.
-        return State.LIVE, next(
-            (UNREACHABLE[provider] for provider in UNREACHABLE if provider in availability.outages), ""
-        )
-    _, reason, _ = _playable(resource_set, availability)
+        # So it does while the playlist cannot be seen.
+        away = next((UNREACHABLE[provider] for provider in UNREACHABLE if provider in availability.outages), None)
+        return State.LIVE, away or _out_of_sight(resource_set.stream)
+    _, reason, _ = _playable(resource_set, availability, broadcast.spec.playback_policy)
     if FallbackMode.DIRECT_WEBRTC in broadcast.fallback.modes:
         return State.INTERRUPTED, FallbackMode.DIRECT_WEBRTC
     if broadcast.live_time is not None:
@@ -98,9 +99,7 @@ def status_of(
         state_reason=reason,
         state_time=now if moved or before.state_time is None else before.state_time,
         observed_generation=_observed_generation(broadcast, resource_set, plan),
-        conditions=()
-        if state is State.CREATED
-        else _conditions(resource_set, before.conditions, plan, now, availability),
+        conditions=() if state is State.CREATED else _conditions(broadcast, resource_set, plan, now, availability),
         playback_id=stream.playback_id if stream is not None and not at_rest else "",
         destinations=tuple(_destination(broadcast, resource_set)),
         room_sid=room.sid if room is not None else "",
@@ -134,7 +133,7 @@ def _observed_generation(broadcast: Broadcast, resource_set: ResourceSet, plan: 
 
 
 def _conditions(
-    resource_set: ResourceSet, before: Sequence[Condition], plan: Plan | None, now: datetime, availability: Availability
+    broadcast: Broadcast, resource_set: ResourceSet, plan: Plan | None, now: datetime, availability: Availability
 ) -> tuple[Condition, ...]:
     blocked = plan.blocked if plan is not None else Blocked.NOTHING
     facts: dict[ConditionType, _Fact] = {
@@ -147,9 +146,9 @@ def _conditions(
             availability,
         ),
         ConditionType.INGEST_ACTIVE: _confirmed(resource_set.stream, _ingest(resource_set.stream), availability),
-        ConditionType.PLAYABLE: _playable(resource_set, availability),
+        ConditionType.PLAYABLE: _playable(resource_set, availability, broadcast.spec.playback_policy),
     }
-    earlier = {condition.type: condition for condition in before}
+    earlier = {condition.type: condition for condition in broadcast.status.conditions}
     conditions: list[Condition] = []
     for type_, (met, reason, message) in facts.items():
         last = earlier.get(type_)
@@ -257,19 +256,29 @@ def _ingest(stream: Stream | None) -> _Fact:
             return None, ConditionReason.NOT_OBSERVED, ""
 
 
-def _movement(stream: Stream | None) -> _Fact:
+def _out_of_sight(stream: Stream | None) -> str:
+    unseen = stream is not None and stream.unseen_since is not None
+    return ConditionReason.PLAYBACK_UNREACHABLE if unseen else ""
+
+
+def _movement(stream: Stream | None, policy: PlaybackPolicy) -> _Fact:
+    if policy is PlaybackPolicy.SIGNED:
+        return None, ConditionReason.SIGNED, "the service has no viewer's token to look at the playlist with"
+    if stream is not None and stream.stalled_since is None and stream.unseen_since is not None:
+        message = f"the playlist cannot be seen since {stream.unseen_since:%H:%M:%S}Z: {stream.unseen}"
+        return None, ConditionReason.PLAYBACK_UNREACHABLE, message
     if stream is None or stream.stalled_since is None:
         return True, ConditionReason.PLAYING, ""
     message = f"the playlist does not move on since {stream.stalled_since:%H:%M:%S}Z"
     return False, ConditionReason.PLAYLIST_STALLED, message
 
 
-def _playable(resource_set: ResourceSet, availability: Availability) -> _Fact:
+def _playable(resource_set: ResourceSet, availability: Availability, policy: PlaybackPolicy) -> _Fact:
     facts = (
         _confirmed(resource_set.room, _host(resource_set), availability),
         _confirmed(resource_set.egress, _egress(resource_set, Blocked.NOTHING), availability),
         _confirmed(resource_set.stream, _ingest(resource_set.stream), availability),
-        _movement(resource_set.stream),
+        _movement(resource_set.stream, policy),
     )
     for met, reason, message in sorted(facts, key=lambda fact: fact[0] is None):
         if not met:

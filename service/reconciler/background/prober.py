@@ -3,7 +3,8 @@ get.
 
 Health is made of it, and the plan acts on a playlist that does not move on. Where the people do not agree with the row
 of the room, the broadcast is woken: with every webhook lost, a host who comes or goes is noticed so. A look that fails
-changes nothing: the last one stays, with its time.
+changes nothing of what was seen before: that stays, with its time. If the playlist could not be seen, that is kept
+beside it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import structlog
 
 from service.domain.broadcast import State
 from service.domain.errors import ProviderError
+from service.domain.measurements import Unseen
+from service.domain.observing.playlist import not_seen
 from service.providers.budget import Bucket, Rank
 from service.reconciler.background.rounds import Rounds
 from service.store.measurements.probes import ProbeResults
@@ -99,24 +102,44 @@ class Prober(Rounds):
             return
         try:
             seen = await self._playlists.look(f"{self._playback_base_url}/{target.playback_id}.m3u8")
+            instead = not_seen(seen)
         except ProviderError as error:
-            log.info("playlist_not_seen", broadcast_id=target.broadcast_id, code=error.code)
+            seen, instead = None, (error.code or error.outcome, error.message)
+        if seen is None or instead is not None:
+            self._unseen(target, instead or ("", ""), results)
             return
         moved = moved_on(target.seen.playlist, seen)
         results.playlists[target.broadcast_id] = (seen, moved)
         stands = moved is False and replace(target.seen, playlist=seen).stalled
-        if stands is not target.stalled and (target.stalled or target.state is State.LIVE):
+        changes = stands is not target.stalled and (target.stalled or target.state is State.LIVE)
+        if changes or target.out_of_sight:
+            results.wake.add(target.broadcast_id)
+
+    def _unseen(self, target: ProbeTarget, instead: tuple[str, str], results: ProbeResults) -> None:
+        """Keep that a look did not see the playlist, and what came instead."""
+        code, message = instead
+        log.info("playlist_not_seen", broadcast_id=target.broadcast_id, code=code)
+        results.unseen[target.broadcast_id] = instead
+        before, now = target.seen.unseen, target.seen.playlist_at
+        if now is None:
+            return
+        unseen = Unseen(since=before.since if before is not None else now, at=now, code=code, message=message)
+        hidden = replace(target.seen, playlist_at=target.seen_at, unseen=unseen).out_of_sight(now) is not None
+        if hidden and not target.out_of_sight and target.state is State.LIVE:
             results.wake.add(target.broadcast_id)
 
 
 def moved_on(before: PlaylistSeen | None, seen: PlaylistSeen) -> bool | None:
     """Whether there are segments that were not there before. An older copy out of some cache has none, and what is no
-    playlist either. None: there was none before.
+    playlist either. None: the two cannot be compared, because there was none before, or because all segments are older
+    than those before: then it is the playlist of another live stream, or one that began anew.
     """
     last, first = _end(seen), _end(before) if before is not None else None
     if last is None:
         return None if before is None else False
-    return None if first is None else last > first
+    if first is None or before is None or last <= (before.media_sequence or 0):
+        return None
+    return last > first
 
 
 def _end(playlist: PlaylistSeen) -> int | None:

@@ -6,7 +6,8 @@ A probe is a measurement. It wakes a broadcast where a pass should look, and dec
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from operator import itemgetter
 
 import msgspec
@@ -20,9 +21,11 @@ from service.store.rows import played_of
 
 _RUNNING = """
 SELECT id, state, status ->> 'playback_id' AS playback_id, spec ->> 'playback_policy' AS playback_policy,
-  playlist, now() AS playlist_at, EXISTS (
+  playlist, playlist_at, unseen, now() AS read_at, EXISTS (
     SELECT FROM resource r WHERE r.broadcast_id = id AND kind = 'stream' AND detail ->> 'stalled_since' IS NOT NULL
-  ) AS stalled, (
+  ) AS stalled, EXISTS (
+    SELECT FROM resource r WHERE r.broadcast_id = id AND kind = 'stream' AND detail ->> 'unseen_since' IS NOT NULL
+  ) AS out_of_sight, (
     SELECT (detail ->> 'host_publishing')::boolean FROM resource r
     WHERE r.broadcast_id = id AND kind = 'room' AND phase = 'present' ORDER BY ordinal DESC LIMIT 1
   ) AS host_publishing
@@ -39,11 +42,18 @@ _SAW_PLAYLIST = """
 INSERT INTO probe (broadcast_id, playlist, playlist_at)
 SELECT id, $2::jsonb || jsonb_build_object('advanced_at', NULL, 'standing_since', now()), now()
 FROM broadcast WHERE id = $1
-ON CONFLICT (broadcast_id) DO UPDATE SET playlist_at = excluded.playlist_at, playlist = excluded.playlist
+ON CONFLICT (broadcast_id) DO UPDATE SET unseen = NULL, playlist_at = excluded.playlist_at, playlist = excluded.playlist
   || CASE WHEN $3::boolean THEN jsonb_build_object('advanced_at', now())
      WHEN NOT $3::boolean THEN jsonb_build_object(
        'advanced_at', probe.playlist -> 'advanced_at', 'standing_since', probe.playlist -> 'standing_since')
      ELSE '{}' END
+"""
+# $2: its code and its message. The time of the first in a row stays.
+_SAW_NOTHING = """
+INSERT INTO probe (broadcast_id, unseen)
+SELECT id, $2::jsonb || jsonb_build_object('since', now(), 'at', now()) FROM broadcast WHERE id = $1
+ON CONFLICT (broadcast_id) DO UPDATE SET unseen = excluded.unseen
+  || jsonb_build_object('since', coalesce(probe.unseen -> 'since', excluded.unseen -> 'since'))
 """
 
 
@@ -58,10 +68,14 @@ class ProbeTarget:
     """Whether anybody may play it without a token, and so the prober too."""
     stalled: bool
     """Whether the live stream is known to have a playlist that stands still."""
+    out_of_sight: bool
+    """Whether the live stream is known to have a playlist that cannot be seen."""
     host_publishing: bool | None
     """Whether the room is known to have a host who publishes. None: there is no room, or it was not looked at yet."""
     seen: Probe
     """Of the playlist alone. Its `playlist_at` is the time of this reading, not of the last probe."""
+    seen_at: datetime | None
+    """When the playlist was seen last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +87,8 @@ class ProbeResults:
         default_factory=dict[str, tuple[PlaylistSeen, bool | None]]
     )
     """The playlist, and whether it moved on since the probe before. None: the two cannot be compared."""
+    unseen: dict[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
+    """Looks that did not see the playlist: the code and the message of what came instead."""
     wake: set[str] = field(default_factory=set[str])
     """Broadcasts whose resources say something else than the probe: a pass should look."""
 
@@ -93,7 +109,9 @@ class Probes:
                 public=row["playback_policy"] != PlaybackPolicy.SIGNED,
                 stalled=row["stalled"],
                 host_publishing=row["host_publishing"],
-                seen=played_of(row),
+                out_of_sight=row["out_of_sight"],
+                seen=replace(played_of(row), playlist_at=row["read_at"]),
+                seen_at=row["playlist_at"],
             )
             for row in rows
         ]
@@ -105,10 +123,15 @@ class Probes:
             (broadcast_id, msgspec.to_builtins(seen), advanced)
             for broadcast_id, (seen, advanced) in results.playlists.items()
         ]
+        unseen = [
+            (broadcast_id, {"code": code, "message": message})
+            for broadcast_id, (code, message) in results.unseen.items()
+        ]
         async with self._database.transaction() as connection:
             # In one order: whoever does the same at the same time waits, and not for each other.
             await connection.executemany(_SAW_PEOPLE, sorted(people, key=itemgetter(0)))
             await connection.executemany(_SAW_PLAYLIST, sorted(playlists, key=itemgetter(0)))
+            await connection.executemany(_SAW_NOTHING, sorted(unseen, key=itemgetter(0)))
             if results.wake:
                 await wake(connection, sorted(results.wake))
 

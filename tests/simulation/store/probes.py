@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from service.domain.broadcast import PlaybackPolicy, State, Target
-from service.domain.measurements import Probe
+from service.domain.measurements import Probe, Unseen
 from service.domain.resources import Phase, Room, Stream
 from service.store.measurements.probes import ProbeResults, ProbeTarget
 from tests.simulation.store.tables import transactions
@@ -33,6 +33,7 @@ class Probes:
                 playback_id=row.broadcast.status.playback_id,
                 public=row.broadcast.spec.playback_policy is not PlaybackPolicy.SIGNED,
                 stalled=_stalled(row),
+                out_of_sight=_out_of_sight(row),
                 host_publishing=_host_publishing(row),
                 seen=replace(
                     self._tables.probes.get(broadcast_id, Probe()),
@@ -40,6 +41,7 @@ class Probes:
                     people_at=None,
                     playlist_at=self._tables.now(),
                 ),
+                seen_at=self._tables.probes.get(broadcast_id, Probe()).playlist_at,
             )
             for broadcast_id, row in self._tables.rows.items()
             if row.broadcast.target is Target.LIVE and row.broadcast.state in _PROBED
@@ -53,6 +55,11 @@ class Probes:
             tables.probes[broadcast_id] = replace(probe, people=people, people_at=now)
         for broadcast_id, (playlist, moved) in looked.playlists.items():
             self._saw(broadcast_id, playlist, moved=moved)
+        for broadcast_id, (code, message) in looked.unseen.items():
+            probe = tables.probes.get(broadcast_id, Probe())
+            since = now if probe.unseen is None else probe.unseen.since
+            unseen = Unseen(since=since, at=now, code=code, message=message)
+            tables.probes[broadcast_id] = replace(probe, unseen=unseen)
         tables.wake(sorted(looked.wake))
         await self._line.commit("saw")
 
@@ -66,12 +73,17 @@ class Probes:
             playlist_at=now,
             advanced_at=now if moved else before.advanced_at if stands else None,
             standing_since=before.standing_since if stands else now,
+            unseen=None,
         )
 
 
 def _host_publishing(row: Row) -> bool | None:
     rooms = [each for each in row.resources.values() if isinstance(each, Room) and each.phase is Phase.PRESENT]
     return max(rooms, key=lambda room: room.ordinal).host_publishing if rooms else None
+
+
+def _out_of_sight(row: Row) -> bool:
+    return any(isinstance(each, Stream) and each.unseen_since is not None for each in row.resources.values())
 
 
 def _stalled(row: Row) -> bool:

@@ -1,0 +1,84 @@
+"""The playback edge answers wrongly while LiveKit and Mux say the truth: nothing that delivers is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from service.domain.broadcast import ConditionType, State
+from service.domain.errors import Outcome, ProviderError
+from service.domain.ports import PlaylistSeen
+from service.domain.provider import PLAYBACK
+from service.domain.reasons import Operation
+from tests.simulation.stage import Stage, play
+
+Edge = Callable[[PlaylistSeen], PlaylistSeen]
+
+
+def _behind(edge: Edge, stage: Stage) -> Callable[[], None]:
+    """From now on players get their playlists from *edge*. Answers how to end that."""
+    truth = stage.mux.playlist
+    stage.mux.playlist = lambda playback_id: edge(truth(playback_id))
+
+    def end() -> None:
+        stage.mux.playlist = truth
+
+    return end
+
+
+def _answered(status: int) -> Edge:
+    return lambda _: PlaylistSeen(status=status)
+
+
+def _failed(code: str) -> Edge:
+    def instead(_: PlaylistSeen) -> PlaylistSeen:
+        raise ProviderError(
+            "no answer", provider=PLAYBACK, operation=Operation.LOOK_AT_PLAYLIST, outcome=Outcome.AMBIGUOUS, code=code
+        )
+
+    return instead
+
+
+@pytest.mark.parametrize(
+    "edge",
+    [
+        *(pytest.param(_answered(status), id=str(status)) for status in (403, 404, 500)),
+        *(pytest.param(_failed(code), id=code) for code in ("no_playlist", "timeout", "elsewhere", "refused")),
+    ],
+)
+def test_an_edge_that_fails_interrupts_nothing_and_is_told(edge: Edge) -> None:
+    async def scene(stage: Stage) -> None:
+        await stage.live()
+        [running] = stage.running
+        writes, told = stage.writes(), len(stage.reasons)
+        end = _behind(edge, stage)
+        await stage.until(lambda: stage.broadcast.status.state_reason == "PLAYBACK_UNREACHABLE", 35)
+        await stage.all_the_while(lambda: stage.plays and stage.broadcast.state is State.LIVE, 300)
+        [playable] = [each for each in stage.broadcast.status.conditions if each.type is ConditionType.PLAYABLE]
+        assert (playable.met, playable.reason) == (None, "PLAYBACK_UNREACHABLE")
+        end()
+        await stage.until(lambda: stage.broadcast.status.state_reason == "", 15)
+        assert stage.running == [running]
+        assert writes == []
+        assert set(stage.reasons[told:]) == {"STATUS_CHANGED"}
+
+    play(scene)
+
+
+@pytest.mark.parametrize("for_s", [1, 30])
+def test_the_playlist_of_another_live_stream_is_no_stall(for_s: float) -> None:
+    def ahead(seen: PlaylistSeen) -> PlaylistSeen:
+        return replace(seen, media_sequence=(seen.media_sequence or 0) + 9000)
+
+    async def scene(stage: Stage) -> None:
+        await stage.live()
+        [running] = stage.running
+        end = _behind(ahead, stage)
+        await stage.all_the_while(lambda: stage.broadcast.state is State.LIVE, for_s)
+        end()
+        await stage.all_the_while(lambda: stage.broadcast.state is State.LIVE, 120)
+        assert stage.running == [running]
+
+    play(scene)
