@@ -107,6 +107,10 @@ class EventReason(Word):
     EGRESS_ENDED = "EGRESS_ENDED", "The egress ended, and the service had not told it to."
     EGRESS_LOST = "EGRESS_LOST", "The egress is not listed any more."
     EGRESS_WRITTEN_OFF = "EGRESS_WRITTEN_OFF", "The egress is given up: it was not seen to start, or to end, in time."
+    EGRESS_STILL_RUNS = (
+        "EGRESS_STILL_RUNS",
+        "An egress that had been given up is still in the room: it is stopped again.",
+    )
     LAYOUT_SET = "LAYOUT_SET", "The egress was given another layout."
     DESTINATION_ADDED = "DESTINATION_ADDED", "The egress was told to push to a destination. The message names it."
     DESTINATION_REMOVED = "DESTINATION_REMOVED", "The egress was told to leave a destination. The message names it."
@@ -161,6 +165,26 @@ class Fault(Word):
     CREDENTIALS = "CREDENTIALS", "its start was refused: the credentials of the service are not accepted"
     THROTTLED = "THROTTLED", "its start was refused: there were too many requests"
     UNAVAILABLE = "UNAVAILABLE", "its start was refused for now"
+
+    @property
+    def mistrusted(self) -> bool:
+        """Whether an egress that was stopped for it does not do what it says. Such an egress may drain for long, or
+        answer nothing, so its end is not waited for: it is fenced, and its successor starts beside it.
+        """
+        return self in _MISTRUSTED
+
+
+_MISTRUSTED = frozenset(
+    {
+        Fault.NO_MEDIA,
+        Fault.INGEST_LOST,
+        Fault.STALLED,
+        Fault.GHOST,
+        Fault.NOT_CONNECTED,
+        Fault.END_TIMEOUT,
+        Fault.NOT_STOPPED,
+    }
+)
 
 
 class Operation(Word):

@@ -50,15 +50,16 @@ class ResourceSet:
         stream = self.stream
         if egress.end_seen or stream is None:
             return False
-        ours = egress.key_epoch >= 0 and egress.phase in (Phase.PRESENT, Phase.DELETING)
-        return ours or egress.key_epoch >= stream.key_epoch or self.may_be_connected(egress, stream)
+        if egress.key_epoch >= stream.key_epoch or self.may_be_connected(egress, stream):
+            return True
+        return egress.key_epoch >= 0 and egress.phase is Phase.PRESENT
 
     def may_be_connected(self, egress: Egress, stream: Stream) -> bool:
-        """A key reset stops new encoders but not connected ones. An egress that was written off and never seen to end
-        may still be connected until the live stream is disabled. An idle live stream proves nothing: a connected
-        encoder may be silent and send again.
+        """A key reset stops new encoders but not connected ones. An egress that was told to stop or written off, and
+        never seen to end, may still be connected until the live stream is disabled. An idle live stream proves nothing:
+        a connected encoder may be silent and send again.
         """
-        if egress.phase is not Phase.GONE or egress.end_seen or not egress.external_id:
+        if egress.phase not in (Phase.DELETING, Phase.GONE) or egress.end_seen or not egress.external_id:
             return False
         return egress.key_epoch >= 0 and egress.key_epoch >= stream.cut_epoch
 
@@ -83,6 +84,30 @@ class ResourceSet:
     @property
     def recorders(self) -> list[Egress | LocalRecording]:
         return [*self.egresses, *self.recordings]
+
+    @property
+    def given_up(self) -> list[Egress | LocalRecording]:
+        """Egresses that were given up without having been seen to end, and that no look has missed in the room since:
+        each may run on and cost.
+        """
+        return [
+            each
+            for each in self.recorders
+            if each.phase is Phase.GONE and _may_run(each) and each.external_id not in self._missing
+        ]
+
+    def still_running(self, inside: frozenset[str], now: datetime, timing: Timing) -> list[Egress | LocalRecording]:
+        """Egresses that were given up and are in the room, each as soon as it is to be told to stop again. *inside*:
+        ids of the egresses in the room.
+        """
+        return [
+            each
+            for each in self.recorders
+            if each.phase is Phase.GONE
+            and _may_run(each)
+            and each.external_id in inside
+            and now >= each.changed_at + seconds(stop_again_s(each, timing))
+        ]
 
     @property
     def may_be_inside(self) -> list[Egress | LocalRecording]:
@@ -115,11 +140,13 @@ class ResourceSet:
         """Seconds between two looks at the participants of the room. None: the observer's list of rooms is enough."""
         room = self.room
         active = [each for each in self.recorders if each.phase is Phase.PRESENT and each.status is EgressStatus.ACTIVE]
-        if room is None or room.phase is not Phase.PRESENT or not active:
+        if room is None or room.phase is not Phase.PRESENT:
             return None
-        if room.recorded is False or any(map(self.missing_since, active)):
+        if active and (room.recorded is False or any(map(self.missing_since, active))):
             return timing.watch_s
-        return timing.roll_call_s if len(self.may_be_inside) > 1 else None
+        if active and len(self.may_be_inside) > 1:
+            return timing.roll_call_s
+        return min((stop_again_s(each, timing) for each in self.given_up), default=None)
 
     @property
     def running(self) -> list[AnyResource]:
@@ -180,6 +207,13 @@ class ResourceSet:
 
 def _may_run(egress: Egress | LocalRecording) -> bool:
     return bool(egress.external_id) and not egress.end_seen
+
+
+def stop_again_s(given_up: Egress | LocalRecording, timing: Timing) -> float:
+    """Seconds from the moment at which an egress was given up to the next stop, if it is in the room still. Each time
+    it answers no stop the next one comes later, so that it costs few calls and few events.
+    """
+    return min(timing.roll_call_s * 2.0 ** min(given_up.returns, 30), timing.stop_again_s)
 
 
 def never_ran(egress: Egress) -> bool:

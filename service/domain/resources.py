@@ -222,6 +222,8 @@ class Egress(Resource):
     """Since when its connection to the live stream stands; None: it does not."""
     fault: Fault = Fault.NONE
     """Why it counts as failed."""
+    returns: int = 0
+    """How often it was found in its room after it had been given up."""
 
     @property
     def delivering(self) -> bool:
@@ -241,6 +243,8 @@ class LocalRecording(Resource):
     """Object key in the storage."""
     fault: Fault = Fault.NONE
     """Why it counts as failed."""
+    returns: int = 0
+    """How often it was found in its room after it had been given up."""
     status: EgressStatus = EgressStatus.UNKNOWN
     status_since: datetime | None = None
     error: str = ""

@@ -29,6 +29,9 @@ class Timing:
     roll_call_s: float = 20.0
     """Between two looks at who is in a room where several egresses may be: the list of rooms, which the observer reads,
     says only whether any is."""
+    stop_again_s: float = 3600.0
+    """The longest time from the write-off of an egress that answers no stop, and is in its room still, to the next
+    stop."""
     ghost_stop_s: float = 15.0
     """From the stop of a ghost, which does not answer it, to the write-off."""
     file_stop_s: float = 900.0

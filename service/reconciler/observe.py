@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from service import telemetry
 from service.domain.errors import ProviderError
 from service.domain.lifecycle import Event
-from service.domain.observing.egresses import egresses_seen
+from service.domain.observing.egresses import egresses_seen, found_running
 from service.domain.observing.learned import Learned
 from service.domain.observing.playlist import probed
 from service.domain.observing.recordings import recording_checked, recordings_seen, upload_checked, upload_found
@@ -162,7 +162,9 @@ class Looker:
                 closed = resource_set.source_closed
                 return room_absent(room, now, self._timing, contradicted=False, source_closed=closed)
         missing = resource_set.missing(inside.recorders, now)
-        return room_seen(room, inside, now, listed=listed, missing=missing)
+        seen = room_seen(room, inside, now, listed=listed, missing=missing)
+        running = found_running(resource_set.still_running(inside.recorders, now, self._timing), now)
+        return Learned(resources=(*seen.resources, *running.resources), events=(*seen.events, *running.events))
 
     async def _stream(self, broadcast_id: str, stream: Stream, resource_set: ResourceSet, now: datetime) -> Learned:
         streams = self._providers.streams

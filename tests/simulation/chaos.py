@@ -77,11 +77,13 @@ class Chaos:
                 self._strike(rng.choice(self._kinds))
 
     def mend(self) -> None:
-        """The end of it: everything is there again, nobody stands still."""
+        """The end of it: everything is there again, nobody stands still, and who heard no stop hears the next one."""
         shared = self._shared
         for provider in networks(shared):
             provider.outage = provider.lie = None
         shared.database_away_until = 0.0
+        for egress in shared.livekit.egresses.values():
+            egress.deaf_s, egress.deaf_until = 0.0, None
         for replica in self._replicas:
             replica.paused_until = min(replica.paused_until, shared.env.loop.time())
             if not replica.alive:

@@ -26,6 +26,7 @@ from service.domain.planning import fallback
 from service.domain.planning import live as plan_live
 from service.domain.planning.ending import End
 from service.domain.ports import RoomInside
+from service.domain.reasons import Fault
 from service.domain.resource_set import ResourceSet
 from service.domain.resources import AnyResource, Phase
 from service.domain.secret import Secret
@@ -183,6 +184,22 @@ def _without_ghosts() -> contextlib.AbstractContextManager[Any]:
         return False
 
     return patch.object(plan_live.Live, "is_ghost", never)
+
+
+def _without_second_stop() -> contextlib.AbstractContextManager[Any]:
+    """An egress that answers no stop is written off, and never told again."""
+
+    def never(*_: object) -> list[AnyResource]:
+        return []
+
+    return patch.object(ResourceSet, "still_running", never)
+
+
+@contextlib.contextmanager
+def _without_mistrust() -> Generator[None]:
+    """The end of an egress that may be wedged is waited for, as that of any other."""
+    with patch.object(Fault, "mistrusted", property(lambda _: False)), patch.object(plan_live.Live, "fences", False):
+        yield
 
 
 def _without_dedupe() -> contextlib.AbstractContextManager[Any]:
@@ -362,6 +379,8 @@ MUSEUM: dict[str, Exhibit] = {
     "no look at what plays": _without_watching,
     "no look who of several is in a room": _without_roll_call,
     "no ghost handling": _without_ghosts,
+    "no second stop of what answers none": _without_second_stop,
+    "the end of what may be wedged is waited for": _without_mistrust,
     "webhooks not deduplicated": _without_dedupe,
     "webhooks answered and not stored": _without_storing,
     "webhooks not marked with the record": _without_marks,

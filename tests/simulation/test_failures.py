@@ -59,6 +59,14 @@ def _befalls(kind: Kind) -> Callable[[Stage], None]:
     return happens
 
 
+def _wedges(*, monitored: bool) -> Callable[[Stage], None]:
+    def happens(stage: Stage) -> None:
+        [egress] = stage.running
+        stage.livekit.wedge(egress, monitored=monitored)
+
+    return happens
+
+
 def _next_hangs(stage: Stage) -> None:
     [egress] = stage.running
     stage.livekit.hangs_next = True
@@ -113,9 +121,9 @@ REPLACED = [
     Failure(
         what="the worker dies and leaves a ghost",
         happens=_befalls(Kind.EGRESS_GHOST),
-        tells="EGRESS_WRITTEN_OFF",
-        notice_s=60,
-        back_s=110,
+        tells="KEY_RESET",
+        notice_s=45,
+        back_s=60,
         fault=Fault.GHOST,
     ),
     Failure(
@@ -128,18 +136,26 @@ REPLACED = [
     ),
     Failure(
         what="the push is wedged",
-        happens=_befalls(Kind.EGRESS_WEDGED),
+        happens=_wedges(monitored=True),
         tells="EGRESS_ENDED",
         notice_s=50,
         back_s=110,
         fault=Fault.FAILED,
     ),
     Failure(
+        what="the push is wedged and LiveKit does not notice",
+        happens=_wedges(monitored=False),
+        tells="EGRESS_STOP_SENT",
+        notice_s=150,
+        back_s=165,
+        fault=Fault.INGEST_LOST,
+    ),
+    Failure(
         what="connected, and no media",
         happens=_befalls(Kind.EGRESS_NO_MEDIA),
         tells="EGRESS_STOP_SENT",
         notice_s=150,
-        back_s=220,
+        back_s=165,
         fault=Fault.INGEST_LOST,
     ),
     Failure(
@@ -403,7 +419,7 @@ def test_one_that_is_connected_and_silent_and_answers_no_stop_is_cut_off() -> No
         [deaf] = stage.running
         deaf.deaf_s = 10_000.0
         stage.livekit.befall(deaf, Kind.EGRESS_NO_MEDIA)
-        await stage.until(lambda: "EGRESS_WRITTEN_OFF" in stage.reasons, 260)
+        await stage.until(lambda: "STREAM_CUT" in stage.reasons, 200)
         await stage.until(lambda: stage.plays and stage.broadcast.state is State.LIVE, 60)
         assert deaf.session is None
         assert stage.reasons.count("STREAM_CUT") == 1

@@ -5,9 +5,18 @@ from typing import Any
 
 import pytest
 
+from service.domain.observing.egresses import found_running
 from service.domain.observing.recordings import recordings_seen
 from service.domain.observing.rooms import room_seen
-from service.domain.planning.steps import Plan, StartRecording, StopEgress, StopRecording, WriteOff
+from service.domain.planning.steps import (
+    Plan,
+    ResetKey,
+    StartEgress,
+    StartRecording,
+    StopEgress,
+    StopRecording,
+    WriteOff,
+)
 from service.domain.ports import EgressSeen, RoomInside
 from service.domain.reasons import Fault
 from service.domain.resource_set import ResourceSet
@@ -186,3 +195,47 @@ def test_nobody_is_looked_for_where_none_should_be() -> None:
     assert ResourceSet((replace(room, phase=Phase.UNKNOWN), ACTIVE, PLAYING)).roll_call_s(TIMING) is None
     # Looked at before it was active: whether it came in is not known.
     assert ResourceSet((room, ACTIVE, PLAYING)).roll_call_s(TIMING) == TIMING.watch_s
+
+
+# One that was given up, and runs.
+
+
+GIVEN_UP: list[Egress | LocalRecording] = [
+    replace(PLAYING, phase=Phase.GONE, fault=Fault.NOT_STOPPED, changed_at=T0),
+    replace(WRITING, phase=Phase.GONE, fault=Fault.NOT_STOPPED, changed_at=T0),
+]
+
+
+@pytest.mark.parametrize("row", GIVEN_UP, ids=["egress", "recording"])
+@pytest.mark.parametrize(("returns", "after_s"), [(0, 20), (1, 40), (3, 160), (20, 3600)])
+def test_one_that_is_in_its_room_is_told_again_ever_more_rarely(
+    row: Egress | LocalRecording, returns: int, after_s: float
+) -> None:
+    room, held = a_room(observed_at=T0), replace(row, returns=returns)
+    resource_set, inside = ResourceSet((room, held)), frozenset({row.external_id})
+    assert resource_set.roll_call_s(TIMING) == after_s
+    assert resource_set.still_running(inside, T0 + seconds(after_s - 1), TIMING) == []
+    assert resource_set.still_running(inside, T0 + seconds(after_s), TIMING) == [held]
+    again = found_running([held], T0 + seconds(after_s))
+    [now] = again.resources
+    assert (now.phase, now.acked, now.failures, now.changed_at) == (Phase.DELETING, False, 0, T0 + seconds(after_s))
+    assert [event.reason for event in again.events] == ["EGRESS_STILL_RUNS"]
+    [step] = stops(planned(live(), room, ACTIVE, now, after_s=after_s))
+    assert isinstance(step, StopEgress | StopRecording)
+
+
+@pytest.mark.parametrize("row", GIVEN_UP, ids=["egress", "recording"])
+def test_one_that_ended_or_left_its_room_is_not_looked_for(row: Egress | LocalRecording) -> None:
+    for room, held in ((without(row.external_id), row), (a_room(), replace(row, end_seen=True))):
+        resource_set = ResourceSet((room, held))
+        assert resource_set.roll_call_s(TIMING) is None
+        assert resource_set.given_up == []
+
+
+def test_one_that_is_told_again_holds_up_no_start() -> None:
+    """Its key is dead and it was cut off, or both are done first: neither waits for its end."""
+    [now] = found_running(GIVEN_UP[:1], T0).resources
+    cut = a_stream(key_epoch=1, cut_epoch=1)
+    assert StartEgress(ordinal=1) in planned(live(), a_room(), cut, now, after_s=200).steps
+    steps = planned(live(), a_room(), a_stream(), now, after_s=200).steps
+    assert ResetKey(ordinal=0) in steps

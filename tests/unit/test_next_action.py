@@ -10,7 +10,7 @@ from service.domain.broadcast import EndReason, Fallback, FallbackMode, Target, 
 from service.domain.facts import Facts
 from service.domain.health.health_of import health_of
 from service.domain.planning.plan import plan
-from service.domain.planning.steps import Step, StopEgress
+from service.domain.planning.steps import ResetKey, Step, StopEgress
 from service.domain.reasons import FallbackReason, Fault
 from service.domain.reporting.next_action import ACTIONS
 from service.domain.resources import Output, OutputState, Phase, StreamStatus
@@ -128,8 +128,9 @@ def test_what_was_told_is_what_is_done_then() -> None:
 
     just_before = then - seconds(1)
     assert plan(facts.broadcast, looked(just_before), just_before, TIMING).steps == ()
-    [step] = plan(facts.broadcast, looked(then), then, TIMING).steps
+    step, fence = plan(facts.broadcast, looked(then), then, TIMING).steps
     assert isinstance(step, StopEgress)
+    assert isinstance(fence, ResetKey)
     assert step.fault == "INGEST_LOST"
 
 

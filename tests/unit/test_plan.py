@@ -351,8 +351,9 @@ def test_an_egress_that_never_gets_its_connection_is_stopped() -> None:
     rows = (a_room(), a_stream(status=StreamStatus.ACTIVE))
     soon, late = (replace(connecting, observed_at=T0 + seconds(after_s)) for after_s in (39.9, 40))
     assert planned(live(), *rows, soon, after_s=40).steps == ()
-    [step] = planned(live(), *rows, late, after_s=40).steps
+    step, fence = planned(live(), *rows, late, after_s=40).steps
     assert isinstance(step, StopEgress)
+    assert fence == ResetKey(ordinal=0)
     assert step.fault == "NOT_CONNECTED"
 
 
@@ -366,8 +367,10 @@ def test_an_egress_that_never_gets_its_connection_is_stopped() -> None:
     ids=["never active", "never ended", "no media"],
 )
 def test_an_egress_that_does_not_get_on_is_stopped(egress: Egress) -> None:
-    [step] = planned(live(), a_room(), a_stream(), egress).steps
+    step, *fence = planned(live(), a_room(), a_stream(), egress).steps
     assert isinstance(step, StopEgress)
+    # One that never started has nothing that could be connected.
+    assert fence == ([] if egress.status is EgressStatus.STARTING else [ResetKey(ordinal=0)])
     # But not because nobody could look.
     blind = replace(egress, observed_at=T0 - seconds(20))
     current = planned(live(), a_room(), a_stream(observed_at=T0 - seconds(20)), blind)

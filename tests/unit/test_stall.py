@@ -9,7 +9,7 @@ import pytest
 from service.domain.broadcast import ConditionType, FallbackMode, State, seconds
 from service.domain.measurements import Probe, Unseen
 from service.domain.observing.playlist import probed
-from service.domain.planning.steps import EndBroadcast, SetFallback, StopEgress
+from service.domain.planning.steps import EndBroadcast, ResetKey, SetFallback, StopEgress
 from service.domain.ports import PlaylistSeen
 from service.domain.reasons import Fault
 from service.domain.reporting.status import status_of
@@ -156,9 +156,10 @@ def test_the_egress_that_feeds_it_is_replaced_after_its_time() -> None:
     young = replace(STREAM, stalled_since=ago(29))
     waits = planned(broadcast, ROOM, young, EGRESS)
     assert (waits.steps, waits.wait_until) == ((), T0 + seconds(1))
-    [step] = planned(broadcast, ROOM, replace(STREAM, stalled_since=ago(30)), EGRESS).steps
+    step, fence = planned(broadcast, ROOM, replace(STREAM, stalled_since=ago(30)), EGRESS).steps
     assert isinstance(step, StopEgress)
     assert step.fault == "STALLED"
+    assert fence == ResetKey(ordinal=0)
 
 
 def test_the_next_egress_has_its_time_too() -> None:

@@ -21,6 +21,7 @@ from service.domain.resources import (
     AnyResource,
     Egress,
     EgressStatus,
+    LocalRecording,
     Output,
     OutputState,
     Phase,
@@ -151,6 +152,27 @@ def _recognise(strangers: Sequence[EgressSeen], addresses: AbstractSet[str]) -> 
 
 def _pushes_to(seen: EgressSeen, *addresses: str) -> bool:
     return any(output.address in addresses for output in seen.outputs)
+
+
+def found_running(given_up: Sequence[Egress | LocalRecording], now: datetime) -> Learned:
+    """*given_up*: egresses that were written off and are in their room. A record alone may stay listed for ever, but
+    only a worker that lives is in the room, so each is to be stopped again.
+    """
+    again = [
+        replace(
+            each,
+            phase=Phase.DELETING,
+            changed_at=now,
+            acked=False,
+            failures=0,
+            retry_at=None,
+            fault=Fault.NOT_STOPPED,
+            returns=each.returns + 1,
+        )
+        for each in given_up
+    ]
+    events = tuple(Event(reason=EventReason.EGRESS_STILL_RUNS, message=each.external_id) for each in again)
+    return Learned(resources=tuple(again), events=events)
 
 
 def _came_back(egress: Egress, by_id: Mapping[str, EgressSeen]) -> EgressSeen | None:

@@ -194,12 +194,17 @@ class Live(Planner):
             self.blocked = Blocked.BACK_OFF
             return
         able = [egress for egress in resource_set.egresses if resource_set.can_publish(egress)]
-        leaving = [egress for egress in able if egress.phase is Phase.DELETING]
-        connected = [egress for egress in able if resource_set.may_be_connected(egress, stream)]
+        # An egress that ends as it was told to is waited for: nobody has to be cut off then.
+        leaving = [
+            egress
+            for egress in able
+            if egress.phase is Phase.DELETING and not (egress.fault.mistrusted and self.fences)
+        ]
+        connected = [e for e in able if e not in leaving and resource_set.may_be_connected(e, stream)]
         if stream.key_stale or any(e.key_epoch >= stream.key_epoch for e in able if e not in leaving):
             self.reset_key()
         elif leaving:
-            # stop() looks at it until it has ended or is written off; a written-off one is fenced by the others.
+            # stop() looks at it until it has ended or is written off; one that is written off is cut off.
             self.blocked = Blocked.PREVIOUS_ENDING
         elif connected or stream.cutting:
             self.blocked = Blocked.CUTTING_OFF
@@ -244,7 +249,7 @@ class Live(Planner):
         if egress.status is EgressStatus.ENDING:
             late = since + seconds(timing.egress_stop_s)
             if self.in_vain(egress, late, timing.watch_s, action=Action.WAIT_FOR_END, message=_OR_REPLACED):
-                self.stop(egress, f"it did not end within {timing.egress_stop_s:g} s", Fault.END_TIMEOUT)
+                self.stop_and_fence(egress, f"it did not end within {timing.egress_stop_s:g} s", Fault.END_TIMEOUT)
             return
         push = next((output.state for output in egress.outputs if output.name == ""), None)
         if push in (OutputState.FAILED, OutputState.FINISHED):
@@ -252,7 +257,7 @@ class Live(Planner):
             self.stop(egress, "its connection to the live stream failed", Fault.DISCONNECTED)
             return
         if self.is_ghost(egress):
-            self.stop(egress, "it is not in its room", Fault.GHOST)
+            self.stop_and_fence(egress, "it is not in its room", Fault.GHOST)
             return
         if push is OutputState.CONNECTING and self.in_vain(
             egress,
@@ -261,7 +266,7 @@ class Live(Planner):
             action=Action.WAIT_FOR_CONNECTION,
             message=_OR_REPLACED,
         ):
-            self.stop(egress, f"it did not connect within {timing.connect_s:g} s", Fault.NOT_CONNECTED)
+            self.stop_and_fence(egress, f"it did not connect within {timing.connect_s:g} s", Fault.NOT_CONNECTED)
             return
         if stream is not None and (self.lost(egress, stream, since) or self.stalls(egress, stream, since)):
             return
@@ -282,7 +287,7 @@ class Live(Planner):
         lost_at = began + seconds(within)
         if not self.in_vain(stream, lost_at, timing.ingest_watch_s, action=Action.WAIT_FOR_MEDIA, message=_OR_REPLACED):
             return False
-        self.stop(
+        self.stop_and_fence(
             egress, f"the live stream got no media within {within:g} s", Fault.INGEST_LOST if fed else Fault.NO_MEDIA
         )
         return True
@@ -298,8 +303,21 @@ class Live(Planner):
             fed_since + seconds(self.timing.stalled_s), action=Action.WAIT_FOR_MEDIA, message=_OR_REPLACED
         ):
             return False
-        self.stop(egress, "it sends, and the playlist does not move on", Fault.STALLED)
+        self.stop_and_fence(egress, "it sends, and the playlist does not move on", Fault.STALLED)
         return True
+
+    def stop_and_fence(self, egress: Egress, why: str, fault: Fault) -> None:
+        """Stop *egress*, which does not do what it says, and reset the key at the same time. Its successor does not
+        wait for its end: a wedged egress drains for 30 s, and one whose worker died answers nothing.
+        """
+        self.stop(egress, why, fault)
+        if self.fences:
+            self.reset_key()
+
+    @property
+    def fences(self) -> bool:
+        """Whether an egress can be fenced and replaced now. In an outage its end is waited for, and the key stays."""
+        return not self.availability.outages
 
     def is_ghost(self, egress: Egress | LocalRecording) -> bool:
         """Whether it is listed as active, and two looks did not find it in the room."""

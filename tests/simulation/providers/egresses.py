@@ -24,6 +24,8 @@ LIST_LAG_S = 1.5
 STARTS_S, CONNECTS_S = (0.5, 4.0), (0.2, 1.5)
 """With a browser, which an audio-only egress needs not."""
 QUICK_S = (0.05, 0.5)
+DRAINED_S = 30.0
+"""The end of a stream that does not come is waited for so long (livekit/egress pkg/pipeline/controller.go)."""
 MUX = "mux://"
 _SHOWN = "rtmps://global-live.mux.com:443/app/"
 FATES = (
@@ -94,6 +96,8 @@ class TrueEgress:
     deaf_s: float = 0.0
     """So long after the first stop it answers none."""
     deaf_until: float | None = None
+    drains: bool = False
+    """Its pipeline does not empty: it ends only when the time for that is over."""
     no_media: bool = False
     stuck: bool = False
     hangs: bool = False
@@ -158,11 +162,17 @@ class Workers:
             self._env.effects.add("egress.ghost", egress.id, egress.room.name)
             self._disconnect(egress)
 
-    def wedge(self, egress: TrueEgress) -> None:
-        """Its connection takes no media any more, which LiveKit notices after 30 to 35 s (egress, sink watch)."""
+    def wedge(self, egress: TrueEgress, *, monitored: bool = True) -> None:
+        """Its connection takes no media any more. *monitored*: LiveKit notices it after 30 to 35 s (egress, sink
+        watch). Otherwise it stays ACTIVE for ever, and drains to its limit when it is stopped: so it was measured after
+        a receiver that was away for 8 s (egress 1.14.1 with GStreamer 1.26.2).
+        """
         if egress.session is not None and egress.stream is not None:
             self._mux.media_stopped(egress.stream, egress.session)
-            self._env.after(30, 35, lambda: self.end(egress, Kind.EGRESS_FAILED))
+            if monitored:
+                self._env.after(30, 35, lambda: self.end(egress, Kind.EGRESS_FAILED))
+            else:
+                egress.drains = True
 
     def lose_connection(self, egress: TrueEgress) -> None:
         """The network: it connects again by itself, with the key it has."""
@@ -206,7 +216,7 @@ class Workers:
     def befall(self, egress: TrueEgress, fate: Kind) -> None:
         match fate:
             case Kind.EGRESS_WEDGED:
-                self.wedge(egress)
+                self.wedge(egress, monitored=self._env.rng.random() < 0.5)
             case Kind.EGRESS_GHOST | Kind.ONE_OF_TWO:
                 self.become_ghost(egress)
             case Kind.OUTPUT_FAILED:
@@ -304,7 +314,8 @@ class Workers:
         egress.status = EgressStatus.ENDING
         self._changed(egress, "egress_updated")
         longest = 25.0 if self._env.rng.random() < 0.1 else 4.0
-        self._env.after(0.3, longest, lambda: self._end(egress, EgressStatus.COMPLETE, ""))
+        within = (DRAINED_S, DRAINED_S + 1) if egress.drains else (0.3, longest)
+        self._env.after(*within, lambda: self._end(egress, EgressStatus.COMPLETE, ""))
 
     def _end(self, egress: TrueEgress, status: EgressStatus, error: str) -> None:
         if not egress.runs:
