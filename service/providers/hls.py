@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import aiohttp
@@ -18,16 +17,22 @@ from service.domain.ports import PlaylistSeen
 from service.domain.provider import PLAYBACK
 from service.domain.reasons import Operation
 from service.providers.calls import traced_call
+from service.providers.http.answers import NotTaken, tls_failure
+from service.providers.http.client import HttpClient
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import timedelta
 
-_CONNECT, _WITHIN = 2.0, 4.0
-"""Seconds: for a connection, and for both playlists together."""
+_T = TypeVar("_T")
+
+_WITHIN = 4.0
+"""Seconds for both playlists together."""
 _LARGEST = 256 * 1024
+_LONG = 32 * 1024
+"""Characters that are read in the event loop."""
 _REDIRECTS = 3
 _OK = 200
-_GZIP = 16 + zlib.MAX_WBITS
 _NUMBER = re.compile(r"\d{1,15}(\.\d{1,9})?")
 
 
@@ -36,20 +41,17 @@ class _NoPlaylist(Exception):
 
 
 class _Elsewhere(Exception):
-    pass
+    def __init__(self, status: int | None = None) -> None:
+        """*status*: of the redirect. None: the playlist names the address, or the redirects went in a circle."""
+        super().__init__(status)
+        self.status = status
 
 
 class Hls:
     def __init__(self, *, longest_call: timedelta) -> None:
         """To be built inside a running event loop."""
         self._within_s = min(_WITHIN, longest_call.total_seconds())
-        self._http = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            # Unpacked here, and only as far as a playlist may be large: a small answer may unpack to gigabytes.
-            auto_decompress=False,
-            headers={"Accept-Encoding": "gzip"},
-        )
+        self._http = HttpClient(gzip=True)
 
     async def close(self) -> None:
         await self._http.close()
@@ -58,24 +60,27 @@ class Hls:
         with traced_call(PLAYBACK, Operation.LOOK_AT_PLAYLIST, _failure):
             async with asyncio.timeout(self._within_s):
                 status, text, found_at = await self._get(url)
-                variant = _first_variant(text) if status == _OK else None
+                variant = await _unhurried(_first_variant, text) if status == _OK else None
                 if variant is not None:
                     status, text, _ = await self._get(_allowed(urljoin(found_at, variant), found_at))
-                return _media(text) if status == _OK else PlaylistSeen(status=status)
+                return await _unhurried(_media, text) if status == _OK else PlaylistSeen(status=status)
 
     async def _get(self, url: str) -> tuple[int, str, str]:
         """Status, text (empty unless the status is 200), and the address after redirects."""
         for _ in range(_REDIRECTS):
-            async with self._http.get(url, allow_redirects=False) as response:
-                if response.status in (301, 302, 303, 307, 308):
-                    target = urljoin(url, response.headers.get("Location", ""))
-                    if urlsplit(target)[:2] != urlsplit(url)[:2]:
-                        raise _Elsewhere
-                    url = target
-                    continue
-                text = await _text(response) if response.status == _OK else ""
-                return response.status, text, url
+            answer = await self._http.ask("GET", url, largest=_LARGEST, redirects=True)
+            if not answer.redirects:
+                return answer.status, _text(answer.content) if answer.status == _OK else "", url
+            target = urljoin(url, answer.location)
+            if urlsplit(target)[:2] != urlsplit(url)[:2]:
+                raise _Elsewhere(answer.status)
+            url = target
         raise _Elsewhere
+
+
+async def _unhurried(read: Callable[[str], _T], text: str) -> _T:
+    """*read* of *text*; in a thread where it would hold up the event loop."""
+    return read(text) if len(text) <= _LONG else await asyncio.to_thread(read, text)
 
 
 def _allowed(url: str, found_at: str) -> str:
@@ -85,19 +90,7 @@ def _allowed(url: str, found_at: str) -> str:
     return url
 
 
-async def _text(response: aiohttp.ClientResponse) -> str:
-    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
-    if encoding not in ("gzip", "x-gzip", "identity", ""):
-        raise _NoPlaylist
-    unpacker = zlib.decompressobj(wbits=_GZIP) if "gzip" in encoding else None
-    content = b""
-    async for chunk in response.content.iter_chunked(_LARGEST):
-        content += chunk if unpacker is None else unpacker.decompress(chunk, _LARGEST + 1)
-        if len(content) > _LARGEST:
-            raise _NoPlaylist
-    if unpacker is not None and not unpacker.eof:
-        # It was cut off.
-        raise _NoPlaylist
+def _text(content: bytes) -> str:
     text = content.decode()
     if not text.startswith("#EXTM3U"):
         raise _NoPlaylist
@@ -151,12 +144,18 @@ def _failure(raised: Exception) -> ProviderError | None:
     match raised:
         case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
             outcome, code, message = Outcome.NOT_SENT, type(raised).__name__, "cannot connect"
+            if (failure := tls_failure(raised)) is not None:
+                code, message = "tls", failure
         case TimeoutError():
             outcome, code, message = Outcome.AMBIGUOUS, "timeout", "no answer in time"
-        case _NoPlaylist() | ValueError() | zlib.error():
+        case _NoPlaylist() | ValueError():
             outcome, code, message = Outcome.AMBIGUOUS, "no_playlist", "the answer is no playlist"
         case _Elsewhere():
             outcome, code, message = Outcome.AMBIGUOUS, "elsewhere", "the answer leads to another host"
+            if raised.status is not None:
+                message = f"redirected ({raised.status}) to another host"
+        case NotTaken():
+            outcome, code, message = Outcome.AMBIGUOUS, "no_playlist", f"the answer is no playlist: {raised.message}"
         case aiohttp.ClientError() | OSError():
             outcome, code, message = Outcome.AMBIGUOUS, type(raised).__name__, "the connection broke"
         case _:

@@ -14,6 +14,7 @@ from urllib.parse import SplitResult, urlsplit
 from service.domain.measurements import PROBED_S, SEEN_S
 from service.domain.secret import Secret
 from service.providers.budget import Limit
+from service.settings.hosts import is_public
 
 LONGEST_ROUND = timedelta(seconds=min(SEEN_S, PROBED_S) / 2)
 """The longest time from one look of the observer, or of the prober, to its next. One look may be lost before what was
@@ -90,13 +91,20 @@ def room_server_url(value: str) -> str:
     parts = _split(value)
     if parts.scheme not in ("http", "https", "ws", "wss") or not parts.hostname:
         raise Wrong("must be an http(s) or ws(s) address")
-    return value
+    return _not_in_the_clear(value, parts)
 
 
 def http_url(value: str) -> str:
     parts = _split(value)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise Wrong("must be an http(s) address")
+    return _not_in_the_clear(value, parts)
+
+
+def _not_in_the_clear(value: str, parts: SplitResult) -> str:
+    """Keys and tokens go with every call, and whoever is on the way could read them and answer in place of the host."""
+    if parts.scheme in ("http", "ws") and is_public(parts.hostname or ""):
+        raise Wrong("must be https (or wss): the host is a public one, and secrets would go there in the clear")
     return value
 
 

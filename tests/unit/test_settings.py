@@ -170,6 +170,60 @@ def test_what_is_wrong_is_named(name: str, value: str) -> None:
     assert len(message) < 200
 
 
+STORAGE = {
+    "BROADCAST_S3_BUCKET": "recordings",
+    "BROADCAST_S3_ACCESS_KEY": "access-key",
+    "BROADCAST_S3_SECRET_KEY": "secret-key",
+}
+ADDRESSES = ["LIVEKIT_URL", "LIVEKIT_PUBLIC_URL", "MUX_BASE_URL", "PLAYBACK_BASE_URL", "BROADCAST_S3_ENDPOINT"]
+
+
+@pytest.mark.parametrize("name", ADDRESSES)
+@pytest.mark.parametrize(
+    "host",
+    [
+        "livekit.example.com",
+        "8.8.8.8",
+        "8.8.8.8.",
+        "[2001:4860:4860::8888]",
+        "[::ffff:8.8.8.8]",
+        "134744072",
+        "0x8.8.8.8",
+    ],
+)
+def test_a_public_host_in_the_clear_is_refused_at_the_start(name: str, host: str) -> None:
+    assert refusal(**STORAGE, **{name: f"http://{host}:8080"}).startswith(f"{name}: must be https")
+    if name.startswith("LIVEKIT"):
+        assert refusal(**{name: f"WS://user:hunter2@{host}"}).startswith(f"{name}: must be https (or wss)")
+
+
+@pytest.mark.parametrize("name", ADDRESSES)
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost",
+        "127.0.0.1",
+        "127.1",
+        "10.1.2.3",
+        "172.31.0.1",
+        "192.168.0.7",
+        "169.254.1.1",
+        "100.64.0.1",
+        "[::1]",
+        "[fe80::1%25eth0]",
+        "[fd00::7]",
+        "livekit",
+        "livekit.media.svc.cluster.local",
+        "livekit.media.svc",
+        "mux.internal.",
+        "a.localhost",
+    ],
+)
+def test_a_host_that_is_not_public_may_be_asked_in_the_clear(name: str, host: str) -> None:
+    from_environment({**REQUIRED, **STORAGE, name: f"http://{host}:8080"})
+    from_environment({**REQUIRED, **STORAGE, name: "https://livekit.example.com"})
+
+
 @pytest.mark.parametrize("name", ["LIVEKIT_URL", "DATABASE_URL"])
 def test_an_address_that_cannot_be_read_is_not_called_a_number(name: str) -> None:
     assert "number" not in refusal(**{name: "https://[::1"})

@@ -1,8 +1,8 @@
 """One call through livekit-api: its time limit, and the meaning of every failure.
 
-The SDK has no time limit of its own (its session timeout is overridden by an explicit None in twirp_client.py), so
-every call runs under asyncio.timeout. Errors are told apart by `code`, never by text: a text that crossed LiveKit's
-internal bus has the prefix "twirp error unknown: " (livekit/protocol utils/xtwirp).
+Every call runs under asyncio.timeout, and `Twirp` limits the size of its answer. Errors are told apart by `code`, never
+by text: a text that crossed LiveKit's internal bus has the prefix "twirp error unknown: " (livekit/protocol
+utils/xtwirp).
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from service.domain.errors import Outcome, ProviderError
 from service.domain.provider import Provider
 from service.domain.reasons import Operation
 from service.providers.calls import traced_call
+from service.providers.http.answers import NotTaken, tls_failure
 from service.providers.text.readable import readable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from service.domain.secret import Secret
 
@@ -54,6 +55,9 @@ we gave it up; intents and fences are made for that.
 """
 
 _T = TypeVar("_T")
+_Seen = TypeVar("_Seen")
+_MANY: Final = 500
+"""Elements of a list that are read in the event loop: about 3 ms."""
 
 
 class LiveKitCalls:
@@ -84,6 +88,17 @@ class LiveKitCalls:
         )
 
 
+async def each_seen(elements: Sequence[_T], seen: Callable[[_T], _Seen]) -> list[_Seen]:
+    """*seen* of each. A long list is read in a thread, so that the event loop goes on meanwhile."""
+    if len(elements) <= _MANY:
+        return _each_seen(elements, seen)
+    return await asyncio.to_thread(_each_seen, elements, seen)
+
+
+def _each_seen(elements: Iterable[_T], seen: Callable[[_T], _Seen]) -> list[_Seen]:
+    return [seen(each) for each in elements]
+
+
 def not_empty(identifier: str, operation: Operation) -> None:
     """Raises ProviderError for an answer without an *identifier*. An empty body is a valid message of every type, and
     LiveKit never answers a write with one.
@@ -99,29 +114,38 @@ def _meaning(operation: Operation, raised: Exception) -> tuple[Outcome, str, str
     code, message = type(raised).__name__, str(raised)
     match raised:
         case api.ServerError():
-            # A proxy in front of LiveKit has JSON of its own, such as {"code": 502}.
-            code, message = str(raised.code), str(raised.message)
-            if not message:
-                # The SDK shows nothing of an HTML page, such as a load balancer's.
-                code, message = str(raised.status) if code == "unknown" else code, readable("", raised.status)
-            outcome = _OUTCOMES.get(code, Outcome.AMBIGUOUS)
-            if raised.status in (401, 403):
-                # A wrong API key is answered in plain text, which the SDK calls "unknown".
-                outcome = Outcome.CREDENTIALS
-            if raised.status == 429:  # noqa: PLR2004 - of a proxy, which has no code of LiveKit's for it
-                outcome = Outcome.THROTTLED
-            if operation.starts_egress and outcome is Outcome.UNAVAILABLE:
-                # "no response from servers": a worker may hold the request all the same (livekit/egress#720).
-                outcome = Outcome.AMBIGUOUS
+            return _refusal(operation, raised)
         case aiohttp.ClientConnectorError():
-            outcome, message = Outcome.NOT_SENT, "cannot connect"
+            failure = tls_failure(raised)
+            code, message = (code, "cannot connect") if failure is None else ("tls", failure)
+            outcome = Outcome.NOT_SENT
         case TimeoutError():
             code, outcome, message = "timeout", Outcome.AMBIGUOUS, "no answer in time"
-        case DecodeError() | AttributeError():
-            # AttributeError: the SDK takes an error's body for an object when it is a list, a number, null or nothing.
+        case NotTaken():
+            code, outcome, message = raised.code, Outcome.AMBIGUOUS, raised.message
+        case DecodeError():
             code, outcome, message = "unreadable", Outcome.AMBIGUOUS, "an answer that is not LiveKit's"
         case aiohttp.ClientError() | OSError():
-            outcome = Outcome.AMBIGUOUS
+            outcome, message = Outcome.AMBIGUOUS, "the connection broke"
         case _:
             return None
+    return outcome, code, message
+
+
+def _refusal(operation: Operation, raised: api.ServerError) -> tuple[Outcome, str, str]:
+    """Outcome, code and message of an answer with an error status."""
+    # A proxy in front of LiveKit has JSON of its own, such as {"code": 502}.
+    code, message = str(raised.code), str(raised.message)
+    if not message:
+        # The SDK shows nothing of an HTML page, such as a load balancer's.
+        code, message = str(raised.status) if code == "unknown" else code, readable("", raised.status)
+    outcome = _OUTCOMES.get(code, Outcome.AMBIGUOUS)
+    if raised.status in (401, 403):
+        # A wrong API key is answered in plain text, which the SDK calls "unknown".
+        outcome = Outcome.CREDENTIALS
+    if raised.status == 429:  # noqa: PLR2004 - of a proxy, which has no code of LiveKit's for it
+        outcome = Outcome.THROTTLED
+    if operation.starts_egress and outcome is Outcome.UNAVAILABLE:
+        # "no response from servers": a worker may hold the request all the same (livekit/egress#720).
+        outcome = Outcome.AMBIGUOUS
     return outcome, code, message

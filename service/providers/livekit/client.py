@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from livekit import api
 
+from service.providers.http.client import HttpClient
 from service.providers.livekit.calls import LiveKitCalls
 from service.providers.livekit.egress import Egresses
 from service.providers.livekit.rooms import Rooms
 from service.providers.livekit.tokens import Tokens
+from service.providers.livekit.twirp import Twirp
 from service.providers.livekit.webhooks import heard
 
 if TYPE_CHECKING:
@@ -43,8 +45,12 @@ class LiveKit:
 
         To be built inside a running event loop.
         """
+        self._http = HttpClient()
         # The SDK's failover would send StartEgress again.
         self._api = api.LiveKitAPI(url, api_key, api_secret.reveal(), failover=False)
+        for service in (self._api.room, self._api.egress):
+            # Typed as the SDK's own client, which has no limits and no interface.
+            service._client = cast("Any", Twirp(self._http, url))  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - as above
         calls = LiveKitCalls(
             longest_call.total_seconds(), hidden=(storage.secret_key, storage.access_key) if storage else ()
         )
@@ -53,4 +59,5 @@ class LiveKit:
         self.tokens = Tokens(public_url or re.sub("^http", "ws", url), api_key, api_secret, room_of)
 
     async def close(self) -> None:
+        await self._http.close()
         await self._api.aclose()

@@ -10,7 +10,7 @@ from livekit import api
 from service.domain.errors import Outcome, ProviderError
 from service.domain.provider import Provider
 from service.domain.reasons import Operation
-from service.providers.livekit.calls import LiveKitCalls, not_empty
+from service.providers.livekit.calls import LiveKitCalls, each_seen, not_empty
 from service.providers.livekit.observed import egress_seen
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Egresses:
         found = await self._call(
             Operation.LIST_EGRESSES, self._egress.list_egress(api.ListEgressRequest(room_name=room_name))
         )
-        return [egress_seen(info) for info in found.items]
+        return await each_seen(found.items, egress_seen)
 
     async def get(self, egress_id: str) -> EgressSeen | None:
         """An unknown id is answered with 404 (livekit/livekit pkg/service/redisstore.go, LoadEgress)."""
@@ -105,7 +105,7 @@ class Egresses:
 
     async def list_active(self) -> Sequence[EgressSeen]:
         found = await self._call(Operation.LIST_EGRESSES, self._egress.list_egress(api.ListEgressRequest(active=True)))
-        return [egress_seen(info) for info in found.items]
+        return await each_seen(found.items, egress_seen)
 
     async def stop(self, egress_id: str) -> None:
         try:

@@ -8,7 +8,7 @@ from livekit import api
 
 from service.domain.errors import Outcome, ProviderError
 from service.domain.reasons import Operation
-from service.providers.livekit.calls import LiveKitCalls, not_empty
+from service.providers.livekit.calls import LiveKitCalls, each_seen, not_empty
 from service.providers.livekit.observed import inside_seen, people_seen, room_seen
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Rooms:
 
     async def list(self) -> Sequence[RoomSeen]:
         found = await self._call(Operation.LIST_ROOMS, self._rooms.list_rooms(api.ListRoomsRequest()))
-        return [room_seen(room) for room in found.rooms]
+        return await each_seen(found.rooms, room_seen)
 
     async def delete(self, name: str) -> None:
         try:

@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import mux_python
-import urllib3
 
-from service.providers.mux.calls import MuxCalls
+from service.providers.http.pool import BoundedPool
+from service.providers.mux.calls import MuxCalls, limits
 from service.providers.mux.streams import Streams
 from service.providers.mux.uploads import Uploads
 from service.providers.mux.webhooks import heard
@@ -43,13 +43,11 @@ class Mux:
         configuration: Any = mux_python.Configuration(
             host=base_url.rstrip("/"), username=token_id, password=token_secret.reveal()
         )
-        # Otherwise a burst opens, and throws away, a TLS connection a call.
-        configuration.connection_pool_maxsize = threads
-        # With retries=False a TLS failure becomes an AttributeError; with the default, reads are sent four times.
-        configuration.retries = urllib3.Retry(
-            total=0, connect=0, read=0, redirect=0, status=0, other=0, respect_retry_after_header=False
-        )
         self._client = mux_python.ApiClient(configuration)
+        # The pool of the SDK has no limits, sends a read up to four times, and follows redirects. A connection for each
+        # thread: otherwise a burst opens, and throws away, a TLS connection a call.
+        self._pool = BoundedPool(limits(), connections=threads)
+        self._client.rest_client.pool_manager = self._pool
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="mux")
         calls = MuxCalls(self._threads, longest_call.total_seconds())
         self.streams = Streams(self._client, calls, ingest_url)
@@ -58,4 +56,4 @@ class Mux:
     async def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._client.close()
-        self._client.rest_client.pool_manager.clear()
+        self._pool.clear()
