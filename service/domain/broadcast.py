@@ -257,6 +257,7 @@ class Status:
 
     state_reason: str = ""
     state_time: datetime | None = None
+    """Since when the state is what it is. A reason that changes meanwhile leaves it as it is."""
     observed_generation: int = 0
     conditions: tuple[Condition, ...] = ()
     playback_id: str = ""

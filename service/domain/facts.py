@@ -15,6 +15,8 @@ from service.domain.resource_set import ResourceSet
 from service.domain.resources import AnyResource, Kind, Phase, Resource
 from service.domain.situation import Availability
 
+BEHIND_S: Final = 10.0
+"""A broadcast that is due is claimed within a second or two. If it is not for this many seconds, no replica works."""
 _ENDED_BY: Final[Mapping[Kind, tuple[Operation, ...]]] = {
     Kind.ROOM: (Operation.DELETE_ROOM,),
     Kind.STREAM: (
@@ -65,6 +67,18 @@ class Facts:
     """The number of viewers in the room, by the places that are taken. None: viewers do not watch in the room."""
     claimable_since: datetime | None = None
     """Since when a replica could have claimed the broadcast. None: it is not due, or a replica works on it."""
+
+    @property
+    def behind_since(self) -> datetime | None:
+        """Since when a replica should have taken the broadcast up. None: it is not due, or not for long."""
+        since = self.claimable_since
+        return since if since is not None and self.now - since >= seconds(BEHIND_S) else None
+
+    @property
+    def change_held_up(self) -> bool:
+        """Whether the last call failed while the providers do not have the newest spec yet."""
+        status = self.broadcast.status
+        return status.last_error is not None and status.observed_generation != self.broadcast.generation
 
     @cached_property
     def resource_set(self) -> ResourceSet:

@@ -317,6 +317,7 @@ class HealthReason(Word):
     STOPPING = "STOPPING", "It is being taken down."
     STOP_FAILED = "STOP_FAILED", "It is to end, and the calls for it fail: it still runs."
     NOT_OBSERVED = "NOT_OBSERVED", "It was not looked at lately."
+    NOT_LISTED = "NOT_LISTED", "It is not listed any more, and whether it exists is not known: it is asked for again."
     ROOMS_UNREACHABLE = "LIVEKIT_UNREACHABLE", "The provider of rooms does not answer."
     STREAMS_UNREACHABLE = "MUX_UNREACHABLE", "The provider of live streams does not answer."
     CREATING = "CREATING", "It is being made."

@@ -34,8 +34,9 @@ from tests.waiting import eventually
 
 WITHIN_S = 30.0
 AT_ONCE = 16
-BEGINNING = frozenset({"WAITING_FOR_HOST", "EGRESS_START_LOST", "EGRESS_START_STUCK"})
-"""May come first before any fault is to be seen: the waits are short here, and a start takes long on a busy machine."""
+BEGINNING = frozenset({"WAITING_FOR_HOST", "EGRESS_START_LOST", "EGRESS_START_STUCK", "UNEXPLAINED"})
+"""May come first before any fault is to be seen: the waits are short here, and a start takes long on a busy machine.
+UNEXPLAINED says that something is wrong and no cause was found yet."""
 STAYS_S = 3.0
 """So long every answer must be right from the first on that is."""
 STARTS_LIMIT = 2

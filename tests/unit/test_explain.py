@@ -195,7 +195,7 @@ CASES = (
             live(probe=replace(PROBE, advanced_at=ago(20), standing_since=ago(20))),
             stats=reported(Quality.LOST, age_s=31),
         ),
-        ("PLAYLIST_STALLED",),
+        ("PLAYLIST_STALLED", "INGEST_STALLED"),
     ),
     # What callers want.
     Case("NOT_ON_AIR", known(ROOM, IDLE, spec=MANUAL), known(ROOM, IDLE, spec=MANUAL, on_air=True)),
@@ -447,12 +447,28 @@ CASES = (
         "PLAYLIST_STALLED",
         live(probe=replace(PROBE, advanced_at=ago(20), standing_since=ago(20))),
         live(probe=replace(PROBE, advanced_at=ago(8), standing_since=ago(8))),
+        # Until Mux's reconnect window is over nobody can tell the two apart.
+        ("INGEST_STALLED",),
     ),
     Case(
         "PLAYBACK_UNREACHABLE",
         live(probe=replace(PROBE, unseen=EDGE)),
         live(probe=replace(PROBE, unseen=replace(EDGE, since=EDGE.at))),
     ),
+    Case("PLAYLIST_STALLED", live(probe=replace(PROBE, advanced_at=ago(200), standing_since=ago(200))), live()),
+    Case(
+        # Listed as active, and two looks did not find it in the room: told before it is given up.
+        "EGRESS_GHOST",
+        known(replace(ROOM, missing={"EG_1": ago(5)}), STREAM, EGRESS, **WAS_LIVE),
+        known(replace(ROOM, missing={"EG_1": ago(2)}), STREAM, EGRESS, **WAS_LIVE),
+    ),
+    Case(
+        # No other rule says why: the worst part of its health is told.
+        "UNEXPLAINED",
+        dark(ROOM, STREAM, replace(EGRESS, status=EgressStatus.ENDING)),
+        dark(ROOM, STREAM, ended(Fault.FAILED)),
+    ),
+    Case("UNEXPLAINED", over(EndReason.PROVIDER_REFUSED, gone(ROOM)), over(EndReason.STOPPED, gone(ROOM))),
     Case("START_LIMIT", known(ROOM, IDLE, *FIVE), known(ROOM, IDLE, *FIVE[:4])),
     Case("DESTINATION_FAILED", failed_place(DestinationState.FAILED), failed_place(DestinationState.CONNECTING)),
     Case(
@@ -789,7 +805,8 @@ def test_a_take_down_that_is_blocked_says_what_fails_whichever_call_failed_last(
     [said] = [each for each in first.message.split("; ") if operation in each]
     assert about in said
     assert "500 so it says" in said
-    assert f"{provider} {operation}: 500 so it says" in [each.value for each in first.evidence]
+    named = Provider(provider).display_name
+    assert f"{named} {operation}: 500 so it says" in [each.value for each in first.evidence]
 
 
 def test_what_was_uploaded_is_not_in_the_way_of_the_end() -> None:
@@ -811,6 +828,48 @@ def test_a_fallback_does_not_make_its_cause_be_forgotten() -> None:
     # That one was replaced, and viewers saw the show after it.
     played = (*story, told(EventReason.STATE_LIVE, 50), told(EventReason.STATE_INTERRUPTED, 20))
     assert codes(known(ROOM, IDLE, failed, fallback=FALLBACK, story=played, **WAS_LIVE)) == ["FALLBACK_ACTIVE"]
+
+
+FAILS_ONCE: list[tuple[str, Any]] = [
+    ("it was seen to end", ended(Fault.FAILED)),
+    ("it was stopped, for no media of it arrived", replace(EGRESS, phase=Phase.DELETING, fault=Fault.NO_MEDIA)),
+    ("it was stopped, for media did not arrive any more", ended(Fault.INGEST_LOST)),
+    ("it was written off", gone(EGRESS, fault=Fault.GHOST, end_seen=False)),
+]
+CALLED = replace(UNANSWERED, ordinal=1, phase=Phase.INTENDED, failures=0, intended_at=ago(1))
+CONNECTED = replace(EGRESS, ordinal=1, external_id="EG_2", intended_at=ago(9), status_since=ago(5))
+STAGES: list[tuple[Any, ...]] = [
+    (),
+    (CALLED,),
+    (replace(STARTED, ordinal=1, external_id="EG_2"),),
+    (replace(HANGING, ordinal=1, external_id="EG_2", intended_at=ago(9)),),
+    (replace(CONNECTED, delivering_since=ago(3)),),
+]
+
+
+@pytest.mark.parametrize(("how", "failed"), FAILS_ONCE, ids=lambda value: value if isinstance(value, str) else "")
+def test_the_cause_stays_through_every_stage_of_the_next_attempt(how: str, failed: Any) -> None:
+    """A loop of egresses that fail is told as one trouble: the cause does not go and come with each of them."""
+    del how
+    silent = replace(STREAM, status=StreamStatus.IDLE, status_since=ago(20))
+    told_first = {codes(dark(ROOM, silent, failed, *stage))[0] for stage in STAGES}
+    never_live = {codes(known(ROOM, IDLE, failed, *stage))[0] for stage in STAGES}
+    assert len(told_first) == len(never_live) == 1
+    # Media of the next one arrive: the trouble is over.
+    fed = replace(STREAM, status_since=ago(1))
+    assert codes(known(ROOM, fed, failed, CONNECTED, **WAS_LIVE)) == []
+
+
+def test_a_wedge_names_both_until_they_can_be_told_apart() -> None:
+    standing = replace(PROBE, advanced_at=ago(20), standing_since=ago(20))
+    stands, sends = explained(live(probe=standing)).causes
+    assert (stands.blame, sends.blame) == (Blame.STREAM_PROVIDER, Blame.ROOM_PROVIDER)
+    assert "LiveKit" in stands.remedy
+    assert "Mux" in stands.remedy
+    silent = replace(STREAM, status=StreamStatus.IDLE, status_since=ago(20))
+    [wedge] = explained(dark(ROOM, silent, EGRESS)).causes
+    assert "LiveKit" in wedge.remedy
+    assert "Mux" in wedge.remedy
 
 
 def test_what_is_being_stopped_is_named_before_the_call_is_answered() -> None:

@@ -231,6 +231,17 @@ def test_the_time_of_a_state_is_kept_while_it_lasts() -> None:
     assert (state, status.state_time) == (State.INTERRUPTED, T0 + seconds(9))
 
 
+def test_an_outage_of_some_seconds_leaves_the_time_of_the_state() -> None:
+    """It is live since it became live, whatever reasons it had meanwhile."""
+    broadcast = a_broadcast(live_time=T0)
+    state, status = status_of(broadcast, PLAYING, PLAN, T0)
+    away = Availability(outages={"livekit": Outage(since=T0 + seconds(3600))})
+    for now, availability, reason in ((3600, away, "LIVEKIT_UNREACHABLE"), (3609, Availability(), "")):
+        lasting = replace(broadcast, state=state, status=status)
+        state, status = status_of(lasting, PLAYING, PLAN, T0 + seconds(now), availability)
+        assert (state, status.state_reason, status.state_time) == (State.LIVE, reason, T0)
+
+
 def test_the_generation_is_observed_when_the_egress_shows_it() -> None:
     spec = Spec(layout="speaker", destinations=(Destination(name="a", url="rtmp://a"),))
     broadcast = a_broadcast(spec=spec, generation=3, status=Status(observed_generation=2))

@@ -16,6 +16,7 @@ from service.domain.planning.steps import Plan
 from service.domain.reasons import EventReason
 from service.domain.resource_set import ResourceSet
 from service.domain.resources import Egress, Phase
+from service.domain.sentences import failed_call
 from service.domain.timing import Timing
 
 _BEFORE_S = 15.0
@@ -104,12 +105,12 @@ class Case:
     @cached_property
     def failed_egress(self) -> Egress | None:
         """The latest egress that failed in the present trouble, even if the next one is on its way. None: no egress
-        failed, or a later one delivers.
+        failed, or media of a later one arrive.
         """
         if self.live:
             return None
         for egress in reversed(self.resource_set.egresses):
-            if egress.delivering and egress.phase is Phase.PRESENT:
+            if egress.delivering and egress.phase is Phase.PRESENT and self.resource_set.fed:
                 return None
             if (egress.fault or egress.refused or (egress.failures and not egress.external_id)) and self.counts(
                 egress.changed_at
@@ -129,7 +130,7 @@ def start_evidence(case: Case, egress: Egress) -> tuple[Evidence, ...]:
     trouble = case.facts.broadcast.status.last_error
     told: tuple[Evidence, ...] = ()
     if trouble is not None and trouble.operation.starts_egress:
-        told = noted(("last_error", f"{trouble.operation}: {trouble.code} {trouble.message}".strip(), trouble.time))
+        told = noted(("last_error", failed_call(trouble), trouble.time))
     return (*egress_evidence(egress), *told)
 
 

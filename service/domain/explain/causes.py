@@ -220,13 +220,13 @@ class CauseCode(StrEnum):
         "INGEST_STALLED",
         Blame.ROOM_PROVIDER,
         "media arrived and does not any more, although it says that it sends (a wedge)",
-        "Look at the egress: it says that it sends, and nothing arrives.",
+        f"Look at the egress in {_ROOMS}, which says that it sends, and at the way from there to {_STREAMS}.",
     )
     PLAYLIST_STALLED = (
         "PLAYLIST_STALLED",
         Blame.STREAM_PROVIDER,
         "all says that it plays, and the playlist stands still",
-        f"Look at the live stream at {_STREAMS}: its playlist stands still.",
+        f"Look at the live stream at {_STREAMS}, and at the egress in {_ROOMS} that feeds it.",
     )
     PLAYBACK_UNREACHABLE = (
         "PLAYBACK_UNREACHABLE",
@@ -345,6 +345,12 @@ class CauseCode(StrEnum):
         Blame.SERVICE,
         "it is due since 10 s or more, and no replica took it up",
         "Look at the replicas: nobody takes this broadcast up.",
+    )
+    UNEXPLAINED = (
+        "UNEXPLAINED",
+        Blame.SERVICE,
+        "something is wrong, and no other code says why: the worst part of the health is told",
+        "Look at the health of each part and at the events; wake the broadcast to have it looked at again.",
     )
 
 

@@ -1,15 +1,16 @@
 """Rules about an egress that runs or ran, and about the media that arrive from it."""
 
-from service.domain.broadcast import DestinationState
+from service.domain.broadcast import DestinationState, seconds
 from service.domain.explain.case import Case, Finding, Rule, Weight, start_evidence, with_detail
 from service.domain.explain.causes import CauseCode
-from service.domain.health.delivery import encoder_left
-from service.domain.health.egress import egress_evidence, unconnected_since
+from service.domain.health.delivery import fell_silent
+from service.domain.health.egress import egress_evidence, ghost_since, unconnected_since
 from service.domain.health.model import ChainPart, noted
+from service.domain.measurements import SEEN_S
 from service.domain.provider import ROOMS, STREAMS
 from service.domain.reasons import Blocked, Fault, HealthReason
 from service.domain.resource_set import recent_starts, wants_egress
-from service.domain.resources import Egress, Output, OutputState, Phase, Stream, StreamStatus
+from service.domain.resources import Egress, Output, OutputState, Phase
 
 _ENDS = {
     Fault.FAILED: (CauseCode.EGRESS_FAILED, "The egress failed"),
@@ -89,7 +90,7 @@ def no_media(case: Case) -> Finding | None:
         part.reason is not HealthReason.NO_MEDIA
         or egress is None
         or not egress.delivering
-        or _fell_silent(case, egress, stream)
+        or fell_silent(case.facts, egress, stream)
     ):
         return None
     return Finding(
@@ -98,17 +99,6 @@ def no_media(case: Case) -> Finding | None:
         message=f"The egress is connected, and {STREAMS.display_name} sees no media.",
         evidence=(*part.evidence, *egress_evidence(egress)),
     )
-
-
-def _fell_silent(case: Case, egress: Egress, stream: Stream | None) -> bool:
-    """Whether media of *egress* arrived and does not arrive any more, although its output is still active."""
-    if stream is None or not egress.delivering:
-        return False
-    if stream.status is StreamStatus.ACTIVE and encoder_left(case.facts, stream):
-        return True
-    since = egress.delivering_since or egress.status_since
-    fell = stream.status_since is not None and since is not None and stream.status_since > since
-    return stream.status is StreamStatus.IDLE and fell
 
 
 def ingest_stalled(case: Case) -> Finding | None:
@@ -126,9 +116,9 @@ def ingest_stalled(case: Case) -> Finding | None:
     if (
         egress is None
         or not wants_egress(case.facts.broadcast, case.resource_set)
-        or not _fell_silent(case, egress, stream)
+        or not fell_silent(case.facts, egress, stream)
     ):
-        return None
+        return _perhaps_stalled(case)
     return Finding(
         code=CauseCode.INGEST_STALLED,
         weight=Weight.SEEN,
@@ -137,10 +127,38 @@ def ingest_stalled(case: Case) -> Finding | None:
     )
 
 
+def _perhaps_stalled(case: Case) -> Finding | None:
+    """A playlist stands still while egress and live stream say that media flow. The live stream stays active through
+    its reconnect window, so until that is over nobody can tell an egress that sends nothing from a provider that makes
+    no playlist of what it gets: both are named.
+    """
+    egress = case.resource_set.egress
+    if egress is None or not egress.delivering or not case.resource_set.fed or playlist_stalled(case) is None:
+        return None
+    standing = case.facts.probe.standing_since
+    window = seconds(case.facts.broadcast.spec.reconnect_window_s + SEEN_S)
+    if standing is None or case.facts.now - standing > window:
+        return None
+    return Finding(
+        code=CauseCode.INGEST_STALLED,
+        weight=Weight.HINT,
+        message=f"Or the egress sends nothing any more: {STREAMS.display_name} would not say so yet.",
+        evidence=(*case.health.part(ChainPart.INGEST).evidence, *egress_evidence(egress)),
+    )
+
+
 def ghost(case: Case) -> Finding | None:
     """The worker of an egress died: the record of the egress stays as it was, the egress is not in the room, and it
     answers no stop.
     """
+    current = case.resource_set.egress
+    if current is not None and ghost_since(case.facts, current, case.timing) is not None:
+        return Finding(
+            code=CauseCode.EGRESS_GHOST,
+            weight=Weight.SEEN + 5,
+            message="The egress is listed as active and is not in its room: its worker seems to be gone.",
+            evidence=(*egress_evidence(current), *case.health.part(ChainPart.INGEST).evidence),
+        )
     deaf = [
         egress
         for egress in case.resource_set.egresses

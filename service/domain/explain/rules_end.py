@@ -9,9 +9,8 @@ from service.domain.health.model import Evidence, noted
 from service.domain.provider import STREAMS
 from service.domain.reasons import EventReason
 from service.domain.resources import AnyResource, Kind, Phase
+from service.domain.sentences import clock, failed_call, failed_operation
 
-BEHIND_S = 10.0
-"""A broadcast that is due is claimed within a second or two. If it is not for this many seconds, no replica works."""
 TAKE_DOWN_S = 20.0
 """A take-down that nothing holds up takes less than this many seconds."""
 
@@ -68,8 +67,10 @@ def refused(case: Case) -> Finding | None:
     if resource is None or code is None:
         return None
     trouble = broadcast.status.last_error
-    message = f"{trouble.provider} refuses {trouble.operation}: {trouble.message}" if trouble is not None else ""
-    told = f"{trouble.code} {trouble.message}" if trouble is not None else ""
+    message, told = "", ""
+    if trouble is not None:
+        message = f"{trouble.provider.display_name} refuses {trouble.operation}: {trouble.message}"
+        told = failed_call(trouble)
     return Finding(
         code=code,
         weight=Weight.CERTAIN,
@@ -106,7 +107,7 @@ def _still(case: Case, resource: AnyResource) -> str:
     if not case.facts.does_not_go(resource):
         return what
     trouble = case.facts.trouble_with(resource)
-    last = f", the last: {trouble.operation} {trouble.code} {trouble.message}".rstrip() if trouble is not None else ""
+    last = f", the last: {failed_operation(trouble)}" if trouble is not None else ""
     return f"{what} does not go, {resource.failures} calls failed{last}"
 
 
@@ -121,29 +122,29 @@ def _failing(case: Case, resource: AnyResource) -> tuple[str, str, datetime | No
     trouble = case.facts.trouble_with(resource)
     if trouble is None:
         return "", "", None
-    return "last_error", f"{trouble.provider} {trouble.operation}: {trouble.code} {trouble.message}", trouble.time
+    return "last_error", failed_call(trouble), trouble.time
 
 
 def service_behind(case: Case) -> Finding | None:
-    since = case.facts.claimable_since
-    if since is None or case.facts.now - since < seconds(BEHIND_S):
+    since = case.facts.behind_since
+    if since is None:
         return None
     return Finding(
         code=CauseCode.SERVICE_BEHIND,
         weight=Weight.CERTAIN + 8,
-        message=f"It is due since {since:%H:%M:%S} UTC, and no replica takes it up.",
+        message=f"It is due since {clock(since)}, and no replica takes it up.",
         evidence=noted(("due_since", since, since)),
     )
 
 
 def waiting_for_budget(case: Case) -> Finding | None:
-    turn = case.facts.broadcast.turn_at
-    if turn is None or turn <= case.facts.now or not case.plan.steps:
+    turn = case.health.turn
+    if turn is None:
         return None
     return Finding(
         code=CauseCode.WAITING_FOR_BUDGET,
         weight=Weight.HINT,
-        message=f"What comes next waits for its turn at the provider's rate limit, at {turn:%H:%M:%S} UTC.",
+        message=f"What comes next waits for its turn at the provider's rate limit, at {clock(turn)}.",
         evidence=noted(("turn", turn, turn)),
     )
 

@@ -9,6 +9,7 @@ from service.domain.measurements import Quality, ReportedStats
 from service.domain.provider import ROOMS
 from service.domain.reasons import EventReason, HealthReason
 from service.domain.resources import Phase, Room
+from service.domain.sentences import clock
 
 _SILENCES = {HealthReason.HOST_MUTED: CauseCode.HOST_MUTED, HealthReason.NO_VIDEO: CauseCode.NO_VIDEO}
 
@@ -137,7 +138,7 @@ def _room_not_listed(case: Case) -> Finding | None:
         code=CauseCode.ROOM_LOST,
         weight=Weight.SEEN + 10,
         message="The room is not listed any more, and we did not delete it.",
-        evidence=noted(("absent_since", f"{room.absent_since:%H:%M:%S}Z", room.absent_since)),
+        evidence=noted(("absent_since", clock(room.absent_since), room.absent_since)),
     )
 
 

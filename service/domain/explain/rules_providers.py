@@ -4,13 +4,14 @@ from functools import partial
 
 from service.domain.broadcast import EndReason, State
 from service.domain.errors import Outcome
-from service.domain.explain.case import Case, Finding, Rule, Weight
+from service.domain.explain.case import Case, Finding, Rule, Weight, with_detail
 from service.domain.explain.causes import OF_PROVIDER, CauseCode
 from service.domain.facts import Told
 from service.domain.health.model import Evidence, noted
 from service.domain.provider import OWNER, STREAMS, Provider
 from service.domain.reasons import EventReason
 from service.domain.resources import Phase, Stream, StreamStatus
+from service.domain.sentences import clock, coded, failed_call, failed_operation, no_answer
 
 _CREDENTIALS = ("unauthenticated", "permission_denied", "401", "403", Outcome.CREDENTIALS)
 _THROTTLED = ("resource_exhausted", "429", Outcome.THROTTLED)
@@ -26,8 +27,8 @@ def unreachable(case: Case, provider: Provider) -> Finding | None:
     return Finding(
         code=code,
         weight=Weight.CERTAIN + 5,
-        message=f"{message} since {outage.since:%H:%M:%S} UTC: {outage.code} {outage.message}".rstrip(": "),
-        evidence=noted(("outage", f"{provider} {outage.code} {outage.message}".strip(), outage.since)),
+        message=with_detail(f"{message} since {clock(outage.since)}", coded(outage.code, outage.message)),
+        evidence=noted(("outage", no_answer(provider, outage), outage.since)),
     )
 
 
@@ -41,9 +42,7 @@ def failing_call(case: Case, provider: Provider) -> Finding | None:
     if starts and outcome not in (Outcome.CREDENTIALS, Outcome.NOT_SENT) and trouble.code not in _CREDENTIALS:
         # The rules about starts have a code for it.
         return None
-    evidence: tuple[Evidence, ...] = noted(
-        ("last_error", f"{provider} {trouble.operation}: {trouble.code} {trouble.message}".strip(), trouble.time)
-    )
+    evidence: tuple[Evidence, ...] = noted(("last_error", failed_call(trouble), trouble.time))
     if outcome == Outcome.REFUSED:
         return Finding(
             code=OF_PROVIDER[provider].refused,
@@ -58,7 +57,7 @@ def failing_call(case: Case, provider: Provider) -> Finding | None:
     return Finding(
         code=code,
         weight=Weight.CERTAIN if certain else Weight.LIKELY + 5,
-        message=f"{message}: {trouble.operation}: {trouble.code} {trouble.message}".rstrip(),
+        message=f"{message}: {failed_operation(trouble)}",
         evidence=evidence,
     )
 
@@ -76,7 +75,7 @@ def _matters(case: Case) -> bool:
         return broadcast.end_reason in _FAILED_BY_PROVIDER
     if case.live:
         # While the show is live the error was overcome, unless a change of the spec has not reached the providers.
-        return broadcast.status.observed_generation != broadcast.generation
+        return case.facts.change_held_up
     return True
 
 

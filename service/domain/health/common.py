@@ -5,16 +5,18 @@ cannot be told as healthy without the common rules: the broadcast is not wanted 
 resource was not looked at lately.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from service.domain.broadcast import Target
 from service.domain.facts import Facts
 from service.domain.health.model import ChainPart, HealthState, PartHealth, noted
-from service.domain.provider import HEALTH_UNREACHABLE, OWNER
+from service.domain.provider import HEALTH_UNREACHABLE, OWNER, Provider
 from service.domain.reasons import HealthReason
-from service.domain.resources import Phase, Resource
+from service.domain.resources import Kind, Phase, Resource
+from service.domain.sentences import clock, failed_call, no_answer
+from service.domain.situation import Outage
 from service.domain.timing import Timing
 
 
@@ -31,6 +33,10 @@ class Answer:
 
 PartRule = Callable[[Facts, Timing], PartHealth]
 OwnRule = Callable[[Facts, Timing], Answer]
+_LISTED: Final = (ChainPart.ROOM, ChainPart.EGRESS, ChainPart.INGEST, ChainPart.RECORDING)
+"""The parts that are unknown while a list lacks the resource they rest on. Who publishes is not read from that list."""
+_MADE_OF: Final[Mapping[ChainPart, Kind]] = {ChainPart.ROOM: Kind.ROOM, ChainPart.INGEST: Kind.STREAM}
+"""The kind of the resource of each part that is nothing but that resource."""
 _R = TypeVar("_R", bound=Resource)
 
 
@@ -93,7 +99,7 @@ def still_there(facts: Facts, part: ChainPart) -> PartHealth | None:
     if stuck is None:
         return None
     trouble = facts.trouble_with(stuck)
-    told = f"{trouble.operation}: {trouble.code} {trouble.message}".rstrip() if trouble is not None else ""
+    told = failed_call(trouble) if trouble is not None else ""
     return PartHealth(
         part=part,
         state=HealthState.DOWN,
@@ -137,17 +143,29 @@ def _believed(facts: Facts, resource: Resource, part: PartHealth) -> PartHealth:
     """
     seen = facts.seen_at(resource)
     part = replace(part, observed_at=seen)
-    if facts.known(resource):
+    known, absent = facts.known(resource), resource.absent_since if part.part in _LISTED else None
+    if known and absent is None:
         return part
-    provider = OWNER[resource.kind]
-    away = facts.availability.outages.get(provider)
-    message = "nobody looked lately" if away is None else f"{provider} does not answer: {away.code} {away.message}"
+    away = facts.availability.outages.get(OWNER[resource.kind])
+    if away is not None:
+        unknown = _away(part, OWNER[resource.kind], away)
+    elif known and absent is not None:
+        message = f"not listed since {clock(absent)}"
+        unknown = replace(part, reason=HealthReason.NOT_LISTED, message=message, since=absent)
+    else:
+        unknown = replace(part, reason=HealthReason.NOT_OBSERVED, message="nobody looked lately", since=seen)
+    last = f"the last that was seen: {part.state} {part.reason}"
+    return replace(unknown, state=HealthState.UNKNOWN, message=f"{unknown.message}; {last}")
+
+
+def _away(part: PartHealth, provider: Provider, away: Outage) -> PartHealth:
+    """*part*, which is unknown while *provider* does not answer."""
     return replace(
         part,
         state=HealthState.UNKNOWN,
-        reason=HealthReason.NOT_OBSERVED if away is None else HEALTH_UNREACHABLE[provider],
-        message=f"{message.strip()}; the last that was seen: {part.state} {part.reason}",
-        since=away.since if away is not None else seen,
+        reason=HEALTH_UNREACHABLE[provider],
+        message=no_answer(provider, away),
+        since=away.since,
     )
 
 
@@ -161,19 +179,23 @@ def _not_there(facts: Facts, part: ChainPart, last: Resource | None, called: str
         message=f"{called} is being made",
         since=broadcast.start_time or broadcast.create_time,
     )
-    if last is None:
-        return made
+    provider = OWNER[_MADE_OF[part]]
     trouble = broadcast.status.last_error
     told, told_at = "", None
-    if trouble is not None:
-        told = f"{trouble.provider} {trouble.operation}: {trouble.code} {trouble.message}"
-        told_at = trouble.time
-    made = replace(
-        made,
-        since=last.changed_at,
-        observed_at=last.observed_at,
-        evidence=noted(("external_id", last.external_id, last.changed_at), ("last_error", told, told_at)),
-    )
+    if trouble is not None and trouble.provider is provider:
+        told, told_at = failed_call(trouble), trouble.time
+    if last is not None:
+        made = replace(
+            made,
+            since=last.changed_at,
+            observed_at=last.observed_at,
+            evidence=noted(("external_id", last.external_id, last.changed_at), ("last_error", told, told_at)),
+        )
+    away = facts.availability.outages.get(provider)
+    if away is not None and (last is None or last.unresolved):
+        return _away(made, provider, away)
+    if last is None:
+        return made
     if last.phase is Phase.UNKNOWN:
         message = "its creation was not answered: it is being looked for"
         return replace(made, state=HealthState.UNKNOWN, reason=HealthReason.UNANSWERED, message=message)

@@ -15,11 +15,13 @@ from service.domain.provider import STREAMS
 from service.domain.reasons import Fault, HealthReason
 from service.domain.resource_set import wants_egress
 from service.domain.resources import (
+    Egress,
     EgressStatus,
     Phase,
     Stream,
     StreamStatus,
 )
+from service.domain.sentences import clock
 from service.domain.timing import Timing
 
 _OK = 200
@@ -76,6 +78,17 @@ def _arrives(facts: Facts, stream: Stream, part: PartHealth, timing: Timing) -> 
             return _silent(facts, stream, part, timing)
 
 
+def fell_silent(facts: Facts, egress: Egress, stream: Stream | None) -> bool:
+    """Whether media of *egress* arrived and does not arrive any more, although its output is still active."""
+    if stream is None or not egress.delivering:
+        return False
+    if stream.status is StreamStatus.ACTIVE and encoder_left(facts, stream):
+        return True
+    since = egress.delivering_since or egress.status_since
+    fell = stream.status_since is not None and since is not None and stream.status_since > since
+    return stream.status is StreamStatus.IDLE and fell
+
+
 def _silent(facts: Facts, stream: Stream, part: PartHealth, timing: Timing) -> PartHealth:
     """*part* with the reason why no media arrives."""
     egress = facts.resource_set.egress
@@ -89,8 +102,9 @@ def _silent(facts: Facts, stream: Stream, part: PartHealth, timing: Timing) -> P
         message = "the egress runs and has no connection to it"
         return replace(part, state=HealthState.DOWN, reason=Fault.NOT_CONNECTED, message=message, since=since)
     since = max(egress.status_since or egress.changed_at, stream.status_since or egress.changed_at)
-    if facts.now >= since + seconds(timing.ingest_start_s / 2):
-        message = f"the egress runs and {STREAMS.display_name} sees no media"
+    fell = fell_silent(facts, egress, stream)
+    if fell or facts.now >= since + seconds(timing.ingest_start_s / 2):
+        message = f"the egress runs and {STREAMS.display_name} sees no media{' of it any more' if fell else ''}"
         return replace(part, state=HealthState.DOWN, reason=HealthReason.NO_MEDIA, message=message, since=since)
     message = f"the egress runs, {STREAMS.display_name} becomes active"
     return replace(part, state=HealthState.PENDING, reason=HealthReason.WAITING_FOR_MEDIA, message=message, since=since)
@@ -208,7 +222,7 @@ def _plays(facts: Facts, seen: PlaylistSeen, part: PartHealth) -> PartHealth:
         return replace(part, state=HealthState.DOWN, reason=HealthReason.ENDED, message=message, since=None)
     since = facts.probe.standing_since
     if since is not None and facts.probe.stalled:
-        message = f"the playlist did not move on since {since:%H:%M:%S} UTC"
+        message = f"the playlist did not move on since {clock(since)}"
         return replace(part, state=HealthState.DOWN, reason=HealthReason.STALLED, message=message, since=since)
     if facts.probe.advanced_at is None:
         message = "the playlist is there; whether it moves on is seen at the next look"

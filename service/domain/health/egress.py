@@ -11,7 +11,7 @@ from service.domain.health.model import ChainPart, Evidence, HealthState, PartHe
 from service.domain.provider import ROOMS
 from service.domain.reasons import Fault, HealthReason
 from service.domain.resource_set import wants_egress
-from service.domain.resources import Egress, EgressStatus, OutputState
+from service.domain.resources import Egress, EgressStatus, LocalRecording, OutputState
 from service.domain.timing import Timing
 
 _FAULTS = {
@@ -52,8 +52,16 @@ def egress(facts: Facts, timing: Timing) -> Answer:
     return Answer(_running(facts, current, part, timing), rests_on=current)
 
 
+def ghost_since(facts: Facts, egress: Egress | LocalRecording, timing: Timing) -> datetime | None:
+    """Since when an egress that is listed as active has not been in its room. None: it is in it, it is not known, or it
+    has been away for less than a quarter of `ghost_s`, because an egress that ends leaves its room first.
+    """
+    since = facts.resource_set.missing_since(egress)
+    return since if since is not None and facts.now >= since + seconds(timing.ghost_s / 4) else None
+
+
 def _running(facts: Facts, egress: Egress, part: PartHealth, timing: Timing) -> PartHealth:
-    if (since := facts.resource_set.missing_since(egress)) is not None:
+    if (since := ghost_since(facts, egress, timing)) is not None:
         message = f"{ROOMS.display_name} lists it as active, and it is not in its room"
         return replace(part, state=HealthState.DEGRADED, reason=HealthReason.NOT_IN_ROOM, message=message, since=since)
     if egress.delivering:

@@ -44,6 +44,8 @@ class Health:
     plan: Plan
     """What the service would do now."""
     next_action: NextAction
+    turn: datetime | None
+    """When the next step has its turn at a provider's rate limit. None: no step waits for one."""
     time: datetime
 
     def part(self, which: ChainPart) -> PartHealth:
@@ -58,26 +60,29 @@ def health_of(facts: Facts, timing: Timing) -> Health:
         *destinations(facts),
         viewers(facts, timing),
     )
+    turn = broadcast.turn_at if decided.steps and broadcast.turn_at and broadcast.turn_at > facts.now else None
     return Health(
         broadcast_id=broadcast.id,
         state=broadcast.state,
         state_reason=broadcast.status.state_reason,
-        overall=_overall(facts, parts),
+        overall=_overall(facts, parts, turn),
         parts=parts,
         publishers=_publishers(facts),
         plan=decided,
         next_action=next_action(facts, decided),
+        turn=turn,
         time=facts.now,
     )
 
 
-def _overall(facts: Facts, parts: tuple[PartHealth, ...]) -> HealthState:
-    """The worst of the parts that should work now. What nobody can know of this broadcast does not count, and a
-    destination or recording that is lost is a show that goes on. Of what is over, nothing should work.
+def _overall(facts: Facts, parts: tuple[PartHealth, ...], turn: datetime | None) -> HealthState:
+    """The worst of the parts that should work now, and of the service's own work on the broadcast. What nobody can know
+    of this broadcast does not count, and a destination or recording that is lost is a show that goes on. Of what is
+    over, nothing should work. OK means that the show is on.
     """
     if facts.broadcast.state.over:
         return HealthState.IDLE
-    counted: set[HealthState] = set()
+    counted = _own_work(facts, turn)
     for part in parts:
         if part.part is ChainPart.VIEWERS or (
             part.part is ChainPart.PLAYBACK and facts.broadcast.spec.playback_policy is PlaybackPolicy.SIGNED
@@ -85,7 +90,21 @@ def _overall(facts: Facts, parts: tuple[PartHealth, ...]) -> HealthState:
             continue
         beside = part.part in (ChainPart.DESTINATION, ChainPart.RECORDING) and part.state is HealthState.DOWN
         counted.add(HealthState.DEGRADED if beside else part.state)
-    return next((state for state in _WORST_FIRST if state in counted), HealthState.IDLE)
+    worst = next((state for state in _WORST_FIRST if state in counted), HealthState.IDLE)
+    return HealthState.IDLE if worst is HealthState.OK and facts.broadcast.state is not State.LIVE else worst
+
+
+def _own_work(facts: Facts, turn: datetime | None) -> set[HealthState]:
+    """What the service has to do for the broadcast and does not, or not yet, while every part may be well. *turn*: of
+    its next step.
+    """
+    counted: set[HealthState] = set()
+    held_up = facts.change_held_up and facts.broadcast.state is State.LIVE
+    if facts.behind_since is not None or facts.broadcast.fallback.modes or held_up:
+        counted.add(HealthState.DEGRADED)
+    if turn is not None:
+        counted.add(HealthState.PENDING)
+    return counted
 
 
 def _publishers(facts: Facts) -> tuple[PublisherHealth, ...]:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from service.domain.broadcast import FallbackMode, RecordingPolicy, Target
 from service.domain.facts import Facts
 from service.domain.health.common import Answer, chain_part, still_there
+from service.domain.health.egress import ghost_since
 from service.domain.health.model import ChainPart, Evidence, HealthState, PartHealth, noted
 from service.domain.provider import ROOMS, STREAMS
 from service.domain.reasons import HealthReason
@@ -45,10 +46,10 @@ def _made(facts: Facts) -> PartHealth | None:
 
 
 @chain_part(ChainPart.RECORDING, first=_made)
-def recording(facts: Facts, _timing: Timing) -> Answer:
+def recording(facts: Facts, timing: Timing) -> Answer:
     part, local = _nothing(facts), facts.resource_set.recordings[-1] if facts.resource_set.recordings else None
     if local is not None and local.phase is not Phase.GONE:
-        return Answer(_local(facts, local, part), rests_on=local)
+        return Answer(_local(facts, local, part, timing), rests_on=local)
     if (failed := failed_recording(facts)) is not None:
         return Answer(
             replace(
@@ -74,7 +75,7 @@ def recording(facts: Facts, _timing: Timing) -> Answer:
     return Answer(running, rests_on=stream)
 
 
-def _local(facts: Facts, local: LocalRecording, part: PartHealth) -> PartHealth:
+def _local(facts: Facts, local: LocalRecording, part: PartHealth, timing: Timing) -> PartHealth:
     running = replace(
         part,
         state=HealthState.PENDING,
@@ -85,7 +86,7 @@ def _local(facts: Facts, local: LocalRecording, part: PartHealth) -> PartHealth:
     )
     if local.status is EgressStatus.ACTIVE:
         running = replace(running, state=HealthState.OK, reason=HealthReason.LOCAL_RECORDING)
-    if (since := facts.resource_set.missing_since(local)) is not None:
+    if (since := ghost_since(facts, local, timing)) is not None:
         message = f"{ROOMS.display_name} lists it as active, and it is not in its room"
         running = replace(
             running, state=HealthState.DEGRADED, reason=HealthReason.NOT_IN_ROOM, message=message, since=since

@@ -13,6 +13,7 @@ from service.domain.provider import ROOMS
 from service.domain.reasons import HealthReason
 from service.domain.resource_set import host_deadline
 from service.domain.resources import Phase, Room
+from service.domain.sentences import clock
 from service.domain.timing import Timing
 
 _PROBE_TAKES_S = 2.0
@@ -95,7 +96,7 @@ def _counts(probed: datetime, seen: datetime | None, changed: datetime | None) -
 
 
 def _absent(facts: Facts, part: PartHealth, deadline: datetime | None) -> PartHealth:
-    until = f" until {deadline:%H:%M:%S} UTC" if deadline is not None else ""
+    until = f" until {clock(deadline)}" if deadline is not None else ""
     if facts.broadcast.live_time is None:
         return replace(
             part, state=HealthState.IDLE, reason=HealthReason.WAITING_FOR_HOST, message=f"a host is waited for{until}"

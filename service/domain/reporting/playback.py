@@ -104,7 +104,12 @@ def _slate(broadcast: Broadcast, now: datetime) -> bool:
 
 
 def _eta(broadcast: Broadcast, now: datetime) -> timedelta | None:
-    """How long it takes until LIVE. None: the host, SetOnAir or an answer is missing, or it takes longer than usual."""
+    """How long it takes until LIVE. None: the host, SetOnAir, the live stream or an answer is missing, the last start
+    of an egress failed, or it takes longer than usual.
+    """
+    last_error, stream = broadcast.status.last_error, _condition(broadcast, ConditionType.STREAM_READY)
+    if (last_error is not None and last_error.operation.starts_egress) or stream is None or not stream.met:
+        return None
     host = _condition(broadcast, ConditionType.HOST_PUBLISHING)
     egress = _condition(broadcast, ConditionType.EGRESS_RUNNING)
     ingest = _condition(broadcast, ConditionType.INGEST_ACTIVE)

@@ -21,6 +21,7 @@ from service.domain.lifecycle import Event
 from service.domain.provider import Provider
 from service.domain.reasons import EventReason
 from service.domain.reporting.status import same_but_for_time
+from service.domain.sentences import failed_call
 from service.domain.situation import Situation
 
 STATE_ENTERED: Final[Mapping[State, EventReason]] = {
@@ -107,8 +108,7 @@ def _news(before: Status, after: Status) -> list[Event]:
     news: list[Event] = []
     error = after.last_error
     if error is not None and error != before.last_error:
-        message = f"{error.provider} {error.operation}: {error.code} {error.message}".rstrip()
-        news.append(Event(reason=EventReason.CALL_FAILED, message=message))
+        news.append(Event(reason=EventReason.CALL_FAILED, message=failed_call(error)))
     earlier = {destination.name: destination.state for destination in before.destinations}
     for each in after.destinations:
         reason = _DESTINATION_SEEN.get(each.state)

@@ -36,6 +36,7 @@ from service.domain.resources import (
     Stream,
     StreamStatus,
 )
+from service.domain.sentences import clock, dated
 from service.domain.situation import Availability
 
 _Fact = tuple[bool | None, ReasonOfCondition, str]
@@ -60,10 +61,10 @@ def state_of(
 
 
 def _live_state(broadcast: Broadcast, resource_set: ResourceSet, availability: Availability) -> tuple[State, str]:
+    away = next((UNREACHABLE[provider] for provider in UNREACHABLE if provider in availability.outages), "")
     if resource_set.playable:
         # While a provider does not answer, the broadcast stays LIVE as it was seen last, with the outage as the reason.
         # So it does while the playlist cannot be seen.
-        away = next((UNREACHABLE[provider] for provider in UNREACHABLE if provider in availability.outages), None)
         return State.LIVE, away or _out_of_sight(resource_set.stream)
     _, reason, _ = _playable(resource_set, availability, broadcast.spec.playback_policy)
     if FallbackMode.DIRECT_WEBRTC in broadcast.fallback.modes:
@@ -72,7 +73,7 @@ def _live_state(broadcast: Broadcast, resource_set: ResourceSet, availability: A
         return State.INTERRUPTED, reason
     if _there(resource_set.room) and _there(resource_set.stream):
         return State.READY, reason
-    return State.STARTING, ""
+    return State.STARTING, away
 
 
 def status_of(
@@ -94,7 +95,7 @@ def status_of(
         *(recording for each in resource_set.streams for recording in each.recordings),
         *(each.recording for each in resource_set.uploads if each.recording is not None),
     )
-    moved = state is not broadcast.state or reason != before.state_reason
+    moved = state is not broadcast.state
     return state, Status(
         state_reason=reason,
         state_time=now if moved or before.state_time is None else before.state_time,
@@ -167,14 +168,14 @@ def _confirmed(resource: Resource | None, fact: _Fact, availability: Availabilit
     outage = availability.outages.get(provider)
     if outage is None or fact[0] is None or not _there(resource) or _disabled(resource):
         return fact
-    return None, UNREACHABLE[provider], f"no answer since {outage.since:%Y-%m-%d %H:%M:%S}Z {outage.code}"
+    return None, UNREACHABLE[provider], f"no answer since {dated(outage.since)} {outage.code}".rstrip()
 
 
 def _listed(resource: Resource | None, fact: _Fact) -> _Fact:
     """*fact*, unless the last look should have shown *resource* and did not: then nobody knows."""
     if resource is None or resource.absent_since is None or not _there(resource):
         return fact
-    return None, ConditionReason.NOT_LISTED, f"not listed since {resource.absent_since:%Y-%m-%d %H:%M:%S}Z"
+    return None, ConditionReason.NOT_LISTED, f"not listed since {dated(resource.absent_since)}"
 
 
 def _disabled(resource: Resource | None) -> bool:
@@ -265,11 +266,11 @@ def _movement(stream: Stream | None, policy: PlaybackPolicy) -> _Fact:
     if policy is PlaybackPolicy.SIGNED:
         return None, ConditionReason.SIGNED, "the service has no viewer's token to look at the playlist with"
     if stream is not None and stream.stalled_since is None and stream.unseen_since is not None:
-        message = f"the playlist cannot be seen since {stream.unseen_since:%H:%M:%S}Z: {stream.unseen}"
+        message = f"the playlist cannot be seen since {clock(stream.unseen_since)}: {stream.unseen}"
         return None, ConditionReason.PLAYBACK_UNREACHABLE, message
     if stream is None or stream.stalled_since is None:
         return True, ConditionReason.PLAYING, ""
-    message = f"the playlist does not move on since {stream.stalled_since:%H:%M:%S}Z"
+    message = f"the playlist does not move on since {clock(stream.stalled_since)}"
     return False, ConditionReason.PLAYLIST_STALLED, message
 
 
