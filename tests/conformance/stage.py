@@ -36,6 +36,7 @@ _MOMENTS = {
     "broadcast": ("due_at", "lease_until", "dirty_at", "create_time"),
     "budget": ("refilled_at",),
     "duty": ("lease_until",),
+    "probe": ("look_due_at",),
     "provider": ("unreachable_since", "answering_since", "checked_at"),
     "request": ("create_time",),
     "event": ("time",),

@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 from service.store import broadcasts, budgets, changes, leases, owned_ids, passes
-from service.store.measurements import outages
+from service.store.measurements import outages, probes
 from tests.simulation import store
 
 PAIRS: list[tuple[type, type]] = [
@@ -16,6 +16,7 @@ PAIRS: list[tuple[type, type]] = [
     (budgets.Budgets, store.Budgets),
     (owned_ids.OwnedIds, store.OwnedIds),
     (outages.Outages, store.Outages),
+    (probes.Probes, store.Probes),
 ]
 
 

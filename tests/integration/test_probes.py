@@ -36,6 +36,18 @@ PLENTY = Limits(livekit=Limit(rate=1000, burst=1000))
 
 
 @dataclass
+class Hasty:
+    """A prober that waits for no interval: every broadcast is due."""
+
+    store: Store
+    prober: Prober
+
+    async def probe(self) -> int:
+        await self.store.sql("UPDATE probe SET look_due_at = '-infinity'")
+        return await self.prober.probe()
+
+
+@dataclass
 class Stage:
     stack: Stack
     store: Store
@@ -44,7 +56,7 @@ class Stage:
     mux: Mux
     hls: Hls
 
-    def prober(self, limits: Limits = PLENTY, *, every: float = 10, looks: "Hls | Looks | None" = None) -> Prober:
+    def prober(self, limits: Limits = PLENTY, *, every: float = 10, looks: "Hls | Looks | None" = None) -> "Hasty":
         providers = Providers(
             rooms=self.livekit.rooms,
             egresses=self.livekit.egresses,
@@ -53,13 +65,16 @@ class Stage:
             budget=Budget(Budgets(self.store.database).take, limits),
             tag="bs1:test:",
         )
-        return Prober(
-            self.store.leases,
-            self.probes,
-            providers,
-            looks or self.hls,
-            playback_base_url=f"{self.stack.mux.base_url}/playback",
-            every=timedelta(seconds=every),
+        return Hasty(
+            self.store,
+            Prober(
+                self.store.leases,
+                self.probes,
+                providers,
+                looks or self.hls,
+                playback_base_url=f"{self.stack.mux.base_url}/playback",
+                every=timedelta(seconds=every),
+            ),
         )
 
     async def broadcast(self, broadcast_id: str, state: str, playback_id: str = "", spec: Spec | None = None) -> None:
@@ -101,16 +116,19 @@ async def test_both_ends_of_a_show_are_seen(stage: Stage) -> None:
     show = await Show.create(stage.stack, await stage.stack.client(replica.target))
     await show.live()
     prober = stage.prober()
-    assert await prober.probe() == 2
-    facts = await stage.facts(show.id)
+
+    async def seen() -> Facts | None:
+        await prober.probe()
+        facts = await stage.facts(show.id)
+        return facts if facts.probe.people is not None and facts.probe.people.publishers else None
+
+    facts = await eventually(seen)
     assert facts.probe.people is not None
     [publisher] = facts.probe.people.publishers
     assert publisher.identity == "ann"
     assert {track.source for track in publisher.tracks} == {"camera", "microphone"}
     assert facts.probe.playlist is not None
     assert facts.probe.playlist.status == 200
-    # Whether it moves is seen at the second look.
-    assert facts.probe.advanced_at is None
 
     async def moves() -> bool:
         await prober.probe()
@@ -120,13 +138,15 @@ async def test_both_ends_of_a_show_are_seen(stage: Stage) -> None:
     moved = (await stage.facts(show.id)).probe
     assert moved.advanced_at == moved.playlist_at
     stage.stack.mux.add_fault(Fault(kind="hls_stall", operation="playback", times=-1))
-    await prober.probe()
-    await prober.probe()
-    stood = (await stage.facts(show.id)).probe
-    assert stood.playlist_at is not None
-    assert stood.advanced_at is not None
-    assert stood.playlist_at > stood.advanced_at
-    assert stage.stack.mux.faults.hits["hls_stall"] >= 2
+
+    async def stands() -> bool:
+        await prober.probe()
+        stood = (await stage.facts(show.id)).probe
+        assert stood.playlist_at is not None
+        assert stood.advanced_at is not None
+        return stood.playlist_at > stood.advanced_at and stage.stack.mux.faults.hits["hls_stall"] >= 2
+
+    await eventually(stands)
     await show.ended()
     assert await prober.probe() == 0
 
@@ -223,29 +243,86 @@ async def test_a_thousand_are_not_asked_at_once(stage: Stage) -> None:
     assert 1 < looks.most <= 16
 
 
-async def test_one_of_two_replicas_probes(stage: Stage, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    await stage.broadcast("live", "LIVE", "PB1")
-    looks, asked = Looks(), 0
-    take_duty = stage.store.leases.take_duty
-
-    async def counted(name: str, ttl: timedelta) -> bool:
-        nonlocal asked
-        asked += 1
-        return await take_duty(name, ttl)
-
-    monkeypatch.setattr(stage.store.leases, "take_duty", counted)
+async def test_replicas_share_the_looks(stage: Stage, database_url: str) -> None:
+    """Each broadcast is looked at by one of two that look at the same time, and every one is looked at."""
+    await stage.store.sql(
+        "INSERT INTO broadcast (id, spec, target, state, status) SELECT 'show-' || n, '{}', 'LIVE', 'LIVE', "
+        "jsonb_build_object('playback_id', 'PB' || n) FROM generate_series(1, 300) AS n"
+    )
+    one, two = Looks(latency_s=0.02), Looks(latency_s=0.02)
     async with store(database_url, owner="two") as other:
-        assert await other.leases.take_duty("prober", timedelta(seconds=60))
-    task = asyncio.create_task(stage.prober(every=0.05, looks=looks).run())
-    try:
-        await eventually(lambda: asked >= 5)
-        assert looks.urls == []
-        # The other one is gone for longer than its duty lasts.
-        await stage.store.sql("UPDATE duty SET lease_until = now()")
-        await eventually(lambda: looks.urls)
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        theirs = replace(stage, probes=Probes(other.database)).prober(looks=two).prober
+        await asyncio.gather(stage.prober(looks=one).prober.probe(), theirs.probe())
+    assert one.urls
+    assert two.urls
+    assert len({*one.urls, *two.urls}) == len(one.urls) + len(two.urls) == 300
+
+
+async def test_what_a_replica_that_died_had_claimed_is_made_up_for(stage: Stage) -> None:
+    await stage.broadcast("live", "LIVE", "PB1")
+    await stage.probes.enter()
+    assert await stage.probes.claim(limit=10, every=timedelta(seconds=0.5))
+    looks = Looks()
+    prober = stage.prober(looks=looks).prober
+    await prober.probe()
+    assert looks.urls == []
+
+    async def looked() -> bool:
+        await prober.probe()
+        return bool(looks.urls)
+
+    await eventually(looked)
+
+
+async def test_a_show_that_becomes_live_is_looked_at_twice_at_once(stage: Stage) -> None:
+    """At its start and again after one target duration, so that whether it moves on is known within seconds."""
+    await stage.broadcast("live", "READY", "PB1")
+    looks = Looks()
+    prober = stage.prober(looks=looks).prober
+    await prober.probe()
+    await stage.store.sql("UPDATE broadcast SET state = 'LIVE'")
+    await prober.probe()
+    assert len(looks.urls) == 1
+    await prober.probe()
+    assert len(looks.urls) == 1
+    await stage.store.sql("UPDATE probe SET look_due_at = look_due_at - interval '2 s'")
+    looks.playlist = replace(PLAYLIST, media_sequence=PLAYLIST.segments + 121)
+    await prober.probe()
+    assert len(looks.urls) == 2
+    assert (await stage.facts("live")).probe.advanced_at is not None
+    await stage.store.sql("UPDATE probe SET look_due_at = look_due_at - interval '2 s'")
+    await prober.probe()
+    assert len(looks.urls) == 2, "then in the interval"
+
+
+async def test_a_look_that_fails_is_repeated_within_seconds(stage: Stage) -> None:
+    await stage.broadcast("live", "LIVE", "PB1")
+    stage.stack.livekit.add_fault(Fault(kind="error", operation="ListParticipants", status=503, times=1))
+    looks = Looks()
+    prober = stage.prober(looks=looks).prober
+    looks.playlist = PlaylistSeen(status=500)
+    assert await prober.probe() == 0
+    assert await prober.probe() == 0
+    looks.playlist = PLAYLIST
+    await stage.store.sql("UPDATE probe SET look_due_at = look_due_at - interval '2 s'")
+    assert await prober.probe() == 2
+
+
+async def test_a_pass_that_looked_at_the_people_spares_the_prober_a_call(stage: Stage) -> None:
+    await stage.broadcast("live", "LIVE", "PB1")
+    prober = stage.prober().prober
+    await prober.probe()
+    await stage.store.sql(
+        "INSERT INTO resource (broadcast_id, kind, ordinal, phase, intended_at, changed_at, observed_at) "
+        "VALUES ('live', 'room', 0, 'present', now(), now(), now())"
+    )
+    for age_s, looked in ((10, False), (16, True)):
+        await stage.store.sql(
+            "UPDATE probe SET look_due_at = '-infinity', people_at = now() - make_interval(secs => $1)", age_s
+        )
+        before = (await stage.facts("live")).probe.people_at
+        await prober.probe()
+        assert ((await stage.facts("live")).probe.people_at != before) is looked
 
 
 class Looks:
@@ -255,6 +332,7 @@ class Looks:
         self._latency_s = latency_s
         self.urls: list[str] = []
         self.most = 0
+        self.playlist = PLAYLIST
         self._now = 0
 
     async def look(self, url: str) -> PlaylistSeen:
@@ -263,7 +341,7 @@ class Looks:
         self.urls.append(url)
         await asyncio.sleep(self._latency_s)
         self._now -= 1
-        return PLAYLIST
+        return self.playlist
 
 
 @pytest.mark.parametrize(
@@ -296,7 +374,8 @@ async def test_the_first_sight_of_a_playlist_is_no_move_and_a_stall_keeps_its_ti
     await stage.broadcast("live", "LIVE", "PB1")
     first = await saw(PLAYLIST, advanced=None)
     assert (first.advanced_at, first.standing_since) == (None, first.playlist_at)
-    [probed] = await stage.probes.running()
+    await stage.probes.enter()
+    [probed] = await stage.probes.claim(limit=10, every=timedelta(0))
     assert (probed.broadcast_id, probed.state, probed.playback_id) == ("live", State.LIVE, "PB1")
     assert probed.public
     assert not probed.stalled

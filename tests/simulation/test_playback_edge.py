@@ -12,7 +12,7 @@ from service.domain.errors import Outcome, ProviderError
 from service.domain.ports import PlaylistSeen
 from service.domain.provider import PLAYBACK
 from service.domain.reasons import Operation
-from tests.simulation.stage import Stage, play
+from tests.simulation.stage import ID, Stage, play
 
 Edge = Callable[[PlaylistSeen], PlaylistSeen]
 
@@ -80,5 +80,45 @@ def test_the_playlist_of_another_live_stream_is_no_stall(for_s: float) -> None:
         end()
         await stage.all_the_while(lambda: stage.broadcast.state is State.LIVE, 120)
         assert stage.running == [running]
+
+    play(scene)
+
+
+@pytest.mark.parametrize("for_s", [1, 11])
+def test_an_older_or_shorter_copy_of_the_playlist_is_no_stall(for_s: float) -> None:
+    def shorter(seen: PlaylistSeen) -> PlaylistSeen:
+        return replace(seen, segments=max(seen.segments - 5, 1))
+
+    async def scene(stage: Stage) -> None:
+        await stage.live()
+        [running] = stage.running
+        looks = 0
+
+        def counted(seen: PlaylistSeen) -> PlaylistSeen:
+            nonlocal looks
+            looks += 1
+            # One look in three meets it, at any time.
+            return shorter(seen) if looks % 3 == 0 else seen
+
+        end = _behind(counted, stage)
+        await stage.all_the_while(lambda: stage.broadcast.state is State.LIVE, 60 * for_s)
+        end()
+        assert stage.running == [running]
+
+    play(scene)
+
+
+def test_whether_viewers_get_new_pictures_is_known_seconds_after_the_start() -> None:
+    async def scene(stage: Stage) -> None:
+        life = await stage.begin()
+        life.host_comes()
+        await stage.until(lambda: stage.broadcast.state is State.LIVE, 60)
+        began = stage.world.tables.now()
+
+        def known() -> bool:
+            probe = stage.world.tables.probes.get(ID)
+            return probe is not None and probe.advanced_at is not None and probe.advanced_at >= began
+
+        assert await stage.until(known, 6) <= 6
 
     play(scene)

@@ -79,6 +79,13 @@ async def test_a_round_is_done_only_with_the_duty_which_outlasts_two_missed_roun
     assert duties.asked == [("counting", EVERY * 3)] * 3
 
 
+async def test_a_task_that_is_shared_needs_no_duty() -> None:
+    duties = Duties(False)
+    task: Any = type("Task", (Counting,), {"shared": True})(duties)
+    await ran(task)
+    assert (task.rounds, duties.asked) == (1, [])
+
+
 async def test_a_task_that_waits_first_does_nothing_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
 
@@ -99,3 +106,4 @@ async def test_a_task_that_waits_first_does_nothing_at_the_start(monkeypatch: py
 def test_names_are_those_of_the_duties_in_the_database() -> None:
     assert [each.name for each in (Observer, Prober, Sweeper)] == ["observer", "prober", "sweeper"]
     assert [each.waits_first for each in (Observer, Prober, Sweeper)] == [False, False, True]
+    assert [each.shared for each in (Observer, Prober, Sweeper)] == [False, True, False]

@@ -5,6 +5,11 @@ Health is made of it, and the plan acts on a playlist that does not move on. Whe
 of the room, the broadcast is woken: with every webhook lost, a host who comes or goes is noticed so. A look that fails
 changes nothing of what was seen before: that stays, with its time. If the playlist could not be seen, that is kept
 beside it.
+
+Every replica looks. The broadcasts whose look is due are claimed a few at a time, those first that wait longest, so the
+replicas share the work, and what a replica that died had claimed is due again after one interval. With more broadcasts
+than can be looked at in time the interval grows for all of them alike. A look that failed, a first look and one that
+may have met an older copy of the playlist are repeated within seconds.
 """
 
 from __future__ import annotations
@@ -16,9 +21,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from service.domain.broadcast import State
+from service.domain.broadcast import State, seconds
 from service.domain.errors import ProviderError
-from service.domain.measurements import Unseen
+from service.domain.measurements import PROBED_S, Unseen
 from service.domain.observing.playlist import not_seen
 from service.providers.budget import Bucket, Rank
 from service.reconciler.background.rounds import Rounds
@@ -34,14 +39,24 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+_TICK = timedelta(seconds=1)
+"""From one look for due broadcasts to the next: a broadcast that becomes LIVE is looked at within this time."""
 _AT_ONCE = 16
 _ASKING_AT_ONCE = 2
 """The pool belongs to passes and callers."""
-_WRITTEN_TOGETHER = 64
+_CLAIMED_TOGETHER = 64
+_REPEATED_S = 2.0
+"""Seconds from a look that failed to the next, for the first that fail in a row."""
+_REPEATED_FOR_S = 6.0
+_SEGMENT_S = 1.0
+"""The least time between two looks of which the second is to see a new segment."""
+_WITHOUT_TOKEN_S = 0.5
+"""Seconds without a question for a token, after one that was refused: each is a transaction."""
 
 
 class Prober(Rounds):
     name = "prober"
+    shared = True
 
     def __init__(
         self,
@@ -53,21 +68,26 @@ class Prober(Rounds):
         playback_base_url: str,
         every: timedelta,
     ) -> None:
-        super().__init__(leases, every=every)
+        """*every*: from one look at a broadcast to the next."""
+        super().__init__(leases, every=min(every, _TICK))
+        self._look_every = every
         self._probes = probes
         self._providers = providers
         self._playlists = playlists
         self._playback_base_url = playback_base_url
+        self._no_token_until = 0.0
 
     async def round(self) -> None:
         await self.probe()
 
     async def probe(self) -> int:
-        """One round. Answers how many looks were answered."""
-        running = await self._probes.running()
+        """Look at every broadcast that is due. Answers how many looks were answered. Raises StoreUnavailable."""
+        await self._probes.enter()
         answered = 0
-        for n in range(0, len(running), _WRITTEN_TOGETHER):
-            answered += await self._some(running[n : n + _WRITTEN_TOGETHER])
+        while targets := await self._probes.claim(limit=_CLAIMED_TOGETHER, every=self._look_every):
+            answered += await self._some(targets)
+            if len(targets) < _CLAIMED_TOGETHER:
+                break
         return answered
 
     async def _some(self, targets: Sequence[ProbeTarget]) -> int:
@@ -75,10 +95,12 @@ class Prober(Rounds):
         results = ProbeResults()
 
         async def one(each: ProbeTarget) -> None:
-            async with asking:
-                allowed = await self._providers.budget.spare(Bucket.ROOMS, Rank.SWEEP)
+            people = self._needs_people(each)
+            if people:
+                async with asking:
+                    people = await self._may_ask()
             async with places:
-                if allowed:
+                if people:
                     await self._people(each, results)
                 await self._playlist(each, results)
 
@@ -86,11 +108,33 @@ class Prober(Rounds):
         await self._probes.saw(results)
         return len(results.people) + len(results.playlists)
 
+    def _needs_people(self, target: ProbeTarget) -> bool:
+        """Whether the people are to be looked at. Not if a pass just looked who publishes, as long as the tracks that
+        health shows do not become too old by it.
+        """
+        looked, people_at = target.room_seen_at, target.people_at
+        passed = looked is not None and target.read_at - looked < self._look_every / 2
+        kept = people_at is not None and target.read_at - people_at < seconds(PROBED_S) - 1.5 * self._look_every
+        return not (passed and kept)
+
+    async def _may_ask(self) -> bool:
+        now = asyncio.get_running_loop().time()
+        if now < self._no_token_until:
+            return False
+        if await self._providers.budget.spare(Bucket.ROOMS, Rank.SWEEP):
+            return True
+        self._no_token_until = now + _WITHOUT_TOKEN_S
+        return False
+
     async def _people(self, target: ProbeTarget, results: ProbeResults) -> None:
         try:
             people = await self._providers.rooms.people(target.broadcast_id)
         except ProviderError as error:
             log.info("people_not_seen", broadcast_id=target.broadcast_id, code=error.code)
+            if target.people_at is None or target.read_at - target.people_at < self._look_every + seconds(
+                _REPEATED_FOR_S
+            ):
+                results.soon(target.broadcast_id, _REPEATED_S)
             return
         results.people[target.broadcast_id] = people
         if target.host_publishing is not None and bool(people.publishers) is not target.host_publishing:
@@ -110,7 +154,11 @@ class Prober(Rounds):
             return
         moved = moved_on(target.seen.playlist, seen)
         results.playlists[target.broadcast_id] = (seen, moved)
-        stands = moved is False and replace(target.seen, playlist=seen).stalled
+        # One look may have met an older copy.
+        twice = moved is False and target.seen.playlist_at != target.seen.standing_since
+        if moved is None or (moved is False and not twice):
+            results.soon(target.broadcast_id, max(seen.target_duration_s, _SEGMENT_S))
+        stands = twice and replace(target.seen, playlist=seen, playlist_at=target.read_at).stalled
         changes = stands is not target.stalled and (target.stalled or target.state is State.LIVE)
         if changes or target.out_of_sight:
             results.wake.add(target.broadcast_id)
@@ -120,11 +168,11 @@ class Prober(Rounds):
         code, message = instead
         log.info("playlist_not_seen", broadcast_id=target.broadcast_id, code=code)
         results.unseen[target.broadcast_id] = instead
-        before, now = target.seen.unseen, target.seen.playlist_at
-        if now is None:
-            return
+        before, now = target.seen.unseen, target.read_at
         unseen = Unseen(since=before.since if before is not None else now, at=now, code=code, message=message)
-        hidden = replace(target.seen, playlist_at=target.seen_at, unseen=unseen).out_of_sight(now) is not None
+        if now - unseen.since < seconds(_REPEATED_FOR_S):
+            results.soon(target.broadcast_id, _REPEATED_S)
+        hidden = replace(target.seen, unseen=unseen).out_of_sight(now) is not None
         if hidden and not target.out_of_sight and target.state is State.LIVE:
             results.wake.add(target.broadcast_id)
 

@@ -30,6 +30,8 @@ class Rounds(ABC):
 
     name: ClassVar[str]
     """Names the duty, the asyncio task and the log event `<name>_failed`."""
+    shared: ClassVar[bool] = False
+    """Whether every replica does rounds, because they claim what they do. False: one replica at a time, by a duty."""
     waits_first: ClassVar[bool] = False
     """Whether the first round comes one interval after the start instead of at once."""
 
@@ -49,7 +51,7 @@ class Rounds(ABC):
             await asyncio.sleep(self._every.total_seconds())
         while True:
             try:
-                if await self._leases.take_duty(self.name, self._every * _DUTY_ROUNDS):
+                if self.shared or await self._leases.take_duty(self.name, self._every * _DUTY_ROUNDS):
                     await self.round()
             except StoreUnavailable:
                 # The next round tries again.

@@ -6,8 +6,8 @@ A probe is a measurement. It wakes a broadcast where a pass should look, and dec
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from operator import itemgetter
 
 import msgspec
@@ -19,18 +19,36 @@ from service.store.database import AT_ONCE, Database, deleted
 from service.store.leases import wake
 from service.store.rows import played_of
 
-_RUNNING = """
+# A broadcast that just became one of those that are probed, or that changed its state, is due at once: what was seen
+# before says little of it. So is one that is due in a future that no claim made: the clock was set back.
+_ENTER = """
+INSERT INTO probe (broadcast_id)
+SELECT b.id FROM broadcast b LEFT JOIN probe p ON p.broadcast_id = b.id
+WHERE b.target = 'LIVE' AND b.state IN ('READY', 'LIVE', 'INTERRUPTED') AND (
+  p.broadcast_id IS NULL OR (p.looked_state <> b.state AND p.look_due_at > now())
+  OR (p.look_due_at > now() + interval '5 min' AND p.look_due_at < 'infinity'))
+ON CONFLICT (broadcast_id) DO UPDATE SET look_due_at = '-infinity'
+"""
+# SKIP LOCKED: no replica waits for another, and none looks at what another just claimed.
+_CLAIM = """
+WITH due AS MATERIALIZED (
+  SELECT broadcast_id FROM probe WHERE look_due_at <= now()
+  ORDER BY look_due_at LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED),
+claimed AS (
+  UPDATE probe p SET looked_state = b.state, look_due_at = CASE
+    WHEN b.target = 'LIVE' AND b.state IN ('READY', 'LIVE', 'INTERRUPTED') THEN now() + $2::interval ELSE 'infinity' END
+  FROM due JOIN broadcast b ON b.id = due.broadcast_id
+  WHERE p.broadcast_id = due.broadcast_id
+  RETURNING p.broadcast_id, p.people_at, p.playlist, p.playlist_at, p.unseen, p.look_due_at < 'infinity' AS runs)
 SELECT id, state, status ->> 'playback_id' AS playback_id, spec ->> 'playback_policy' AS playback_policy,
-  playlist, playlist_at, unseen, now() AS read_at, EXISTS (
+  claimed.*, now() AS read_at, EXISTS (
     SELECT FROM resource r WHERE r.broadcast_id = id AND kind = 'stream' AND detail ->> 'stalled_since' IS NOT NULL
   ) AS stalled, EXISTS (
     SELECT FROM resource r WHERE r.broadcast_id = id AND kind = 'stream' AND detail ->> 'unseen_since' IS NOT NULL
-  ) AS out_of_sight, (
-    SELECT (detail ->> 'host_publishing')::boolean FROM resource r
-    WHERE r.broadcast_id = id AND kind = 'room' AND phase = 'present' ORDER BY ordinal DESC LIMIT 1
-  ) AS host_publishing
-FROM broadcast LEFT JOIN probe ON probe.broadcast_id = broadcast.id
-WHERE target = 'LIVE' AND state IN ('READY', 'LIVE', 'INTERRUPTED')
+  ) AS out_of_sight, room.*
+FROM claimed JOIN broadcast ON id = claimed.broadcast_id LEFT JOIN LATERAL (
+  SELECT (detail ->> 'host_publishing')::boolean AS host_publishing, observed_at AS room_seen_at FROM resource r
+  WHERE r.broadcast_id = id AND kind = 'room' AND phase = 'present' ORDER BY ordinal DESC LIMIT 1) AS room ON true
 """
 # A probe that comes late must not bring back what is over, nor fail because it was deleted meanwhile.
 _SAW_PEOPLE = """
@@ -57,9 +75,12 @@ ON CONFLICT (broadcast_id) DO UPDATE SET unseen = excluded.unseen
 """
 
 
+_DUE = "UPDATE probe SET look_due_at = least(look_due_at, now() + make_interval(secs => $2)) WHERE broadcast_id = $1"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeTarget:
-    """A running broadcast that is to be probed, and its last probe."""
+    """A running broadcast that was claimed to be probed, and its last probe."""
 
     broadcast_id: str
     state: State
@@ -72,10 +93,14 @@ class ProbeTarget:
     """Whether the live stream is known to have a playlist that cannot be seen."""
     host_publishing: bool | None
     """Whether the room is known to have a host who publishes. None: there is no room, or it was not looked at yet."""
+    room_seen_at: datetime | None
+    """When a pass last looked who is in the room. None: there is no room, or it was not looked at yet."""
     seen: Probe
-    """Of the playlist alone. Its `playlist_at` is the time of this reading, not of the last probe."""
-    seen_at: datetime | None
-    """When the playlist was seen last."""
+    """Of the playlist alone."""
+    people_at: datetime | None
+    """When the people were probed last."""
+    read_at: datetime
+    """The time of this reading, by the database's clock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,16 +116,31 @@ class ProbeResults:
     """Looks that did not see the playlist: the code and the message of what came instead."""
     wake: set[str] = field(default_factory=set[str])
     """Broadcasts whose resources say something else than the probe: a pass should look."""
+    again: dict[str, float] = field(default_factory=dict[str, float])
+    """Seconds to the next look, where it is due before the interval is over."""
+
+    def soon(self, broadcast_id: str, after_s: float) -> None:
+        """Let the next look be due after *after_s* seconds, or earlier where that was asked for before."""
+        self.again[broadcast_id] = min(after_s, self.again.get(broadcast_id, after_s))
 
 
 class Probes:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def running(self) -> list[ProbeTarget]:
-        """All broadcasts that are to be probed. Raises StoreUnavailable."""
+    async def enter(self) -> None:
+        """Make due what began to run or changed its state since its last look. Raises StoreUnavailable."""
         async with self._database.connection() as connection:
-            rows = await connection.fetch(_RUNNING)
+            await connection.execute(_ENTER)
+
+    async def claim(self, *, limit: int, every: timedelta) -> list[ProbeTarget]:
+        """At most *limit* broadcasts whose look is due, those first that wait longest. Their next look is due after
+        *every*, whether this one is made or not. Fewer than *limit*: no other is due, or others hold them.
+
+        Raises StoreUnavailable.
+        """
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(_CLAIM, limit, every)
         return [
             ProbeTarget(
                 broadcast_id=row["id"],
@@ -108,12 +148,15 @@ class Probes:
                 playback_id=row["playback_id"] or "",
                 public=row["playback_policy"] != PlaybackPolicy.SIGNED,
                 stalled=row["stalled"],
-                host_publishing=row["host_publishing"],
                 out_of_sight=row["out_of_sight"],
-                seen=replace(played_of(row), playlist_at=row["read_at"]),
-                seen_at=row["playlist_at"],
+                host_publishing=row["host_publishing"],
+                room_seen_at=row["room_seen_at"],
+                seen=played_of(row),
+                people_at=row["people_at"],
+                read_at=row["read_at"],
             )
             for row in rows
+            if row["runs"]
         ]
 
     async def saw(self, results: ProbeResults) -> None:
@@ -132,6 +175,7 @@ class Probes:
             await connection.executemany(_SAW_PEOPLE, sorted(people, key=itemgetter(0)))
             await connection.executemany(_SAW_PLAYLIST, sorted(playlists, key=itemgetter(0)))
             await connection.executemany(_SAW_NOTHING, sorted(unseen, key=itemgetter(0)))
+            await connection.executemany(_DUE, sorted(results.again.items()))
             if results.wake:
                 await wake(connection, sorted(results.wake))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from service.domain.broadcast import PlaybackPolicy, State, Target
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from service.domain.ports import PlaylistSeen
     from tests.simulation.store.tables import Line, Row, Tables
 
+ALWAYS, NEVER = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+"""-infinity and infinity."""
+_FAR = timedelta(minutes=5)
 _PROBED = frozenset({State.READY, State.LIVE, State.INTERRUPTED})
 
 
@@ -24,44 +28,70 @@ class Probes:
         self._tables = tables
         self._line = line
 
-    async def running(self) -> list[ProbeTarget]:
-        await self._line.begin("running")
-        return [
-            ProbeTarget(
-                broadcast_id=broadcast_id,
-                state=row.broadcast.state,
-                playback_id=row.broadcast.status.playback_id,
-                public=row.broadcast.spec.playback_policy is not PlaybackPolicy.SIGNED,
-                stalled=_stalled(row),
-                out_of_sight=_out_of_sight(row),
-                host_publishing=_host_publishing(row),
-                seen=replace(
-                    self._tables.probes.get(broadcast_id, Probe()),
-                    people=None,
-                    people_at=None,
-                    playlist_at=self._tables.now(),
-                ),
-                seen_at=self._tables.probes.get(broadcast_id, Probe()).playlist_at,
-            )
-            for broadcast_id, row in self._tables.rows.items()
-            if row.broadcast.target is Target.LIVE and row.broadcast.state in _PROBED
-        ]
+    async def enter(self) -> None:
+        await self._line.begin("enter")
+        tables, now = self._tables, self._tables.now()
+        for broadcast_id, row in tables.rows.items():
+            due, state = tables.probe_due.get(broadcast_id, (None, None))
+            if not _runs(row):
+                continue
+            changed = due is not None and state is not row.broadcast.state and due > now
+            if due is None or changed or (due - now > _FAR and due != NEVER):
+                tables.probe_due[broadcast_id] = (ALWAYS, state)
+        await self._line.commit("enter")
 
-    async def saw(self, looked: ProbeResults) -> None:
+    async def claim(self, *, limit: int, every: timedelta) -> list[ProbeTarget]:
+        await self._line.begin("claim_probes")
+        tables, now = self._tables, self._tables.now()
+        due = sorted((at, broadcast_id) for broadcast_id, (at, _) in tables.probe_due.items() if at <= now)
+        claimed: list[ProbeTarget] = []
+        for _, broadcast_id in due[:limit]:
+            row = tables.rows[broadcast_id]
+            tables.probe_due[broadcast_id] = (now + every if _runs(row) else NEVER, row.broadcast.state)
+            if _runs(row):
+                claimed.append(self._target(broadcast_id, row))
+        await self._line.commit("claim_probes")
+        return claimed
+
+    def _target(self, broadcast_id: str, row: Row) -> ProbeTarget:
+        probe, room = self._tables.probes.get(broadcast_id, Probe()), _room(row)
+        return ProbeTarget(
+            broadcast_id=broadcast_id,
+            state=row.broadcast.state,
+            playback_id=row.broadcast.status.playback_id,
+            public=row.broadcast.spec.playback_policy is not PlaybackPolicy.SIGNED,
+            stalled=_stalled(row),
+            out_of_sight=_out_of_sight(row),
+            host_publishing=room.host_publishing if room is not None else None,
+            room_seen_at=room.observed_at if room is not None else None,
+            seen=replace(probe, people=None, people_at=None),
+            people_at=probe.people_at,
+            read_at=self._tables.now(),
+        )
+
+    async def saw(self, results: ProbeResults) -> None:
         await self._line.begin("saw")
         tables, now = self._tables, self._tables.now()
-        for broadcast_id, people in looked.people.items():
+        for broadcast_id, people in results.people.items():
             probe = tables.probes.get(broadcast_id, Probe())
             tables.probes[broadcast_id] = replace(probe, people=people, people_at=now)
-        for broadcast_id, (playlist, moved) in looked.playlists.items():
+        for broadcast_id, (playlist, moved) in results.playlists.items():
             self._saw(broadcast_id, playlist, moved=moved)
-        for broadcast_id, (code, message) in looked.unseen.items():
+        for broadcast_id, (code, message) in results.unseen.items():
             probe = tables.probes.get(broadcast_id, Probe())
             since = now if probe.unseen is None else probe.unseen.since
             unseen = Unseen(since=since, at=now, code=code, message=message)
             tables.probes[broadcast_id] = replace(probe, unseen=unseen)
-        tables.wake(sorted(looked.wake))
+        for broadcast_id, after_s in results.again.items():
+            due, state = tables.probe_due[broadcast_id]
+            tables.probe_due[broadcast_id] = (min(due, now + timedelta(seconds=after_s)), state)
+        tables.wake(sorted(results.wake))
         await self._line.commit("saw")
+
+    async def forget(self) -> int:
+        """Worlds are short, so nothing is old."""
+        await self._line.begin("forget_probes")
+        return 0
 
     def _saw(self, broadcast_id: str, playlist: PlaylistSeen, *, moved: bool | None) -> None:
         tables, now = self._tables, self._tables.now()
@@ -77,9 +107,13 @@ class Probes:
         )
 
 
-def _host_publishing(row: Row) -> bool | None:
+def _runs(row: Row) -> bool:
+    return row.broadcast.target is Target.LIVE and row.broadcast.state in _PROBED
+
+
+def _room(row: Row) -> Room | None:
     rooms = [each for each in row.resources.values() if isinstance(each, Room) and each.phase is Phase.PRESENT]
-    return max(rooms, key=lambda room: room.ordinal).host_publishing if rooms else None
+    return max(rooms, key=lambda room: room.ordinal, default=None)
 
 
 def _out_of_sight(row: Row) -> bool:

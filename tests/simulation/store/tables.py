@@ -174,6 +174,8 @@ class Tables:
         """Rows by provider and event id."""
         self.looked: dict[str, Looked] = {}
         self.probes: dict[str, Probe] = {}
+        self.probe_due: dict[str, tuple[datetime, State | None]] = {}
+        """By broadcast id: when the next look is due, and the state at the last claim."""
         self.external: dict[tuple[str, str], tuple[str, int]] = {}
         self.notify: Callable[[str], None] = _not_told
         """Told the channel, at the commit."""
