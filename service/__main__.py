@@ -40,6 +40,9 @@ def main() -> None:
     migrate.add_argument(
         "--forget-keys", action="store_true", help="forget keys that BROADCAST_SECRET_KEYS has no more: end a rotation"
     )
+    migrate.add_argument(
+        "--restored", action="store_true", help="say that commits may be missing, as after a volume was rolled back"
+    )
     probe = commands.add_parser("probe", help="exit 0 if the service on this machine is serving")
     probe.add_argument("--target", default="", help="HOST:PORT; 127.0.0.1 and GRPC_PORT by default")
     arguments = parser.parse_args()
@@ -51,7 +54,7 @@ def main() -> None:
             sys.stderr.flush()
             os._exit(code)
         case "migrate":
-            code = _run(_migrate(rebind=arguments.rebind, forget=arguments.forget_keys))
+            code = _run(_migrate(arguments))
         case _:
             code = _run(_probe(arguments.target))
     sys.exit(code)
@@ -105,8 +108,12 @@ async def _serve_until_told(settings: Settings) -> int:
     return 0
 
 
-async def _migrate(*, rebind: bool, forget: bool) -> int:
-    from service.app.owner import bind_database, forget_old_keys  # noqa: PLC0415 - the probe need not load it
+async def _migrate(arguments: argparse.Namespace) -> int:
+    from service.app.owner import (  # noqa: PLC0415 - the probe need not load it
+        begin_history,
+        bind_database,
+        forget_old_keys,
+    )
     from service.domain.errors import StoreUnavailable  # noqa: PLC0415
     from service.store.bound import Refused  # noqa: PLC0415
     from service.store.migrate import MigrationFailed, migrate  # noqa: PLC0415
@@ -118,6 +125,12 @@ async def _migrate(*, rebind: bool, forget: bool) -> int:
     except MigrationFailed as error:
         return _say(f"migrate: {error}")
     sys.stdout.write(f"applied: {', '.join(applied) or 'nothing, up to date'}\n")
+    rebind, forget = arguments.rebind, arguments.forget_keys
+    if arguments.restored:
+        try:
+            await begin_history(database_url(os.environ))
+        except StoreUnavailable as error:
+            return _say(f"migrate: {error}")
     try:
         settings = from_environment(os.environ)
     except SettingError as error:

@@ -100,7 +100,7 @@ class ApiRole:
     async def watch_database(self) -> None:
         """Until it is cancelled. While the database is away or takes no writes the health service says NOT_SERVING, so
         that calls go to replicas that reach it. And it ends the sessions that hold locks for a replica that stands
-        still: that replica cannot. And it notices a clock of the database that was set back.
+        still: that replica cannot. And it notices a database that was replaced, or whose clock was set back.
         """
         served = True
         while True:
@@ -114,6 +114,7 @@ class ApiRole:
 
     async def _look_after(self) -> None:
         try:
+            await self._shared.history.look()
             await self._shared.upkeep.look_at_clock()
             if ended := await self._shared.database.end_stuck():
                 log.warning("stuck_sessions_ended", count=ended)

@@ -1,4 +1,4 @@
-"""Whose database a replica wants, read from its settings, and the commands that change whose it is."""
+"""Whose database a replica wants, read from its settings, and the commands for a database."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from service.domain.provider import Provider
+from service.domain.secret import Secret
 from service.store.bound import Owner, bind, forget_keys
 from service.store.database import Database
+from service.store.history import History
 
 if TYPE_CHECKING:
     from service.settings.settings import Settings
@@ -34,6 +36,15 @@ async def bind_database(settings: Settings, *, again: bool) -> None:
     try:
         async with database.transaction() as connection:
             await bind(connection, owner_of(settings), again=again)
+    finally:
+        await database.close()
+
+
+async def begin_history(database_url: Secret) -> None:
+    """Say that the database lost commits, see `History`. Raises StoreUnavailable."""
+    database = await Database.connect(database_url.reveal(), size=2)
+    try:
+        await History(database).lost()
     finally:
         await database.close()
 

@@ -25,6 +25,7 @@ from service.store.broadcasts import Broadcasts
 from service.store.budgets import Budgets
 from service.store.changes import Changes
 from service.store.database import Database
+from service.store.history import History
 from service.store.leases import Leases
 from service.store.migrate import pending
 from service.store.owned_ids import OwnedIds
@@ -58,6 +59,7 @@ class Shared:
     leases: Leases
     owned_ids: OwnedIds
     upkeep: Upkeep
+    history: History
     providers: Providers
     host_tokens: HostTokens
     viewer_tokens: ViewerTokens
@@ -143,6 +145,7 @@ async def shared(settings: Settings) -> AsyncGenerator[Shared]:
             leases=Leases(database, owner=settings.replica, ttl=settings.lease),
             owned_ids=OwnedIds(database),
             upkeep=Upkeep(database, lease=settings.lease),
+            history=History(database),
             providers=providers,
             host_tokens=livekit.tokens,
             viewer_tokens=livekit.tokens,

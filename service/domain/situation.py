@@ -46,3 +46,7 @@ class Situation:
     """The playlist of the broadcast, as the prober saw it. The people in the room are not read here."""
     heard: tuple[tuple[int, Heard], ...] = ()
     """Webhooks about it that no pass has taken into account yet, by their number in the inbox."""
+    unverified_since: datetime | None = None
+    """Since when the rows may be older than what was done, because the database lost commits. None: they are not, or it
+    was not read here.
+    """

@@ -230,9 +230,11 @@ class Looker:
         address, epoch, names = "", 0, dict[str, list[str]]()
         egresses: list[Egress] = resource_set.egresses
         if stream is not None and stream.phase is not Phase.GONE:
-            push = pushes_of(situation.broadcast, stream, self._providers.streams)[""]
-            address = self._providers.egresses.address_of(Push(name="", url=push))
+            pushes = pushes_of(situation.broadcast, stream, self._providers.streams)
+            address = self._providers.egresses.address_of(Push(name="", url=pushes[""]))
             epoch = stream.key_epoch
+            # One that we have no row of was given what every egress of this broadcast is given.
+            names = names_of(situation.broadcast, pushes, self._providers.egresses)
         for egress in egresses:
             for shown, given in names_of(situation.broadcast, egress.pushes, self._providers.egresses).items():
                 names[shown] = [*dict.fromkeys([*names.get(shown, ()), *given])]

@@ -28,6 +28,7 @@ from service.providers.budget import Rank
 from service.reconciler.act.actor import Actor
 from service.reconciler.act.context import PassContext
 from service.reconciler.observe import Looker
+from service.reconciler.verify import Verifier, allowed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,6 +68,11 @@ def rank_of(broadcast: Broadcast) -> Rank:
     return Rank.START if broadcast.ready_time is None else Rank.HEAL
 
 
+def _again_in(unverified: timedelta) -> timedelta:
+    """The longer the providers have not answered, the later: all running broadcasts wait for them."""
+    return random.uniform(0.5, 1.0) * min(max(unverified, seconds(3)), seconds(30))
+
+
 @dataclass(slots=True)
 class _Tally:
     """For the one log line of a pass."""
@@ -84,6 +90,7 @@ class Reconciler:
         self._timing = timing
         self._lease = lease
         self._looker = Looker(passes, providers, timing)
+        self._verifier = Verifier(passes, self._looker)
         self._derive = derive(timing)
 
     async def run(self, claim: Claim) -> bool:
@@ -139,8 +146,13 @@ class Reconciler:
         blind: frozenset[tuple[Kind, int]] = frozenset()
         now = claim.claimed_at
         for _ in range(_ROUNDS):
-            situation = await self._looker.listen(claim, await self._passes.load(claim, self._lease))
+            loaded = await self._passes.load(claim, self._lease)
+            situation = await self._looker.listen(claim, loaded)
             rank = rank_of(situation.broadcast)
+            unverified = loaded.unverified_since
+            if unverified is not None:
+                situation, verified = await self._verifier.verify(claim, situation, unverified, rank)
+                unverified = None if verified else unverified
             wanted = to_observe(situation.broadcast, situation.resources, situation.now, self._timing) - blind
             if wanted:
                 situation, missed = await self._looker.look(claim, situation, wanted, rank)
@@ -150,14 +162,18 @@ class Reconciler:
                 situation.broadcast, situation.resources, situation.now, self._timing, situation.availability
             )
             now = situation.now
-            if not decided.steps:
+            steps = decided.steps if unverified is None else allowed(decided.steps, situation.broadcast)
+            if unverified is not None and not steps:
+                await self._tell(claim, situation)
+                return now + _again_in(now - unverified), None
+            if not steps:
                 await self._tell(claim, situation)
                 if blind and decided.wait_until is not None:
                     # A look that was missed is due at once, and would be due in every pass while a provider is away.
                     return max(decided.wait_until, situation.now + seconds(random.uniform(1.5, 3.0))), None
                 return decided.wait_until, None
-            put_off = await self._act(claim, situation, decided.steps, rank, tally)
-            if len(put_off) == len(decided.steps):
+            put_off = await self._act(claim, situation, steps, rank, tally)
+            if len(put_off) == len(steps):
                 return min(put_off), min(put_off)
         log.error("pass_does_not_settle", broadcast_id=claim.broadcast_id, steps=tally.steps)
         return now + seconds(5), None

@@ -20,7 +20,7 @@ from service.domain.reasons import Actor, EventReason
 from service.domain.secret import Secret
 from service.failpoints import failpoint
 from service.store.changes import append
-from service.store.database import AT_ONCE, Database, deleted
+from service.store.database import AT_ONCE, Database, changed_rows
 from service.store.leases import lane_of
 from service.store.rows import BROADCAST_COLUMNS, Rows
 
@@ -278,7 +278,7 @@ class Broadcasts:
         deleted. Raises StoreUnavailable.
         """
         async with self._database.connection() as connection:
-            return deleted(await connection.execute(_FORGET_REQUESTS, older_than, AT_ONCE))
+            return changed_rows(await connection.execute(_FORGET_REQUESTS, older_than, AT_ONCE))
 
     async def forget_deleted(self, *, older_than: timedelta) -> int:
         """Remove the rows of broadcasts that were deleted more than *older_than* ago, with all that hangs on them, some

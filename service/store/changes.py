@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import asyncpg
 import structlog
@@ -20,7 +20,8 @@ import structlog
 from service.domain.broadcast import Broadcast, State
 from service.domain.lifecycle import Event
 from service.domain.reasons import Actor, EventReason, as_stored
-from service.store.database import AT_ONCE, UNAVAILABLE, Database, deleted
+from service.store.database import AT_ONCE, UNAVAILABLE, Database, changed_rows
+from service.store.history import HISTORY, History, settled
 from service.store.rows import Rows
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ WITH moved AS (UPDATE head SET revision = revision + cardinality($2::text[]) RET
 INSERT INTO event (revision, broadcast_id, reason, message, actor, state, snapshot, previous)
 SELECT moved.revision - cardinality($2::text[]) + e.n, b.id, e.reason, e.message, $4, b.state,
        CASE WHEN e.n = cardinality($2::text[]) THEN
-         to_jsonb(b) - '{secrets,lease_until,lease_owner,fence,lane,trace_context}'::text[] END,
+         to_jsonb(b) - '{secrets,lease_until,lease_owner,fence,lane,trace_context,unverified_since}'::text[] END,
        CASE WHEN e.n = cardinality($2::text[]) THEN $5::jsonb END
 FROM moved, broadcast b, unnest($2::text[], $3::text[]) WITH ORDINALITY AS e (reason, message, n)
 WHERE b.id = $1
@@ -49,6 +50,48 @@ _LAST_OF_OLD = """
 SELECT max(revision) FROM (SELECT revision, time FROM event WHERE revision > $1 ORDER BY revision LIMIT $2) AS first
 WHERE time < now() - $3::interval
 """
+
+
+_BOUNDS = f"""
+SELECT floor, revision, {HISTORY} AS history,
+  (SELECT time FROM event WHERE event.revision = head.revision) AS newest,
+  (SELECT time FROM event WHERE event.revision = $1) AS at FROM head
+"""  # noqa: S608 - constants
+
+
+class LogRewound(Exception):
+    """The change log does not hold the event that a reader saw last: the database lost commits."""
+
+    def __init__(self, history: str) -> None:
+        super().__init__(history)
+        self.history = history
+        """The id of the history whose commits are lost."""
+
+
+class Bounds(NamedTuple):
+    """The ends of the change log, read at one moment."""
+
+    floor: int
+    """The newest revision that was removed, and everything before it was."""
+    head: int
+    """The newest revision."""
+    history: str
+    """The id of the history: revisions of two histories cannot be compared."""
+    time: datetime | None
+    """When the newest change was made. None: it was removed, or there is none."""
+
+
+class Read(NamedTuple):
+    changes: list[LoggedChange]
+    """Oldest first."""
+    up_to: int
+    """The answer is complete up to this revision."""
+    floor: int
+    """As in Bounds. Above the revision that was asked for, changes are missing that were removed."""
+    history: str
+    """As in Bounds."""
+    time: datetime | None
+    """When the change `up_to` was made. None: it was removed, or there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +154,7 @@ class Changes:
     def __init__(self, database: Database, rows: Rows) -> None:
         self._database = database
         self._rows = rows
+        self._history = History(database)
 
     async def head(self) -> int:
         """The newest revision."""
@@ -122,24 +166,30 @@ class Changes:
         async with self._database.connection() as connection:
             return await connection.fetchval("SELECT floor FROM head")
 
-    async def bounds(self) -> tuple[int, int]:
-        """Floor and head, read at one moment."""
+    async def bounds(self) -> Bounds:
         async with self._database.connection() as connection:
-            row = await connection.fetchrow("SELECT floor, revision FROM head")
-        return (row["floor"], row["revision"]) if row is not None else (0, 0)
+            row = await connection.fetchrow(_BOUNDS, 0)
+        assert row is not None  # noqa: S101 - for the type checker: the migration made the row
+        return Bounds(row["floor"], row["revision"], settled(row["history"]), row["newest"])
 
-    async def after(self, revision: int, *, limit: int = 200) -> tuple[list[LoggedChange], int, int]:
-        """Changes after *revision*, oldest first; the revision up to which the answer is complete; and the floor. If
-        the floor is above *revision*, changes are missing that were removed.
+    async def after(self, revision: int, *, limit: int = 200, seen: datetime | None = None) -> Read:
+        """Changes after *revision*.
+
+        *seen*: the time of the change *revision*, as the reader saw it. Raises LogRewound if it is not in the log as it
+        was seen. Without *seen* only a log that is shorter is noticed.
         """
         # One snapshot: between the two reads a trim could remove events below the floor that was read.
         async with (
             self._database.connection() as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
-            head, floor = await connection.fetchrow("SELECT revision, floor FROM head") or (0, 0)
+            row = await connection.fetchrow(_BOUNDS, revision)
+            assert row is not None  # noqa: S101 - as above
+            head, floor, history = row["revision"], row["floor"], settled(row["history"])
+            if head < revision or (seen is not None and floor < revision and row["at"] != seen):
+                raise LogRewound(history)
             found = await connection.fetch(
-                "SELECT revision, snapshot, previous FROM event "
+                "SELECT revision, time, snapshot, previous FROM event "
                 "WHERE revision > $1 AND revision <= $2 AND snapshot IS NOT NULL ORDER BY revision LIMIT $3",
                 revision,
                 head,
@@ -153,7 +203,13 @@ class Changes:
             )
             for row in found
         ]
-        return changes, (changes[-1].revision if len(changes) == limit else head), floor
+        if len(changes) == limit:
+            return Read(changes, changes[-1].revision, floor, history, found[-1]["time"])
+        return Read(changes, head, floor, history, row["newest"])
+
+    async def begin_history(self, earlier: str) -> None:
+        """After LogRewound, see `History.begin`. *earlier*: the history that it names."""
+        await self._history.begin(earlier, why="the change log is not the one that was read before")
 
     async def story(self, broadcast_id: str, *, after: int, limit: int) -> list[StoryEvent]:
         """The events of one broadcast after a revision, oldest first; none if there is no such broadcast."""
@@ -192,7 +248,7 @@ class Changes:
                 return 0
             removed = await connection.execute("DELETE FROM event WHERE revision > $1 AND revision <= $2", floor, last)
             await connection.execute("UPDATE head SET floor = greatest(floor, $1)", last)
-            return deleted(removed)
+            return changed_rows(removed)
 
 
 def _before(value: dict[str, Any]) -> Before:

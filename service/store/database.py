@@ -226,8 +226,8 @@ class Database:
         return await asyncpg.connect(self.dsn, timeout=5, target_session_attrs=_session_attributes(self.dsn))
 
 
-def deleted(tag: str) -> int:
-    """How many rows a DELETE removed, from what Postgres answers to it."""
+def changed_rows(tag: str) -> int:
+    """How many rows a DELETE removed or an UPDATE changed, from what Postgres answers to it."""
     return int(tag.rpartition(" ")[2])
 
 

@@ -24,6 +24,7 @@ from service.domain.reasons import Actor, EventReason, as_stored
 from service.domain.resources import AnyResource
 from service.domain.situation import Availability
 from service.store.database import Database
+from service.store.history import HISTORY, settled
 from service.store.rows import BROADCAST_COLUMNS, OUTAGES, RESOURCE_COLUMNS, Row, Rows, availability_of, played_of
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ WHERE id = ANY($1)
 _PROVIDERS = f"""
 SELECT {OUTAGES}, (SELECT jsonb_object_agg(name, checked_at) FROM provider) AS looked_at
 """  # noqa: S608 - a constant
+_HEAD = f"SELECT revision, {HISTORY} AS history, now() AS read_at FROM head"  # noqa: S608 - a constant
 _STORY = """
 SELECT time, reason, message, actor FROM (
   SELECT revision, time, reason, message, actor FROM event WHERE broadcast_id = $1 ORDER BY revision DESC LIMIT $2
@@ -76,6 +78,8 @@ class Snapshot:
     """By broadcast id: equal stamps mean that nothing was written in between. Passed to the next `read` as *known*."""
     revision: int
     """The newest of the change log at that moment."""
+    history: str
+    """The id of the history of the database: revisions of two histories cannot be compared."""
     time: datetime
     """That moment, by the database clock."""
 
@@ -107,10 +111,12 @@ class HealthFacts:
         )
         return replace(found[0], story=told)
 
-    async def head(self) -> int:
-        """The newest revision of the change log. Raises StoreUnavailable."""
+    async def head(self) -> tuple[int, str]:
+        """The newest revision of the change log, and the id of its history. Raises StoreUnavailable."""
         async with self._database.connection() as connection:
-            return await connection.fetchval("SELECT revision FROM head")
+            row = await connection.fetchrow(_HEAD)
+        assert row is not None  # noqa: S101 - for the type checker: the migration made the row
+        return row["revision"], settled(row["history"])
 
     async def read(
         self,
@@ -130,9 +136,10 @@ class HealthFacts:
             self._database.connection() as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
-            head = await connection.fetchrow("SELECT revision, now() AS read_at FROM head")
-            assert head is not None  # noqa: S101 - for the type checker: the migration made the row
+            head = await connection.fetchrow(_HEAD)
+            assert head is not None  # noqa: S101 - as above
             revision: int = head["revision"]
+            history = settled(head["history"])
             wanted = set(broadcast_ids)
             if after is not None and revision > after:
                 changed = await connection.fetch("SELECT DISTINCT broadcast_id FROM event WHERE revision > $1", after)
@@ -143,7 +150,7 @@ class HealthFacts:
             stamps = {row["id"]: row["stamp"] for row in await connection.fetch(_STAMPS, sorted(wanted))}
             fresh = sorted(id_ for id_, stamp in stamps.items() if (known or {}).get(id_) != stamp)
             found = await self._read(connection, "id = ANY($1)", fresh) if fresh else []
-        return Snapshot(facts=tuple(found), stamps=stamps, revision=revision, time=head["read_at"])
+        return Snapshot(facts=tuple(found), stamps=stamps, revision=revision, history=history, time=head["read_at"])
 
     async def _read(self, connection: Connection, where: str, value: object) -> list[Facts]:
         """Three reads, however many broadcasts."""

@@ -1,8 +1,9 @@
 """The broadcast row as a work queue: claim, wake, lease.
 
 A row is claimable when coalesce(lease_until, due_at) <= now(). Three columns carry the invariant:
-- A claim sets the lease, adds one to `fence` and clears `due_at`. Every write of a pass names its fence, so a pass
-  whose lease was taken over changes nothing (see `passes`): at most one pass at a time has an effect.
+- A claim sets the lease, adds one to `fence` (more, if it is the first of a new history) and clears `due_at`. Every
+  write of a pass names its fence, so a pass whose lease was taken over changes nothing (see `passes`): at most one
+  pass at a time has an effect.
 - A wake sets `due_at` and never touches the lease. It cannot start a second pass beside one that runs, and it cannot
   get lost: it is found when the lease is given back or has ended.
 - A crash leaves its lease behind, and the end of the lease is the retry.
@@ -20,14 +21,16 @@ from typing import TYPE_CHECKING
 
 from service.domain.broadcast import Target
 from service.store.database import Database
+from service.store.history import NEXT_FENCE, SETTLED
 
 if TYPE_CHECKING:
     from service.store.database import Connection
 
 # One lane at a time, so that the index gives the due rows in order. SKIP LOCKED: no replica waits for another. NO KEY:
 # a foreign key to the row (a new viewer, say) locks it FOR KEY SHARE, and such a row must not be skipped. The trace
-# context is taken along and cleared: it belongs to the pass that serves the call, not to later ones.
-CLAIM = """
+# context is taken along and cleared: it belongs to the pass that serves the call, not to later ones. Nothing is claimed
+# on a server that may have lost commits, see `history`.
+CLAIM = f"""
 WITH due AS MATERIALIZED (
   SELECT id, trace_context FROM broadcast
   WHERE lane = $3 AND coalesce(lease_until, due_at) <= now()
@@ -35,10 +38,10 @@ WITH due AS MATERIALIZED (
   LIMIT $4
   FOR NO KEY UPDATE SKIP LOCKED)
 UPDATE broadcast SET
-  lease_owner = $1, lease_until = now() + $2::interval, fence = fence + 1, due_at = NULL, trace_context = NULL
-FROM due WHERE broadcast.id = due.id
+  lease_owner = $1, lease_until = now() + $2::interval, fence = {NEXT_FENCE}, due_at = NULL, trace_context = NULL
+FROM due WHERE broadcast.id = due.id AND {SETTLED}
 RETURNING broadcast.id, fence, due.trace_context, now() AS claimed_at
-"""
+"""  # noqa: S608 - constants
 
 # A broadcast that is over is woken only while it is queued: its recordings are still being waited for.
 WAKE = """

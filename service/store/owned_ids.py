@@ -11,6 +11,14 @@ from datetime import datetime
 
 from service.domain.resources import Kind
 from service.store.database import Database
+from service.store.history import SETTLED
+
+# Until a replica has looked at a server that may have lost commits, every broadcast may be searching.
+_SEARCHING = f"""
+SELECT id FROM broadcast b WHERE id = ANY($2) AND NOT deleted AND (
+  EXISTS (SELECT FROM resource WHERE broadcast_id = b.id AND kind = $1 AND phase IN ('intended', 'unknown'))
+  OR unverified_since IS NOT NULL OR {SETTLED} IS NOT TRUE)
+"""  # noqa: S608 - a constant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,18 +99,12 @@ class OwnedIds:
         return {row["external_id"] for row in rows} - {""}
 
     async def searching(self, kind: Kind, broadcast_ids: Sequence[str]) -> set[str]:
-        """Of these broadcasts: those that made a call of *kind* without an answer. Anything with their mark may be what
-        that call made.
+        """Of these broadcasts: those that made a call of *kind* without an answer, and those that may have made one
+        whose commit is lost. Anything with their mark may be what that call made.
         """
         async with self._database.connection() as connection:
-            rows = await connection.fetch(
-                "SELECT DISTINCT r.broadcast_id FROM resource r JOIN broadcast b ON b.id = r.broadcast_id "
-                "WHERE r.kind = $1 AND r.broadcast_id = ANY($2) AND r.phase IN ('intended', 'unknown') "
-                "AND NOT b.deleted",
-                kind.value,
-                list(broadcast_ids),
-            )
-        return {row["broadcast_id"] for row in rows}
+            rows = await connection.fetch(_SEARCHING, kind.value, list(broadcast_ids))
+        return {row["id"] for row in rows}
 
     async def uploaded_since(self, moment: datetime) -> bool:
         """Whether any upload was begun since *moment*, by the database clock. If not, none can have left an asset."""

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 _RENEW = f"""
 UPDATE broadcast SET lease_until = now() + $3::interval WHERE id = $1 AND fence = $2
-RETURNING {BROADCAST_COLUMNS}, secrets, now() AS read_at, {OUTAGES}, {HEARD}, {PLAYED}
+RETURNING {BROADCAST_COLUMNS}, secrets, unverified_since, now() AS read_at, {OUTAGES}, {HEARD}, {PLAYED}
 """  # noqa: S608 - a constant
 _LOCK = f"""
 SELECT {BROADCAST_COLUMNS}, secrets, now() AS read_at, {OUTAGES} FROM broadcast
@@ -92,6 +92,7 @@ class Passes:
                 read=read,
                 probe=played_of(row),
                 heard=heard_of(row),
+                unverified_since=row["unverified_since"],
             )
 
     async def intend(
@@ -128,12 +129,14 @@ class Passes:
         end: EndReason | None = None,
         fallback: Fallback | None = None,
         heard: Sequence[int] = (),
+        verified: bool = False,
         actor: Actor = Actor.RECONCILER,
     ) -> Situation:
         """Store what came of a step or a look, and the status that follows from it, in one transaction.
 
         *trouble* becomes `last_error`; *recovered* is the provider whose trouble is over. *end* sets the target to
-        ENDED. *heard*: ids of the webhooks that were taken into account, which are marked as applied. Raises LeaseLost,
+        ENDED. *heard*: ids of the webhooks that were taken into account, which are marked as applied. *verified*: the
+        rows are up to date with the providers again, see `Situation.unverified_since`. Raises LeaseLost,
         StoreUnavailable.
         """
         async with self._database.transaction() as connection:
@@ -153,6 +156,8 @@ class Passes:
             )
             if heard:
                 await connection.execute("UPDATE webhook SET apply_time = now() WHERE id = ANY($1)", list(heard))
+            if verified:
+                await connection.execute("UPDATE broadcast SET unverified_since = NULL WHERE id = $1", stored.id)
             situation = await self._tell(connection, stored, situation, events, actor)
             failpoint("status.before_commit")
         failpoint("status.after_commit")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from service.store.database import AT_ONCE, Database, deleted
+from service.store.database import AT_ONCE, Database, changed_rows
 
 # A slot that is about to expire is not renewed here: a statement that began later may count it as free already.
 _KEEP = """
@@ -77,4 +77,4 @@ class Viewers:
                 "WHERE expire_time < now() - interval '1 hour' LIMIT $1)",
                 AT_ONCE,
             )
-        return deleted(tag)
+        return changed_rows(tag)

@@ -118,7 +118,7 @@ async def test_the_log_is_read_from_a_cursor_and_trimmed_at_its_end(stage: Stage
     await stage.started("first")
     await stage.ground.time_passes(3600)
     await stage.started("second")
-    everything, head, _ = await stage.changes.after(0)
+    everything, head, *_ = await stage.changes.after(0)
     assert [(each.revision, each.broadcast.id, each.before is None) for each in everything] == [
         (1, "first", True),
         (2, "first", False),
@@ -129,7 +129,7 @@ async def test_the_log_is_read_from_a_cursor_and_trimmed_at_its_end(stage: Stage
     assert [each.revision for each in (await stage.changes.after(1, limit=2))[0]] == [2, 3]
     assert (await stage.changes.after(1, limit=2))[1] == 3
     assert await stage.changes.trim(older_than=timedelta(minutes=30)) == 2
-    assert await stage.changes.bounds() == (2, 4)
+    assert (await stage.changes.bounds())[:2] == (2, 4)
     assert await stage.changes.floor() == 2
     assert [each.revision for each in (await stage.changes.after(0))[0]] == [3, 4]
     assert await stage.changes.trim(older_than=timedelta(minutes=30)) == 0

@@ -51,7 +51,7 @@ async def test_the_last_event_of_a_transaction_carries_what_was_and_what_is(stag
         [room(), stream()],
         events=[Event(reason=EventReason.ROOM_CREATED), Event(reason=EventReason.STREAM_CREATED)],
     )
-    [change], seen, floor = await stage.changes.after(before)
+    [change], seen, floor, *_ = await stage.changes.after(before)
     assert (seen, floor) == (before + 3, 0)
     assert change.revision == before + 3
     assert change.broadcast == await stage.broadcasts.get("first")

@@ -48,7 +48,7 @@ async def test_no_reader_sees_a_revision_without_those_before_it(
 
     async def read_on() -> bool:
         nonlocal cursor
-        found, cursor, _ = await changes.after(cursor)
+        found, cursor, *_ = await changes.after(cursor)
         seen.extend(each.revision for each in found)
         return bool(found)
 
@@ -93,7 +93,7 @@ async def test_writers_and_readers_at_once_miss_nothing(database: Database, data
         seen: list[int] = []
         cursor = 0
         while len(seen) < each_writes * writers:
-            found, cursor, _ = await changes.after(cursor, limit=7)
+            found, cursor, *_ = await changes.after(cursor, limit=7)
             seen += [change.revision for change in found]
         return seen
 

@@ -103,9 +103,9 @@ async def test_the_last_event_of_a_transaction_carries_what_was_and_what_is(one:
     *inner, last = (await events(one))[-3:]
     assert [each["snapshot"] for each in inner] == [each["previous"] for each in inner] == [None, None]
     assert last["previous"] == {"state": "STARTING", "labels": {}, "owner_id": "", "deleted": False}
-    hidden = {"secrets", "lease_until", "lease_owner", "fence", "lane", "trace_context"}
+    hidden = {"secrets", "lease_until", "lease_owner", "fence", "lane", "trace_context", "unverified_since"}
     assert set(last["snapshot"]) == set(await one.row("first")) - hidden
-    changes, _, _ = await one.changes.after(last["revision"] - 1)
+    changes, *_ = await one.changes.after(last["revision"] - 1)
     assert [change.broadcast for change in changes] == [await one.broadcasts.get("first")]
 
 
@@ -496,7 +496,7 @@ async def test_a_fallback_is_stored_and_told(one: Store) -> None:
     assert situation.broadcast.fallback == entered
     assert (await one.passes.load(claim, LEASE)).broadcast.fallback == entered
     assert (await one.broadcasts.get("first")).fallback == entered
-    changes, _, _ = await one.changes.after((await events(one))[-1]["revision"] - 1)
+    changes, *_ = await one.changes.after((await events(one))[-1]["revision"] - 1)
     assert [change.broadcast.fallback for change in changes] == [entered]
     # What is recorded without one leaves it as it is.
     await one.passes.record(claim, [room()], events=[Event(reason=EventReason.ROOM_CREATED)])

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypeAlias, cast
 
 import grpc
@@ -340,9 +340,9 @@ async def test_many_watchers_read_the_log_once(stage: Stage, monkeypatch: pytest
     reads: list[int] = []
     after = stage.changes.after
 
-    async def counted(revision: int, *, limit: int = 200) -> Any:
+    async def counted(revision: int, *, limit: int = 200, seen: datetime | None = None) -> Any:
         reads.append(revision)
-        return await after(revision, limit=limit)
+        return await after(revision, limit=limit, seen=seen)
 
     monkeypatch.setattr(stage.changes, "after", counted)
     begun = time.monotonic()
@@ -359,19 +359,19 @@ async def test_who_is_further_behind_than_the_tail_reads_the_log(stage: Stage) -
     async with running(tail.run()):
         for number in range(10):
             await stage.create(f"show-{number}")
-        head = await stage.changes.head()
+        head, history = await stage.changes.head(), await tail.history()
         await eventually(lambda: tail.head == head)
         for cursor in range(head + 1):
             seen: list[int] = []
             at = cursor
             while at < head:
-                entries, at = await tail.after(at, limit=2)
+                entries, at = await tail.after(at, history, limit=2)
                 seen += [entry.revision for entry in entries]
             assert seen == list(range(cursor + 1, head + 1))
-        assert await tail.after(head) == ([], head)
+        assert await tail.after(head, history) == ([], head)
         await stage.changes.trim(older_than=timedelta(0))
         with pytest.raises(ResumeTokenExpired):
-            await tail.after(0)
+            await tail.after(0, history)
 
 
 async def test_a_notice_is_never_missed_and_one_waiter_is_not_another() -> None:

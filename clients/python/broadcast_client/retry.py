@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import grpc
 
-from broadcast_client.errors import BroadcastError, CallCancelled, ViewerLimit, from_rpc_error
+from broadcast_client.errors import BroadcastError, CallCancelled, ResumeTokenExpired, ViewerLimit, from_rpc_error
 
 _log = logging.getLogger("broadcast_client")
 
@@ -137,6 +137,9 @@ def is_passing(error: BroadcastError) -> bool:
         case grpc.StatusCode.INTERNAL | grpc.StatusCode.UNKNOWN:
             # Without a reason it was not the service that said so, but a proxy or the transport that cut the stream.
             return not error.reason
+        case grpc.StatusCode.OUT_OF_RANGE:
+            # The service was given another database: all that was told is void, and is told anew.
+            return isinstance(error, ResumeTokenExpired)
         case _:
             return False
 

@@ -72,7 +72,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         {"reason": "FIELD_IMMUTABLE", "domain": "broadcast.v1", "metadata": {"field": "spec.latency_mode"}}
     """
     ERROR_REASON_RESUME_TOKEN_EXPIRED: _ErrorReason.ValueType  # 10
-    """The resume token is older than the change log reaches. OUT_OF_RANGE: begin again without a token.
+    """The resume token is older than the change log reaches, or the service was given another database since, which may lack
+    changes. OUT_OF_RANGE: begin again without a token, and forget what was told before.
 
         {"reason": "RESUME_TOKEN_EXPIRED", "domain": "broadcast.v1"}
     """
@@ -172,7 +173,8 @@ ERROR_REASON_FIELD_IMMUTABLE: ErrorReason.ValueType  # 9
     {"reason": "FIELD_IMMUTABLE", "domain": "broadcast.v1", "metadata": {"field": "spec.latency_mode"}}
 """
 ERROR_REASON_RESUME_TOKEN_EXPIRED: ErrorReason.ValueType  # 10
-"""The resume token is older than the change log reaches. OUT_OF_RANGE: begin again without a token.
+"""The resume token is older than the change log reaches, or the service was given another database since, which may lack
+changes. OUT_OF_RANGE: begin again without a token, and forget what was told before.
 
     {"reason": "RESUME_TOKEN_EXPIRED", "domain": "broadcast.v1"}
 """

@@ -41,13 +41,15 @@ class Position(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_li
         return _EPOCH + timedelta(microseconds=self.micros), self.id
 
 
-class Page(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="page", tag_field="t"):
+class Page(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag="page", tag_field="t"):
     v: int
     filter: str
     last: Position = msgspec.field(name="place")
     """Of the last broadcast of the page."""
     revision: _Count
     """Of the change log when the first page was read."""
+    history: str = ""
+    """The history of the database that `revision` is of. Empty: an earlier version made the token."""
 
 
 class StoryPage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="story", tag_field="t"):
@@ -72,6 +74,8 @@ class Resume(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     """The last broadcast of the snapshot that was sent: the rest of the snapshot comes before the changes. None: the
     whole snapshot was sent.
     """
+    history: str = ""
+    """As of Page."""
 
 
 _Token = TypeVar("_Token", Page, StoryPage, InboxPage, Resume)
@@ -98,8 +102,8 @@ def page_size(asked: int) -> int:
     return min(asked or _DEFAULT_PAGE, _MAX_PAGE)
 
 
-def page_token(digest: str, last: Position, revision: int) -> str:
-    return _encode(Page(_VERSION, digest, last, revision))
+def page_token(digest: str, last: Position, revision: int, *, history: str = "") -> str:
+    return _encode(Page(_VERSION, digest, last, revision, history))
 
 
 def read_page_token(text: str, digest: str) -> Page:
@@ -140,8 +144,8 @@ def read_inbox_token(text: str, digest: str) -> InboxPage:
     return page
 
 
-def resume_token(digest: str, revision: int, last: Position | None = None) -> str:
-    return _encode(Resume(_VERSION, digest, revision, last))
+def resume_token(digest: str, revision: int, last: Position | None = None, *, history: str = "") -> str:
+    return _encode(Resume(_VERSION, digest, revision, last, history))
 
 
 def read_resume_token(text: str, digest: str) -> Resume:

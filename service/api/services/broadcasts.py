@@ -59,6 +59,7 @@ class BroadcastApi(BroadcastServiceServicer):
         self._playback_base_url = playback_base_url
         self._health = health
         self._writes = Writes(broadcasts=broadcasts, moved=moved, wake=wake, resolve=resolve)
+        self._tail = tail
         self._waits = Waits(broadcasts, tail, admission)
         self._watches = BroadcastWatches(broadcasts, changes, tail, playback_base_url=playback_base_url)
 
@@ -77,20 +78,23 @@ class BroadcastApi(BroadcastServiceServicer):
         digest = tokens.filter_hash(filter_)
         page = tokens.read_page_token(request.page_token, digest) if request.page_token else None
         size = tokens.page_size(request.page_size)
+        history = await self._tail.history()
         found, revision = await self._broadcasts.list(
             filter_, limit=size + 1, before=page.last.key if page is not None else None
         )
         if page is not None:
-            revision = page.revision
+            revision, history = page.revision, page.history
         broadcasts = fitting(self._message(broadcast) for broadcast in found[:size])
         next_page_token = ""
         if len(found) > len(broadcasts):
             end = found[len(broadcasts) - 1]
-            next_page_token = tokens.page_token(digest, tokens.Position.of(end.create_time, end.id), revision)
+            next_page_token = tokens.page_token(
+                digest, tokens.Position.of(end.create_time, end.id), revision, history=history
+            )
         return rpc.ListBroadcastsResponse(
             broadcasts=broadcasts,
             next_page_token=next_page_token,
-            resume_token=tokens.resume_token(digest, revision),
+            resume_token=tokens.resume_token(digest, revision, history=history),
         )
 
     async def UpdateBroadcast(

@@ -12,7 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from broadcast.v1 import broadcast_service_pb2 as rpc
 from service.api.messages.broadcast import broadcast_message
 from service.api.messages.tokens import Position, Resume, filter_hash, read_resume_token, resume_token
-from service.api.streams.change_log import Tail
+from service.api.streams.change_log import OTHER_HISTORY, Tail
 from service.domain.broadcast import Broadcast
 from service.domain.errors import ResumeTokenExpired
 from service.failpoints import failpoint
@@ -36,8 +36,7 @@ class BroadcastWatches:
         """
         digest = filter_hash(filter_)
         resume = read_resume_token(token, digest) if token else None
-        if resume is not None:
-            await self._check(resume)
+        history = await (self._tail.history() if resume is None else self._checked(resume))
         cursor = resume.revision if resume is not None else None
         if resume is None or resume.last is not None:
             last = resume.last if resume is not None else None
@@ -51,33 +50,34 @@ class BroadcastWatches:
                 cursor = revision if cursor is None else cursor
                 for broadcast in found:
                     last = Position.of(broadcast.create_time, broadcast.id)
-                    yield self._snapshot(broadcast, resume_token(digest, cursor, last))
+                    yield self._snapshot(broadcast, resume_token(digest, cursor, last, history=history))
                 if len(found) < _SNAPSHOT_PAGE:
                     break
             yield rpc.WatchBroadcastsResponse(
-                snapshot_complete=rpc.SnapshotComplete(), resume_token=resume_token(digest, cursor)
+                snapshot_complete=rpc.SnapshotComplete(), resume_token=resume_token(digest, cursor, history=history)
             ).SerializeToString()
         assert cursor is not None  # noqa: S101 - for the type checker: the token has one, or the first page
-        async for message in self._changes_after(cursor, filter_, digest, heartbeat_s):
+        async for message in self._changes_after(cursor, history, filter_, digest, heartbeat_s):
             yield message
 
-    async def _check(self, resume: Resume) -> None:
-        """Raises ResumeTokenExpired."""
-        floor, head = await self._changes.bounds()
+    async def _checked(self, resume: Resume) -> str:
+        """The history of the token. Raises ResumeTokenExpired, StoreUnavailable."""
+        floor, head, history, _ = await self._changes.bounds()
+        # A token of a version before 0006_history.sql has no history.
+        if resume.history not in ("", history) or resume.revision > head:
+            raise ResumeTokenExpired(OTHER_HISTORY)
         if resume.revision < floor:
             raise ResumeTokenExpired("the change log does not reach back to this token")
-        if resume.revision > head:
-            # Another database made the token, or this one before it was restored from a backup.
-            raise ResumeTokenExpired("the token is of a change log that is no more")
+        return history
 
     async def _changes_after(
-        self, cursor: int, filter_: Filter, digest: str, heartbeat_s: float
+        self, cursor: int, history: str, filter_: Filter, digest: str, heartbeat_s: float
     ) -> AsyncIterator[bytes]:
         loop = asyncio.get_running_loop()
         heartbeat_at = loop.time() + heartbeat_s
         while True:
             seen = self._tail.advanced.count
-            entries, up_to = await self._tail.after(cursor)
+            entries, up_to = await self._tail.after(cursor, history)
             for entry in entries:
                 type_ = transition(filter_, entry.change)
                 if type_ is not None:
@@ -86,7 +86,7 @@ class BroadcastWatches:
             more, cursor = up_to != cursor, up_to
             now = loop.time()
             if now >= heartbeat_at:
-                yield _heartbeat(resume_token(digest, cursor))
+                yield _heartbeat(resume_token(digest, cursor, history=history))
                 heartbeat_at = loop.time() + heartbeat_s
             elif not more:
                 await self._tail.advanced.wait(heartbeat_at - now, since=seen)

@@ -17,8 +17,9 @@ from broadcast.v1 import broadcast_service_pb2 as rpc
 from broadcast.v1 import health_pb2 as health_pb
 from service.api.messages.health import health_message
 from service.api.messages.times import time_message
+from service.api.streams.change_log import OTHER_HISTORY
 from service.domain.broadcast import Broadcast
-from service.domain.errors import StoreUnavailable
+from service.domain.errors import ResumeTokenExpired, ServiceError, StoreUnavailable
 from service.domain.facts import Facts
 from service.domain.health.health_of import health_of
 from service.domain.health.model import MOVING
@@ -100,7 +101,7 @@ class Slot:
         self.told: dict[str, tuple[int, datetime]] = {}
         """Fingerprint and time of the health that it was sent last, by broadcast."""
         self.skipped = 0
-        self.failure: StoreUnavailable | None = None
+        self.failure: ServiceError | None = None
         self.due = asyncio.Event()
         self.begun = False
         """It was sent everything once."""
@@ -162,6 +163,8 @@ class HealthWatches:
         self.board: dict[str, KnownHealth] = {}
         self._revision: int | None = None
         """Changes up to this revision are on the board, or were sent. None: there is no watch."""
+        self._history = ""
+        """The history of the database that `_revision` is of. Empty: nothing was read yet."""
         self._time = datetime.fromtimestamp(0, UTC)
         self._reading: asyncio.Task[None] | None = None
 
@@ -171,13 +174,16 @@ class HealthWatches:
         return self._reading is not None
 
     async def follow(self, filter_: Filter, interval_s: float) -> AsyncIterator[bytes]:
-        """Serialised WatchHealthResponses, without an end. Raises StoreUnavailable."""
+        """Serialised WatchHealthResponses, without an end. Raises StoreUnavailable, and ResumeTokenExpired when the
+        database was replaced by one that may lack changes.
+        """
         loop = asyncio.get_running_loop()
         slot = Slot(filter_, interval_s)
         if self._revision is None:
             # Read before the first page, so that the reader finds the changes made while the page is read.
-            head = await self._facts.head()
-            self._revision = head if self._revision is None else self._revision
+            head, history = await self._facts.head()
+            if self._revision is None:
+                self._revision, self._history = head, history
         async with self._joined(slot):
             async for page, time in self._pages(filter_):
                 slot.tell(page)
@@ -233,7 +239,7 @@ class HealthWatches:
             began = loop.time()
             try:
                 await self.read()
-            except StoreUnavailable as error:
+            except (StoreUnavailable, ResumeTokenExpired) as error:
                 self._fail(error)
             except Exception:
                 # A single row that cannot be read must not leave all watches waiting for ever.
@@ -247,7 +253,9 @@ class HealthWatches:
             await asyncio.sleep(max(_SHORTEST_S, often, 2 * spent) - spent)
 
     async def read(self) -> None:
-        """Bring the board up to date. Raises StoreUnavailable."""
+        """Bring the board up to date. Raises StoreUnavailable; ResumeTokenExpired if the database has another history
+        than what is on the board.
+        """
         slots = list(self.slots)
         everything = any(not slot.filter.ids for slot in slots)
         named = {broadcast_id for slot in slots for broadcast_id in slot.filter.ids}
@@ -258,6 +266,11 @@ class HealthWatches:
             running=everything,
             known={id_: entry.stamp for id_, entry in self.board.items() if entry.time > self._time - _HELD},
         )
+        earlier, self._history = self._history, read.history
+        if earlier not in ("", read.history):
+            self.board.clear()
+            self._revision = read.revision
+            raise ResumeTokenExpired(OTHER_HISTORY)
         for entry in await self._entries(read):
             self.board[entry.broadcast.id] = entry
         if everything or all(slot.filter.ids for slot in self.slots):
@@ -286,10 +299,10 @@ class HealthWatches:
             if all(slot.news(only) == ([], []) for slot in self.slots):
                 del self.board[broadcast_id]
 
-    def _fail(self, error: StoreUnavailable) -> None:
+    def _fail(self, error: StoreUnavailable | ResumeTokenExpired) -> None:
         for slot in self.slots:
             # Each watch raises an error of its own: a shared one would collect the tracebacks of all.
-            slot.failure = StoreUnavailable(error.message)
+            slot.failure = type(error)(error.message)
             slot.failure.retry_after = error.retry_after
             slot.due.set()
 

@@ -11,7 +11,7 @@ from service.domain.broadcast import State, Target
 from service.domain.errors import BroadcastNotFound
 from service.domain.lifecycle import not_wanted_live
 from service.domain.measurements import HostStats
-from service.store.database import AT_ONCE, Database, deleted
+from service.store.database import AT_ONCE, Database, changed_rows
 
 _REPORT = """
 INSERT INTO host_stats (broadcast_id, identity, stats) SELECT id, $2, $3 FROM broadcast
@@ -64,4 +64,4 @@ class HostReports:
                 "SELECT broadcast_id, identity FROM host_stats WHERE report_time < now() - interval '1 day' LIMIT $1)",
                 AT_ONCE,
             )
-        return deleted(tag)
+        return changed_rows(tag)

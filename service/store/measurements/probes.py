@@ -15,7 +15,7 @@ import msgspec
 from service.domain.broadcast import PlaybackPolicy, State
 from service.domain.measurements import Probe
 from service.domain.ports import PlaylistSeen, RoomPeople
-from service.store.database import AT_ONCE, Database, deleted
+from service.store.database import AT_ONCE, Database, changed_rows
 from service.store.leases import wake
 from service.store.rows import played_of
 
@@ -190,4 +190,4 @@ class Probes:
                 "LIMIT $1)",
                 AT_ONCE,
             )
-        return deleted(tag)
+        return changed_rows(tag)

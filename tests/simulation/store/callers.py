@@ -12,7 +12,7 @@ from service.domain.lifecycle import Change, Event
 from service.domain.reasons import Actor, EventReason
 from service.domain.secret import Secret
 from service.store.broadcasts import Filter, Request
-from service.store.changes import LoggedChange, StoryEvent
+from service.store.changes import Bounds, LoggedChange, LogRewound, Read, StoryEvent
 from service.store.leases import lane_of
 from tests.simulation.store.tables import Asked, Line, Row, Tables, Written, transactions
 
@@ -180,18 +180,30 @@ class Changes:
         await self._line.begin("floor")
         return self._tables.floor
 
-    async def bounds(self) -> tuple[int, int]:
+    async def bounds(self) -> Bounds:
         await self._line.begin("bounds")
-        return self._tables.floor, self._tables.head
+        return Bounds(self._tables.floor, self._tables.head, self._tables.history, self._time(self._tables.head))
 
-    async def after(self, revision: int, *, limit: int = 200) -> tuple[list[LoggedChange], int, int]:
+    def _time(self, revision: int) -> datetime | None:
+        return next((event.time for event in self._tables.events if event.revision == revision), None)
+
+    async def begin_history(self, earlier: str) -> None:
+        await self._line.begin("begin_history")
+        self._tables.begin_history(earlier)
+        await self._line.commit("begin_history")
+
+    async def after(self, revision: int, *, limit: int = 200, seen: datetime | None = None) -> Read:
         await self._line.begin("after")
+        tables = self._tables
+        if tables.head < revision or (seen is not None and tables.floor < revision and self._time(revision) != seen):
+            raise LogRewound(tables.history)
         changes = [
             LoggedChange(revision=event.revision, broadcast=event.snapshot, before=event.previous)
             for event in self._tables.events
             if event.revision > revision and event.snapshot is not None
         ][:limit]
-        return changes, (changes[-1].revision if len(changes) == limit else self._tables.head), self._tables.floor
+        up_to = changes[-1].revision if len(changes) == limit else tables.head
+        return Read(changes, up_to, tables.floor, tables.history, self._time(up_to))
 
     async def story(self, broadcast_id: str, *, after: int, limit: int) -> list[StoryEvent]:
         await self._line.begin("story")

@@ -28,7 +28,8 @@ class Leases:
         due.sort(key=lambda each: each[0])
         claims: list[Claim] = []
         for _, row in due[:limit]:
-            row.lease_owner, row.lease_until, row.fence, row.due_at = self.owner, now + self.ttl, row.fence + 1, None
+            fence = max(row.fence, self._tables.fence_base) + 1
+            row.lease_owner, row.lease_until, row.fence, row.due_at = self.owner, now + self.ttl, fence, None
             trace_context, row.trace_context = row.trace_context, None
             claims.append(
                 Claim(broadcast_id=row.broadcast.id, fence=row.fence, trace_context=trace_context, claimed_at=now)

@@ -47,6 +47,7 @@ class Passes:
             read=read,
             probe=self._tables.probes.get(claim.broadcast_id, Probe()),
             heard=tuple(heard[:50]),
+            unverified_since=row.unverified_since,
         )
         await self._line.commit("load")
         return situation
@@ -78,6 +79,7 @@ class Passes:
         end: EndReason | None = None,
         fallback: Fallback | None = None,
         heard: Sequence[int] = (),
+        verified: bool = False,
         actor: Actor = Actor.RECONCILER,
     ) -> Situation:
         read = asyncio.get_running_loop().time()
@@ -97,6 +99,8 @@ class Passes:
         if told:
             self._tables.check_forward(stored, broadcast)
         self._tables.put_resources(row, resources)
+        if verified:
+            row.unverified_since = None
         if heard:
             for webhook in self._tables.webhooks:
                 webhook.applied = webhook.applied or webhook.id in heard

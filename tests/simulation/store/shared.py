@@ -102,7 +102,10 @@ class OwnedIds:
             for name in broadcast_ids
             if (row := self._tables.rows.get(name)) is not None
             and not row.broadcast.deleted
-            and any(each.kind is kind and each.unresolved for each in row.resources.values())
+            and (
+                row.unverified_since is not None
+                or any(each.kind is kind and each.unresolved for each in row.resources.values())
+            )
         }
 
     async def uploaded_since(self, moment: datetime) -> bool:

@@ -71,6 +71,7 @@ class Row:
     fence: int = 0
     lane: int = 2
     trace_context: str | None = None
+    unverified_since: datetime | None = None
 
     @property
     def due(self) -> datetime | None:
@@ -163,6 +164,8 @@ class Tables:
         self.events: list[Logged] = []
         self.head = 0
         self.floor = 0
+        self.history = "1"
+        self.fence_base = 0
         self.requests: dict[str, Asked] = {}
         self.buckets: dict[str, Bucket] = {}
         self.duties: dict[str, tuple[str, datetime]] = {}
@@ -218,6 +221,20 @@ class Tables:
             woken = True
         if woken:
             self.notify("broadcast_due")
+
+    def begin_history(self, earlier: str) -> None:
+        """After commits were lost, see `service.store.history`."""
+        if earlier != self.history:
+            return
+        self.history = str(int(self.history) + 1)
+        self.fence_base += 1_000_000
+        now = self.now()
+        for row in self.rows.values():
+            if row.broadcast.target is Target.CREATED or (row.broadcast.state.over and row.due is None):
+                continue
+            row.unverified_since = row.dirty_at = row.due_at = now
+            row.lease_until = row.lease_owner = None
+        self.notify("broadcast_due")
 
     def check_resources(self, broadcast_id: str, resources: Sequence[AnyResource]) -> None:
         for resource in resources:
