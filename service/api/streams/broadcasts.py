@@ -63,7 +63,7 @@ class BroadcastWatches:
     async def _checked(self, resume: Resume) -> str:
         """The history of the token. Raises ResumeTokenExpired, StoreUnavailable."""
         floor, head, history, _ = await self._changes.bounds()
-        # A token of a version before 0006_history.sql has no history.
+        # A token of a version before 0007_history.sql has no history.
         if resume.history not in ("", history) or resume.revision > head:
             raise ResumeTokenExpired(OTHER_HISTORY)
         if resume.revision < floor:
