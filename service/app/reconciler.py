@@ -84,6 +84,8 @@ async def reconciler_role(
                     shared.providers,
                     every=settings.sweep_every,
                     grace=settings.sweep_grace,
+                    requests_kept=settings.requests_kept,
+                    events_kept=settings.events_kept,
                     forget=[
                         *forget,
                         Viewers(database).forget,

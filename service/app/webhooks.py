@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from service.domain.provider import Provider
     from service.store.webhooks.inbox import Delivered
 
-WEBHOOKS_KEPT = timedelta(days=7)
 _POOL = 3
 
 
@@ -35,14 +34,16 @@ class WebhooksRole:
     """For webhooks that come another way, such as by gRPC."""
     inbox: Inbox
     """Over the shared pool, for callers."""
+    kept: timedelta
+    """How long webhooks are kept."""
     start: Callable[[], Awaitable[int]]
     """Listen; the port. Raises OSError if it is taken."""
 
     async def forget(self) -> int:
-        """Delete webhooks that came more than WEBHOOKS_KEPT ago, a bounded number. Answers how many. Raises
+        """Delete webhooks that came longer ago than they are kept, a bounded number. Answers how many. Raises
         StoreUnavailable.
         """
-        return await self.inbox.forget(older_than=WEBHOOKS_KEPT)
+        return await self.inbox.forget(older_than=self.kept)
 
 
 @contextlib.asynccontextmanager
@@ -74,7 +75,12 @@ async def webhooks_role(shared: Shared) -> AsyncGenerator[WebhooksRole]:
             connections=Connections(descriptors.for_http()),
         )
         try:
-            yield WebhooksRole(deliver=deliver, inbox=Inbox(shared.database, shared.sealer, read), start=intake.start)
+            yield WebhooksRole(
+                deliver=deliver,
+                inbox=Inbox(shared.database, shared.sealer, read),
+                kept=settings.webhooks_kept,
+                start=intake.start,
+            )
         finally:
             await intake.stop()
     finally:

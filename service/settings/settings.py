@@ -186,6 +186,27 @@ class Settings:
         unit="s",
         help="the rows of a deleted broadcast are removed after so long, and its id may be used again",
     )
+    events_kept: timedelta = setting(
+        "BROADCAST_EVENTS_KEPT_S",
+        parsers.span,
+        timedelta(days=30),
+        unit="s",
+        help="the story of a broadcast reaches so far back, and so do resume tokens",
+    )
+    requests_kept: timedelta = setting(
+        "BROADCAST_REQUESTS_KEPT_S",
+        parsers.span,
+        timedelta(days=7),
+        unit="s",
+        help="a write with a request_id is known again for so long",
+    )
+    webhooks_kept: timedelta = setting(
+        "BROADCAST_WEBHOOKS_KEPT_S",
+        parsers.span,
+        timedelta(days=7),
+        unit="s",
+        help="webhooks can be listed and replayed for so long, and a repeated delivery is known again",
+    )
     drain: timedelta = setting(
         "BROADCAST_DRAIN_S",
         parsers.span,

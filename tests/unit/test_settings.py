@@ -263,6 +263,9 @@ CHANGES = {
     "BROADCAST_SWEEP_S": "1",
     "BROADCAST_SWEEP_GRACE_S": "7",
     "BROADCAST_DELETED_KEPT_S": "99",
+    "BROADCAST_EVENTS_KEPT_S": "86400",
+    "BROADCAST_REQUESTS_KEPT_S": "3600",
+    "BROADCAST_WEBHOOKS_KEPT_S": "7200",
     "BROADCAST_DRAIN_S": "3",
     "BROADCAST_LIMIT_MUX_POST": "0.5/3",
     "BROADCAST_LIMIT_MUX_OTHER": "8",
@@ -311,6 +314,9 @@ def test_every_setting_can_be_set() -> None:
         "sweep_every": timedelta(seconds=1),
         "sweep_grace": timedelta(seconds=7),
         "deleted_kept": timedelta(seconds=99),
+        "events_kept": timedelta(days=1),
+        "requests_kept": timedelta(hours=1),
+        "webhooks_kept": timedelta(hours=2),
         "drain": timedelta(seconds=3),
         "limits": Limits(
             mux_post=Limit(rate=0.5, burst=3), mux_other=Limit(rate=8, burst=8), livekit=Limit(rate=50, burst=1.5)

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-REQUESTS_KEPT = timedelta(days=7)
-EVENTS_KEPT = timedelta(days=30)
 _BATCHES = 40
 """Batches of one table in a round: with 5,000 rows in each, 200,000 rows a minute."""
 _PAUSE_S = 0.02
@@ -57,26 +55,29 @@ class Sweeper(Rounds):
         every: timedelta,
         grace: timedelta,
         upload_grace: timedelta = UPLOAD_GRACE,
+        requests_kept: timedelta = timedelta(days=7),
+        events_kept: timedelta = timedelta(days=30),
         forget: Sequence[Callable[[], Awaitable[int | None]]] = (),
         oldest: Callable[[], Awaitable[Mapping[str, timedelta]]] | None = None,
     ) -> None:
         """*forget*: deletes of old rows that are done at every round too, each answering how many rows it deleted, with
-        None for "not known". *oldest*: reads the age of the oldest row by table, for the metric. *grace*,
-        *upload_grace*: see `Reaper`.
+        None for "not known". *oldest*: reads the age of the oldest row by table, for the metric. *requests_kept*,
+        *events_kept*: older request ids and events are deleted. *grace*, *upload_grace*: see `Reaper`.
         """
         super().__init__(leases, every=every)
         self._reaper = Reaper(owned_ids, providers, grace=grace, upload_grace=upload_grace)
         self._forget: list[Callable[[], Awaitable[int | None]]] = [
-            lambda: broadcasts.forget_requests(older_than=REQUESTS_KEPT),
-            lambda: changes.trim(older_than=EVENTS_KEPT),
+            lambda: broadcasts.forget_requests(older_than=requests_kept),
+            lambda: changes.trim(older_than=events_kept),
             *forget,
         ]
         self._oldest = oldest
+        self._measured: set[str] = set()
         self._suspects: set[tuple[Kind, str]] = set()
         self._rounds = 0
 
     async def round(self) -> None:
-        for each in (self.sweep, *(partial(_forget_all, forget) for forget in self._forget), self._measure):
+        for each in (self.sweep, *(partial(forget_all, forget) for forget in self._forget), self._measure):
             try:
                 await each()
             except StoreUnavailable:
@@ -86,9 +87,13 @@ class Sweeper(Rounds):
                 log.exception("sweeper_failed")
 
     async def _measure(self) -> None:
-        if self._oldest is not None:
-            for table, age in (await self._oldest()).items():
-                telemetry.OLDEST_KEPT.set(age.total_seconds(), {"table": table})
+        if self._oldest is None:
+            return
+        ages = await self._oldest()
+        self._measured |= set(ages)
+        for table in self._measured:
+            # A gauge keeps its last value: a table that is empty by now is set to zero.
+            telemetry.OLDEST_KEPT.set(ages.get(table, timedelta()).total_seconds(), {"table": table})
 
     async def sweep(self) -> int:
         """One round. Answers the number of orphans that were removed. Raises StoreUnavailable."""
@@ -102,7 +107,7 @@ class Sweeper(Rounds):
         return len(await self._reaper.remove(due[:PER_CALL]))
 
 
-async def _forget_all(forget: Callable[[], Awaitable[int | None]]) -> None:
+async def forget_all(forget: Callable[[], Awaitable[int | None]]) -> None:
     """Delete batch after batch, until nothing is deleted or it is time for the other tables. Between two batches
     writers have their turn. Raises StoreUnavailable.
     """
