@@ -23,6 +23,8 @@ from tests.bench.figures import Figure
 from tests.integration.store_stage import Store, store
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.stack import Process, Stack
 
 EVENTS, OLD = 5_000_000, 1_000_000
@@ -94,8 +96,7 @@ async def _measured(filled: Store) -> list[Figure]:
     ]
 
 
-def _figure(name: str, of: object, alone: list[float], beside: list[float]) -> Figure:
-    assert callable(of)
+def _figure(name: str, of: Callable[[list[float]], float], alone: list[float], beside: list[float]) -> Figure:
     return Figure(name=name, value=of(beside), unit="ms", ceiling=of(alone), ceiling_name="while none is")
 
 
