@@ -57,7 +57,7 @@ class Facts:
     """By the database's clock, when all of this was read."""
     availability: Availability = field(default_factory=Availability)
     looked_at: Mapping[str, datetime] = field(default_factory=dict[str, datetime])
-    """When the observer last asked a provider for everything, by provider."""
+    """When the last round of the observer began that was shown everything by a provider, by provider."""
     probe: Probe = field(default_factory=Probe)
     stats: Mapping[str, ReportedStats] = field(default_factory=dict[str, ReportedStats])
     """By the host's identity."""
@@ -91,28 +91,33 @@ class Facts:
     def fresh(self, moment: datetime | None, within_s: float) -> bool:
         return moment is not None and self.now - moment <= seconds(within_s)
 
-    def seen_at(self, resource: Resource) -> datetime | None:
+    def seen_at(self, resource: Resource, *, listed: bool = True) -> datetime | None:
         """The last moment at which a resource was known to be as stored: by a look at it, or by a round of the
         observer, which compares all resources with their rows, that found no difference. None: it was never seen.
+
+        *listed*: whether the observer's lists show the fact in question. If they do, a round that began after somebody
+        said that the resource changed answers that too. Who publishes in a room they do not show.
         """
-        seen = resource.observed_at
-        provider = OWNER[resource.kind]
-        compared = self.looked_at.get(provider)
-        dirty = self.broadcast.dirty_at
-        objected = dirty is not None and (seen is None or seen < dirty)
-        if (
-            compared is None
-            or seen is None
-            or objected
-            or provider in self.availability.outages
-            or self.broadcast.target is not Target.LIVE
-        ):
+        seen, compared, doubted = resource.observed_at, self._compared_at(resource), self.broadcast.dirty_at
+        if seen is None or compared is None:
+            return seen
+        if doubted is not None and seen < doubted and not (listed and doubted < compared):
             return seen
         return max(seen, compared)
 
-    def known(self, resource: Resource) -> bool:
-        """Whether the stored state of *resource* is fresh enough to be told as its present state."""
-        return OWNER[resource.kind] not in self.availability.outages and self.fresh(self.seen_at(resource), SEEN_S)
+    def _compared_at(self, resource: Resource) -> datetime | None:
+        """When the last round of the observer began that compared *resource* with its row. None: none did."""
+        provider = OWNER[resource.kind]
+        if provider in self.availability.outages or self.broadcast.target is not Target.LIVE:
+            return None
+        return self.looked_at.get(provider)
+
+    def known(self, resource: Resource, *, listed: bool = True) -> bool:
+        """Whether the stored state of *resource* is fresh enough to be told as its present state. *listed*: see
+        `seen_at`.
+        """
+        away = OWNER[resource.kind] in self.availability.outages
+        return not away and self.fresh(self.seen_at(resource, listed=listed), SEEN_S)
 
     def does_not_go(self, resource: Resource) -> bool:
         """Whether the calls that are to end *resource* fail, so that it still runs as far as is known. A live stream is

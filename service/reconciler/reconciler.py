@@ -20,7 +20,7 @@ from service import telemetry
 from service.domain.broadcast import State, Status, Target, seconds
 from service.domain.errors import LeaseLost, StoreUnavailable
 from service.domain.planning.plan import plan
-from service.domain.planning.what_to_observe import to_observe
+from service.domain.planning.what_to_observe import suspected_since, to_observe
 from service.domain.reporting.status import same_but_for_time, status_of
 from service.domain.resources import Kind
 from service.failpoints import failpoint
@@ -31,7 +31,7 @@ from service.reconciler.observe import Looker
 from service.reconciler.verify import Verifier, allowed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from service.domain.broadcast import Broadcast
     from service.domain.planning.steps import Step
@@ -71,6 +71,22 @@ def rank_of(broadcast: Broadcast) -> Rank:
 def _again_in(unverified: timedelta) -> timedelta:
     """The longer the providers have not answered, the later: all running broadcasts wait for them."""
     return random.uniform(0.5, 1.0) * min(max(unverified, seconds(3)), seconds(30))
+
+
+def _due_again(situation: Situation, missed: Collection[tuple[Kind, int]], planned: datetime) -> datetime:
+    """When a pass whose looks were *missed* is due again. *planned*: when the plan would be.
+
+    A look that is due at once is not made in every pass while a provider is away. One at a resource that somebody said
+    to have changed, or that a list lacked, is repeated within seconds: nothing else would bring the pass back before
+    the next planned one. The longer it is missed, the rarer it is repeated.
+    """
+    now = situation.now
+    doubted = suspected_since(situation.broadcast, situation.resources, missed)
+    soon_s = random.uniform(1.5, 3.0)
+    if doubted is None:
+        return max(planned, now + seconds(soon_s))
+    patience_s = min((now - doubted).total_seconds() * random.uniform(0.1, 0.3), 30.0)
+    return min(max(planned, now + seconds(soon_s)), now + seconds(max(soon_s, patience_s)))
 
 
 @dataclass(slots=True)
@@ -169,8 +185,7 @@ class Reconciler:
             if not steps:
                 await self._tell(claim, situation)
                 if blind and decided.wait_until is not None:
-                    # A look that was missed is due at once, and would be due in every pass while a provider is away.
-                    return max(decided.wait_until, situation.now + seconds(random.uniform(1.5, 3.0))), None
+                    return _due_again(situation, blind, decided.wait_until), None
                 return decided.wait_until, None
             put_off = await self._act(claim, situation, steps, rank, tally)
             if len(put_off) == len(steps):

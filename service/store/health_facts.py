@@ -58,7 +58,7 @@ FROM broadcast LEFT JOIN probe ON probe.broadcast_id = broadcast.id
 WHERE id = ANY($1)
 """
 _PROVIDERS = f"""
-SELECT {OUTAGES}, (SELECT jsonb_object_agg(name, checked_at) FROM provider) AS looked_at
+SELECT {OUTAGES}, (SELECT jsonb_object_agg(name, coalesce(compared_at, checked_at)) FROM provider) AS looked_at
 """  # noqa: S608 - a constant
 _HEAD = f"SELECT revision, {HISTORY} AS history, now() AS read_at FROM head"  # noqa: S608 - a constant
 _STORY = """

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from broadcast_sandbox.faults import Fault
 from service.domain.ports import EgressSeen, RoomSeen
 from service.domain.provider import Provider
 from service.domain.resources import EgressStatus, LocalRecording, Phase
@@ -306,6 +307,26 @@ async def test_nobody_who_did_not_ask_says_that_it_is_away(watch: Watch) -> None
     after = await watch.rows()
     assert after["mux"] == before["mux"]
     assert after["livekit"] != before["livekit"], "the other one was asked"
+
+
+async def test_a_round_says_since_when_what_a_provider_shows_is_compared(watch: Watch) -> None:
+    """Of both lists of LiveKit, or of none: half of a comparison is no agreement."""
+
+    async def compared() -> dict[str, datetime | None]:
+        return {name: row["compared_at"] for name, row in (await watch.rows()).items()}
+
+    before = await watch.store.database.now()
+    await watch.observer.look()
+    first = await compared()
+    assert all(at is not None and before < at for at in first.values())
+    [woken] = await watch.store.all("SELECT dirty_at FROM broadcast WHERE id = 'first'")
+    assert first["livekit"] is not None
+    assert woken["dirty_at"] > first["livekit"], "its room is not there, so the round says nothing for it"
+    watch.stack.livekit.add_fault(Fault(kind="error", operation="ListEgress", status=503, times=1))
+    await watch.observer.look()
+    second = await compared()
+    assert second["livekit"] == first["livekit"]
+    assert second["mux"] != first["mux"]
 
 
 async def test_an_outage_is_watched_to_its_end_although_nothing_runs_any_more(watch: Watch) -> None:

@@ -126,10 +126,25 @@ def test_what_nobody_looked_at_is_unknown(which: ChainPart, blind: dict[str, Any
     assert part(old, which).observed_at == ago(31)
     # The observer compares all with what is stored. That it had nothing to object is a look.
     assert said(replace(old, looked_at={"livekit": ago(3), "mux": ago(3)}), which)[0] is HealthState.OK
-    # Unless it had.
-    dirty = replace(old.broadcast, dirty_at=ago(4))
+    # Unless it had, or a webhook objected meanwhile: both wake the broadcast after the round began.
+    dirty = replace(old.broadcast, dirty_at=ago(2))
     objected = replace(old, looked_at={"livekit": ago(3), "mux": ago(3)}, broadcast=dirty)
     assert said(objected, which)[0] is HealthState.UNKNOWN
+
+
+@pytest.mark.parametrize("which", [ChainPart.ROOM, ChainPart.HOST, ChainPart.EGRESS, ChainPart.INGEST])
+def test_a_round_of_the_observer_that_agrees_is_the_look_that_a_pass_missed(which: ChainPart) -> None:
+    """But for who publishes, which no list says."""
+    resources = [replace(each, observed_at=ago(61)) for each in (ROOM, STREAM, EGRESS)]
+    missed = known(*resources, **WAS_LIVE, probe=NOTHING, dirty_at=ago(60))
+    assert said(replace(missed, looked_at={}), which) == (HealthState.UNKNOWN, "NOT_OBSERVED")
+    seen = part(missed, which)
+    if which is ChainPart.HOST:
+        assert (seen.state, seen.observed_at) == (HealthState.UNKNOWN, ago(61))
+        return
+    assert (seen.state, seen.observed_at) == (HealthState.OK, ago(3))
+    [by] = [each for each in seen.evidence if each.name == "seen_by"]
+    assert (by.value, by.time) == ("observer", ago(3))
 
 
 @pytest.mark.parametrize("provider", ["livekit", "mux"])

@@ -141,9 +141,11 @@ def _believed(facts: Facts, resource: Resource, part: PartHealth) -> PartHealth:
     """*part* as it is while *resource* was looked at lately and its provider answers; UNKNOWN otherwise, with what was
     seen last in the message.
     """
-    seen = facts.seen_at(resource)
-    part = replace(part, observed_at=seen)
-    known, absent = facts.known(resource), resource.absent_since if part.part in _LISTED else None
+    listed = part.part is not ChainPart.HOST
+    seen = facts.seen_at(resource, listed=listed)
+    looked = noted(("seen_by", "pass" if seen == resource.observed_at else "observer", seen)) if seen else ()
+    part = replace(part, observed_at=seen, evidence=(*part.evidence, *looked))
+    known, absent = facts.known(resource, listed=listed), resource.absent_since if part.part in _LISTED else None
     if known and absent is None:
         return part
     away = facts.availability.outages.get(OWNER[resource.kind])

@@ -27,7 +27,7 @@ class HealthState(StrEnum):
     UNKNOWN = "UNKNOWN"
 
 
-MOVING = frozenset({"media_sequence", "last_segment", "advanced"})
+MOVING = frozenset({"media_sequence", "last_segment", "advanced", "seen_by"})
 """Names of the evidence that has another value after every look although nothing changed."""
 
 

@@ -81,7 +81,7 @@ def publishes(facts: Facts, room: Room) -> tuple[bool | None, datetime | None]:
     """Whether somebody publishes, and when that was seen, by the later of two looks: that of the prober, and that of a
     pass or of the observer. None: nobody looked yet.
     """
-    seen, probed = facts.seen_at(room), facts.probe.people_at
+    seen, probed = facts.seen_at(room, listed=False), facts.probe.people_at
     there = people(facts)
     if there is not None and probed is not None and _counts(probed, seen, room.host_since):
         return bool(there.publishers), probed

@@ -1,6 +1,6 @@
 """to_observe(): the resources to look at before planning. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from service.domain.broadcast import Broadcast, Target, seconds
@@ -30,6 +30,24 @@ def to_observe(
     """
     look = _Look(broadcast, ResourceSet(resources), now, timing)
     return frozenset((resource.kind, resource.ordinal) for resource in resources if look.wanted(resource))
+
+
+def suspected_since(
+    broadcast: Broadcast, resources: Sequence[AnyResource], which: Collection[tuple[Kind, int]]
+) -> datetime | None:
+    """Since when one of *which*, as (kind, ordinal), is not known to be as stored: a webhook or the observer said that
+    it changed, or a list lacked it, and no look answered that yet. None: a look would be routine.
+    """
+    since: list[datetime] = []
+    for each in resources:
+        if (each.kind, each.ordinal) not in which:
+            continue
+        if each.absent_since is not None:
+            since.append(each.absent_since)
+        dirty = broadcast.dirty_at
+        if dirty is not None and (each.observed_at or each.changed_at) < dirty:
+            since.append(dirty)
+    return min(since, default=None)
 
 
 class _Look:

@@ -59,6 +59,7 @@ class Observer(Rounds):
 
     async def look(self) -> set[str]:
         """One round. Answers the ids of the broadcasts that were woken. Raises StoreUnavailable."""
+        began = await self._owned_ids.now()
         known = await self._owned_ids.of_running()
         if not known and not self._away:
             return set()
@@ -75,6 +76,13 @@ class Observer(Rounds):
             log.info("observer_disagrees", broadcast_ids=sorted(differ)[:20], count=len(differ))
             failpoint("observer.before_wake")
             await self._leases.wake(sorted(differ))
+        # After the wake: what agrees with the lists counts as looked at, and what was woken does not.
+        shown = [
+            provider
+            for provider, lists in ((ROOMS, (rooms, egresses)), (STREAMS, (streams,)))
+            if all(_seen(each) is not None for each in lists)
+        ]
+        await self._outages.compared(shown, began)
         return differ
 
     async def _report(self, provider: Provider, *looks: object) -> None:

@@ -4,6 +4,9 @@ Two failed looks in a row, five seconds apart or more, are an outage (see OUTAGE
 every running broadcast.
 """
 
+from collections.abc import Sequence
+from datetime import datetime
+
 from service.domain.provider import Provider
 from service.store.database import Database
 from service.store.rows import OUTAGES, outages_of
@@ -33,6 +36,15 @@ ON CONFLICT (name) DO UPDATE SET code = $3, message = $4, checked_at = now(),
 class Outages:
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    async def compared(self, providers: Sequence[Provider], began: datetime) -> None:
+        """Store that a round which began at *began*, by the database clock, compared with the rows everything that
+        these providers show, and woke whatever differs. Raises StoreUnavailable.
+        """
+        async with self._database.connection() as connection:
+            await connection.execute(
+                "UPDATE provider SET compared_at = $2 WHERE name = ANY($1::text[])", list(providers), began
+            )
 
     async def report(self, provider: Provider, failure: tuple[str, str] | None) -> None:
         """Store what a look at *provider* found. *failure*: its code and its message. None: the provider answered.

@@ -123,12 +123,19 @@ class Outages:
         self._tables = tables
         self._line = line
 
+    async def compared(self, providers: Sequence[str], began: datetime) -> None:
+        await self._line.begin("compared")
+        for provider in providers:
+            if (looked := self._tables.looked.get(provider)) is not None:
+                looked.compared_at = began
+        await self._line.commit("compared")
+
     async def report(self, provider: str, failure: tuple[str, str] | None) -> None:
         await self._line.begin("report")
         tables, now = self._tables, self._tables.now()
         before = tables.outages().keys()
         code, message = failure or ("", "")
-        earlier = tables.looked.get(provider)
+        earlier = before_it = tables.looked.get(provider)
         if earlier is not None and earlier.checked_at <= now - _KNOWN_FOR:
             earlier = None
         away, here = (earlier.unreachable_since, earlier.answering_since) if earlier is not None else (None, None)
@@ -138,6 +145,7 @@ class Outages:
             checked_at=now,
             code=code,
             message=message,
+            compared_at=before_it.compared_at if before_it is not None else None,
         )
         if tables.outages().keys() != before:
             for row in tables.rows.values():

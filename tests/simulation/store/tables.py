@@ -126,6 +126,7 @@ class Looked:
     checked_at: datetime
     code: str
     message: str
+    compared_at: datetime | None = None
 
 
 @dataclass(slots=True, kw_only=True)
