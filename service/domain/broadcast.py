@@ -35,7 +35,9 @@ class State(StrEnum):
 
     @property
     def at_rest(self) -> bool:
-        """Whether nothing exists at a provider and nothing is being done."""
+        """Whether nothing runs at a provider. When a broadcast is over, a live stream that takes no encoder may still
+        be kept for the last viewers, and recordings may still be awaited.
+        """
         return self in (State.CREATED, State.ENDED, State.FAILED)
 
     @property

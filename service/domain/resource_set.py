@@ -150,8 +150,19 @@ class ResourceSet:
 
     @property
     def running(self) -> list[AnyResource]:
-        """Everything that must be gone at the end. An uploaded file stays, as a recording."""
+        """Everything that must be gone at last. An uploaded file stays, as a recording."""
         return [*self.rooms, *self.streams, *self.egresses, *self.recordings]
+
+    @property
+    def left(self) -> list[AnyResource]:
+        """The resources that keep a broadcast from being over: each may run, cost money or take a publisher. A live
+        stream that is retired does none of it, and is deleted later.
+        """
+        return [
+            each
+            for each in self.running
+            if each.phase is not Phase.GONE and not (isinstance(each, Stream) and each.retired)
+        ]
 
     @property
     def playable(self) -> bool:

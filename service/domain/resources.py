@@ -141,7 +141,11 @@ class Stream(Resource):
     key_stale: bool = False
     """A reset was begun and its answer is not known: `key` may be dead. Reset again before it is used."""
     disabled: bool = False
-    """We disabled it (the kill switch of the end)."""
+    """We disabled it for good, at the end of the broadcast: it takes no encoder any more."""
+    disabled_at: datetime | None = None
+    """When we did, which is when its playlist ended at the latest. None: we did not, or a version did that did not keep
+    the time and deleted it at once.
+    """
     cutting: bool = False
     """A connected encoder is being cut off: the live stream is disabled and enabled again, and may be found between the
     two calls."""
@@ -172,6 +176,26 @@ class Stream(Resource):
     """The provider's time of the newest webhook that said so."""
     heard_at: datetime | None = None
     """The provider's time of the newest webhook that was believed."""
+
+    @property
+    def retired(self) -> bool:
+        """It takes no encoder any more and its recordings are known, so it costs nothing and nobody can publish to it.
+        It is kept for viewers who are behind the live edge, and is deleted when they have seen the end.
+        """
+        return self.disabled and self.recordings_settled
+
+    @property
+    def ended_at(self) -> datetime | None:
+        """Since when it makes no recording any more. None: it still may."""
+        if self.phase is Phase.GONE:
+            return self.changed_at
+        return (self.disabled_at or self.changed_at) if self.retired else None
+
+    @property
+    def only_recordings_matter(self) -> bool:
+        """Whether a look is to show what became of its recordings. False: it is to show the live stream itself."""
+        kept = self.phase is Phase.PRESENT and self.retired and not self.failures
+        return self.phase is Phase.GONE or kept
 
 
 class EgressStatus(StrEnum):

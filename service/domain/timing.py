@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from service.domain.broadcast import LatencyMode
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
@@ -36,6 +38,18 @@ class Timing:
     """From the stop of a ghost, which does not answer it, to the write-off."""
     file_stop_s: float = 900.0
     """The same for a file egress that is ending: it puts its whole file into the storage before it is done."""
+    drain_s: float = 10.0
+    """From the stop of an egress that delivers, at the end of a broadcast, until the live stream is disabled although
+    the egress was not seen to end. An egress holds about 3 s of media, which it still sends; one that is wedged drains
+    for 30 s and sends nothing (both measured with livekit/egress 1.14.1)."""
+    viewers_low_s: float = 20.0
+    """From the disable of a live stream, which ends its playlist, to its deletion, after which the playlist answers
+    404: the slowest viewer of latency mode LOW has seen the end by then. Viewers are 5 s behind the live edge
+    (mux.com/docs, Reduce live stream latency), and a player that stalled is further behind."""
+    viewers_reduced_s: float = 35.0
+    """The same in latency mode REDUCED, where viewers are 12 to 20 s behind."""
+    viewers_standard_s: float = 45.0
+    """The same in latency mode STANDARD, where viewers are 25 to 30 s behind."""
     list_lag_s: float = 2.0
     """A list may lag behind a create by this much."""
     stream_grace_s: float = 30.0
@@ -90,3 +104,13 @@ class Timing:
     """From an asset that could not be made to the next try; five times as long with each."""
     recording_wait_s: float = 86_400.0
     """How long a recording is waited for after the end."""
+
+    def viewers_s(self, mode: LatencyMode) -> float:
+        """Seconds from the end of the playlist until the slowest viewer of *mode* has seen it."""
+        match mode:
+            case LatencyMode.LOW:
+                return self.viewers_low_s
+            case LatencyMode.REDUCED:
+                return self.viewers_reduced_s
+            case LatencyMode.STANDARD:
+                return self.viewers_standard_s

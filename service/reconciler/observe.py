@@ -129,7 +129,7 @@ class Looker:
                     return await self._room(situation, resource_set, resource, rank)
                 case Upload():
                     return await self._upload(situation.broadcast.id, resource, situation.now)
-                case Stream() if resource.phase is Phase.GONE:
+                case Stream() if resource.only_recordings_matter:
                     return await self._recordings(resource, situation.now, rank)
                 case Stream():
                     return await self._stream(situation.broadcast.id, resource, resource_set, situation.now)
@@ -183,7 +183,7 @@ class Looker:
                 break
             seen = await self._providers.streams.recording(recordings[n].asset_id)
             recordings[n], events = recording_checked(
-                recordings[n], seen, since=stream.changed_at, now=now, timing=self._timing
+                recordings[n], seen, since=stream.ended_at or stream.changed_at, now=now, timing=self._timing
             )
             told += events
         return Learned(resources=(replace(stream, recordings=tuple(recordings), observed_at=now),), events=tuple(told))

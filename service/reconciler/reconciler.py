@@ -63,6 +63,9 @@ def derive(timing: Timing) -> Callable[[Situation], tuple[State, Status]]:
 
 
 def rank_of(broadcast: Broadcast) -> Rank:
+    if broadcast.state.over:
+        # What is left to do costs nothing while it waits: recordings are looked at, a live stream is deleted.
+        return Rank.HEAL
     if broadcast.target is Target.ENDED:
         return Rank.STOP
     return Rank.START if broadcast.ready_time is None else Rank.HEAL

@@ -77,13 +77,14 @@ class OwnedIds:
     async def owned(self, kind: Kind, external_ids: Sequence[str]) -> set[str]:
         """Of these ids of the provider: those that belong to a resource that is not gone.
 
-        A deleted broadcast owns only what is present, its recordings: no pass looks for anything else of it any more.
+        A deleted broadcast owns only what is present, its recordings, and its live stream until that is gone: no pass
+        looks for anything else of it any more.
         """
         async with self._database.connection() as connection:
             rows = await connection.fetch(
                 "SELECT r.external_id FROM resource r JOIN broadcast b ON b.id = r.broadcast_id "
                 "WHERE r.kind = $1 AND r.external_id = ANY($2) AND r.external_id <> '' AND r.kind <> 'room' "
-                "AND r.phase <> 'gone' AND (r.phase = 'present' OR NOT b.deleted)",
+                "AND r.phase <> 'gone' AND (r.phase = 'present' OR r.kind = 'stream' OR NOT b.deleted)",
                 kind.value,
                 list(external_ids),
             )

@@ -318,7 +318,7 @@ def media_sequence(playlist: str) -> int:
 
 
 async def test_live_playlist_is_there_only_while_active_and_moves_only_with_media() -> None:
-    """Provider facts, Mux 6 and 16.22: 412 before, 200 while active, end mark after idle, then 412."""
+    """Provider facts, Mux 6 and 16.22: 412 before, 200 while active, end mark after idle, 404 after the deletion."""
     async with running() as mux:
         stream = await mux.create(playback_policies=["public"], reconnect_window=1800)
         playback_id = stream["playback_ids"][0]["id"]
@@ -349,10 +349,12 @@ async def test_live_playlist_is_there_only_while_active_and_moves_only_with_medi
         assert status == 200
         assert "#EXT-X-ENDLIST" in ended
 
-        async def gone() -> bool:
-            return (await mux.play(playback_id))[0] == 412
-
-        await eventually(gone)
+        # A disable does not take the end mark away, and no time does: viewers are behind.
+        await asyncio.to_thread(mux.streams.disable_live_stream, stream["id"])
+        await mux.pass_time(300)
+        assert await mux.play(playback_id) == (200, ended)
+        await asyncio.to_thread(mux.streams.delete_live_stream, stream["id"])
+        assert (await mux.play(playback_id))[0] == 404
 
 
 async def test_only_playback_ids_play(mux: Mux) -> None:

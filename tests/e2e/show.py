@@ -49,14 +49,24 @@ class Show:
         return await self.until("LIVE")
 
     async def ended(self, state: str = "ENDED") -> Broadcast:
-        """Stopped, over, and nothing of it is left."""
+        """Stopped, over, and at last nothing of it is left."""
         await self.client.stop(self.id)
         return await self.over(state)
 
     async def over(self, state: str = "ENDED", *, within: float = WITHIN_S) -> Broadcast:
         broadcast = await self.until(state, within=within)
-        assert self.left() == [], f"{state}, and left running: {self.left()}"
+        assert self.running() == [], f"{state}, and left running: {self.running()}"
+        await self.gone()
         return broadcast
+
+    async def gone(self) -> None:
+        """Until its live stream, which is kept for the last viewers, is deleted too."""
+
+        def nothing() -> bool:
+            assert self.left() == [], self.left()
+            return True
+
+        await eventually(nothing, within=WITHIN_S)
 
     async def get(self) -> Broadcast:
         return await self.client.get(self.id)
@@ -155,6 +165,12 @@ class Show:
             return effects[times - 1]
 
         return await eventually(there, within=WITHIN_S, every=0.005)
+
+    def running(self) -> list[str]:
+        """What of this broadcast runs, or can be published to: all that is left but a disabled live stream."""
+        disabled = Counter(each.id for each in self.effects("stream.disabled"))
+        disabled -= Counter(each.id for each in self.effects("stream.enabled"))
+        return [each for each in self.left() if each not in {f"stream {id_}" for id_ in disabled}]
 
     def left(self) -> list[str]:
         """What of this broadcast exists at the providers."""

@@ -86,6 +86,7 @@ class Course:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
         chaos.mend()
+        self._invariants.last_seconds.calm_since = env.loop.time()
         env.trace.add("calm")
         await self._calm()
 

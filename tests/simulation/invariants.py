@@ -3,9 +3,11 @@
 I-1  At no moment can two egresses publish to one live stream. An egress can publish if it runs, and is connected or has
      the key that is valid.
 I-2  At last everything with our mark at the providers has an owner, and everything of a broadcast that is over is gone.
+     When it is over, nothing of it runs, costs money or takes a publisher: only a disabled live stream may be left.
      A thing that landed within its grace is adopted, and never left to the sweeper. If a row says PRESENT, it exists.
 I-3  A broadcast that ends publishes no more: 15 s after its stop without faults, 120 s after the last fault otherwise.
-     Nothing connects once it is over. Its live stream was disabled before it was deleted, if anybody had a key of it.
+     Nothing connects once it is over, although its live stream may exist for a while. That was disabled before the
+     broadcast was over and before it was deleted, if anybody had a key of it.
 I-4  No write that was answered is lost or done twice: its story has each change as often as it was made.
 I-5  A request that is sent again is the same request. It has one effect at most, it is answered with the same
      broadcast, and no caller is refused for something that he did himself.
@@ -35,6 +37,8 @@ I-18 A broadcast that is over comes to rest: the fate of each recording is known
 I-19 Nothing is done to what belongs to others: their egresses in rooms of ours too, their live streams and recordings.
 I-20 With the providers well, one source that lies interrupts no broadcast that delivers: lists that are empty, that
      lack some, that stand still or that come from another project change nothing at the providers.
+I-21 The egress of a healthy show sends what it holds before its live stream throws it out. A live stream that viewers
+     watched is deleted when the slowest of them has seen the end, and not later than 420 s after the end.
 
 Checked elsewhere: the final state is the same with all webhooks, some or none (I-9, test_webhook_chaos.py); no secret
 is in real logs, traces, answers and tables (I-10, tests/e2e/test_secrets.py); streams of watchers are whole under
@@ -51,6 +55,7 @@ from tests.simulation.checks.at_commits import AtCommits
 from tests.simulation.checks.at_effects import AtEffects
 from tests.simulation.checks.at_plans import AtPlans
 from tests.simulation.checks.convergence import Convergence
+from tests.simulation.checks.last_seconds import LastSeconds
 from tests.simulation.checks.violations import Findings
 
 if TYPE_CHECKING:
@@ -77,6 +82,7 @@ class Invariants:
         AtEffects(shared, self._findings, self._commits)
         AtCalls(shared, self._findings)
         AtPlans(shared, self._findings)
+        self.last_seconds = LastSeconds(shared, self._findings)
         self.convergence = Convergence(shared, self._findings, self._commits.stopped_at)
         self.violate = self._findings.violate
 

@@ -360,6 +360,33 @@ def _without_ids_of_egresses() -> contextlib.AbstractContextManager[Any]:
     return patch.object(store.OwnedIds, "started", all_of_them)
 
 
+def _without_drain() -> contextlib.AbstractContextManager[Any]:
+    """The live stream is disabled before the egress is stopped, whatever is known of it."""
+
+    def never(_self: End) -> bool:
+        return False
+
+    return patch.object(End, "egress_drains", never)
+
+
+def _without_last_viewers() -> contextlib.AbstractContextManager[Any]:
+    """The live stream is deleted as soon as nothing runs."""
+
+    def at_once(_self: End, _stream: Stream) -> bool:
+        return True
+
+    return patch.object(End, "seen_to_the_end", at_once)
+
+
+def _without_fence_at_the_end() -> contextlib.AbstractContextManager[Any]:
+    """A broadcast is over when its egress and its room are gone, whatever its live stream takes."""
+
+    def without_streams(self: ResourceSet) -> list[AnyResource]:
+        return [each for each in self.running if each.phase is not Phase.GONE and each not in self.streams]
+
+    return patch.object(ResourceSet, "left", property(without_streams))
+
+
 MUSEUM: dict[str, Exhibit] = {
     "no intent": _without_intent,
     "no key reset": _without_key_reset,
@@ -395,6 +422,9 @@ MUSEUM: dict[str, Exhibit] = {
     "no look where an egress pushes to": _without_address,
     "no look at the mark": _without_mark,
     "no look whose egress it is": _without_ids_of_egresses,
+    "the last seconds thrown away": _without_drain,
+    "no wait for the last viewers": _without_last_viewers,
+    "over before the live stream is disabled": _without_fence_at_the_end,
 }
 
 

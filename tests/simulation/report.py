@@ -31,9 +31,10 @@ VACUOUS = (
     "fallback left",
     "file recorded",
     "ended by itself",
+    "end shown to viewers",
 )
 """Cases that a run of many seeds must have met. A run that never met one has proved nothing about it."""
-OFTEN = ("adopted", "fenced", "fallback entered", "ended by itself")
+OFTEN = ("adopted", "fenced", "fallback entered", "ended by itself", "end shown to viewers")
 OFTEN_SHARE = 0.1
 """The share of worlds in which each case of `OFTEN` must have been met."""
 

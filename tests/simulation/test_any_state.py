@@ -22,6 +22,7 @@ from service.domain.broadcast import (
 from service.domain.lifecycle import Event
 from service.domain.ports import EgressWanted, Push, RecordingWanted, StreamWanted, UploadWanted
 from service.domain.reasons import Actor, EventReason
+from service.domain.resource_set import ResourceSet
 from service.domain.resources import (
     AnyResource,
     Egress,
@@ -193,10 +194,13 @@ def test_the_end_comes_from_any_state() -> None:
             # The grace of an egress and the time of its stop: one may be adopted at the last moment. A file takes
             # longer to get into the storage.
             await stage.until(lambda: stage.broadcast.state.over, 300)
-            assert not [each for each in convergence.leftovers() if not each.startswith("upload")]
+            # A retired live stream is kept for the last viewers.
+            assert not ResourceSet(stage.row.sorted_resources()).left
+            assert not [each for each in convergence.leftovers() if not each.startswith(("upload", "live stream"))]
             assert len(writes) <= CALLS_A_RESOURCE * len(begins.resources), writes
             passes = stage.row.fence
             await stage.until(lambda: not convergence.restless() and not convergence.leftovers(), 1800)
+            assert all(each.phase is Phase.GONE for each in ResourceSet(stage.row.sorted_resources()).running)
             convergence.check_over()
             convergence.check_rest()
             assert stage.row.fence - passes <= RESTING_PASSES, "a storm"

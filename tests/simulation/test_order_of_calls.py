@@ -1,8 +1,7 @@
-"""In which order the providers are called: at a start without an answer, after a ghost, at the end."""
+"""In which order the providers are called: at a start without an answer, after a ghost. The end: test_end_of_a_show."""
 
 from __future__ import annotations
 
-import asyncio
 from typing import NoReturn
 
 import pytest
@@ -73,20 +72,5 @@ def test_a_ghost_is_written_off_fenced_cut_off_and_replaced() -> None:
             "enable_live_stream",
             "StartEgress",
         ]
-
-    play(scene)
-
-
-def test_the_take_down_leaves_no_gap() -> None:
-    """The live stream refuses publishers before the egress is stopped, and is deleted last."""
-
-    async def scene(stage: Stage) -> None:
-        await stage.live()
-        writes = stage.writes()
-        await stage.stop()
-        await stage.until(lambda: stage.broadcast.state is State.ENDED, 60)
-        assert writes == ["disable_live_stream", "StopEgress", "DeleteRoom", "delete_live_stream"]
-        await asyncio.sleep(1)
-        assert not stage.world.invariants.convergence.leftovers()
 
     play(scene)

@@ -442,7 +442,7 @@ def test_a_disable_that_fails_or_has_to_wait_does_not_keep_the_egress_running(st
     assert StopEgress(ordinal=0, why="the broadcast ends") in steps
 
 
-def test_the_egress_is_stopped_after_the_disable() -> None:
+def test_an_egress_that_feeds_nothing_is_stopped_after_the_disable() -> None:
     assert planned(ended(), a_room(), a_stream(), an_egress()).steps == (DisableStream(ordinal=0),)
 
 

@@ -32,8 +32,12 @@ class LiveKitSimulatorSettings:
     """
     egress_start_s: float = 3.0
     """From StartEgress to ACTIVE, when there is a track to record."""
-    egress_stop_s: float = 2.0
-    """From ENDING to COMPLETE. The real end of stream is capped at 30 s (livekit/egress pkg/pipeline/controller.go)."""
+    egress_holds_s: float = 3.0
+    """An egress holds so much media. A stop sends it, and who throws the egress out loses it (measured, egress 1.14.1:
+    a jitter buffer of 2 s, a mixer of 2.75 s)."""
+    egress_stop_s: float = 3.0
+    """From ENDING to COMPLETE: what it holds is sent. The real end of stream is capped at 30 s (livekit/egress
+    pkg/pipeline/controller.go)."""
     list_lag_s: float = 0.0
     """ListEgress shows the records as they were this long ago."""
     drop_timeout_s: float = 21.0

@@ -56,6 +56,8 @@ class MuxAssets:
             return
         asset.is_live = False
         asset.ended_at = now
+        if recording.flowing:
+            recording.flow(now, flowing=False)
         if not recording.was_active:
             # Undocumented: what becomes of a placeholder that never got content.
             asset.status = "errored"
@@ -65,7 +67,13 @@ class MuxAssets:
         if asset.status == "preparing":
             self.ready(asset)
         asset.duration_s = round(recording.media_s(now), 3)
-        self._effects.append("asset.completed", asset.live_stream_id, asset=asset.id, duration_s=asset.duration_s)
+        self._effects.append(
+            "asset.completed",
+            asset.live_stream_id,
+            asset=asset.id,
+            duration_s=asset.duration_s,
+            last_frame_s_ago=round(now - recording.last_frame_at, 3),
+        )
         self._events.emit_asset("live_stream_completed", asset)
         if asset.test:
             self._timers.start(asset.id, "expire", self._settings.test_asset_life_s, partial(self.delete, asset))

@@ -1,11 +1,13 @@
 """The simulated RTMP ingest, as encoders see it.
 
 It is a WebSocket on `/_ingest/app/{stream_key}`. A refused upgrade stands for a rejected publish, the open socket for
-the RTMP connection, and `{"media": true}` and `{"media": false}` on it say whether frames flow.
+the RTMP connection, and `{"media": true}` and `{"media": false}` on it say whether frames flow. `"behind_s"` beside it
+says how many seconds ago the frame that arrives was taken up.
 """
 
 import asyncio
 import json
+from typing import Any, cast
 
 from aiohttp import WSMsgType, web
 
@@ -46,7 +48,12 @@ class MuxIngest:
             said = json.loads(text)
         except ValueError:
             return
-        if isinstance(said, dict) and isinstance(flowing := said.get("media"), bool):  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+        if not isinstance(said, dict):
+            return
+        message = cast("dict[str, Any]", said)
+        if isinstance(behind_s := message.get("behind_s"), int | float):
+            publisher.behind_s = float(behind_s)
+        if isinstance(flowing := message.get("media"), bool):
             self._life.media(publisher, flowing=flowing)
 
 

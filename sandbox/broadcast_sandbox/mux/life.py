@@ -202,6 +202,8 @@ class MuxLife:
         if recording is None or recording.flowing == flowing:
             return
         recording.flow(self._clock.now(), flowing=flowing)
+        if flowing:
+            recording.behind_s = max(one.behind_s for one in self._publishers.get(stream.id, ()) if one.media)
         stream.recording = flowing
         if not flowing:
             self._timers.stop(stream.id, "active")

@@ -86,12 +86,10 @@ class MuxPlayback:
         stream = self._store.streams[playable.owner_id]
         if stream.status == "active" and (recording := self._life.recording(stream)) is not None:
             return _media_playlist(playable, recording.media_s(self._clock.now()), last=LIVE_SEGMENTS)
-        if not self._just_ended(stream) or not (ended := self._last_asset(stream)):
+        # It stays, with its end mark, until the live stream is active again or deleted.
+        if stream.ended_at is None or not (ended := self._last_asset(stream)):
             return None
         return _media_playlist(playable, ended.duration_s or 0.0, last=LIVE_SEGMENTS, ended=True)
-
-    def _just_ended(self, stream: LiveStream) -> bool:
-        return stream.ended_at is not None and self._clock.now() - stream.ended_at < self._settings.endlist_s
 
     def _last_asset(self, stream: LiveStream) -> Asset | None:
         assets = [self._store.assets.get(asset_id) for asset_id in reversed(stream.recent_asset_ids)]

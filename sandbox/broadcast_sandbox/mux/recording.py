@@ -23,6 +23,8 @@ class Publisher:
     media: bool = False
     deaf: bool = False
     """Its media never arrive (fault `rtmp_no_media`)."""
+    behind_s: float = 0.0
+    """Between the capture of a frame and its arrival here, in seconds of the provider's time."""
     finishing: bool = False
     """`complete` was called: it stays connected for the rest of the grace, and its media have no effect."""
     gone: asyncio.Event = field(default_factory=asyncio.Event)
@@ -37,6 +39,10 @@ class Recording:
     announced: bool = False
     """The `recording` event was sent."""
     was_active: bool = False
+    last_frame_at: float = 0.0
+    """When the last frame was captured, in the provider's time; while media flow, the last when they began."""
+    behind_s: float = 0.0
+    """As of the publisher that sends, or sent last."""
     _media_s: float = 0.0
     _since: float | None = None
 
@@ -45,6 +51,8 @@ class Recording:
         return self._since is not None
 
     def flow(self, now: float, *, flowing: bool) -> None:
+        if self.flowing:
+            self.last_frame_at = now - self.behind_s
         self._media_s = self.media_s(now)
         self._since = now if flowing else None
 

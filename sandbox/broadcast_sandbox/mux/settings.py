@@ -37,8 +37,6 @@ class MuxSimulatorSettings:
     """`complete` leaves the encoder connected for this long."""
     test_limit_s: float = 300.0
     test_asset_life_s: float = 86_400.0
-    endlist_s: float = 30.0
-    """The live playlist stays this long after `idle`, with its end mark; then it answers 412."""
     second_publisher: Literal["accept", "reject"] = "accept"
     """Undocumented. With `accept` a second publisher appears in the effect log as `ingest.double`."""
     reconnect_after_complete: Literal["new_asset", "reject"] = "new_asset"

@@ -8,7 +8,7 @@ from service.domain.explain.causes import CauseCode
 from service.domain.health.model import Evidence, noted
 from service.domain.provider import STREAMS
 from service.domain.reasons import EventReason
-from service.domain.resources import AnyResource, Kind, Phase
+from service.domain.resources import AnyResource, Kind
 from service.domain.sentences import clock, failed_call, failed_operation
 
 TAKE_DOWN_S = 20.0
@@ -80,14 +80,9 @@ def refused(case: Case) -> Finding | None:
 
 
 def take_down_blocked(case: Case) -> Finding | None:
-    broadcast = case.facts.broadcast
+    broadcast, left = case.facts.broadcast, case.resource_set.left
     if broadcast.state is not State.STOPPING:
         return None
-    left = [
-        resource
-        for resource in case.facts.resources
-        if resource.phase is not Phase.GONE and resource.kind is not Kind.UPLOAD
-    ]
     failing = [resource for resource in left if case.facts.does_not_go(resource)]
     since = broadcast.status.state_time
     late = since is not None and case.facts.now - since > seconds(TAKE_DOWN_S)
@@ -99,6 +94,19 @@ def take_down_blocked(case: Case) -> Finding | None:
         weight=Weight.CERTAIN + 7,
         message=f"Not everything is gone yet: {what}.",
         evidence=noted(*(_left(each) for each in left), *(_failing(case, each) for each in failing)),
+    )
+
+
+def stream_stays(case: Case) -> Finding | None:
+    """The broadcast is over, and the calls that delete its live stream fail."""
+    kept = [each for each in case.resource_set.streams if case.facts.does_not_go(each)]
+    if not case.facts.broadcast.state.over or not kept:
+        return None
+    return Finding(
+        code=CauseCode.TAKE_DOWN_BLOCKED,
+        weight=Weight.HINT,
+        message=f"It is over and nobody can publish to it: {'; '.join(_still(case, each) for each in kept)}.",
+        evidence=noted(*(_left(each) for each in kept), *(_failing(case, each) for each in kept)),
     )
 
 
@@ -149,4 +157,4 @@ def waiting_for_budget(case: Case) -> Finding | None:
     )
 
 
-RULES: tuple[Rule, ...] = (end_decided, refused, take_down_blocked, service_behind, waiting_for_budget)
+RULES: tuple[Rule, ...] = (end_decided, refused, take_down_blocked, stream_stays, service_behind, waiting_for_budget)

@@ -129,12 +129,21 @@ def _resting(facts: Facts, part: ChainPart, name: str) -> PartHealth | None:
         case Target.CREATED:
             return replace(idle, reason=HealthReason.NOT_STARTED, since=broadcast.create_time)
         case Target.ENDED if broadcast.state.over:
-            return idle
+            return still_there(facts, part) or _kept(facts, idle)
         case Target.ENDED:
             being = replace(idle, reason=HealthReason.STOPPING, message="being taken down")
             return still_there(facts, part) or being
         case Target.LIVE:
             return None
+
+
+def _kept(facts: Facts, over: PartHealth) -> PartHealth:
+    """*over*, the health of a part of a broadcast that is over, with the live stream that is not deleted yet."""
+    kept = next((each for each in facts.resource_set.streams if each.phase is not Phase.GONE), None)
+    if over.part is not ChainPart.INGEST or kept is None:
+        return over
+    message = "the live stream takes no encoder, and is deleted when the slowest viewer has seen the end"
+    return replace(over, message=message, evidence=noted(("external_id", kept.external_id, kept.disabled_at)))
 
 
 def _believed(facts: Facts, resource: Resource, part: PartHealth) -> PartHealth:

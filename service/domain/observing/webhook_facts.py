@@ -48,7 +48,7 @@ def _one(row: AnyResource, heard: Heard, names: Names, now: datetime, timing: Ti
         case LocalRecording() if _is_newer(row, heard):
             assert heard.egress is not None  # noqa: S101 - _is_newer says so
             return local_recording_seen(row, heard.egress, now)
-        case Stream() if row.phase is Phase.GONE:
+        case Stream() if row.ended_at is not None:
             return _stream_recordings(row, heard, now, timing)
         case Stream():
             return _stream(row, heard, now)
@@ -86,7 +86,7 @@ def _stream_recordings(row: Stream, heard: Heard, now: datetime, timing: Timing)
     if said is None or said.asset_id not in {recording.asset_id for recording in row.recordings}:
         return Learned()
     checked = [
-        recording_checked(recording, said, since=row.changed_at, now=now, timing=timing)
+        recording_checked(recording, said, since=row.ended_at or row.changed_at, now=now, timing=timing)
         if recording.asset_id == said.asset_id
         else (recording, ())
         for recording in row.recordings

@@ -156,7 +156,7 @@ class Plan:
     wait_until: datetime | None = None
     """When to plan again if nothing wakes the broadcast before. None with no steps: at rest."""
     done: bool = False
-    """Target ENDED and nothing runs any more. It may still wait for recordings."""
+    """Target ENDED and nothing runs any more. It may still wait for recordings, and to delete a retired live stream."""
     blocked: Blocked = Blocked.NOTHING
     """Why no egress is started although one is wanted."""
     waits: tuple[Wait, ...] = ()

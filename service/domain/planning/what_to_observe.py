@@ -73,6 +73,8 @@ class _Look:
             case Phase.PRESENT if self.broadcast.target is Target.LIVE:
                 return self.suspect(resource) or self.on_its_way(resource)
             case Phase.PRESENT if self.broadcast.target is Target.ENDED:
+                if isinstance(resource, Stream) and resource.only_recordings_matter:
+                    return self.pending(resource)
                 # A step may fail because its resource is gone.
                 return resource.failures > 0 and self.older(resource, self.timing.lookup_s)
             case _:
@@ -80,15 +82,16 @@ class _Look:
 
     def pending(self, resource: Stream | Upload) -> bool:
         """Whether a recording that is still being prepared is to be looked at."""
+        since = resource.changed_at
         if isinstance(resource, Stream):
-            settled = all(recording.settled for recording in resource.recordings)
+            settled, since = all(recording.settled for recording in resource.recordings), resource.ended_at or since
         else:
             settled = resource.recording is None or resource.recording.settled
         if settled or self.broadcast.deleted:
             return False
         dirty = self.broadcast.dirty_at
-        asked = resource.observed_at or resource.changed_at
-        return asked < (dirty or asked) or self.now >= next_recording_look(resource.changed_at, resource.observed_at)
+        asked = resource.observed_at or since
+        return asked < (dirty or asked) or self.now >= next_recording_look(since, resource.observed_at)
 
     def older(self, resource: AnyResource, age_s: float) -> bool:
         """Whether it was not looked at for so long, or never."""

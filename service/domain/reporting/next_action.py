@@ -115,6 +115,9 @@ def _after_the_end(facts: Facts, decided: Plan) -> NextAction:
     if decided.steps:
         action, said = _foremost(decided.steps)
         return NextAction(action=action, message=said)
+    if decided.waits:
+        first = min(decided.waits, key=lambda wait: wait.until or facts.now)
+        return NextAction(action=first.action, message=first.message, time=first.until)
     if decided.wait_until is not None:
         message = "the recording is looked at until it is ready"
         return NextAction(action=Action.LOOK_AGAIN, message=message, time=_look(facts))

@@ -53,7 +53,7 @@ def state_of(
             return State.CREATED, ""
         case Target.ENDED:
             reason = broadcast.end_reason or EndReason.STOPPED
-            if any(resource.phase is not Phase.GONE for resource in resource_set.running):
+            if resource_set.left:
                 return State.STOPPING, reason
             return (State.FAILED if reason.failed else State.ENDED), reason
         case Target.LIVE:
@@ -186,6 +186,8 @@ def _existence(resource: Resource | None) -> _Fact:
     if resource is None:
         return False, ConditionReason.ABSENT, ""
     match resource.phase:
+        case Phase.PRESENT if isinstance(resource, Stream) and resource.retired:
+            return False, ConditionReason.DISABLED, "it is deleted when the slowest viewer has seen the end"
         case Phase.PRESENT:
             return True, ConditionReason.PRESENT, ""
         case Phase.INTENDED | Phase.UNKNOWN:

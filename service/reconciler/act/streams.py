@@ -101,7 +101,7 @@ async def _disable(context: PassContext, stream: Stream) -> None:
         return
     failpoint("stream.disable.after_call")
     await context.record(
-        [replace(stream, disabled=True, failures=0, retry_at=None)],
+        [replace(stream, disabled=True, disabled_at=context.now(), failures=0, retry_at=None)],
         events=[Event(reason=EventReason.STREAM_DISABLED)],
         recovered=STREAMS,
     )

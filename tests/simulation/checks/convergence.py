@@ -114,14 +114,19 @@ class Convergence:
                 self._findings.violate("I-3", f"{stream.broadcast_id} publishes {now - stopped:.0f} s after its end")
 
     def check_over(self) -> None:
-        """I-2 and I-3, when everything was stopped and there was time: all are over, and nothing of them runs."""
+        """I-2 and I-3, when everything was stopped and there was time: all are over, and nothing of them runs. A live
+        stream that is kept for the last viewers takes no publisher.
+        """
         for row in self._shared.tables.rows.values():
             broadcast = row.broadcast
             if broadcast.target is Target.ENDED and not broadcast.state.over:
                 self._findings.violate("I-3", f"{broadcast.id} does not come to its end: {_told(row)}")
-            running = ResourceSet(tuple(row.resources.values())).running
-            if broadcast.state.over and any(each.phase is not Phase.GONE for each in running):
+            if broadcast.state.over and ResourceSet(tuple(row.resources.values())).left:
                 self._findings.violate("I-2", f"{broadcast.id} is {broadcast.state} and has something left")
+        over = {row.broadcast.id for row in self._shared.tables.rows.values() if row.broadcast.state.over}
+        for stream in self._shared.mux.living:
+            if stream.broadcast_id in over and stream.used and not stream.disabled:
+                self._findings.violate("I-2", f"{stream.broadcast_id} is over, and {stream.id} takes publishers")
 
     def leftovers(self) -> list[str]:
         """Names of the things at the providers that no row needs."""
@@ -134,7 +139,11 @@ class Convergence:
             for resource in row.resources.values()
             if resource.phase is not Phase.GONE and resource.kind is not Kind.ROOM
         }
-        left += [f"live stream {each.id}" for each in self._shared.mux.living if each.id not in {*owned, *strange}]
+        left += [
+            f"live stream {each.id}"
+            for each in self._shared.mux.living
+            if each.id not in {*owned, *strange} or each.broadcast_id in over
+        ]
         left += [
             f"upload {each.recording.asset_id}"
             for each in self._shared.mux.uploads

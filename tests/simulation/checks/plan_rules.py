@@ -37,14 +37,14 @@ from service.domain.planning.steps import (
 )
 from service.domain.reasons import FallbackReason
 from service.domain.resource_set import ResourceSet
-from service.domain.resources import AnyResource, Kind, Phase, Upload
+from service.domain.resources import AnyResource, Kind, Phase, Stream, Upload
 from service.domain.situation import Availability
 from service.domain.timing import Timing
 
 CREATING = (CreateRoom, CreateStream, StartEgress, StartRecording, ResetKey)
 """Steps that make something that runs, or that serve only what runs."""
-AFTERWARDS = (UploadRecording, DeleteUpload, SettleRecordings, WriteOff)
-"""Steps about recordings, which may follow when nothing runs any more."""
+AFTERWARDS = (UploadRecording, DeleteUpload, SettleRecordings, DeleteStream, WriteOff)
+"""Steps about recordings and about a retired live stream, which may follow when nothing runs any more."""
 ON_WHAT_IS_GONE = (UploadRecording, SettleRecordings)
 """Steps that begin when their resource is gone: a new upload, the list of what a lost live stream recorded."""
 
@@ -153,7 +153,13 @@ def done_when_nothing_runs(planned: Planned) -> Iterator[str]:
         return
     if planned.broadcast.target is not Target.ENDED:
         yield f"done, and the target is {planned.broadcast.target}"
-    left = [row for row in planned.resources if row.phase is not Phase.GONE and not isinstance(row, Upload)]
+    left = [
+        row
+        for row in planned.resources
+        if row.phase is not Phase.GONE
+        and not isinstance(row, Upload)
+        and not (isinstance(row, Stream) and row.disabled and row.recordings_settled)
+    ]
     if left:
         yield f"done, and {left[0].kind} {left[0].ordinal} is {left[0].phase}"
     for step in current.steps:

@@ -26,6 +26,9 @@ STARTS_S, CONNECTS_S = (0.5, 4.0), (0.2, 1.5)
 QUICK_S = (0.05, 0.5)
 DRAINED_S = 30.0
 """The end of a stream that does not come is waited for so long (livekit/egress pkg/pipeline/controller.go)."""
+PIPELINE_S = 3.0
+"""An egress holds so many seconds of media. A stop sends them, and a live stream that throws it out loses them
+(measured with livekit/egress 1.14.1: a jitter buffer of 2 s, a mixer of 2.75 s)."""
 MUX = "mux://"
 _SHOWN = "rtmps://global-live.mux.com:443/app/"
 FATES = (
@@ -100,6 +103,8 @@ class TrueEgress:
     """Its pipeline does not empty: it ends only when the time for that is over."""
     no_media: bool = False
     stuck: bool = False
+    stopped_at: float | None = None
+    """When it began to end."""
     hangs: bool = False
     """Its connection never comes about, because the other side does not answer."""
     strange: bool = False
@@ -312,9 +317,10 @@ class Workers:
             self._end(egress, EgressStatus.ABORTED, "Stop called before pipeline could start")
             return
         egress.status = EgressStatus.ENDING
+        egress.stopped_at = self._env.loop.time()
         self._changed(egress, "egress_updated")
-        longest = 25.0 if self._env.rng.random() < 0.1 else 4.0
-        within = (DRAINED_S, DRAINED_S + 1) if egress.drains else (0.3, longest)
+        longest = 25.0 if self._env.rng.random() < 0.1 else PIPELINE_S + 1.0
+        within = (DRAINED_S, DRAINED_S + 1) if egress.drains else (PIPELINE_S, longest)
         self._env.after(*within, lambda: self._end(egress, EgressStatus.COMPLETE, ""))
 
     def _end(self, egress: TrueEgress, status: EgressStatus, error: str) -> None:

@@ -37,6 +37,8 @@ class Session:
     """Called when the live stream throws it out."""
     sends: bool
     """Whether media comes with it."""
+    since: float = 0.0
+    """When it was taken."""
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -62,6 +64,10 @@ class LiveStream:
     """Its playlist stands still, whoever sends to it."""
     stood_at: float = 0.0
     """When its playlist last stood still."""
+    disabled_at: float = 0.0
+    """When it was last disabled."""
+    ended_at: float | None = None
+    """When its last recording ended, since when its playlist has its end mark. None: it has none."""
     used: bool = False
     """Somebody was connected, or an egress was given a key of it."""
 
@@ -148,7 +154,7 @@ class Mux:
     def disable(self, stream: LiveStream, by: str = "us") -> None:
         if stream.disabled:
             return
-        stream.disabled = True
+        stream.disabled, stream.disabled_at = True, self._env.loop.time()
         self._env.effects.add("stream.disabled", stream.id, stream.broadcast_id, by)
         self._cut_all(stream)
         self._idle(stream)
@@ -234,15 +240,20 @@ class Mux:
         stream.stalled = False
 
     def playlist(self, playback_id: str) -> PlaylistSeen:
-        """The answer to a player. An active live stream's playlist moves on, with a slate while nothing is sent."""
+        """The answer to a player. An active live stream's playlist moves on, with a slate while nothing is sent. It
+        stays, with its end mark, until the live stream is active again or deleted.
+        """
         stream = next((each for each in self.living if f"pb-{each.id}" == playback_id), None)
-        if stream is None or not stream.active:
+        if stream is None or (not stream.active and stream.ended_at is None):
             return PlaylistSeen(status=404 if stream is None else 412)
         until = stream.stood_at if stream.stalled else self._env.loop.time()
+        if not stream.active and stream.ended_at is not None:
+            until = stream.ended_at
         return PlaylistSeen(
             status=200,
             media_sequence=int((until - stream.began_at) / SEGMENT_S),
             segments=6,
+            ended=not stream.active,
             target_duration_s=SEGMENT_S,
         )
 
@@ -251,6 +262,7 @@ class Mux:
         stream = self.by_key.get(key)
         if stream is None or stream.disabled or stream.deleted:
             return None
+        session.since = self._env.loop.time()
         stream.sessions.append(session)
         stream.stalled = False
         stream.used = True
@@ -285,7 +297,7 @@ class Mux:
     def _activate(self, stream: LiveStream, counted: int) -> None:
         if stream.media != counted or stream.disabled or stream.deleted:
             return
-        stream.active = stream.recording = True
+        stream.active, stream.recording, stream.ended_at = True, True, None
         stream.began_at, stream.stalled = self._env.loop.time(), False
         number = len(stream.assets) + 1
         recording = Recording(asset_id=f"as-{stream.id}-{number}", playback_id=f"pb-{stream.id}-{number}")
@@ -309,7 +321,7 @@ class Mux:
     def _idle(self, stream: LiveStream) -> None:
         if not stream.active:
             return
-        stream.active = stream.recording = False
+        stream.active, stream.recording, stream.ended_at = False, False, self._env.loop.time()
         stream.media += 1
         self._env.effects.add("stream.idle", stream.id, stream.broadcast_id)
         asset_id = stream.assets[-1].asset_id

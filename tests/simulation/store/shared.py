@@ -82,9 +82,8 @@ class OwnedIds:
         await self._line.begin("owned")
         asked, owned = set(external_ids) - {""}, set[str]()
         for row in self._tables.rows.values():
-            kept = (
-                (Phase.PRESENT,) if row.broadcast.deleted else tuple(each for each in Phase if each is not Phase.GONE)
-            )
+            of_deleted = row.broadcast.deleted and kind is not Kind.STREAM
+            kept = (Phase.PRESENT,) if of_deleted else tuple(each for each in Phase if each is not Phase.GONE)
             for resource in row.resources.values():
                 if resource.kind is kind and resource.phase in kept:
                     owned.add(resource.external_id)

@@ -109,7 +109,8 @@ class Push:
             raise _PublishRefused from None
         async with socket:
             no_media = self._world.faults.take("publish", self.target, "rtmp_no_media") is not None
-            await socket.send_str(json.dumps({"media": not no_media}))
+            behind_s = self._world.settings.egress_holds_s
+            await socket.send_str(json.dumps({"media": not no_media, "behind_s": behind_s}))
             self._socket = socket
             try:
                 await self._established(self._until_closed(socket))
