@@ -97,6 +97,8 @@ class Facts:
 
         *listed*: whether the observer's lists show the fact in question. If they do, a round that began after somebody
         said that the resource changed answers that too. Who publishes in a room they do not show.
+
+        In an outage it stays what it was when the provider fell silent.
         """
         seen, compared, doubted = resource.observed_at, self._compared_at(resource), self.broadcast.dirty_at
         if seen is None or compared is None:
@@ -107,10 +109,7 @@ class Facts:
 
     def _compared_at(self, resource: Resource) -> datetime | None:
         """When the last round of the observer began that compared *resource* with its row. None: none did."""
-        provider = OWNER[resource.kind]
-        if provider in self.availability.outages or self.broadcast.target is not Target.LIVE:
-            return None
-        return self.looked_at.get(provider)
+        return self.looked_at.get(OWNER[resource.kind]) if self.broadcast.target is Target.LIVE else None
 
     def known(self, resource: Resource, *, listed: bool = True) -> bool:
         """Whether the stored state of *resource* is fresh enough to be told as its present state. *listed*: see

@@ -57,8 +57,11 @@ SELECT id, format('%s %s %s %s %s %s', broadcast.xmin, probe.xmin,
 FROM broadcast LEFT JOIN probe ON probe.broadcast_id = broadcast.id
 WHERE id = ANY($1)
 """
+# A look without an answer shows nothing, and leaves the last one that was shown everything as it is.
 _PROVIDERS = f"""
-SELECT {OUTAGES}, (SELECT jsonb_object_agg(name, coalesce(compared_at, checked_at)) FROM provider) AS looked_at
+SELECT {OUTAGES}, (SELECT jsonb_object_agg(name, shown_at) FROM (
+  SELECT name, coalesce(compared_at, CASE WHEN unreachable_since IS NULL THEN checked_at END) AS shown_at FROM provider
+) AS p WHERE shown_at IS NOT NULL) AS looked_at
 """  # noqa: S608 - a constant
 _HEAD = f"SELECT revision, {HISTORY} AS history, now() AS read_at FROM head"  # noqa: S608 - a constant
 _STORY = """

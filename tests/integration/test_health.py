@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import cycle, pairwise
 from typing import Any, TypeAlias, cast
 
@@ -20,12 +20,14 @@ from service.api.streams.health import HealthWatches, Slot
 from service.domain.broadcast import EndReason
 from service.domain.measurements import HostStats, Quality
 from service.domain.ports import PlaylistSeen
+from service.domain.provider import Provider
 from service.domain.reasons import EventReason, Fault
 from service.domain.resources import EgressStatus, Phase
 from service.domain.timing import Timing
 from service.store.broadcasts import Filter
 from service.store.health_facts import HealthFacts
 from service.store.measurements.host_stats import REPORTERS
+from service.store.measurements.outages import Outages
 from tests.integration.api_stage import KEY, Refusal, Stage, api, refused, seconds
 from tests.integration.health_stage import SECRET_KEY, Written
 from tests.unit.health_facts import EGRESS, EMPTY, ROOM, STREAM
@@ -201,6 +203,34 @@ async def test_a_provider_that_does_not_answer(stage: Stage, written: Written) -
     [cause] = (await explanation(stage, "show")).causes
     assert (cause.code, cause.blame) == ("MUX_UNREACHABLE", "mux")
     assert "no answer in time" in cause.message
+
+
+@pytest.mark.parametrize("identity", ["viewer:ann", "EG_1"])
+async def test_neither_a_viewer_nor_an_egress_reports_as_a_host(stage: Stage, identity: str) -> None:
+    await stage.started("show")
+    refusal = await refused(stage.stub.ReportHostStats(report("show", identity)))
+    assert (refusal.reason, refusal.fields) == ("INVALID_FIELD", ["identity"])
+
+
+async def test_what_was_seen_before_an_outage_stays_seen(stage: Stage, written: Written) -> None:
+    """`observed_time` never goes back, nor is a look that got no answer one."""
+    await written.live("show")
+    await stage.sql("UPDATE resource SET observed_at = now() - interval '200 s'")
+    outages, away = Outages(stage.database), ("timeout", "no answer in time")
+    moments: list[datetime] = []
+    for failure in (None, away, away, away, None):
+        await outages.report(Provider.MUX, failure)
+        if failure is None:
+            await outages.compared([Provider.MUX], await written.now())
+        told = await health(stage, "show")
+        ingest = next(part for part in told.parts if part.part == health_pb.CHAIN_PART_INGEST)
+        moments.append(ingest.observed_time.ToDatetime(tzinfo=UTC))
+        columns = ("unreachable_since", "answering_since", "compared_at", "checked_at")
+        moved = ", ".join(f"{name} = {name} - interval '10 s'" for name in columns)
+        await stage.sql(f"UPDATE provider SET {moved}")  # noqa: S608 - constants
+        moments = [moment - timedelta(seconds=10) for moment in moments]
+    assert moments[0] == moments[1] == moments[2] == moments[3] < moments[4]
+    assert ingest.state == health_pb.HEALTH_STATE_OK
 
 
 async def test_no_secret_gets_into_what_is_told(stage: Stage, written: Written) -> None:
