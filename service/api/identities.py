@@ -23,8 +23,10 @@ def check_host_identity(identity: str, field: str) -> None:
 
 
 def check_reporter_identity(identity: str, field: str) -> None:
-    """Of a participant whose browser reports its measurements. Raises InvalidField, which names *field*."""
-    _check(identity, field, _EGRESS_PREFIX)
+    """Of a participant who publishes and whose browser reports its measurements: neither an egress nor a viewer does.
+    Raises InvalidField, which names *field*.
+    """
+    _check(identity, field, _EGRESS_PREFIX, _VIEWER_PREFIX)
 
 
 def _check(identity: str, field: str, *taken: str) -> None:

@@ -90,8 +90,11 @@ def update(
     keys: Mapping[str, Secret],
     labels: dict[str, str] | None,
     paths: Iterable[str],
+    called: Mapping[str, str] | None = None,
 ) -> Change | None:
-    """*paths* are names of fields of the spec; *labels* None leaves them as they are."""
+    """*paths* are names of fields of the spec; *labels* None leaves them as they are. *called*: the names that callers
+    know the fields by, for the event. None: the fields' own names.
+    """
     del now
     check_etag(stored, etag)
     names = set(paths)
@@ -103,7 +106,10 @@ def update(
     labels_changed = labels is not None and labels != stored.labels
     if not spec_changed and not labels_changed:
         return None
-    what = sorted({f.name for f in fields(Spec) if getattr(merged, f.name) != getattr(stored.spec, f.name)})
+    changed = {field.name for field in fields(Spec) if getattr(merged, field.name) != getattr(stored.spec, field.name)}
+    if kept != stored.destination_keys:
+        changed.add("destinations")
+    what = sorted({(called or {}).get(name, name) for name in changed})
     return Change(
         broadcast=replace(
             stored,

@@ -72,7 +72,10 @@ class EventReason(Word):
     STATE_STOPPING = "STATE_STOPPING", "The state became STOPPING: the take-down began."
     STATE_ENDED = "STATE_ENDED", "The state became ENDED: nothing is left running."
     STATE_FAILED = "STATE_FAILED", "The state became FAILED: nothing is left running. The message is the reason."
-    STATUS_CHANGED = "STATUS_CHANGED", "Conditions or other fields of the status changed. The message names them."
+    STATUS_CHANGED = (
+        "STATUS_CHANGED",
+        "Conditions or other fields of the status changed. The message says what each is now.",
+    )
     ENDING = "ENDING", "The service decided to end the broadcast. The message is the end reason."
 
     ROOM_CREATED = "ROOM_CREATED", "The room was created. The message is its sid."

@@ -220,7 +220,10 @@ async def test_trouble_is_told_until_its_own_provider_is_well_again(one: Store) 
     situation = await one.passes.record(claim, recovered=Provider.MUX)
     assert situation.broadcast.status.last_error is None
     story = [(each["reason"], each["message"]) for each in await events(one)]
-    assert story[-2:] == [("CALL_FAILED", "mux create_live_stream: 502 away"), ("STATUS_CHANGED", "last_error")]
+    assert story[-2:] == [
+        ("CALL_FAILED", "Mux create_live_stream: 502 away"),
+        ("STATUS_CHANGED", "no call fails any more"),
+    ]
     assert (await one.row("first"))["status"]["last_error"] is None
 
 

@@ -194,6 +194,7 @@ async def test_what_is_over_is_its_recordings_once_they_can_be_played(show: Show
     some = await show.join()
     assert [(each.mux_asset_id, each.playback_id) for each in some.recording.recordings] == [("A1", "PB2")]
     assert some.recording.recordings[0].duration.ToTimedelta() == timedelta(seconds=61.5)
+    assert some.recording.recordings[0].hls_url == "https://stream.mux.com/PB2.m3u8"
     assert some.refresh_after.seconds == 15, "another is being prepared"
 
     await show.is_now("ENDED", target="ENDED", recordings=(broken,))

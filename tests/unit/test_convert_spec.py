@@ -7,6 +7,7 @@ is in them without a change here: a field that the conversions forget is lost on
 import dataclasses
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
 from types import UnionType
@@ -22,11 +23,21 @@ from hypothesis import strategies as st
 
 from broadcast.v1 import broadcast_pb2 as pb
 from service.api.messages.masks import domain_fields, masked_fields, only
-from service.api.messages.spec import SPEC_FIELDS, given_spec, spec_message
+from service.api.messages.spec import NAMES_OF_PARTS, SPEC_FIELDS, given_spec, spec_message
 from service.domain import broadcast as domain
-from service.domain.broadcast import Spec
+from service.domain.broadcast import (
+    PRESETS,
+    Broadcast,
+    DeliveryPolicy,
+    Destination,
+    LatencyMode,
+    PlaybackPolicy,
+    RecordingPolicy,
+    Spec,
+)
 from service.domain.errors import InvalidField
-from service.domain.lifecycle import LIVE_FIELDS
+from service.domain.lifecycle import LIVE_FIELDS, update
+from service.domain.secret import Secret
 
 DURATIONS = st.integers(0, 1_800_000_000).map(lambda micros: micros / 1_000_000)
 MODES = st.sets(st.sampled_from(domain.FallbackMode)).map(
@@ -172,6 +183,60 @@ def test_an_update_changes_what_its_mask_names(message: pb.BroadcastSpec, names:
     for field in dataclasses.fields(Spec):
         source = whole if field.name in named else Spec()
         assert getattr(spec, field.name) == getattr(source, field.name)
+
+
+def test_a_wrong_path_of_a_mask_is_named() -> None:
+    with pytest.raises(InvalidField) as refused:
+        masked_fields(["spec.title", "title", "spec.max_duration_s"])
+    told = [(each.field, each.description) for each in refused.value.violations]
+    assert told == [
+        ("update_mask.paths[1]", '"title" is neither "labels" nor "spec." and a field of the spec'),
+        ("update_mask.paths[2]", '"spec.max_duration_s" is neither "labels" nor "spec." and a field of the spec'),
+    ]
+
+
+def test_an_update_is_told_in_the_names_of_the_contract() -> None:
+    """Of every field, whatever the domain calls its parts."""
+    now = datetime(2026, 11, 1, tzinfo=UTC)
+    stored = Broadcast(id="b", spec=Spec(), create_time=now, update_time=now)
+    other = Spec(
+        title="other",
+        owner_id="other",
+        preset=None,
+        custom_encoding=PRESETS["480P_30"],
+        audio_only=True,
+        layout="speaker",
+        latency_mode=LatencyMode.LOW,
+        reconnect_window_s=1.0,
+        max_duration_s=60,
+        playback_policy=PlaybackPolicy.SIGNED,
+        recording_policy=RecordingPolicy.DISCARD,
+        delivery_policy=DeliveryPolicy.MANUAL,
+        destinations=(Destination(name="one", url="rtmp://a.b/c"),),
+        test=True,
+        fallback_modes=(),
+        max_webrtc_viewers=1,
+    )
+    for field in dataclasses.fields(Spec):
+        assert getattr(other, field.name) != getattr(Spec(), field.name), field.name
+    change = update(
+        stored, now, etag="", spec=other, keys={}, labels={"a": "b"}, paths=NAMES_OF_PARTS, called=NAMES_OF_PARTS
+    )
+    assert change is not None
+    [event] = change.events
+    assert event.message.split(", ") == [*sorted(SPEC_FIELDS), "labels"]
+
+
+def test_a_new_key_of_a_destination_is_told() -> None:
+    now = datetime(2026, 11, 1, tzinfo=UTC)
+    spec = Spec(destinations=(Destination(name="one", url="rtmp://a.b/c"),))
+    stored = Broadcast(
+        id="b", spec=spec, create_time=now, update_time=now, destination_keys={"one": Secret("old-stream-key")}
+    )
+    keys = {"one": Secret("new-stream-key")}
+    change = update(stored, now, etag="", spec=spec, keys=keys, labels=None, paths=["destinations"])
+    assert change is not None
+    assert [event.message for event in change.events] == ["destinations"]
 
 
 def test_the_contract_says_which_fields_may_change_while_live() -> None:

@@ -482,12 +482,12 @@ def encoder(stream: Stream) -> list[tuple[str, datetime | None]]:
 
 def test_that_an_encoder_is_connected_is_told_with_its_time_until_a_look_contradicts_it() -> None:
     there = replace(STREAM, connected=True, connected_at=ago(100), heard_at=ago(50))
-    assert encoder(there) == [("True", ago(100))]
-    assert encoder(replace(there, silent_at=ago(110))) == [("True", ago(100))]
+    assert encoder(there) == [("yes", ago(100))]
+    assert encoder(replace(there, silent_at=ago(110))) == [("yes", ago(100))]
     # Mux says that it is idle until media arrive.
-    assert encoder(replace(there, fed_at=ago(110), silent_at=ago(90))) == [("True", ago(100))]
+    assert encoder(replace(there, fed_at=ago(110), silent_at=ago(90))) == [("yes", ago(100))]
     assert encoder(replace(there, fed_at=ago(60), silent_at=ago(30))) == []
-    assert encoder(replace(there, connected=False)) == [("False", ago(100))]
+    assert encoder(replace(there, connected=False)) == [("no", ago(100))]
     assert encoder(replace(there, connected=False, connected_at=ago(300))) == []
     assert encoder(replace(there, connected_at=None)) == []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Final, TypeAlias
@@ -134,6 +135,40 @@ def the_last_error_is_quoted_as_it_is(views: Views, _facts: Facts) -> Iterator[s
             yield f"{each.value!r} and {error.operation} {error.code}"
 
 
+def every_text_is_written_for_people(views: Views, _facts: Facts) -> Iterator[str]:
+    for text in _messages(views):
+        if (found := _OF_A_PROGRAM.search(text) or _PROVIDER_AS_STORED.search(text)) is not None:
+            yield f"{found.group()!r} in {text!r}"
+    for evidence in _evidence(views):
+        if (found := _OF_A_PROGRAM.search(evidence.value)) is not None:
+            yield f"{found.group()!r} in {evidence.name} {evidence.value!r}"
+
+
+_OF_A_PROGRAM: Final = re.compile(
+    r"\b(True|False|None|UNDECLARED)\b"  # a repr
+    r"|datetime\.|\+00:00|\d\.\d{6}|<[A-Z]|\(['\"]|\[['\"]|\w+\.[A-Z]{2}[A-Z_]+\b"
+    r"|\b(\w{3,})[: ]+\2\b"  # a word twice, such as a code before a message that begins with it
+    r"|: *[.:]|\.\.|  |[ :]$"
+)
+_PROVIDER_AS_STORED: Final = re.compile(r"\b(livekit|mux)\b(?![_:.])")
+
+
+def _messages(views: Views) -> Iterator[str]:
+    yield views.explanation.summary
+    for cause in views.explanation.causes:
+        yield from (cause.message, cause.remedy)
+    yield from (override.description for override in views.explanation.overrides)
+    yield from (part.message for part in views.health.parts)
+    yield from (condition.message for condition in views.get.status.conditions)
+    yield from (recording.message for recording in views.get.status.recordings)
+    yield views.health.next_action.message
+
+
+def _evidence(views: Views) -> Iterator[health_pb.Evidence]:
+    for holder in (*views.explanation.causes, *views.health.parts):
+        yield from holder.evidence
+
+
 def nothing_is_of_the_future(views: Views, facts: Facts) -> Iterator[str]:
     for part in views.health.parts:
         for moment in (_moment(part.since), _moment(part.observed_time)):
@@ -162,5 +197,6 @@ LAWS: tuple[Law, ...] = (
     an_outage_is_told_alike,
     a_condition_and_its_part_do_not_contradict,
     the_last_error_is_quoted_as_it_is,
+    every_text_is_written_for_people,
     nothing_is_of_the_future,
 )

@@ -1053,6 +1053,7 @@ class Recording(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
+    HLS_URL_FIELD_NUMBER: _builtins.int
     mux_asset_id: _builtins.str
     """Mux's id of the asset."""
     playback_id: _builtins.str
@@ -1063,6 +1064,10 @@ class Recording(_message.Message):
     """Why it cannot be played, if it is ERRORED."""
     origin: Global___RecordingOrigin.ValueType
     """Where it comes from."""
+    hls_url: _builtins.str
+    """The address of its HLS playlist. Unset: it has no playback id, or cannot be played yet. With the playback policy SIGNED
+    the player adds `?token=`.
+    """
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
         """Its playing time, once it is READY."""
@@ -1076,10 +1081,11 @@ class Recording(_message.Message):
         message: _builtins.str = ...,
         duration: _duration_pb2.Duration | None = ...,
         origin: Global___RecordingOrigin.ValueType = ...,
+        hls_url: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "message", b"message", "mux_asset_id", b"mux_asset_id", "origin", b"origin", "playback_id", b"playback_id", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "hls_url", b"hls_url", "message", b"message", "mux_asset_id", b"mux_asset_id", "origin", b"origin", "playback_id", b"playback_id", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

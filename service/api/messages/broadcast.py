@@ -22,6 +22,7 @@ from service.api.messages.times import duration_message, given_time, time_messag
 from service.domain import broadcast as domain
 from service.domain.broadcast import Broadcast, ConditionType, DeliveryPolicy, State, Target
 from service.domain.ports import HostToken
+from service.domain.resources import RecordingStatus
 from service.store.broadcasts import Filter
 from service.store.changes import StoryEvent
 
@@ -69,7 +70,7 @@ def _status_message(broadcast: Broadcast, playback_base_url: str) -> pb.Broadcas
         start_time=time_message(broadcast.start_time),
         live_time=time_message(broadcast.live_time),
         end_time=time_message(broadcast.end_time),
-        recordings=[recording_message(recording) for recording in status.recordings],
+        recordings=[recording_message(recording, playback_base_url) for recording in status.recordings],
     )
     if broadcast.fallback.modes and not broadcast.state.over:
         message.fallback.reason = broadcast.fallback.reason
@@ -78,7 +79,7 @@ def _status_message(broadcast: Broadcast, playback_base_url: str) -> pb.Broadcas
     if status.playback_id:
         message.playback.playback_id = status.playback_id
         message.playback.policy = PLAYBACK_POLICIES.number[broadcast.spec.playback_policy]
-        message.playback.hls_url = f"{playback_base_url}/{status.playback_id}.m3u8"
+        message.playback.hls_url = _hls_url(playback_base_url, status.playback_id)
     if status.room_sid or status.egress_id or status.stream_id or status.asset_id:
         message.provider_ids.livekit_room_sid = status.room_sid
         message.provider_ids.livekit_egress_id = status.egress_id
@@ -98,9 +99,10 @@ def _status_message(broadcast: Broadcast, playback_base_url: str) -> pb.Broadcas
     return message
 
 
-def recording_message(recording: domain.Recording) -> pb.Recording:
+def recording_message(recording: domain.Recording, playback_base_url: str) -> pb.Recording:
     origin = pb.RECORDING_ORIGIN_UPLOAD if recording.uploaded else pb.RECORDING_ORIGIN_LIVE_STREAM
     duration = recording.duration_s
+    playable = recording.playback_id and recording.status is RecordingStatus.READY
     return pb.Recording(
         mux_asset_id=recording.asset_id,
         playback_id=recording.playback_id,
@@ -108,7 +110,12 @@ def recording_message(recording: domain.Recording) -> pb.Recording:
         message=recording.message,
         duration=None if duration is None else duration_message(duration),
         origin=origin,
+        hls_url=_hls_url(playback_base_url, recording.playback_id) if playable else "",
     )
+
+
+def _hls_url(playback_base_url: str, playback_id: str) -> str:
+    return f"{playback_base_url}/{playback_id}.m3u8"
 
 
 def is_reconciling(broadcast: Broadcast) -> bool:

@@ -22,7 +22,7 @@ def masked_fields(paths: Sequence[str]) -> set[str]:
         if path.startswith("spec.") and name in SPEC_FIELDS:
             names.add(name)
         else:
-            description = 'is neither "labels" nor "spec." and a field of the spec'
+            description = f'"{path}" is neither "labels" nor "spec." and a field of the spec'
             violations.append(Violation(field=f"update_mask.paths[{index}]", description=description))
     if violations:
         raise InvalidField(*violations)

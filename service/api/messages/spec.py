@@ -189,9 +189,13 @@ def spec_message(spec: Spec) -> pb.BroadcastSpec:
     return pb.BroadcastSpec(**{name: row.told(spec) for name, row in SPEC_FIELDS.items()})
 
 
+NAMES_OF_PARTS: Final[Mapping[str, str]] = {part: row.name for row in SPEC_FIELDS.values() for part in row.parts}
+"""The field of the contract that holds a field of the domain's spec."""
+
+
 def in_words_of_the_contract(error: FieldImmutable) -> FieldImmutable:
     """*error* names a field of the domain's spec; the answer names the field of the contract that holds it."""
     field = error.metadata["field"]
     part = field.removeprefix("spec.")
-    name = next((row.name for row in SPEC_FIELDS.values() if part in row.parts), part)
+    name = NAMES_OF_PARTS.get(part, part)
     return FieldImmutable(error.message.replace(field, f"spec.{name}"), field=f"spec.{name}")

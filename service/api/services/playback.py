@@ -77,7 +77,9 @@ class PlaybackApi(PlaybackServiceServicer):
                     refresh_s = _NOT_STARTED_S
             case Over(recordings=recordings, pending=pending):
                 if recordings:
-                    answer.recording.recordings.extend(recording_message(each) for each in recordings)
+                    answer.recording.recordings.extend(
+                        recording_message(each, self._playback_base_url) for each in recordings
+                    )
                 else:
                     answer.ended.recording_pending = pending
                 refresh_s = _WHILE_RECORDING_S if pending else _FOR_GOOD_S

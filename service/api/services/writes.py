@@ -17,7 +17,7 @@ from broadcast.v1 import broadcast_service_pb2 as rpc
 from service import telemetry
 from service.api.addresses import Resolve, private_hosts
 from service.api.messages.masks import domain_fields, masked_fields, only
-from service.api.messages.spec import GivenSpec, given_spec, in_words_of_the_contract
+from service.api.messages.spec import NAMES_OF_PARTS, GivenSpec, given_spec, in_words_of_the_contract
 from service.api.streams.moved import Moved
 from service.domain import lifecycle
 from service.domain.broadcast import Broadcast
@@ -79,7 +79,14 @@ class Writes:
 
         def decide(stored: Broadcast, now: datetime) -> Change | None:
             change = lifecycle.update(
-                stored, now, etag=request.etag, spec=given.spec, keys=given.keys, labels=labels, paths=paths
+                stored,
+                now,
+                etag=request.etag,
+                spec=given.spec,
+                keys=given.keys,
+                labels=labels,
+                paths=paths,
+                called=NAMES_OF_PARTS,
             )
             if change is not None and "destinations" in names:
                 missing = missing_keys(change.broadcast.spec.destinations, change.broadcast.destination_keys)

@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from service.domain.broadcast import EndReason, State, Target, seconds
-from service.domain.explain.case import Case, Finding, Rule, Weight
+from service.domain.explain.case import Case, Finding, Rule, Weight, with_detail
 from service.domain.explain.causes import CauseCode
 from service.domain.health.model import Evidence, noted
 from service.domain.provider import STREAMS
@@ -69,7 +69,7 @@ def refused(case: Case) -> Finding | None:
     trouble = broadcast.status.last_error
     message, told = "", ""
     if trouble is not None:
-        message = f"{trouble.provider.display_name} refuses {trouble.operation}: {trouble.message}"
+        message = with_detail(f"{trouble.provider.display_name} refuses {trouble.operation}", trouble.message)
         told = failed_call(trouble)
     return Finding(
         code=code,

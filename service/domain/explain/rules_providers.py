@@ -47,7 +47,7 @@ def failing_call(case: Case, provider: Provider) -> Finding | None:
         return Finding(
             code=OF_PROVIDER[provider].refused,
             weight=Weight.CERTAIN,
-            message=f"{provider.display_name} refuses {trouble.operation}: {trouble.message}",
+            message=with_detail(f"{provider.display_name} refuses {trouble.operation}", trouble.message),
             evidence=evidence,
         )
     if outcome == Outcome.MISSING:

@@ -15,7 +15,7 @@ from service.domain.health.model import ChainPart, HealthState, PartHealth, note
 from service.domain.provider import HEALTH_UNREACHABLE, OWNER, Provider
 from service.domain.reasons import HealthReason
 from service.domain.resources import Kind, Phase, Resource
-from service.domain.sentences import clock, failed_call, no_answer
+from service.domain.sentences import clock, coded, failed_call, no_answer
 from service.domain.situation import Outage
 from service.domain.timing import Timing
 
@@ -165,7 +165,7 @@ def _believed(facts: Facts, resource: Resource, part: PartHealth) -> PartHealth:
         unknown = replace(part, reason=HealthReason.NOT_LISTED, message=message, since=absent)
     else:
         unknown = replace(part, reason=HealthReason.NOT_OBSERVED, message="nobody looked lately", since=seen)
-    last = f"the last that was seen: {part.state} {part.reason}"
+    last = f"the last that was seen: {coded(part.state, part.reason)}"
     return replace(unknown, state=HealthState.UNKNOWN, message=f"{unknown.message}; {last}")
 
 

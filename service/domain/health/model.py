@@ -5,6 +5,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from service.domain.reasons import Fault, HealthReason
+from service.domain.sentences import dated
 
 
 class ChainPart(StrEnum):
@@ -60,5 +61,18 @@ class PartHealth:
 def noted(*facts: tuple[str, object, datetime | None]) -> tuple[Evidence, ...]:
     """Evidence of (name, value, time). A fact without a value (None, "" or ()) is left out."""
     return tuple(
-        Evidence(name=name, value=str(value), time=time) for name, value, time in facts if value not in (None, "", ())
+        Evidence(name=name, value=_text(value), time=time) for name, value, time in facts if value not in (None, "", ())
     )
+
+
+def _text(value: object) -> str:
+    """*value* for people and for programs in other languages."""
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case datetime():
+            return dated(value)
+        case float():
+            return f"{value:g}"
+        case _:
+            return str(value)

@@ -26,6 +26,8 @@ _EGRESS_ON_ITS_WAY = (
     ConditionReason.STARTING,
     ConditionReason.CONNECTING,
 )
+_NO_STREAM = (ConditionReason.UNKNOWN, ConditionReason.NOT_LISTED, ConditionReason.DELETING)
+"""Reasons of STREAM_READY with which it is not known whether there is a live stream, or it goes."""
 _STREAM_ENDED = (ConditionReason.IDLE, ConditionReason.DISABLED, ConditionReason.NO_STREAM)
 """Reasons of INGEST_ACTIVE with which the provider has ended the recording, and with it the playlist."""
 
@@ -107,13 +109,16 @@ def _eta(broadcast: Broadcast, now: datetime) -> timedelta | None:
     """How long it takes until LIVE. None: the host, SetOnAir, the live stream or an answer is missing, the last start
     of an egress failed, or it takes longer than usual.
     """
-    last_error, stream = broadcast.status.last_error, _condition(broadcast, ConditionType.STREAM_READY)
-    if (last_error is not None and last_error.operation.starts_egress) or stream is None or not stream.met:
+    last_error = broadcast.status.last_error
+    if last_error is not None and last_error.operation.starts_egress:
         return None
+    stream = _condition(broadcast, ConditionType.STREAM_READY)
     host = _condition(broadcast, ConditionType.HOST_PUBLISHING)
     egress = _condition(broadcast, ConditionType.EGRESS_RUNNING)
     ingest = _condition(broadcast, ConditionType.INGEST_ACTIVE)
     if host is None or egress is None or ingest is None or not host.met or not _wanted(broadcast):
+        return None
+    if ingest.reason == ConditionReason.NO_STREAM or (stream is not None and stream.reason in _NO_STREAM):
         return None
     if ingest.met is None and ingest.reason != ConditionReason.NOT_OBSERVED:
         return None

@@ -4,11 +4,12 @@ Pure. Invariant: nothing is written without an event, so every change of a broad
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Final
 
 from service.domain.broadcast import (
     Broadcast,
+    Condition,
     DestinationState,
     EndReason,
     Fallback,
@@ -119,17 +120,45 @@ def _news(before: Status, after: Status) -> list[Event]:
 
 
 def _differences(before: Status, after: Status) -> str:
-    """The conditions and fields that changed, for the message of STATUS_CHANGED."""
+    """The conditions and fields that changed and what they are now, for the message of STATUS_CHANGED."""
     earlier = {each.type: (each.reason, each.message) for each in before.conditions}
-    changed = [
-        f"{each.type} {each.reason}"
-        for each in after.conditions
-        if (each.reason, each.message) != earlier.get(each.type)
-    ]
-    others = [
-        field.name
-        for field in fields(Status)
-        if field.name not in ("conditions", "next_attempt_time")
-        and getattr(before, field.name) != getattr(after, field.name)
-    ]
-    return ", ".join(changed + others)
+    changed = [_condition(each) for each in after.conditions if (each.reason, each.message) != earlier.get(each.type)]
+    others = [say(after) for name, say in FIELDS_TOLD.items() if getattr(before, name) != getattr(after, name)]
+    return "; ".join(changed + others)
+
+
+def _condition(condition: Condition) -> str:
+    met = {True: "met", False: "not met", None: "unknown"}[condition.met]
+    told = f"{condition.type} is {met} ({condition.reason})"
+    return f"{told}: {condition.message}" if condition.message else told
+
+
+def _named(what: str, id_: str) -> str:
+    return f"{what} is {id_}" if id_ else f"{what} is not known any more"
+
+
+FIELDS_TOLD: Final[Mapping[str, Callable[[Status], str]]] = {
+    "state_reason": lambda status: (
+        f"the reason of the state is {status.state_reason}" if status.state_reason else "the state has no reason now"
+    ),
+    "state_time": lambda _: "the time of the state is known",
+    "observed_generation": lambda status: f"the providers have generation {status.observed_generation} of the spec",
+    "playback_id": lambda status: _named("the playback id", status.playback_id),
+    "destinations": lambda status: (
+        ", ".join(f"destination {each.name} is {each.state}" for each in status.destinations)
+        or "no destination is left"
+    ),
+    "room_sid": lambda status: _named("the sid of the room", status.room_sid),
+    "egress_id": lambda status: _named("the id of the egress", status.egress_id),
+    "stream_id": lambda status: _named("the id of the live stream", status.stream_id),
+    "asset_id": lambda status: _named("the asset that is recorded", status.asset_id),
+    "recordings": lambda status: (
+        ", ".join(f"recording {each.asset_id} is {each.status}" for each in status.recordings) or "no recording is left"
+    ),
+    "last_error": lambda status: (
+        "no call fails any more" if status.last_error is None else f"a call failed: {failed_call(status.last_error)}"
+    ),
+}
+"""How each field of the status is told when it changed, but the conditions and the time of the next attempt. A test
+holds that every field is here.
+"""

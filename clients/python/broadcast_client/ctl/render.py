@@ -182,12 +182,14 @@ def facts(broadcast: Broadcast) -> Table:
         ("started", clock(status.start_time)),
         ("live", clock(status.live_time)),
         ("ended", clock(status.end_time)),
-        ("recordings", ", ".join(each.playback_id or each.mux_asset_id for each in status.recordings)),
+        ("recordings", ", ".join(each.hls_url or each.playback_id or each.mux_asset_id for each in status.recordings)),
     ]
     if status.HasField("last_error"):
         error = status.last_error
         again = "tried again" if error.retryable else "not tried again"
-        rows.append(("error", f"{error.provider} {error.operation}: {error.code}: {error.message} ({again})"))
+        # The text of an error often begins with its code.
+        code = "" if error.message.startswith(error.code) else f"{error.code}: "
+        rows.append(("error", f"{error.provider} {error.operation}: {code}{error.message} ({again})"))
     table = grid()
     for name, value in rows:
         if value and value != "UNSPECIFIED":

@@ -124,7 +124,7 @@ async def join(
         return OK
     session.out.line(f"{id} is {state_name(answer.state)}: {_how(answer)}")
     for recording in answer.recording.recordings:
-        session.out.line(recording.playback_id)
+        session.out.line(recording.hls_url or recording.playback_id)
     if answer.webrtc.token:
         # By itself and never wrapped: it is copied.
         session.out.line(answer.webrtc.token)
