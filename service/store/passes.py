@@ -18,6 +18,7 @@ import msgspec
 from service.domain.broadcast import Broadcast, EndReason, Fallback, ProviderTrouble, Target
 from service.domain.errors import LeaseLost, Overtaken
 from service.domain.lifecycle import Event
+from service.domain.observing.set_back import moved_back
 from service.domain.provider import Provider
 from service.domain.reasons import Actor
 from service.domain.reporting.record import Derive, tell, with_outcome
@@ -74,7 +75,8 @@ class Passes:
         self._storage = storage
 
     async def load(self, claim: Claim, lease: timedelta) -> Situation:
-        """Read everything that a pass decides on, and renew the lease to *lease* from now.
+        """Read everything that a pass decides on, and renew the lease to *lease* from now. After the database's clock
+        was set back, times of resources that lie ahead of it are moved.
 
         Raises LeaseLost, StoreUnavailable.
         """
@@ -84,9 +86,14 @@ class Passes:
             if row is None:
                 raise LeaseLost(claim.broadcast_id)
             broadcast = self._rows.broadcast(row, row["secrets"])
+            resources = await self._resources(connection, claim.broadcast_id)
+            if moved := moved_back(resources, row["read_at"]):
+                for each in moved:
+                    await self._upsert(connection, claim.broadcast_id, each)
+                resources = await self._resources(connection, claim.broadcast_id)
             return Situation(
                 broadcast=broadcast,
-                resources=await self._resources(connection, claim.broadcast_id),
+                resources=resources,
                 now=row["read_at"],
                 availability=self._availability(row),
                 read=read,

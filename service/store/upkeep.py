@@ -32,6 +32,7 @@ _MOVE_BACK = """
 UPDATE broadcast SET
   due_at = CASE WHEN due_at > now() THEN greatest(due_at - $1::interval, now()) ELSE due_at END,
   turn_at = turn_at - $1::interval,
+  dirty_at = least(dirty_at, now()),
   lease_until = CASE WHEN lease_until > now() + $2::interval THEN now() ELSE lease_until END
 WHERE coalesce(lease_until, due_at) IS NOT NULL
 """

@@ -14,7 +14,7 @@ from service.domain.lifecycle import Event, stop
 from service.domain.ports import Heard
 from service.domain.provider import Provider
 from service.domain.reasons import EventReason, FallbackReason, Operation
-from service.domain.resources import Phase
+from service.domain.resources import Kind, Phase
 from service.domain.situation import Situation
 from tests.conformance.stage import LEASE, NOBODYS, Stage, in_memory, in_postgres
 from tests.integration.store_stage import T0, egress, room, stream
@@ -64,7 +64,7 @@ async def test_what_changes_nothing_is_stored_and_not_told(stage: Stage) -> None
     claim = await stage.one.claimed("first")
     await stage.one.passes.record(claim, [room()])
     before = await told(stage)
-    looked = replace(room(), observed_at=T0 + timedelta(hours=1))
+    looked = replace(room(), observed_at=T0 + timedelta(milliseconds=1))
     assert (await stage.one.passes.record(claim, [looked])).resources == (looked,)
     assert await told(stage) == before
     assert (await stage.one.passes.load(claim, LEASE)).resources == (looked,)
@@ -197,3 +197,20 @@ async def test_a_webhook_of_nobody_waits_for_no_pass(stage: Stage) -> None:
     heard = Heard(event_id="e", type="room_started", provider_time=T0)
     await stage.ground.deliver(heard, "nobody")
     assert (await stage.one.passes.load(claim, LEASE)).heard == ()
+
+
+async def test_a_load_moves_what_lies_ahead_of_the_clock(stage: Stage) -> None:
+    """After the database's clock was set back by five minutes nothing waits for so long, and no later look is older."""
+    await stage.started("first")
+    claim = await stage.one.claimed("first")
+    now = (await stage.one.passes.load(claim, LEASE)).now
+    ahead = now + timedelta(seconds=300)
+    looked = ahead + timedelta(seconds=20)
+    rows = [replace(room(), intended_at=ahead, changed_at=ahead), replace(egress(), changed_at=now, observed_at=looked)]
+    await stage.one.passes.record(claim, rows)
+    loaded = await stage.one.passes.load(claim, LEASE)
+    by_kind = {each.kind: each for each in loaded.resources}
+    assert (by_kind[Kind.EGRESS].changed_at, by_kind[Kind.EGRESS].observed_at) == (now, loaded.now)
+    assert by_kind[Kind.ROOM].intended_at == by_kind[Kind.ROOM].changed_at == loaded.now - timedelta(seconds=20)
+    again = await stage.two.passes.load(claim, LEASE)
+    assert again.resources == loaded.resources

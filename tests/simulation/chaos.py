@@ -5,6 +5,7 @@ are away for minutes, somebody else deletes things, and egresses and playlists b
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from tests.simulation.faults import Kind
@@ -58,6 +59,7 @@ class Chaos:
             Kind.PAUSE,
             Kind.OUTAGE,
             Kind.STORE_OUTAGE,
+            Kind.CLOCK_BACK,
             Kind.ROOM_DELETED,
             Kind.STREAM_STALLED,
             Kind.STREAM_DISABLED,
@@ -95,15 +97,13 @@ class Chaos:
             case Kind.CRASH | Kind.PAUSE:
                 self._replica(kind)
             case Kind.OUTAGE:
-                provider = env.rng.choice((shared.at_livekit, shared.at_mux))
-                if provider.outage is None or provider.outage.until < env.loop.time() - 60:
-                    until = env.loop.time() + env.rng.choice((10, 40, 150)) * env.rng.uniform(0.5, 1.2)
-                    provider.outage = Outage(until=until, mode=env.rng.choice(OUTAGE_MODES))
-                    env.trace.add("outage", provider.name, provider.outage.mode, f"until {until:.0f}")
+                self._away()
             case Kind.STORE_OUTAGE:
                 if shared.database_away_until < env.loop.time() - 60:
                     shared.database_away_until = env.loop.time() + env.rng.uniform(1, 25)
                     env.trace.add("outage", "database", f"until {shared.database_away_until:.0f}")
+            case Kind.CLOCK_BACK:
+                self._set_back()
             case Kind.STREAM_STALLED:
                 self._stall()
             case Kind.STRANGER | Kind.LIST_EMPTY | Kind.LIST_STALE | Kind.LIST_SHORT | Kind.LIST_FOREIGN:
@@ -129,6 +129,22 @@ class Chaos:
             replica.crash()
         else:
             replica.pause(env.rng.uniform(*PAUSE_S))
+
+    def _away(self) -> None:
+        shared, env = self._shared, self._shared.env
+        provider = env.rng.choice(networks(shared))
+        if provider.outage is None or provider.outage.until < env.loop.time() - 60:
+            until = env.loop.time() + env.rng.choice((10, 40, 150)) * env.rng.uniform(0.5, 1.2)
+            provider.outage = Outage(until=until, mode=env.rng.choice(OUTAGE_MODES))
+            env.trace.add("outage", provider.name, provider.outage.mode, f"until {until:.0f}")
+
+    def _set_back(self) -> None:
+        """Once in a world: clocks that are wrong are set right and stay so."""
+        env = self._shared.env
+        if not env.set_back:
+            env.faults.count(Kind.CLOCK_BACK, "database")
+            env.set_back = timedelta(seconds=env.rng.choice((2, 30, 300)))
+            env.trace.add("clock", f"set back by {env.set_back}")
 
     def _stall(self) -> None:
         shared, env = self._shared, self._shared.env

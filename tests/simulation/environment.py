@@ -42,10 +42,15 @@ class Environment:
     effects: Effects
     canaries: Canaries
     hint: Callable[[Hint], None] = field(default=_nobody)
+    set_back: timedelta = timedelta()
+    """How far the clock of the database was set back."""
 
     def now(self) -> datetime:
-        """The time of the database and of the providers."""
+        """The time of the providers."""
         return T0 + timedelta(seconds=self.loop.time())
+
+    def database_now(self) -> datetime:
+        return self.now() - self.set_back
 
     def after(self, low: float, high: float, then: Callable[[], None]) -> None:
         self.loop.call_later(self.rng.uniform(low, high), then)

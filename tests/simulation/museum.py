@@ -40,6 +40,7 @@ from service.reconciler.background.sweeper import Sweeper
 from service.store.leases import Claim
 from tests.simulation import store, world
 from tests.simulation.providers import calls, network
+from tests.simulation.store import passes as stored_passes
 
 if TYPE_CHECKING:
     from service.domain.broadcast import Broadcast
@@ -387,6 +388,15 @@ def _without_fence_at_the_end() -> contextlib.AbstractContextManager[Any]:
     return patch.object(ResourceSet, "left", property(without_streams))
 
 
+def _without_clamps() -> contextlib.AbstractContextManager[Any]:
+    """Times that lie ahead of a clock that was set back stay there."""
+
+    def none(_resources: Sequence[AnyResource], _now: datetime) -> tuple[AnyResource, ...]:
+        return ()
+
+    return patch.object(stored_passes, "moved_back", none)
+
+
 MUSEUM: dict[str, Exhibit] = {
     "no intent": _without_intent,
     "no key reset": _without_key_reset,
@@ -425,6 +435,7 @@ MUSEUM: dict[str, Exhibit] = {
     "the last seconds thrown away": _without_drain,
     "no wait for the last viewers": _without_last_viewers,
     "over before the live stream is disabled": _without_fence_at_the_end,
+    "times ahead of the clock left there": _without_clamps,
 }
 
 

@@ -6,6 +6,7 @@ It dies and it stands still where a real one does: anywhere between two things i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
@@ -47,7 +48,8 @@ OBSERVE_EVERY = PROBE_EVERY = timedelta(seconds=10)
 SWEEP_EVERY, SWEEP_GRACE = timedelta(seconds=60), timedelta(seconds=120)
 PAUSE_S = (15.0, 90.0)
 SWEEPER = "sweeper"
-_QUICK = frozenset({"claim", "next_due", "take_duty", "take"})
+CLOCK_EVERY_S = 2.0
+_QUICK = frozenset({"claim", "next_due", "take_duty", "take", "look_at_clock"})
 """Statements that wait for no time of their own, because there are very many of them."""
 
 owner: ContextVar[Replica | None] = ContextVar("owner", default=None)
@@ -166,10 +168,18 @@ class Replica:
             every=PROBE_EVERY,
         )
         env.trace.add("replica begins", name)
+        self._upkeep = store.Upkeep(tables, line, lease=LEASE)
         self.spawn(self.loop.run(), "loop")
+        self.spawn(self._look_at_clock(), "clock")
         self.spawn(observer.run(), "observer")
         self.spawn(prober.run(), "prober")
         self.spawn(sweeper.run(), SWEEPER)
+
+    async def _look_at_clock(self) -> None:
+        while True:
+            with contextlib.suppress(StoreUnavailable):
+                await self._upkeep.look_at_clock()
+            await asyncio.sleep(CLOCK_EVERY_S)
 
     @property
     def doing(self) -> str:

@@ -37,7 +37,7 @@ class World:
         livekit = LiveKit(env, mux)
         timing = Timing()
         livekit.room_of = lambda name: room_wanted(name, TAG, timing)
-        self.tables = Tables(env.now)
+        self.tables = Tables(env.database_now)
         self.shared = Shared(
             env=env,
             tables=self.tables,

@@ -73,7 +73,7 @@ class AtCommits:
         """I-17. That a mode is added moves nobody back: it keeps the time of the first."""
         if after.fallback == before.fallback:
             return
-        now, seen = self._shared.env.now(), self._findings.seen
+        now, seen = self._shared.tables.now(), self._findings.seen
         if not set(after.fallback.modes) <= set(after.spec.fallback_modes):
             self._findings.violate("I-17", f"{after.id} falls back to {after.fallback.modes}, which nobody allowed")
         if not before.fallback.modes:

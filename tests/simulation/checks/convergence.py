@@ -49,7 +49,7 @@ class Convergence:
         return backoff_s(self._recent_starts(broadcast_id), self._shared.timing)
 
     def _recent_starts(self, broadcast_id: str) -> int:
-        oldest = self._shared.env.now() - timedelta(seconds=STARTS_WINDOW_S + STARTS_SLACK_S)
+        oldest = self._shared.tables.now() - timedelta(seconds=STARTS_WINDOW_S + STARTS_SLACK_S)
         resources = self._shared.tables.rows[broadcast_id].resources.values()
         ran = [each for each in resources if isinstance(each, Egress) and not never_ran(each)]
         return sum(each.intended_at > oldest for each in ran)
@@ -59,7 +59,7 @@ class Convergence:
         broadcast = row.broadcast
         if broadcast.target is not Target.LIVE or FallbackMode.LOCAL_RECORDING not in broadcast.fallback.modes:
             return False
-        oldest = self._shared.env.now() - timedelta(seconds=STARTS_WINDOW_S)
+        oldest = self._shared.tables.now() - timedelta(seconds=STARTS_WINDOW_S)
         rows = [each for each in row.resources.values() if isinstance(each, LocalRecording)]
         spent = sum(each.intended_at > oldest for each in rows) >= STARTS
         writing = any(e.runs and e.file and e.room.name == broadcast.id for e in self._shared.livekit.ours)

@@ -32,7 +32,7 @@ class Endings:
             self._findings.violate("I-16", f"{broadcast.id} ends with {reason}, for which there is no cause")
 
     def _has_cause(self, broadcast: Broadcast, reason: EndReason) -> bool:  # noqa: C901, PLR0911 - one answer a reason
-        timing, now = self._shared.timing, self._shared.env.now()
+        timing, now = self._shared.timing, self._shared.tables.now()
         match reason:
             case EndReason.STOPPED:
                 return True
@@ -85,10 +85,10 @@ class Endings:
         """Seconds since a replica saw that nobody publishes. A host who came back unseen counts as away."""
         rooms = [each for each in self._shared.tables.rows[broadcast_id].sorted_resources() if isinstance(each, Room)]
         since = rooms[-1].host_since or rooms[-1].changed_at
-        return (self._shared.env.now() - since).total_seconds()
+        return (self._shared.tables.now() - since).total_seconds()
 
     def _tried_for_s(self, broadcast_id: str) -> float:
         """Since the first attempt to create a room or a live stream, the earlier of the two."""
         rows = self._shared.tables.rows[broadcast_id].resources.values()
         tried = [each.intended_at for each in rows if isinstance(each, Room | Stream)]
-        return (self._shared.env.now() - min(tried)).total_seconds() if tried else 0.0
+        return (self._shared.tables.now() - min(tried)).total_seconds() if tried else 0.0

@@ -7,7 +7,7 @@ project answers behind the same name.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from service.domain.ports import EgressSeen, RoomInside, RoomPeople, RoomSeen, StreamSeen
@@ -59,17 +59,8 @@ class Lie:
             case tuple():
                 page, more = cast("tuple[list[Any], bool]", answer)
                 return self._less(page), more
-            case RoomInside():
-                people = self._fewer(answer.people)
-                recorders = frozenset(each for each in sorted(answer.recorders) if self._chance())
-                return RoomInside(
-                    people=people,
-                    recorders=recorders,
-                    recorded=bool(recorders),
-                    anybody=bool(people.publishers or recorders),
-                )
-            case RoomPeople():
-                return self._fewer(answer)
+            case RoomInside() | RoomPeople():
+                return self._fewer(answer) if self.kind is Kind.LIST_SHORT else type(answer)()
             case EgressSeen() if self.kind is not Kind.LIST_FOREIGN and not self._chance():
                 raise NoAnswer
             case EgressSeen() | RoomSeen() if self.kind is Kind.LIST_SHORT:
@@ -77,8 +68,14 @@ class Lie:
             case _:
                 return None
 
-    def _fewer(self, people: RoomPeople) -> RoomPeople:
-        return RoomPeople(publishers=tuple(each for each in people.publishers if self._chance()))
+    def _fewer(self, answer: RoomInside | RoomPeople) -> RoomInside | RoomPeople:
+        """Without some of the people. A list of participants that lacks the egress is what a dead worker looks like,
+        and nothing tells the two apart until the reconnect window of the live stream is over.
+        """
+        if isinstance(answer, RoomPeople):
+            return replace(answer, publishers=tuple(each for each in answer.publishers if self._chance()))
+        kept = tuple(each for each in answer.people.publishers if self._chance())
+        return replace(answer, people=replace(answer.people, publishers=kept), anybody=bool(kept or answer.recorders))
 
     def _kept(self, each: object) -> bool:
         if self.kind is Kind.LIST_FOREIGN:

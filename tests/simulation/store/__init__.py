@@ -6,6 +6,7 @@ from tests.simulation.store.passes import Passes
 from tests.simulation.store.probes import Probes
 from tests.simulation.store.shared import Budgets, Inbox, Outages, OwnedIds
 from tests.simulation.store.tables import Line, Tables, under_way
+from tests.simulation.store.upkeep import Upkeep
 
 __all__ = [
     "Broadcasts",
@@ -19,5 +20,6 @@ __all__ = [
     "Passes",
     "Probes",
     "Tables",
+    "Upkeep",
     "under_way",
 ]

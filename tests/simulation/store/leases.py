@@ -53,7 +53,7 @@ class Leases:
         await self._line.begin("take_duty")
         now = self._tables.now()
         owner, until = self._tables.duties.get(name, (self.owner, now))
-        taken = owner == self.owner or until <= now
+        taken = owner == self.owner or until <= now or until > now + timedelta(minutes=5)
         if taken:
             self._tables.duties[name] = (self.owner, now + ttl)
         await self._line.commit("take_duty")

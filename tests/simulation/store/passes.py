@@ -11,6 +11,7 @@ from service.domain.broadcast import EndReason, Fallback, ProviderTrouble, Targe
 from service.domain.errors import LeaseLost, Overtaken
 from service.domain.lifecycle import Event
 from service.domain.measurements import Probe
+from service.domain.observing.set_back import moved_back
 from service.domain.provider import Provider
 from service.domain.reasons import Actor
 from service.domain.reporting.record import Derive, tell, with_outcome
@@ -34,6 +35,7 @@ class Passes:
         row = self._held(claim)
         now = self._tables.now()
         row.lease_until = now + lease
+        self._tables.put_resources(row, moved_back(row.sorted_resources(), now))
         heard = [
             (webhook.id, webhook.heard)
             for webhook in self._tables.webhooks

@@ -38,7 +38,11 @@ class Budgets:
         bucket = self._tables.buckets.get(name)
         if bucket is None:
             bucket = self._tables.buckets[name] = Bucket(tokens=burst, refilled_at=now, next_turns=[now] * _QUEUES)
-        tokens = min(burst, bucket.tokens + (now - bucket.refilled_at).total_seconds() * rate)
+        # After a step back of the clock no time has passed, and every turn is as far away as it was.
+        ahead = max(bucket.refilled_at - now, timedelta())
+        passed_s = max((now - bucket.refilled_at).total_seconds(), 0.0)
+        tokens = min(burst, max(bucket.tokens, 0.0) + passed_s * rate)
+        bucket.next_turns = [next_turn - ahead for next_turn in bucket.next_turns]
         called = turn is not None and turn <= now
         queue = min(int(floor), _QUEUES - 1)
         waiting = any(next_turn > now for next_turn in bucket.next_turns[: queue + 1])
@@ -139,8 +143,8 @@ class Outages:
             earlier = None
         away, here = (earlier.unreachable_since, earlier.answering_since) if earlier is not None else (None, None)
         tables.looked[provider] = Looked(
-            unreachable_since=None if failure is None else away or now,
-            answering_since=None if failure is not None else here or now,
+            unreachable_since=None if failure is None else min(away or now, now),
+            answering_since=None if failure is not None else min(here or now, now),
             checked_at=now,
             code=code,
             message=message,

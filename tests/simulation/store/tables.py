@@ -181,6 +181,8 @@ class Tables:
         self.probe_due: dict[str, tuple[datetime, State | None]] = {}
         """By broadcast id: when the next look is due, and the state at the last claim."""
         self.external: dict[tuple[str, str], tuple[str, int]] = {}
+        self.clock_seen: datetime | None = None
+        """The time at the last look at the clock."""
         self.notify: Callable[[str], None] = _not_told
         """Told the channel, at the commit."""
         self.written: Callable[[Written], None] = _nobody
