@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from service.app.owner import owner_of
+from service.domain.broadcast import seconds
 from service.domain.errors import StoreUnavailable
 from service.providers.budget import Budget
 from service.providers.livekit.client import LiveKit
@@ -113,6 +114,7 @@ async def shared(settings: Settings) -> AsyncGenerator[Shared]:
             api_secret=settings.livekit_api_secret,
             public_url=settings.livekit_public_url,
             longest_call=longest_call(settings),
+            longest_start=seconds(settings.timing.start_answer_s),
             room_of=lambda name: room_wanted(name, tag, settings.timing),
             storage=storage,
         )

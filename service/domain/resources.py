@@ -248,6 +248,9 @@ class Egress(Resource):
     """Why it counts as failed."""
     returns: int = 0
     """How often it was found in its room after it had been given up."""
+    tries_over_at: datetime | None = None
+    """Since when LiveKit does not try to start it any more, because it answered so or because we hung up. A list that
+    does not show it `list_lag_s` later shows that it was not started. None: how long the tries last is not known."""
 
     @property
     def delivering(self) -> bool:
@@ -269,6 +272,9 @@ class LocalRecording(Resource):
     """Why it counts as failed."""
     returns: int = 0
     """How often it was found in its room after it had been given up."""
+    tries_over_at: datetime | None = None
+    """Since when LiveKit does not try to start it any more, because it answered so or because we hung up. A list that
+    does not show it `list_lag_s` later shows that it was not started. None: how long the tries last is not known."""
     status: EgressStatus = EgressStatus.UNKNOWN
     status_since: datetime | None = None
     error: str = ""

@@ -15,6 +15,9 @@ class Timing:
     """How long a broadcast that was never live waits for a host; then it ends with NO_HOST."""
     host_return_s: float = 300.0
     """How long a host who was live and left may take to come back; then the broadcast ends with HOST_LEFT."""
+    start_answer_s: float = 28.0
+    """For the answer to a start of an egress. LiveKit refuses one that no worker takes after 21.7 to 24.3 s (measured,
+    livekit-server 1.13.5; 27 s by its code); the lease is renewed meanwhile."""
     egress_start_s: float = 60.0
     """From the start of an egress to ACTIVE. Room composite waits for its page without a limit of its own
     (livekit/egress pkg/pipeline/controller.go), so this is the only one."""

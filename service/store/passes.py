@@ -125,6 +125,22 @@ class Passes:
                 raise Overtaken(claim.broadcast_id)
             await self._upsert(connection, claim.broadcast_id, resource)
 
+    async def renew(self, claim: Claim, lease: timedelta) -> Target:
+        """Renew the lease to *lease* from now, in the middle of a call that takes long. Answers the target that the
+        callers want now. Raises LeaseLost, StoreUnavailable.
+        """
+        async with self._database.connection() as connection:
+            target = await connection.fetchval(
+                "UPDATE broadcast SET lease_until = greatest(lease_until, now() + $3::interval) "
+                "WHERE id = $1 AND fence = $2 RETURNING target",
+                claim.broadcast_id,
+                claim.fence,
+                lease,
+            )
+        if target is None:
+            raise LeaseLost(claim.broadcast_id)
+        return Target(target)
+
     async def record(
         self,
         claim: Claim,

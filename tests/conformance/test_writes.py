@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from service.domain.broadcast import EndReason, Fallback, FallbackMode, ProviderTrouble, Spec, State, Target
-from service.domain.errors import Overtaken
+from service.domain.errors import LeaseLost, Overtaken
 from service.domain.lifecycle import Event, stop
 from service.domain.ports import Heard
 from service.domain.provider import Provider
@@ -102,6 +102,17 @@ async def test_an_intent_is_stored_and_covers_its_call(stage: Stage) -> None:
     await stage.ground.time_passes(50)
     assert await stage.two.claimed_ids(1) == []
     assert (await stage.one.passes.load(claim, LEASE)).resources == (intended,)
+
+
+async def test_a_lease_is_renewed_in_the_middle_of_a_call_and_says_what_is_wanted(stage: Stage) -> None:
+    await stage.started("first")
+    claim = await stage.one.claimed("first")
+    assert await stage.one.passes.renew(claim, LEASE) is Target.LIVE
+    await stage.broadcasts.change("first", lambda stored, at: stop(stored, at, "enough"), NOBODYS)
+    assert await stage.one.passes.renew(claim, LEASE) is Target.ENDED
+    for other in (replace(claim, fence=claim.fence + 1), replace(claim, broadcast_id="nobody")):
+        with pytest.raises(LeaseLost):
+            await stage.one.passes.renew(other, LEASE)
 
 
 async def test_a_stop_between_the_plan_and_its_intent_overtakes_it(stage: Stage) -> None:

@@ -83,7 +83,7 @@ async def test_without_a_storage_nothing_is_sent() -> None:
     ("answer", "outcome"),
     [
         (twirp(400, "invalid_argument", f"bad s3 {ACCESS} {STORAGE_SECRET}"), Outcome.REFUSED),
-        (twirp(503, "unavailable", "no response from servers"), Outcome.AMBIGUOUS),
+        (twirp(503, "unavailable", "no response from servers"), Outcome.UNAVAILABLE),
         (twirp(429, "resource_exhausted", "quota"), Outcome.THROTTLED),
         (twirp(404, "not_found", "requested room does not exist"), Outcome.MISSING),
         (twirp(500, STORAGE_SECRET, STORAGE_SECRET), Outcome.AMBIGUOUS),

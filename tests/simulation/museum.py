@@ -7,7 +7,7 @@ them; one that it does not miss is either not needed or not tested.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -201,6 +201,15 @@ def _without_mistrust() -> Generator[None]:
     """The end of an egress that may be wedged is waited for, as that of any other."""
     with patch.object(Fault, "mistrusted", property(lambda _: False)), patch.object(plan_live.Live, "fences", False):
         yield
+
+
+def _without_hearing_a_stop() -> contextlib.AbstractContextManager[Any]:
+    """A call that lasts is waited for to its end, in whatever lease is left."""
+
+    async def to_its_end(_self: PassContext, call: Coroutine[Any, Any, Any]) -> Any:
+        return await call
+
+    return patch.object(PassContext, "while_wanted", to_its_end)
 
 
 def _without_dedupe() -> contextlib.AbstractContextManager[Any]:
@@ -418,6 +427,7 @@ MUSEUM: dict[str, Exhibit] = {
     "no ghost handling": _without_ghosts,
     "no second stop of what answers none": _without_second_stop,
     "the end of what may be wedged is waited for": _without_mistrust,
+    "a start that lasts is not cut off, nor its lease renewed": _without_hearing_a_stop,
     "webhooks not deduplicated": _without_dedupe,
     "webhooks answered and not stored": _without_storing,
     "webhooks not marked with the record": _without_marks,

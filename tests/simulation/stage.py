@@ -9,6 +9,7 @@ from functools import partial
 
 from service.domain import lifecycle
 from service.domain.broadcast import Broadcast, Spec, State
+from service.domain.ports import EgressWanted, Push
 from service.domain.reporting.status import state_of
 from service.domain.resources import Egress, EgressStatus, LocalRecording, Phase, Stream
 from service.domain.secret import Secret
@@ -124,6 +125,17 @@ class Stage:
 
     async def stop(self) -> None:
         await self.world.callers.change("StopBroadcast", ID, partial(lifecycle.stop, note="enough"))
+
+    def wanted(self, egress: Egress) -> EgressWanted:
+        """The request that started *egress*."""
+        spec = self.broadcast.spec
+        return EgressWanted(
+            room_name=ID,
+            encoding=spec.encoding,
+            audio_only=spec.audio_only,
+            layout=egress.layout,
+            pushes=tuple(Push(name=name, url=url) for name, url in egress.pushes.items()),
+        )
 
     def writes(self) -> list[str]:
         """Names of the calls that change something at a provider, from now on, as they are begun."""

@@ -51,6 +51,7 @@ class World:
             limits=SCARCE if env.rng.random() < 0.25 else Limits(),
             storage=env.rng.random() < 0.5,
         )
+        self.shared.at_livekit.worker_is_free = livekit.worker_is_free
         self.replicas: list[Replica] = []
         self.callers = Callers(env, lambda: self.replicas)
         self.invariants = Invariants(self.shared, self.callers)

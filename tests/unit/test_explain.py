@@ -288,18 +288,40 @@ CASES = (
         known(ROOM, IDLE, replace(UNANSWERED, error="no answer in time")),
     ),
     Case(
+        # By its code: LiveKit has other words for the same.
+        "EGRESS_NO_WORKER",
+        known(
+            ROOM,
+            IDLE,
+            replace(UNANSWERED, fault=Fault.UNAVAILABLE, error="no servers available (received 2 responses)"),
+            status=trouble("livekit", "StartRoomCompositeEgress", Outcome.UNAVAILABLE, "unavailable"),
+        ),
+        known(
+            ROOM,
+            IDLE,
+            replace(UNANSWERED, error="no response from servers"),
+            status=trouble("livekit", "StartRoomCompositeEgress", Outcome.AMBIGUOUS, "internal"),
+        ),
+    ),
+    Case(
+        # While LiveKit looks for one, for 22 s and longer.
+        "EGRESS_NO_WORKER",
+        known(ROOM, IDLE, replace(UNANSWERED, phase=Phase.INTENDED, failures=0, intended_at=ago(6))),
+        known(ROOM, IDLE, replace(UNANSWERED, phase=Phase.INTENDED, failures=0, intended_at=ago(3))),
+    ),
+    Case(
         # And the next is being called.
         "EGRESS_NO_WORKER",
         known(
             ROOM,
             IDLE,
-            replace(NOT_STARTED, error="twirp error unknown: no response from servers"),
+            replace(NOT_STARTED, fault=Fault.UNAVAILABLE),
             replace(UNANSWERED, ordinal=1, phase=Phase.INTENDED, failures=0, intended_at=ago(4)),
         ),
         known(
             ROOM,
             IDLE,
-            replace(NOT_STARTED, error="twirp error unknown: no response from servers"),
+            replace(NOT_STARTED, fault=Fault.UNAVAILABLE),
             replace(STARTED, ordinal=1),
         ),
     ),
@@ -316,7 +338,7 @@ CASES = (
     Case(
         # The process died between the intent and its record.
         "EGRESS_START_LOST",
-        known(ROOM, IDLE, replace(UNANSWERED, phase=Phase.INTENDED, failures=0)),
+        known(ROOM, IDLE, replace(UNANSWERED, phase=Phase.INTENDED, failures=0, intended_at=ago(31))),
         known(ROOM, IDLE, replace(UNANSWERED, phase=Phase.INTENDED, failures=0, intended_at=ago(1))),
     ),
     Case("EGRESS_START_STUCK", known(ROOM, IDLE, replace(STARTED, intended_at=ago(31))), known(ROOM, IDLE, STARTED)),

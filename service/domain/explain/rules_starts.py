@@ -8,8 +8,10 @@ from service.domain.provider import ROOMS
 from service.domain.reasons import Fault
 from service.domain.resources import Egress, EgressStatus, Phase
 
-_NO_SERVERS = "no response from servers"
-"""The error of a start that no worker took (livekit/psrpc, client/rpc.go)."""
+_NO_WORKER = "unavailable"
+"""The code of a start that no worker took. LiveKit has several texts for it (livekit/psrpc, client/rpc.go)."""
+_ANSWERED_S = 5.0
+"""A start that a worker takes is answered within a second or two; one that takes longer waits for a worker."""
 
 
 def _start_outcome(case: Case, egress: Egress) -> str:
@@ -62,25 +64,46 @@ def start_refused(case: Case) -> Finding | None:
     return None
 
 
+def _found_no_worker(case: Case, egress: Egress) -> bool:
+    """Whether the start of *egress* was refused because no worker took it, and no list shows it."""
+    trouble = case.facts.broadcast.status.last_error
+    told = trouble is not None and trouble.operation.starts_egress and trouble.code == _NO_WORKER
+    return not egress.external_id and (egress.fault is Fault.UNAVAILABLE or told)
+
+
+def _under_way(case: Case, egress: Egress) -> bool:
+    """Whether the call that starts *egress* may still be answered."""
+    called = egress.phase is Phase.INTENDED and not egress.failures
+    tried_s = case.timing.start_answer_s + case.timing.list_lag_s
+    return called and case.facts.now < egress.intended_at + seconds(tried_s)
+
+
 def no_worker(case: Case) -> Finding | None:
     egress = _failed_start(case)
-    if egress is None or _NO_SERVERS not in egress.error:
+    if egress is None:
+        return None
+    if _found_no_worker(case, egress):
+        return Finding(
+            code=CauseCode.EGRESS_NO_WORKER,
+            weight=Weight.CERTAIN,
+            message=f"{ROOMS.display_name} found no egress worker for the start.",
+            evidence=start_evidence(case, egress),
+        )
+    if not _under_way(case, egress) or case.facts.now < egress.intended_at + seconds(_ANSWERED_S):
         return None
     return Finding(
         code=CauseCode.EGRESS_NO_WORKER,
-        weight=Weight.CERTAIN,
-        message=f"{ROOMS.display_name} found no egress worker for the start.",
+        weight=Weight.LIKELY,
+        message=f"{ROOMS.display_name} does not answer the start: it looks for an egress worker that is free.",
         evidence=start_evidence(case, egress),
     )
 
 
 def start_lost(case: Case) -> Finding | None:
     egress = _failed_start(case)
-    if egress is None or _NO_SERVERS in egress.error or egress.refused:
+    if egress is None or egress.refused or _found_no_worker(case, egress) or _under_way(case, egress):
         return None
     if _start_outcome(case, egress) not in ("", Outcome.AMBIGUOUS):
-        return None
-    if not egress.failures and case.facts.now < egress.intended_at + seconds(case.timing.list_lag_s):
         return None
     return Finding(
         code=CauseCode.EGRESS_START_LOST,

@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from service.domain.lifecycle import Event
-from service.domain.observing.evidence import absent, believed_gone, not_shown_yet
+from service.domain.observing.evidence import absent, believed_gone, not_shown_yet, not_started
 from service.domain.observing.learned import Learned
 from service.domain.ports import EgressSeen, OutputSeen
 from service.domain.reasons import EventReason, Fault
@@ -118,7 +118,14 @@ def egresses_seen(
                 adopted += 1
                 events.append(Event(reason=EventReason.EGRESS_ADOPTED, message=seen.id))
                 egress = replace(  # noqa: PLW2901 - from here on it is the one that was found
-                    egress, external_id=seen.id, phase=Phase.PRESENT, changed_at=now, failures=0
+                    egress,
+                    external_id=seen.id,
+                    phase=Phase.PRESENT,
+                    changed_at=now,
+                    failures=0,
+                    retry_at=None,
+                    fault=Fault.NONE,
+                    tries_over_at=None,
                 )
         if seen is None:
             learned = egress_absent(
@@ -187,6 +194,9 @@ def egress_absent(egress: Egress, now: datetime, timing: Timing, *, unknown_by_i
     """The row after a look that did not show *egress*. One that is believed to be gone was not seen to end, so it may
     still be connected until it is cut off.
     """
+    if not_started(egress, now, timing):
+        gone = replace(egress, phase=Phase.GONE, observed_at=now, changed_at=now, end_seen=True)
+        return Learned(resources=(gone,))
     if not_shown_yet(egress, now, timing):
         return Learned(resources=(replace(egress, observed_at=now),))
     if not believed_gone(egress, now, timing, confirmed=unknown_by_id, contradicted=contradicted):

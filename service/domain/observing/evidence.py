@@ -17,7 +17,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from service.domain.broadcast import seconds
-from service.domain.resources import Resource
+from service.domain.resources import Egress, LocalRecording, Resource
 from service.domain.timing import Timing
 
 _R = TypeVar("_R", bound=Resource)
@@ -31,6 +31,12 @@ def absent(resource: _R, now: datetime) -> _R:
 def not_shown_yet(resource: Resource, now: datetime, timing: Timing) -> bool:
     """Whether a list at *now* need not show *resource*: it may not exist, or was found so lately that the list lags."""
     return resource.unresolved or now < resource.changed_at + seconds(timing.list_lag_s)
+
+
+def not_started(egress: Egress | LocalRecording, now: datetime, timing: Timing) -> bool:
+    """Whether a list at *now* that does not show *egress* shows that it was not started: nobody tries it any more."""
+    over_at = egress.tries_over_at
+    return egress.unresolved and over_at is not None and now >= over_at + seconds(timing.list_lag_s)
 
 
 def believed_gone(resource: Resource, now: datetime, timing: Timing, *, confirmed: bool, contradicted: bool) -> bool:

@@ -10,7 +10,7 @@ from datetime import datetime
 
 from service.domain.broadcast import seconds
 from service.domain.lifecycle import Event
-from service.domain.observing.evidence import absent, believed_gone, not_shown_yet
+from service.domain.observing.evidence import absent, believed_gone, not_shown_yet, not_started
 from service.domain.observing.learned import Learned
 from service.domain.ports import EgressSeen
 from service.domain.provider import STREAMS
@@ -82,6 +82,9 @@ def with_recording(recording: LocalRecording, seen: EgressSeen, now: datetime) -
 
 def _recording_absent(recording: LocalRecording, now: datetime, timing: Timing, *, unknown_by_id: bool) -> Learned:
     """The row after a look that did not show *recording*. Nothing else shows whether a file is being written."""
+    if not_started(recording, now, timing):
+        gone = replace(recording, phase=Phase.GONE, observed_at=now, changed_at=now, end_seen=True)
+        return Learned(resources=(gone,))
     if not_shown_yet(recording, now, timing):
         return Learned(resources=(replace(recording, observed_at=now),))
     if not believed_gone(recording, now, timing, confirmed=unknown_by_id, contradicted=False):

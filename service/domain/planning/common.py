@@ -144,8 +144,12 @@ class Planner:
             self.waits.append(next_recording_look(upload.intended_at, upload.observed_at, self.now))
 
     def resolve(self, resource: Stream | Egress | LocalRecording, grace_s: float) -> None:
-        """A create without an answer is looked for until it is found or its grace, *grace_s* seconds, is over."""
+        """A create without an answer is looked for until it is found or its grace, *grace_s* seconds, is over. One that
+        nobody tries any more is over at the first look that must show it.
+        """
         gone_at, message = resource.intended_at + seconds(grace_s), f"an answer or a sight of the {resource.kind}"
+        if not isinstance(resource, Stream) and resource.tries_over_at is not None:
+            gone_at = resource.tries_over_at + seconds(self.timing.list_lag_s)
         if self.in_vain(
             resource,
             gone_at,

@@ -162,8 +162,12 @@ class Live(Planner):
 
     def resolve_start(self, egress: Egress) -> None:
         """A start without an answer. There is no need to wait until its grace is over: once no list shows it, the key
-        is reset, and a start that lands later cannot publish.
+        is reset, and a start that lands later cannot publish. One that was refused for now needs no reset: the list
+        that does not show it confirms that it has no effect.
         """
+        if egress.tries_over_at is not None:
+            self.resolve(egress, self.timing.egress_grace_s)
+            return
         if self.in_vain(egress, egress.intended_at + seconds(self.timing.list_lag_s), self.timing.lookup_s):
             self.reset_key()
 

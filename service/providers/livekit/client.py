@@ -36,12 +36,14 @@ class LiveKit:
         api_key: str,
         api_secret: Secret,
         longest_call: timedelta,
+        longest_start: timedelta | None = None,
         room_of: Callable[[str], RoomWanted] | None = None,
         public_url: str = "",
         storage: StorageSettings | None = None,
     ) -> None:
-        """*longest_call* ends inside a lease. *room_of*: the room of a name, see `Tokens`. *public_url*: what browsers
-        connect to, where it is not *url*. *storage*: where `Egresses.record` has files put.
+        """*longest_call* ends inside a lease. *longest_start*: the same of a start of an egress, for callers who renew
+        the lease meanwhile; None: as any other call. *room_of*: the room of a name, see `Tokens`. *public_url*: what
+        browsers connect to, where it is not *url*. *storage*: where `Egresses.record` has files put.
 
         To be built inside a running event loop.
         """
@@ -52,7 +54,9 @@ class LiveKit:
             # Typed as the SDK's own client, which has no limits and no interface.
             service._client = cast("Any", Twirp(self._http, url))  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - as above
         calls = LiveKitCalls(
-            longest_call.total_seconds(), hidden=(storage.secret_key, storage.access_key) if storage else ()
+            longest_call.total_seconds(),
+            (longest_start or longest_call).total_seconds(),
+            hidden=(storage.secret_key, storage.access_key) if storage else (),
         )
         self.rooms = Rooms(self._api, calls)
         self.egresses = Egresses(self._api, calls, storage)

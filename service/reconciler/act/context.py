@@ -6,16 +6,16 @@ import asyncio
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from service.domain.broadcast import seconds
-from service.domain.errors import LeaseLost
+from service.domain.errors import LeaseLost, Overtaken, StoreUnavailable
 from service.domain.resource_set import ResourceSet
 from service.domain.resources import AnyResource, Phase
 from service.failpoints import failpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
 
     from service.domain.broadcast import Broadcast, EndReason, Fallback, ProviderTrouble
     from service.domain.lifecycle import Event
@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from service.reconciler.act.requests import Providers
     from service.store.leases import Claim
     from service.store.passes import Passes
+
+
+_T = TypeVar("_T")
+_ASKED_EVERY_S = 0.5
+"""During a call that may last long: so soon after it a stop is noticed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +78,35 @@ class PassContext:
         if loop.time() - began > self.lease.total_seconds() / 2:
             raise LeaseLost(self.claim.broadcast_id)
         failpoint(f"{point}.before_call")
+
+    async def while_wanted(self, call: Coroutine[Any, Any, _T]) -> _T:
+        """The answer of *call*, which may take longer than the lease: the lease is renewed meanwhile. The call is cut
+        off where callers change the target, which raises Overtaken unless it was answered in that moment.
+
+        Raises LeaseLost, and StoreUnavailable where the lease could not be renewed in time.
+        """
+        loop, planned_for = asyncio.get_running_loop(), self.broadcast.target
+        task = loop.create_task(call)
+        held_until = loop.time() + self.lease.total_seconds() / 2
+        every_s = min(_ASKED_EVERY_S, self.lease.total_seconds() / 4)
+        try:
+            while not (await asyncio.wait({task}, timeout=every_s))[0]:
+                asked = loop.time()
+                try:
+                    target = await self.passes.renew(self.claim, self.lease)
+                except StoreUnavailable:
+                    if loop.time() >= held_until:
+                        raise
+                    continue
+                held_until = asked + self.lease.total_seconds() / 2
+                if target is not planned_for:
+                    break
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+        if task.cancelled():
+            raise Overtaken(self.claim.broadcast_id)
+        return task.result()
 
     async def record(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from service.domain.broadcast import seconds
-from service.domain.errors import Outcome, ProviderError
+from service.domain.errors import Outcome, Overtaken, ProviderError
 from service.domain.lifecycle import Event
 from service.domain.observing.egresses import with_egress
 from service.domain.planning.steps import (
@@ -21,7 +21,14 @@ from service.domain.reasons import EventReason, Fault
 from service.domain.resources import Egress, EgressStatus, Phase, Room
 from service.failpoints import failpoint
 from service.reconciler.act.context import PassContext
-from service.reconciler.act.outcomes import REFUSAL_FAULTS, not_created, record_failure, stopping, trouble_of
+from service.reconciler.act.outcomes import (
+    REFUSAL_FAULTS,
+    cut_off,
+    not_started,
+    record_failure,
+    stopping,
+    trouble_of,
+)
 from service.reconciler.act.requests import names_of, pushes_of
 
 
@@ -57,15 +64,21 @@ async def _start(context: PassContext, step: StartEgress) -> None:
     )
     await context.intend(egress, "egress.start")
     try:
-        seen = await context.providers.egresses.start(
-            EgressWanted(
-                room_name=context.broadcast.id,
-                encoding=spec.encoding,
-                audio_only=spec.audio_only,
-                layout=spec.layout,
-                pushes=tuple(Push(name=name, url=url) for name, url in pushes.items()),
+        seen = await context.while_wanted(
+            context.providers.egresses.start(
+                EgressWanted(
+                    room_name=context.broadcast.id,
+                    encoding=spec.encoding,
+                    audio_only=spec.audio_only,
+                    layout=spec.layout,
+                    pushes=tuple(Push(name=name, url=url) for name, url in pushes.items()),
+                )
             )
         )
+    except Overtaken:
+        failpoint("egress.start.after_failure")
+        await cut_off(context, egress)
+        raise
     except ProviderError as error:
         await _start_failed(context, egress, error)
         return
@@ -89,15 +102,8 @@ async def _start(context: PassContext, step: StartEgress) -> None:
 async def _start_failed(context: PassContext, egress: Egress, error: ProviderError) -> None:
     failpoint("egress.start.after_failure")
     failures = len([e for e in context.resources.egresses if e.failures]) + 1
-    failed = not_created(context, egress, failures, error)
-    gone = failed.phase is Phase.GONE
-    failed = replace(
-        failed,
-        # Refused before any worker took it: it cannot publish.
-        end_seen=gone,
-        error=error.message,
-        fault=REFUSAL_FAULTS[error.outcome] if gone else Fault.NONE,
-    )
+    failed = not_started(context, egress, failures, error)
+    failed = replace(failed, fault=REFUSAL_FAULTS.get(error.outcome, Fault.NONE))
     changed: list[Room | Egress] = [failed]
     room = context.resources.room
     if error.outcome is Outcome.MISSING and room is not None:

@@ -2,6 +2,8 @@
 
 - AMBIGUOUS: the call may have had its effect. After a create the resource is UNKNOWN, and the plan looks for it before
   anything else.
+- UNAVAILABLE, of a start of an egress: no worker took it, as far as LiveKit knows. A worker that answered too late may
+  hold it all the same (livekit/egress#720), so it is UNKNOWN until the next list, which decides.
 - Any other outcome: the call had no effect. It is made again after a back-off, or never if it was REFUSED.
 """
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from service.reconciler.act.context import PassContext
 
 _Created = TypeVar("_Created", Stream, Egress, LocalRecording, Upload)
+_Started = TypeVar("_Started", Egress, LocalRecording)
 _Stopped = TypeVar("_Stopped", Egress, LocalRecording)
 
 
@@ -62,6 +65,23 @@ def stopping(context: PassContext, resource: _Stopped) -> _Stopped:
     if resource.phase is Phase.DELETING and (resource.acked or resource.failures):
         return resource
     return replace(resource, phase=Phase.DELETING, changed_at=context.now(), acked=False, failures=0, retry_at=None)
+
+
+def not_started(context: PassContext, egress: _Started, failures: int, error: ProviderError) -> _Started:
+    """*egress* after a start that failed: as `not_created`, and UNKNOWN after UNAVAILABLE too. One that is GONE was
+    refused before any worker took it: it cannot run.
+    """
+    failed = replace(not_created(context, egress, failures, error), error=error.message)
+    if error.outcome is Outcome.UNAVAILABLE:
+        return replace(failed, phase=Phase.UNKNOWN, tries_over_at=context.now())
+    return replace(failed, end_seen=failed.phase is Phase.GONE)
+
+
+async def cut_off(context: PassContext, egress: Egress | LocalRecording) -> None:
+    """Record a start that we hung up, because the callers want another target. LiveKit stops its tries at once
+    (measured, livekit-server 1.13.5), and a worker may have taken it before: the next list shows it, or it is none.
+    """
+    await context.record([replace(egress, phase=Phase.UNKNOWN, tries_over_at=context.now())])
 
 
 async def record_failure(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from service.domain.errors import ProviderError
+from service.domain.errors import Overtaken, ProviderError
 from service.domain.lifecycle import Event
 from service.domain.observing.recordings import uploaded, with_recording
 from service.domain.planning.steps import DeleteUpload, RecordingStep, StartRecording, StopRecording, UploadRecording
@@ -15,7 +15,7 @@ from service.domain.resources import EgressStatus, LocalRecording, Phase, Upload
 from service.failpoints import failpoint
 from service.reconciler.act.call import delete
 from service.reconciler.act.context import PassContext
-from service.reconciler.act.outcomes import not_created, record_failure, stopping, trouble_of
+from service.reconciler.act.outcomes import cut_off, not_created, not_started, record_failure, stopping, trouble_of
 from service.reconciler.act.tags import file_of, upload_tag
 
 
@@ -48,18 +48,22 @@ async def _start(context: PassContext, ordinal: int) -> None:
     )
     await context.intend(recording, "recording.start")
     try:
-        seen = await context.providers.egresses.record(
-            RecordingWanted(
-                room_name=context.broadcast.id,
-                encoding=spec.encoding,
-                audio_only=spec.audio_only,
-                layout=spec.layout,
-                file=recording.file,
+        seen = await context.while_wanted(
+            context.providers.egresses.record(
+                RecordingWanted(
+                    room_name=context.broadcast.id,
+                    encoding=spec.encoding,
+                    audio_only=spec.audio_only,
+                    layout=spec.layout,
+                    file=recording.file,
+                )
             )
         )
+    except Overtaken:
+        await cut_off(context, recording)
+        raise
     except ProviderError as error:
-        failed = not_created(context, recording, recording.failures + 1, error)
-        failed = replace(failed, end_seen=failed.phase is Phase.GONE, error=error.message)
+        failed = not_started(context, recording, recording.failures + 1, error)
         await context.record([failed], trouble=trouble_of(error, context.now()))
         return
     failpoint("recording.start.after_call")

@@ -142,6 +142,11 @@ class Workers:
         self.egresses: dict[str, TrueEgress] = {}
         self.hangs_next = False
         """Whether the next egress never connects."""
+        self.workers = -1
+        """How many egresses can run at once. Below 0: any number."""
+
+    def worker_is_free(self) -> bool:
+        return self.workers < 0 or sum(egress.runs for egress in self.egresses.values()) < self.workers
 
     def end(self, egress: TrueEgress, kind: Kind) -> None:
         """By itself, in one of the ways of an end."""

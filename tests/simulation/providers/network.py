@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 LATE_S = (9.0, 88.0)
 """Seconds from a create to its late effect: LiveKit tries for 70 s (livekit/protocol rpc/egress_client.go)."""
+NO_WORKER_S = (21.7, 24.3)
+"""From a start that no worker takes to its refusal (measured, livekit-server 1.13.5)."""
+HELD, HELD_S = 0.2, 1.0
+"""How often a worker took a start that was refused or given up, and how late it is shown then (livekit/egress#720)."""
 LATE_UPLOAD_S = (9.0, 900.0)
 """The same for an upload. No document gives a limit, so it may land after the time in which it is looked for."""
 LATE_WRITE_S = (1.0, 15.0)
@@ -49,10 +53,13 @@ class Call:
     """Seconds until the effect of a create that the provider goes on with after its caller has left."""
 
     @property
+    def starts_egress(self) -> bool:
+        return self.name in ("StartEgress", "StartFileEgress")
+
+    @property
     def operation(self) -> Operation:
         """As the adapters name it: they start an egress of either sort by one call."""
-        starts = self.name in ("StartEgress", "StartFileEgress")
-        return Operation.START_EGRESS if starts else Operation(self.name)
+        return Operation.START_EGRESS if self.starts_egress else Operation(self.name)
 
 
 LIST_EGRESS = Call("livekit", "ListEgress", 5.0)
@@ -74,6 +81,9 @@ class _Late:
             self._network.env.trace.add("late effect", self._operation)
             self._network.land(effect)
 
+    def give_up(self) -> None:
+        self._effect = None
+
 
 class Network:
     """The network between the replicas and one provider."""
@@ -85,6 +95,8 @@ class Network:
         self.lie: Lie | None = None
         self.lied: defaultdict[str, list[float]] = defaultdict(list)
         """When wrong answers were given, by the name of the call."""
+        self.worker_is_free: Callable[[], bool] = lambda: True
+        """Whether a start of an egress finds a worker."""
         self._late: dict[str, list[_Late]] = {}
         """Effects that are yet to land, by their subject."""
 
@@ -94,6 +106,9 @@ class Network:
         if self.outage is not None and env.loop.time() < self.outage.until:
             env.faults.count(Kind.OUTAGE, where)
             return await self._in_outage(call, effect, self.outage.mode)
+        if call.starts_egress and not self.worker_is_free():
+            await asyncio.sleep(env.rng.uniform(*NO_WORKER_S))
+            raise self._error(call, Outcome.UNAVAILABLE)
         match env.faults.of_call(where, writes=call.writes, creates=call.creates):
             case None:
                 await asyncio.sleep(env.rng.uniform(0.02, 1.5 if call.writes and self.name == "mux" else 0.25))
@@ -105,7 +120,7 @@ class Network:
                 await self._unanswered(fault, call, subject, effect)
                 raise self._error(call, Outcome.AMBIGUOUS)
             case fault:
-                raise await self._refusal(fault, call)
+                raise await self._refusal(fault, call, effect)
 
     def _answer(self, call: Call, subject: str, effect: Callable[[], _T]) -> _T:
         answer = effect()
@@ -123,7 +138,7 @@ class Network:
                     self.env.after(0, 0.05, late.land)
         return answer
 
-    async def _refusal(self, fault: Kind, call: Call) -> ProviderError:
+    async def _refusal(self, fault: Kind, call: Call, effect: Callable[[], object]) -> ProviderError:
         rng = self.env.rng
         match fault:
             case Kind.NOT_SENT:
@@ -135,11 +150,14 @@ class Network:
             case Kind.REFUSED:
                 await asyncio.sleep(0.1)
                 return self._error(call, Outcome.REFUSED)
+            case _ if call.starts_egress:
+                await asyncio.sleep(rng.uniform(*NO_WORKER_S))
+                if rng.random() < HELD:
+                    self.env.after(0, HELD_S, lambda: self.land(effect))
+                return self._error(call, Outcome.UNAVAILABLE)
             case _:
                 await asyncio.sleep(rng.uniform(0.02, 0.5))
-                # A worker may hold the request of a start all the same (livekit/egress#720).
-                ambiguous = call.late is not None or call.provider == "mux"
-                return self._error(call, Outcome.AMBIGUOUS if ambiguous else Outcome.UNAVAILABLE)
+                return self._error(call, Outcome.AMBIGUOUS if call.provider == "mux" else Outcome.UNAVAILABLE)
 
     async def _unanswered(self, fault: Kind, call: Call, subject: str, effect: Callable[[], object]) -> None:
         rng, within_s = self.env.rng, call.within_s
@@ -155,7 +173,23 @@ class Network:
             late = _Late(self, call.name, effect)
             self._late.setdefault(subject, []).append(late)
             self.env.after(*(call.late or LATE_WRITE_S), late.land)
+            try:
+                await asyncio.sleep(patience)
+            except asyncio.CancelledError:
+                if call.starts_egress:
+                    self._hung_up(late)
+                raise
+            return
         await asyncio.sleep(patience)
+
+    def _hung_up(self, late: _Late) -> None:
+        """The server stops its tries, and a worker that took the request before goes on with it (measured,
+        livekit-server 1.13.5).
+        """
+        if self.env.rng.random() < HELD:
+            self.env.after(0, HELD_S, late.land)
+        else:
+            late.give_up()
 
     async def _in_outage(self, call: Call, effect: Callable[[], _T], mode: str) -> _T:
         if mode == "refused":

@@ -70,6 +70,15 @@ class Passes:
         )
         await self._line.commit("intend")
 
+    async def renew(self, claim: Claim, lease: timedelta) -> Target:
+        await self._line.begin("renew")
+        row = self._held(claim)
+        until = self._tables.now() + lease
+        row.lease_until = until if row.lease_until is None else max(row.lease_until, until)
+        target = row.broadcast.target
+        await self._line.commit("renew")
+        return target
+
     async def record(
         self,
         claim: Claim,
