@@ -195,7 +195,7 @@ def test_webhooks_say_what_their_bodies_are_read_to_say(monkeypatch: pytest.Monk
         return seen[-1][1]
 
     monkeypatch.setattr("tests.simulation.world.read", both)
-    simulate(40)
+    simulate(100)
     assert len(seen) > 50
     for hint, from_body in seen:
         assert _heard(from_body.heard) == _heard(hint.heard)
