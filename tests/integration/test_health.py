@@ -11,6 +11,7 @@ from typing import Any, TypeAlias, cast
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from broadcast.v1 import broadcast_pb2 as pb
 from broadcast.v1 import broadcast_service_pb2 as rpc
@@ -454,6 +455,40 @@ async def test_many_come_in_pages_and_each_once(stage: Stage) -> None:
     pages = [await read(call) for _ in range(3)]
     assert [len(page.healths) for page in pages] == [200, 200, 50]
     assert len({each.broadcast_id for page in pages for each in page.healths}) == 450
+    assert [page.snapshot_complete for page in pages] == [False, False, True]
+    call.cancel()
+
+
+@pytest.mark.parametrize(("there", "lengths"), [(0, [0]), (1, [1]), (200, [200, 0])])
+async def test_the_end_of_the_snapshot_is_marked_once(stage: Stage, there: int, lengths: list[int]) -> None:
+    """Also where the last page is full, and where nothing matches: a page knows when it has everything."""
+    await stage.sql(
+        "INSERT INTO broadcast (id, spec) SELECT 'show-' || n, '{}' FROM generate_series(1, $1) AS n", there
+    )
+    call = watch(stage)
+    pages = [await read(call) for _ in lengths]
+    assert [len(page.healths) for page in pages] == lengths
+    assert [page.snapshot_complete for page in pages] == [*[False] * (len(lengths) - 1), True]
+    await stage.create("another")
+    later = await news(call)
+    assert (ids(later), later.snapshot_complete) == (["another"], False)
+    call.cancel()
+
+
+async def test_a_health_has_what_a_page_shows_of_a_broadcast(stage: Stage) -> None:
+    """Title, owner and labels, and a change of them is news."""
+    await stage.create("show", title="First light", owner_id="ann", labels={"team": "a"})
+    call = watch(stage)
+    [told] = (await read(call)).healths
+    assert (told.title, told.owner_id, dict(told.labels)) == ("First light", "ann", {"team": "a"})
+    one = await health(stage, "show")
+    assert (one.title, one.owner_id, dict(one.labels)) == ("First light", "ann", {"team": "a"})
+    spec = pb.BroadcastSpec(title="Second light")
+    await stage.stub.UpdateBroadcast(
+        rpc.UpdateBroadcastRequest(broadcast_id="show", spec=spec, update_mask=FieldMask(paths=["spec.title"]))
+    )
+    [changed] = (await news(call)).healths
+    assert changed.title == "Second light"
     call.cancel()
 
 

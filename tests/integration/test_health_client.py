@@ -89,10 +89,11 @@ async def test_a_watch_tells_what_is_new(client: BroadcastClient, written: Writt
     async with client.watch_health(broadcast_filter(ids=["show"]), interval=1) as watch:
         first = await next_news(watch)
         assert (first.begins, [each.broadcast_id for each in first.healths]) == (True, ["show"])
+        assert first.complete
         await written.moves("show")
         while not (news := await next_news(watch)).healths:
             pass
-        assert (news.begins, news.skipped) == (False, 0)
+        assert (news.begins, news.complete, news.skipped) == (False, False, 0)
         assert news.time > first.time
 
 
@@ -108,6 +109,7 @@ async def test_a_watch_outlives_the_replica_and_begins_anew(database_url: str) -
         await second.create("another")
         again = await next_news(watch)
         assert again.begins
+        assert again.complete
         assert {each.broadcast_id for each in again.healths} == {"show", "another"}
         await watch.aclose()
         with pytest.raises(StopAsyncIteration):
@@ -155,7 +157,7 @@ async def test_ctl_explains_with_commands_to_paste(ctl: Ctl, stage: Stage, writt
         "Room and live stream are ready, and no host publishes yet.",
     ]
     assert "1. WAITING_FOR_HOST (host)" in result.out
-    assert re.search(r"host_publishing +False +[\d.]+s ago", result.out)
+    assert re.search(r"host_publishing +no +[\d.]+s ago", result.out)
     assert "→  Let a host enter the room and publish." in result.out
     assert re.search(r"next  WAIT_FOR_HOST  .* in 29m5\ds|30m", result.out)
     assert f"broadcastctl --target 127.0.0.1:{stage.port} host-access show host" in result.out

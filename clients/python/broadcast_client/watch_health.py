@@ -34,6 +34,10 @@ class HealthNews:
     """The health of the broadcasts whose health changed. Empty: none did."""
     removed: Sequence[str]
     """Ids of broadcasts that do not match any more."""
+    complete: bool
+    """True once a connection: every broadcast that matches has been told. One that was known before and was not told
+    since `begins` does not match any more. An older service never says so.
+    """
     skipped: int
     """The number of messages that the service left out, because the one before was not read in time."""
     time: datetime
@@ -74,6 +78,7 @@ class HealthWatch(LastingStream[WatchHealthRequest, WatchHealthResponse, HealthN
             begins=begins,
             healths=tuple(message.healths),
             removed=tuple(message.removed_broadcast_ids),
+            complete=message.snapshot_complete,
             skipped=message.skipped_count,
             time=message.time.ToDatetime(tzinfo=UTC),
         )

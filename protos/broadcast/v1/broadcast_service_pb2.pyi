@@ -1144,11 +1144,18 @@ class WatchHealthResponse(_message.Message):
     REMOVED_BROADCAST_IDS_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
     SKIPPED_COUNT_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_COMPLETE_FIELD_NUMBER: _builtins.int
     skipped_count: _builtins.int
     """How many messages were left out because the reader had not taken the one before."""
+    snapshot_complete: _builtins.bool
+    """Set once, in the message after which every broadcast that matches has been told. A broadcast that was known from an
+    earlier connection and was not told up to there does not match any more.
+    """
     @_builtins.property
     def healths(self) -> _containers.RepeatedCompositeFieldContainer[_health_pb2.BroadcastHealth]:
-        """The health of the broadcasts whose health changed since the message before; in the first message, of all."""
+        """The health of the broadcasts whose health changed since the message before; up to the message with
+        `snapshot_complete`, of all that match.
+        """
 
     @_builtins.property
     def removed_broadcast_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -1165,10 +1172,11 @@ class WatchHealthResponse(_message.Message):
         removed_broadcast_ids: _abc.Iterable[_builtins.str] | None = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
         skipped_count: _builtins.int = ...,
+        snapshot_complete: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["healths", b"healths", "removed_broadcast_ids", b"removed_broadcast_ids", "skipped_count", b"skipped_count", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["healths", b"healths", "removed_broadcast_ids", b"removed_broadcast_ids", "skipped_count", b"skipped_count", "snapshot_complete", b"snapshot_complete", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -28,7 +28,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x62roadcast/v1/health.proto\x12\x0c\x62roadcast.v1\x1a\x1c\x62roadcast/v1/broadcast.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcb\x02\n\x0f\x42roadcastHealth\x12\x14\n\x0c\x62roadcast_id\x18\x01 \x01(\t\x12+\n\x05state\x18\x02 \x01(\x0e\x32\x1c.broadcast.v1.BroadcastState\x12\x14\n\x0cstate_reason\x18\x03 \x01(\t\x12*\n\x07overall\x18\x04 \x01(\x0e\x32\x19.broadcast.v1.HealthState\x12\'\n\x05parts\x18\x05 \x03(\x0b\x32\x18.broadcast.v1.PartHealth\x12\x31\n\npublishers\x18\x06 \x03(\x0b\x32\x1d.broadcast.v1.PublisherHealth\x12-\n\x0bnext_action\x18\x07 \x01(\x0b\x32\x18.broadcast.v1.NextAction\x12(\n\x04time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x94\x02\n\nPartHealth\x12%\n\x04part\x18\x01 \x01(\x0e\x32\x17.broadcast.v1.ChainPart\x12\x0c\n\x04name\x18\x02 \x01(\t\x12(\n\x05state\x18\x03 \x01(\x0e\x32\x19.broadcast.v1.HealthState\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12)\n\x05since\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\robserved_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x08\x65vidence\x18\x08 \x03(\x0b\x32\x16.broadcast.v1.Evidence\"Q\n\x08\x45vidence\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xaa\x02\n\x0fPublisherHealth\x12\x10\n\x08identity\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12/\n\x0bjoined_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x06tracks\x18\x04 \x03(\x0b\x32\x19.broadcast.v1.TrackHealth\x12;\n\x12\x63onnection_quality\x18\x05 \x01(\x0e\x32\x1f.broadcast.v1.ConnectionQuality\x12&\n\x05stats\x18\x06 \x01(\x0b\x32\x17.broadcast.v1.HostStats\x12.\n\nstats_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb6\x01\n\x0bTrackHealth\x12\x0b\n\x03sid\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\r\n\x05muted\x18\x04 \x01(\x08\x12\x11\n\tsimulcast\x18\x05 \x01(\x08\x12\x11\n\tmime_type\x18\x06 \x01(\t\x12\r\n\x05width\x18\x07 \x01(\x05\x12\x0e\n\x06height\x18\x08 \x01(\x05\x12(\n\x06layers\x18\t \x03(\x0b\x32\x18.broadcast.v1.TrackLayer\"Q\n\nTrackLayer\x12\x0f\n\x07quality\x18\x01 \x01(\t\x12\r\n\x05width\x18\x02 \x01(\x05\x12\x0e\n\x06height\x18\x03 \x01(\x05\x12\x13\n\x0b\x62itrate_bps\x18\x04 \x01(\x03\"\xa3\x03\n\tHostStats\x12\x45\n\x12\x63onnection_quality\x18\x01 \x01(\x0e\x32\x1f.broadcast.v1.ConnectionQualityB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\'\n\x11video_bitrate_bps\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00H\x00\x88\x01\x01\x12\'\n\x11\x61udio_bitrate_bps\x18\x03 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00H\x01\x88\x01\x01\x12\x30\n\nframe_rate\x18\x04 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00@\x8f@)\x00\x00\x00\x00\x00\x00\x00\x00H\x02\x88\x01\x01\x12\x37\n\x11packet_loss_ratio\x18\x05 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00H\x03\x88\x01\x01\x12\x41\n\x0fround_trip_time\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationB\r\xbaH\n\xaa\x01\x07\"\x03\x08\xd8\x04\x32\x00\x42\x14\n\x12_video_bitrate_bpsB\x14\n\x12_audio_bitrate_bpsB\r\n\x0b_frame_rateB\x14\n\x12_packet_loss_ratio\"W\n\nNextAction\x12\x0e\n\x06\x61\x63tion\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8a\x02\n\x0b\x45xplanation\x12\x14\n\x0c\x62roadcast_id\x18\x01 \x01(\t\x12+\n\x05state\x18\x02 \x01(\x0e\x32\x1c.broadcast.v1.BroadcastState\x12\x0f\n\x07summary\x18\x03 \x01(\t\x12#\n\x06\x63\x61uses\x18\x04 \x03(\x0b\x32\x13.broadcast.v1.Cause\x12-\n\x0bnext_action\x18\x05 \x01(\x0b\x32\x18.broadcast.v1.NextAction\x12)\n\toverrides\x18\x06 \x03(\x0b\x32\x16.broadcast.v1.Override\x12(\n\x04time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"o\n\x05\x43\x61use\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12(\n\x08\x65vidence\x18\x03 \x03(\x0b\x32\x16.broadcast.v1.Evidence\x12\r\n\x05\x62lame\x18\x04 \x01(\t\x12\x0e\n\x06remedy\x18\x05 \x01(\t\"0\n\x08Override\x12\x13\n\x0b\x64\x65scription\x18\x01 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x02 \x01(\t*\xe6\x01\n\tChainPart\x12\x1a\n\x16\x43HAIN_PART_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43HAIN_PART_ROOM\x10\x01\x12\x13\n\x0f\x43HAIN_PART_HOST\x10\x02\x12\x15\n\x11\x43HAIN_PART_EGRESS\x10\x03\x12\x15\n\x11\x43HAIN_PART_INGEST\x10\x04\x12\x17\n\x13\x43HAIN_PART_PLAYBACK\x10\x05\x12\x18\n\x14\x43HAIN_PART_RECORDING\x10\x06\x12\x1a\n\x16\x43HAIN_PART_DESTINATION\x10\x07\x12\x16\n\x12\x43HAIN_PART_VIEWERS\x10\x08*\xbd\x01\n\x0bHealthState\x12\x1c\n\x18HEALTH_STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fHEALTH_STATE_OK\x10\x01\x12\x15\n\x11HEALTH_STATE_IDLE\x10\x02\x12\x18\n\x14HEALTH_STATE_PENDING\x10\x03\x12\x19\n\x15HEALTH_STATE_DEGRADED\x10\x04\x12\x15\n\x11HEALTH_STATE_DOWN\x10\x05\x12\x18\n\x14HEALTH_STATE_UNKNOWN\x10\x06*\xd0\x01\n\x11\x43onnectionQuality\x12\"\n\x1e\x43ONNECTION_QUALITY_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x43ONNECTION_QUALITY_UNKNOWN\x10\x01\x12 \n\x1c\x43ONNECTION_QUALITY_EXCELLENT\x10\x02\x12\x1b\n\x17\x43ONNECTION_QUALITY_GOOD\x10\x03\x12\x1b\n\x17\x43ONNECTION_QUALITY_POOR\x10\x04\x12\x1b\n\x17\x43ONNECTION_QUALITY_LOST\x10\x05\x42S\n\x0c\x62roadcast.v1P\x01Z/broadcast.internal/gen/broadcast/v1;broadcastv1\xaa\x02\x0f\x42roadcastApi.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x62roadcast/v1/health.proto\x12\x0c\x62roadcast.v1\x1a\x1c\x62roadcast/v1/broadcast.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd6\x03\n\x0f\x42roadcastHealth\x12\x14\n\x0c\x62roadcast_id\x18\x01 \x01(\t\x12+\n\x05state\x18\x02 \x01(\x0e\x32\x1c.broadcast.v1.BroadcastState\x12\x14\n\x0cstate_reason\x18\x03 \x01(\t\x12*\n\x07overall\x18\x04 \x01(\x0e\x32\x19.broadcast.v1.HealthState\x12\'\n\x05parts\x18\x05 \x03(\x0b\x32\x18.broadcast.v1.PartHealth\x12\x31\n\npublishers\x18\x06 \x03(\x0b\x32\x1d.broadcast.v1.PublisherHealth\x12-\n\x0bnext_action\x18\x07 \x01(\x0b\x32\x18.broadcast.v1.NextAction\x12(\n\x04time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05title\x18\t \x01(\t\x12\x10\n\x08owner_id\x18\n \x01(\t\x12\x39\n\x06labels\x18\x0b \x03(\x0b\x32).broadcast.v1.BroadcastHealth.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x94\x02\n\nPartHealth\x12%\n\x04part\x18\x01 \x01(\x0e\x32\x17.broadcast.v1.ChainPart\x12\x0c\n\x04name\x18\x02 \x01(\t\x12(\n\x05state\x18\x03 \x01(\x0e\x32\x19.broadcast.v1.HealthState\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12)\n\x05since\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\robserved_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x08\x65vidence\x18\x08 \x03(\x0b\x32\x16.broadcast.v1.Evidence\"Q\n\x08\x45vidence\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xaa\x02\n\x0fPublisherHealth\x12\x10\n\x08identity\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12/\n\x0bjoined_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x06tracks\x18\x04 \x03(\x0b\x32\x19.broadcast.v1.TrackHealth\x12;\n\x12\x63onnection_quality\x18\x05 \x01(\x0e\x32\x1f.broadcast.v1.ConnectionQuality\x12&\n\x05stats\x18\x06 \x01(\x0b\x32\x17.broadcast.v1.HostStats\x12.\n\nstats_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb6\x01\n\x0bTrackHealth\x12\x0b\n\x03sid\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\r\n\x05muted\x18\x04 \x01(\x08\x12\x11\n\tsimulcast\x18\x05 \x01(\x08\x12\x11\n\tmime_type\x18\x06 \x01(\t\x12\r\n\x05width\x18\x07 \x01(\x05\x12\x0e\n\x06height\x18\x08 \x01(\x05\x12(\n\x06layers\x18\t \x03(\x0b\x32\x18.broadcast.v1.TrackLayer\"Q\n\nTrackLayer\x12\x0f\n\x07quality\x18\x01 \x01(\t\x12\r\n\x05width\x18\x02 \x01(\x05\x12\x0e\n\x06height\x18\x03 \x01(\x05\x12\x13\n\x0b\x62itrate_bps\x18\x04 \x01(\x03\"\xa3\x03\n\tHostStats\x12\x45\n\x12\x63onnection_quality\x18\x01 \x01(\x0e\x32\x1f.broadcast.v1.ConnectionQualityB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\'\n\x11video_bitrate_bps\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00H\x00\x88\x01\x01\x12\'\n\x11\x61udio_bitrate_bps\x18\x03 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00H\x01\x88\x01\x01\x12\x30\n\nframe_rate\x18\x04 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00@\x8f@)\x00\x00\x00\x00\x00\x00\x00\x00H\x02\x88\x01\x01\x12\x37\n\x11packet_loss_ratio\x18\x05 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00H\x03\x88\x01\x01\x12\x41\n\x0fround_trip_time\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationB\r\xbaH\n\xaa\x01\x07\"\x03\x08\xd8\x04\x32\x00\x42\x14\n\x12_video_bitrate_bpsB\x14\n\x12_audio_bitrate_bpsB\r\n\x0b_frame_rateB\x14\n\x12_packet_loss_ratio\"W\n\nNextAction\x12\x0e\n\x06\x61\x63tion\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8a\x02\n\x0b\x45xplanation\x12\x14\n\x0c\x62roadcast_id\x18\x01 \x01(\t\x12+\n\x05state\x18\x02 \x01(\x0e\x32\x1c.broadcast.v1.BroadcastState\x12\x0f\n\x07summary\x18\x03 \x01(\t\x12#\n\x06\x63\x61uses\x18\x04 \x03(\x0b\x32\x13.broadcast.v1.Cause\x12-\n\x0bnext_action\x18\x05 \x01(\x0b\x32\x18.broadcast.v1.NextAction\x12)\n\toverrides\x18\x06 \x03(\x0b\x32\x16.broadcast.v1.Override\x12(\n\x04time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"o\n\x05\x43\x61use\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12(\n\x08\x65vidence\x18\x03 \x03(\x0b\x32\x16.broadcast.v1.Evidence\x12\r\n\x05\x62lame\x18\x04 \x01(\t\x12\x0e\n\x06remedy\x18\x05 \x01(\t\"0\n\x08Override\x12\x13\n\x0b\x64\x65scription\x18\x01 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x02 \x01(\t*\xe6\x01\n\tChainPart\x12\x1a\n\x16\x43HAIN_PART_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43HAIN_PART_ROOM\x10\x01\x12\x13\n\x0f\x43HAIN_PART_HOST\x10\x02\x12\x15\n\x11\x43HAIN_PART_EGRESS\x10\x03\x12\x15\n\x11\x43HAIN_PART_INGEST\x10\x04\x12\x17\n\x13\x43HAIN_PART_PLAYBACK\x10\x05\x12\x18\n\x14\x43HAIN_PART_RECORDING\x10\x06\x12\x1a\n\x16\x43HAIN_PART_DESTINATION\x10\x07\x12\x16\n\x12\x43HAIN_PART_VIEWERS\x10\x08*\xbd\x01\n\x0bHealthState\x12\x1c\n\x18HEALTH_STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fHEALTH_STATE_OK\x10\x01\x12\x15\n\x11HEALTH_STATE_IDLE\x10\x02\x12\x18\n\x14HEALTH_STATE_PENDING\x10\x03\x12\x19\n\x15HEALTH_STATE_DEGRADED\x10\x04\x12\x15\n\x11HEALTH_STATE_DOWN\x10\x05\x12\x18\n\x14HEALTH_STATE_UNKNOWN\x10\x06*\xd0\x01\n\x11\x43onnectionQuality\x12\"\n\x1e\x43ONNECTION_QUALITY_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x43ONNECTION_QUALITY_UNKNOWN\x10\x01\x12 \n\x1c\x43ONNECTION_QUALITY_EXCELLENT\x10\x02\x12\x1b\n\x17\x43ONNECTION_QUALITY_GOOD\x10\x03\x12\x1b\n\x17\x43ONNECTION_QUALITY_POOR\x10\x04\x12\x1b\n\x17\x43ONNECTION_QUALITY_LOST\x10\x05\x42S\n\x0c\x62roadcast.v1P\x01Z/broadcast.internal/gen/broadcast/v1;broadcastv1\xaa\x02\x0f\x42roadcastApi.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,6 +36,8 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'broadcast.v1.health_pb2', _
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\014broadcast.v1P\001Z/broadcast.internal/gen/broadcast/v1;broadcastv1\252\002\017BroadcastApi.V1'
+  _globals['_BROADCASTHEALTH_LABELSENTRY']._loaded_options = None
+  _globals['_BROADCASTHEALTH_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_HOSTSTATS'].fields_by_name['connection_quality']._loaded_options = None
   _globals['_HOSTSTATS'].fields_by_name['connection_quality']._serialized_options = b'\272H\005\202\001\002\020\001'
   _globals['_HOSTSTATS'].fields_by_name['video_bitrate_bps']._loaded_options = None
@@ -48,32 +50,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HOSTSTATS'].fields_by_name['packet_loss_ratio']._serialized_options = b'\272H\024\022\022\031\000\000\000\000\000\000\360?)\000\000\000\000\000\000\000\000'
   _globals['_HOSTSTATS'].fields_by_name['round_trip_time']._loaded_options = None
   _globals['_HOSTSTATS'].fields_by_name['round_trip_time']._serialized_options = b'\272H\n\252\001\007\"\003\010\330\0042\000'
-  _globals['_CHAINPART']._serialized_start=2376
-  _globals['_CHAINPART']._serialized_end=2606
-  _globals['_HEALTHSTATE']._serialized_start=2609
-  _globals['_HEALTHSTATE']._serialized_end=2798
-  _globals['_CONNECTIONQUALITY']._serialized_start=2801
-  _globals['_CONNECTIONQUALITY']._serialized_end=3009
+  _globals['_CHAINPART']._serialized_start=2515
+  _globals['_CHAINPART']._serialized_end=2745
+  _globals['_HEALTHSTATE']._serialized_start=2748
+  _globals['_HEALTHSTATE']._serialized_end=2937
+  _globals['_CONNECTIONQUALITY']._serialized_start=2940
+  _globals['_CONNECTIONQUALITY']._serialized_end=3148
   _globals['_BROADCASTHEALTH']._serialized_start=168
-  _globals['_BROADCASTHEALTH']._serialized_end=499
-  _globals['_PARTHEALTH']._serialized_start=502
-  _globals['_PARTHEALTH']._serialized_end=778
-  _globals['_EVIDENCE']._serialized_start=780
-  _globals['_EVIDENCE']._serialized_end=861
-  _globals['_PUBLISHERHEALTH']._serialized_start=864
-  _globals['_PUBLISHERHEALTH']._serialized_end=1162
-  _globals['_TRACKHEALTH']._serialized_start=1165
-  _globals['_TRACKHEALTH']._serialized_end=1347
-  _globals['_TRACKLAYER']._serialized_start=1349
-  _globals['_TRACKLAYER']._serialized_end=1430
-  _globals['_HOSTSTATS']._serialized_start=1433
-  _globals['_HOSTSTATS']._serialized_end=1852
-  _globals['_NEXTACTION']._serialized_start=1854
-  _globals['_NEXTACTION']._serialized_end=1941
-  _globals['_EXPLANATION']._serialized_start=1944
-  _globals['_EXPLANATION']._serialized_end=2210
-  _globals['_CAUSE']._serialized_start=2212
-  _globals['_CAUSE']._serialized_end=2323
-  _globals['_OVERRIDE']._serialized_start=2325
-  _globals['_OVERRIDE']._serialized_end=2373
+  _globals['_BROADCASTHEALTH']._serialized_end=638
+  _globals['_BROADCASTHEALTH_LABELSENTRY']._serialized_start=593
+  _globals['_BROADCASTHEALTH_LABELSENTRY']._serialized_end=638
+  _globals['_PARTHEALTH']._serialized_start=641
+  _globals['_PARTHEALTH']._serialized_end=917
+  _globals['_EVIDENCE']._serialized_start=919
+  _globals['_EVIDENCE']._serialized_end=1000
+  _globals['_PUBLISHERHEALTH']._serialized_start=1003
+  _globals['_PUBLISHERHEALTH']._serialized_end=1301
+  _globals['_TRACKHEALTH']._serialized_start=1304
+  _globals['_TRACKHEALTH']._serialized_end=1486
+  _globals['_TRACKLAYER']._serialized_start=1488
+  _globals['_TRACKLAYER']._serialized_end=1569
+  _globals['_HOSTSTATS']._serialized_start=1572
+  _globals['_HOSTSTATS']._serialized_end=1991
+  _globals['_NEXTACTION']._serialized_start=1993
+  _globals['_NEXTACTION']._serialized_end=2080
+  _globals['_EXPLANATION']._serialized_start=2083
+  _globals['_EXPLANATION']._serialized_end=2349
+  _globals['_CAUSE']._serialized_start=2351
+  _globals['_CAUSE']._serialized_end=2462
+  _globals['_OVERRIDE']._serialized_start=2464
+  _globals['_OVERRIDE']._serialized_end=2512
 # @@protoc_insertion_point(module_scope)

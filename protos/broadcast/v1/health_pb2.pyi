@@ -154,6 +154,26 @@ class BroadcastHealth(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     BROADCAST_ID_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     STATE_REASON_FIELD_NUMBER: _builtins.int
@@ -162,6 +182,9 @@ class BroadcastHealth(_message.Message):
     PUBLISHERS_FIELD_NUMBER: _builtins.int
     NEXT_ACTION_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    OWNER_ID_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     broadcast_id: _builtins.str
     """The id of the broadcast."""
     state: _broadcast_pb2.BroadcastState.ValueType
@@ -170,6 +193,10 @@ class BroadcastHealth(_message.Message):
     """Why it is in this state, for programs: `status.state_reason`."""
     overall: Global___HealthState.ValueType
     """The worst state among the parts that should work now."""
+    title: _builtins.str
+    """The title of the broadcast: `spec.title`."""
+    owner_id: _builtins.str
+    """Its owner: `spec.owner_id`."""
     @_builtins.property
     def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___PartHealth]:
         """The parts, from the host to the viewers; one entry for each destination."""
@@ -186,6 +213,10 @@ class BroadcastHealth(_message.Message):
     def time(self) -> _timestamp_pb2.Timestamp:
         """When this was put together."""
 
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Its labels."""
+
     def __init__(
         self,
         *,
@@ -197,10 +228,13 @@ class BroadcastHealth(_message.Message):
         publishers: _abc.Iterable[Global___PublisherHealth] | None = ...,
         next_action: Global___NextAction | None = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
+        title: _builtins.str = ...,
+        owner_id: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["next_action", b"next_action", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["broadcast_id", b"broadcast_id", "next_action", b"next_action", "overall", b"overall", "parts", b"parts", "publishers", b"publishers", "state", b"state", "state_reason", b"state_reason", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broadcast_id", b"broadcast_id", "labels", b"labels", "next_action", b"next_action", "overall", b"overall", "owner_id", b"owner_id", "parts", b"parts", "publishers", b"publishers", "state", b"state", "state_reason", b"state_reason", "time", b"time", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -17,6 +17,9 @@ from service.domain.reporting.next_action import NextAction
 def health_message(health: Health) -> health_pb.BroadcastHealth:
     return health_pb.BroadcastHealth(
         broadcast_id=health.broadcast_id,
+        title=health.title,
+        owner_id=health.owner_id,
+        labels=health.labels,
         state=STATES.number[health.state],
         state_reason=health.state_reason,
         overall=HEALTH_STATES.number[health.overall],

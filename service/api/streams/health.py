@@ -185,9 +185,9 @@ class HealthWatches:
             if self._revision is None:
                 self._revision, self._history = head, history
         async with self._joined(slot):
-            async for page, time in self._pages(filter_):
+            async for page, time, complete in self._pages(filter_):
                 slot.tell(page)
-                yield _message(page, [], 0, time)
+                yield _message(page, [], 0, time, complete=complete)
             slot.begin(loop.time())
             while True:
                 await slot.due.wait()
@@ -217,9 +217,9 @@ class HealthWatches:
         self._reading = self._revision = None
         self.board.clear()
 
-    async def _pages(self, filter_: Filter) -> AsyncGenerator[tuple[list[KnownHealth], datetime]]:
-        """Every health that matches, newest broadcast first, with the time of the database at which it was read. At
-        least one page, which may be empty.
+    async def _pages(self, filter_: Filter) -> AsyncGenerator[tuple[list[KnownHealth], datetime, bool]]:
+        """Every health that matches, newest broadcast first, with the time of the database at which it was read, and
+        whether the page is the last one. At least one page. Pages may be empty.
         """
         last: tuple[datetime, str] | None = None
         while True:
@@ -227,9 +227,10 @@ class HealthWatches:
             read = await self._facts.read([broadcast.id for broadcast in found])
             entries = await self._entries(read)
             matching = [entry for entry in entries if entry.matches(filter_)]
-            if matching or last is None:
-                yield matching, read.time
-            if len(found) < _PAGE:
+            complete = len(found) < _PAGE
+            if matching or complete:
+                yield matching, read.time, complete
+            if complete:
                 return
             last = found[-1].create_time, found[-1].id
 
@@ -307,6 +308,10 @@ class HealthWatches:
             slot.due.set()
 
 
-def _message(entries: Sequence[KnownHealth], removed: Sequence[str], skipped: int, time: datetime) -> bytes:
-    rest = rpc.WatchHealthResponse(removed_broadcast_ids=removed, time=time_message(time), skipped_count=skipped)
+def _message(
+    entries: Sequence[KnownHealth], removed: Sequence[str], skipped: int, time: datetime, *, complete: bool = False
+) -> bytes:
+    rest = rpc.WatchHealthResponse(
+        removed_broadcast_ids=removed, time=time_message(time), skipped_count=skipped, snapshot_complete=complete
+    )
     return b"".join([*(entry.framed for entry in entries), rest.SerializeToString()])

@@ -118,6 +118,8 @@ def still_there(facts: Facts, part: ChainPart) -> PartHealth | None:
 def _resting(facts: Facts, part: ChainPart, name: str) -> PartHealth | None:
     """The health of a part of a broadcast that is not wanted live. None: the broadcast is wanted live."""
     broadcast = facts.broadcast
+    if broadcast.target is Target.LIVE:
+        return None
     idle = PartHealth(
         part=part,
         name=name,
@@ -133,8 +135,6 @@ def _resting(facts: Facts, part: ChainPart, name: str) -> PartHealth | None:
         case Target.ENDED:
             being = replace(idle, reason=HealthReason.STOPPING, message="being taken down")
             return still_there(facts, part) or being
-        case Target.LIVE:
-            return None
 
 
 def _kept(facts: Facts, over: PartHealth) -> PartHealth:

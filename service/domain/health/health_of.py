@@ -3,6 +3,7 @@
 A part is OK only if that was seen, and seen lately. A part that nobody looked at is UNKNOWN.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -36,6 +37,9 @@ class PublisherHealth:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
     broadcast_id: str
+    title: str
+    owner_id: str
+    labels: Mapping[str, str]
     state: State
     state_reason: str
     overall: HealthState
@@ -63,6 +67,9 @@ def health_of(facts: Facts, timing: Timing) -> Health:
     turn = broadcast.turn_at if decided.steps and broadcast.turn_at and broadcast.turn_at > facts.now else None
     return Health(
         broadcast_id=broadcast.id,
+        title=broadcast.spec.title,
+        owner_id=broadcast.spec.owner_id,
+        labels=broadcast.labels,
         state=broadcast.state,
         state_reason=broadcast.status.state_reason,
         overall=_overall(facts, parts, turn),

@@ -67,12 +67,11 @@ def noted(*facts: tuple[str, object, datetime | None]) -> tuple[Evidence, ...]:
 
 def _text(value: object) -> str:
     """*value* for people and for programs in other languages."""
-    match value:
-        case bool():
-            return "yes" if value else "no"
-        case datetime():
-            return dated(value)
-        case float():
-            return f"{value:g}"
-        case _:
-            return str(value)
+    # Texts first: nearly all are.
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, datetime):
+        return dated(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

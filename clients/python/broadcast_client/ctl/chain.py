@@ -50,6 +50,8 @@ def show_health(out: Output, health: BroadcastHealth) -> None:
     head.append("  overall ")
     head.append(_state(health.overall))
     out.line(head)
+    if about := _about(health):
+        out.line(Text(about, style="dim"))
     out.line(Text("\n  ") + chain(health) + Text("\n"))
     out.table(*_parts(health.parts))
     if health.publishers:
@@ -91,6 +93,8 @@ def show_change(out: Output, health: BroadcastHealth, time: datetime) -> None:
     for part in _in_order(health):
         line.append(_mark(part.state))
     line.append(f"  {health.broadcast_id}  {', '.join(bad)}")
+    if health.title:
+        line.append(f"  {plain(health.title)}", style="dim")
     out.line(line)
 
 
@@ -102,6 +106,12 @@ def chain(health: BroadcastHealth) -> Text:
         drawn.append(_mark(part.state))
         drawn.append(f" {_part_name(part).lower()}")
     return drawn
+
+
+def _about(health: BroadcastHealth) -> str:
+    """Title, owner and labels. Empty: it has none."""
+    labels = (f"{name}={health.labels[name]}" for name in sorted(health.labels))
+    return plain("  ".join(filter(None, (health.title, health.owner_id, *labels))))
 
 
 def _in_order(health: BroadcastHealth) -> list[PartHealth]:

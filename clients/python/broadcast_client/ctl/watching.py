@@ -155,13 +155,19 @@ async def watch_health(
     wanted = broadcast_filter(ids=id, states=state, labels=dict(label), owner_id=owner)
     out = session.out
     with out.breaks_told():
+        told: set[str] = set()
         async for news in session.client.watch_health(wanted, interval=interval):
             if out.as_json:
-                if news.healths or news.removed:
+                if news.healths or news.removed or news.complete:
                     out.message(_health_message(news))
                 continue
+            if news.begins:
+                told.clear()
             for each in news.healths:
+                told.add(each.broadcast_id)
                 show_change(out, each, news.time)
+            if news.complete:
+                out.line(f"--- {len(told)} match; changes follow ---")
             for broadcast_id in news.removed:
                 out.line(f"--- {broadcast_id} does not match any more ---")
             if news.skipped:
@@ -171,5 +177,6 @@ async def watch_health(
 
 def _health_message(news: HealthNews) -> WatchHealthResponse:
     message = WatchHealthResponse(healths=news.healths, removed_broadcast_ids=news.removed, skipped_count=news.skipped)
+    message.snapshot_complete = news.complete
     message.time.FromDatetime(news.time)
     return message
