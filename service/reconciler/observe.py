@@ -24,14 +24,14 @@ from service.domain.resources import Egress, Kind, Phase, Room, Stream, Upload
 from service.failpoints import failpoint
 from service.providers.budget import Bucket
 from service.reconciler.act.requests import names_of, pushes_of
-from service.reconciler.act.tags import stream_tag, upload_tag
+from service.reconciler.act.tags import is_foreign, room_tag, stream_tag, upload_tag
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from collections.abc import Set as AbstractSet
     from datetime import datetime
 
-    from service.domain.ports import EgressSeen
+    from service.domain.ports import EgressSeen, RoomSeen
     from service.domain.situation import Situation
     from service.domain.timing import Timing
     from service.providers.budget import Rank
@@ -143,13 +143,14 @@ class Looker:
         """One call where somebody is inside, which proves that the room exists. Only an empty room is looked for in the
         list of rooms too.
         """
-        name, rooms, now = situation.broadcast.id, self._providers.rooms, situation.now
+        name, now = situation.broadcast.id, situation.now
         if room.phase is Phase.DELETING:
             # Who is inside does not matter any more.
-            if await rooms.get(name) is not None:
+            listed, foreign = await self._listed(name, resource_set)
+            if listed is not None and not foreign:
                 return room_remains(room, now)
             return room_absent(room, now, self._timing, contradicted=resource_set.delivered)
-        inside = await rooms.inside(name)
+        inside = await self._providers.rooms.inside(name)
         listed = None
         if not inside.anybody:
             if resource_set.delivered:
@@ -157,14 +158,22 @@ class Looker:
                 return room_absent(room, now, self._timing, contradicted=True)
             if not await self._providers.budget.spare(Bucket.ROOMS, rank):
                 return None
-            listed = await rooms.get(name)
-            if listed is None:
+        if room.unresolved or not inside.anybody:
+            # People inside do not tell whose room it is, where it was not known to be ours before.
+            listed, foreign = await self._listed(name, resource_set)
+            if foreign or (listed is None and not inside.anybody):
                 closed = resource_set.source_closed
                 return room_absent(room, now, self._timing, contradicted=False, source_closed=closed)
         missing = resource_set.missing(inside.recorders, now)
         seen = room_seen(room, inside, now, listed=listed, missing=missing)
         running = found_running(resource_set.still_running(inside.recorders, now, self._timing), now)
         return Learned(resources=(*seen.resources, *running.resources), events=(*seen.events, *running.events))
+
+    async def _listed(self, name: str, resource_set: ResourceSet) -> tuple[RoomSeen | None, bool]:
+        """The room of this name as it is listed, and whether it is somebody else's."""
+        seen = await self._providers.rooms.get(name)
+        tag = room_tag(self._providers.tag, name)
+        return seen, seen is not None and is_foreign(seen, tag, resource_set.rooms)
 
     async def _stream(self, broadcast_id: str, stream: Stream, resource_set: ResourceSet, now: datetime) -> Learned:
         streams = self._providers.streams

@@ -32,6 +32,7 @@ from service.domain.ports import Push, RoomWanted
 from service.domain.resources import Stream
 from service.domain.secret import Secret
 from service.providers.budget import Bucket, Budget
+from service.reconciler.act.tags import room_tag
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,7 +77,7 @@ def room_wanted(broadcast_id: str, tag: str, timing: Timing) -> RoomWanted:
     """The room must outlive our own patience, or it would close under a host who comes late."""
     return RoomWanted(
         name=broadcast_id,
-        tag=f"{tag}{broadcast_id}",
+        tag=room_tag(tag, broadcast_id),
         empty_timeout=seconds(timing.host_wait_s + 60),
         departure_timeout=seconds(timing.host_return_s + 60),
     )

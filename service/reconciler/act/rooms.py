@@ -1,20 +1,29 @@
-"""The steps of a room: create, delete."""
+"""The steps of a room: create, delete.
+
+A room is found by its name, and several environments and applications may share a project of LiveKit. So a room that
+carries somebody else's mark is never used and never deleted.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from service.domain.errors import Outcome, ProviderError
 from service.domain.lifecycle import Event
 from service.domain.planning.steps import CreateRoom, DeleteRoom, RoomStep
 from service.domain.provider import ROOMS
-from service.domain.reasons import EventReason
+from service.domain.reasons import EventReason, Operation
 from service.domain.resources import Phase, Room
 from service.failpoints import failpoint
 from service.reconciler.act.call import delete
 from service.reconciler.act.context import PassContext
-from service.reconciler.act.outcomes import retry_at, trouble_of
+from service.reconciler.act.outcomes import record_failure, retry_at, trouble_of
 from service.reconciler.act.requests import room_wanted
+from service.reconciler.act.tags import is_foreign, room_tag
+
+if TYPE_CHECKING:
+    from service.domain.ports import RoomSeen
 
 
 async def carry_out(context: PassContext, step: RoomStep) -> None:
@@ -23,7 +32,7 @@ async def carry_out(context: PassContext, step: RoomStep) -> None:
             await _create(context, step)
         case DeleteRoom():
             room = next(room for room in context.resources.rooms if room.ordinal == step.ordinal)
-            await delete(context, room, context.providers.rooms.delete, "room.delete", ROOMS)
+            await _delete(context, room)
 
 
 async def _create(context: PassContext, step: CreateRoom) -> None:
@@ -49,6 +58,18 @@ async def _create(context: PassContext, step: CreateRoom) -> None:
         await context.record([failed], trouble=trouble_of(error, context.now()))
         return
     failpoint("room.create.after_call")
+    if _is_foreign(context, seen):
+        error = ProviderError(
+            f"the room {seen.name!r} belongs to another environment or application",
+            provider=ROOMS,
+            operation=Operation.CREATE_ROOM,
+            outcome=Outcome.REFUSED,
+            code="foreign_room",
+        )
+        # Gone, so that the end does not delete it.
+        refused = replace(room, phase=Phase.GONE, changed_at=context.now(), failures=room.failures + 1, refused=True)
+        await context.record([refused], trouble=trouble_of(error, context.now()))
+        return
     present = replace(
         room,
         phase=Phase.PRESENT,
@@ -68,3 +89,22 @@ async def _create(context: PassContext, step: CreateRoom) -> None:
         recovered=ROOMS,
     )
     failpoint("room.create.after_record")
+
+
+async def _delete(context: PassContext, room: Room) -> None:
+    """The room of this name may be another one by now: ours may have closed, and somebody else's have been made."""
+    try:
+        seen = await context.providers.rooms.get(context.broadcast.id)
+    except ProviderError as error:
+        await record_failure(context, room, error)
+        return
+    if seen is not None and _is_foreign(context, seen):
+        # As good as deleted: the looks that follow must agree.
+        leaving = replace(room, phase=Phase.DELETING, changed_at=context.now(), acked=True, failures=0, retry_at=None)
+        await context.record([leaving], recovered=ROOMS)
+        return
+    await delete(context, room, context.providers.rooms.delete, "room.delete", ROOMS)
+
+
+def _is_foreign(context: PassContext, seen: RoomSeen) -> bool:
+    return is_foreign(seen, room_tag(context.providers.tag, context.broadcast.id), context.resources.rooms)

@@ -8,7 +8,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from service.domain.resources import Upload
+    from collections.abc import Sequence
+
+    from service.domain.ports import RoomSeen
+    from service.domain.resources import Room, Upload
+
+
+def room_tag(prefix: str, broadcast_id: str) -> str:
+    return f"{prefix}{broadcast_id}"
+
+
+def is_foreign(seen: RoomSeen, tag: str, known: Sequence[Room]) -> bool:
+    """Whether *seen*, a room with the name of ours, belongs to another environment or application.
+
+    *tag*: the mark that ours carries. *known*: the rows of our rooms; a room that one of them holds is ours whatever
+    its mark says, because an application may write its own metadata into it. A room without any mark counts as ours:
+    LiveKit makes one for a host whose token is older than marks in tokens.
+    """
+    return seen.tag not in ("", tag) and seen.sid not in {room.sid for room in known}
 
 
 def stream_tag(prefix: str, broadcast_id: str, ordinal: int) -> str:
