@@ -298,6 +298,8 @@ class Broadcast:
     looked at again."""
     due_at: datetime | None = None
     """When a pass is due. None: it is at rest, or a pass is under way."""
+    retry_from: datetime | None = None
+    """When a person last asked for everything to be tried again. Calls that failed before are made without back-off."""
     turn_at: datetime | None = None
     """The moment that a rate limit's budget gave it for its next call."""
     destination_keys: dict[str, Secret] = field(default_factory=dict[str, Secret])

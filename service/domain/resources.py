@@ -52,6 +52,10 @@ class Resource:
     """Calls that failed in a row."""
     retry_at: datetime | None = None
     """The next call about it is not made before this moment. None: there is no back-off."""
+    failed_at: datetime | None = None
+    """When the call failed that `retry_at` follows from, so that the end of an outage ends the back-off too. None:
+    `retry_at` is another wait, which lasts in any case.
+    """
     acked: bool = False
     """The provider confirmed the delete (phase DELETING)."""
     refused: bool = False

@@ -58,6 +58,9 @@ SELECT pg_notify('broadcast_due', '') FROM woken WHERE news LIMIT 1
 """  # noqa: S608 - a constant
 
 
+_RETRY = "UPDATE broadcast SET retry_from = now() WHERE id = ANY($1::text[])"
+
+
 class Lane(IntEnum):
     """A part of the queue with its own number of passes at once in each replica, so that no lane starves another."""
 
@@ -127,14 +130,17 @@ class Leases:
                 "ORDER BY coalesce(lease_until, due_at) LIMIT 1) AS first"
             )
 
-    async def wake(self, broadcast_ids: Sequence[str]) -> None:
-        """Make these due now, because the providers were seen to disagree with what is stored.
+    async def wake(self, broadcast_ids: Sequence[str], *, retry: bool = False) -> None:
+        """Make these due now, because the providers were seen to disagree with what is stored. *retry*: a person asks
+        for it, so calls that failed before are made without their back-off.
 
         It never touches a lease, so it is safe at any time and for any id. A broadcast at rest stays at rest.
         """
         if not broadcast_ids:
             return
-        async with self._database.connection() as connection:
+        async with self._database.transaction() as connection:
+            if retry:
+                await connection.execute(_RETRY, list(broadcast_ids))
             await wake(connection, broadcast_ids)
 
     async def take_duty(self, name: str, ttl: timedelta) -> bool:

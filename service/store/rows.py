@@ -30,7 +30,7 @@ _SEALED = ("key", "pushes")
 
 BROADCAST_COLUMNS = (
     "id, spec, labels, generation, version, target, on_air, fallback, state, status, end_reason, create_time, "
-    "update_time, start_time, ready_time, live_time, end_time, dirty_at, due_at, turn_at, deleted"
+    "update_time, start_time, ready_time, live_time, end_time, dirty_at, due_at, retry_from, turn_at, deleted"
 )
 RESOURCE_COLUMNS = (
     "kind, ordinal, phase, external_id, intended_at, observed_at, changed_at, failures, retry_at, acked, refused, "

@@ -215,3 +215,17 @@ async def test_a_duty_is_one_replicas_until_its_time_is_over(stage: Stage) -> No
     await stage.ground.time_passes(61)
     assert await stage.two.leases.take_duty("sweep", minute)
     assert not await stage.one.leases.take_duty("sweep", minute)
+
+
+async def test_a_person_who_wakes_it_is_remembered_and_the_observer_is_not(stage: Stage) -> None:
+    """What failed before the first of the two is tried again without its back-off."""
+    await stage.started("first")
+    await stage.one.leases.wake(["first"])
+    claim = await stage.one.claimed("first")
+    assert (await stage.one.passes.load(claim, LEASE)).broadcast.retry_from is None
+    await stage.one.passes.release(claim, None)
+    await stage.one.leases.wake(["first", "nobody"], retry=True)
+    claim = await stage.one.claimed("first")
+    situation = await stage.one.passes.load(claim, LEASE)
+    assert situation.broadcast.retry_from is not None
+    assert situation.broadcast.retry_from <= situation.now

@@ -64,6 +64,7 @@ NOT_TOLD: Final = {
     "ready_time",
     "dirty_at",
     "turn_at",
+    "retry_from",
     "destination_keys",
     # A deleted broadcast is not told at all.
     "deleted",

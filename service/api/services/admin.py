@@ -72,7 +72,7 @@ class AdminApi(AdminServiceServicer):
 
     async def WakeBroadcast(self, request: rpc.WakeBroadcastRequest, context: _Context) -> rpc.WakeBroadcastResponse:
         broadcast = await self._broadcasts.get(request.broadcast_id)
-        await self._leases.wake([broadcast.id])
+        await self._leases.wake([broadcast.id], retry=True)
         self._wake(broadcast.id)
         return rpc.WakeBroadcastResponse(broadcast=broadcast_message(broadcast, self._playback_base_url))
 

@@ -1,8 +1,9 @@
 """Rules about the providers: whether they answer, and changes to our resources that somebody else made."""
 
+from datetime import datetime
 from functools import partial
 
-from service.domain.broadcast import EndReason, State
+from service.domain.broadcast import EndReason, ProviderTrouble, State
 from service.domain.errors import Outcome
 from service.domain.explain.case import Case, Finding, Rule, Weight, with_detail
 from service.domain.explain.causes import OF_PROVIDER, CauseCode
@@ -53,6 +54,16 @@ def failing_call(case: Case, provider: Provider) -> Finding | None:
     if outcome == Outcome.MISSING:
         return None
     code, message = _read(provider, trouble.code, outcome)
+    if (since := _answers_again_since(case, provider, trouble)) is not None:
+        return Finding(
+            code=code,
+            weight=Weight.HINT,
+            message=(
+                f"{provider.display_name} answers again since {clock(since)}, and what failed before is tried again: "
+                f"{failed_operation(trouble)}"
+            ),
+            evidence=(*evidence, *noted(("answering_since", since, since))),
+        )
     certain = code is not OF_PROVIDER[provider].unreachable or _holds_up_the_end(case, provider)
     return Finding(
         code=code,
@@ -60,6 +71,20 @@ def failing_call(case: Case, provider: Provider) -> Finding | None:
         message=f"{message}: {failed_operation(trouble)}",
         evidence=evidence,
     )
+
+
+def _answers_again_since(case: Case, provider: Provider, trouble: ProviderTrouble) -> datetime | None:
+    """Since when *provider* has answered every look, if no call to it has failed since. None: it does not, or one has.
+
+    The time of *trouble* is that of the first of several calls that failed the same way.
+    """
+    since = case.facts.availability.answering_since.get(provider)
+    failed = [
+        each.failed_at
+        for each in case.facts.resources
+        if OWNER[each.kind] is provider and each.failures and each.failed_at is not None
+    ]
+    return since if since is not None and since > max([trouble.time, *failed]) else None
 
 
 def _holds_up_the_end(case: Case, provider: Provider) -> bool:

@@ -110,6 +110,7 @@ def local_recording_seen(recording: LocalRecording, seen: EgressSeen, now: datet
             changed_at=now,
             failures=recording.failures + 1 if failed else 0,
             retry_at=now + seconds(min(2.0 ** (recording.failures + 1), 60.0)) if failed else None,
+            failed_at=None,
         )
         events.append(Event(reason=word, message=updated.error or updated.file))
     return Learned(resources=(updated,), events=tuple(events), adopted=adopted)
@@ -148,7 +149,9 @@ def upload_checked(upload: Upload, seen: Recording | None, now: datetime, timing
     looked_at = replace(upload, observed_at=now)
     if upload.phase is Phase.DELETING and seen is None:
         wait = timing.upload_retry_s * 5 ** (upload.errored - 1)
-        gone = replace(looked_at, phase=Phase.GONE, external_id="", changed_at=now, retry_at=now + seconds(wait))
+        gone = replace(
+            looked_at, phase=Phase.GONE, external_id="", changed_at=now, retry_at=now + seconds(wait), failed_at=None
+        )
         return Learned(resources=(gone,))
     if upload.recording is None:
         return Learned(resources=(looked_at,))

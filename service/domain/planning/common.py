@@ -15,7 +15,7 @@ from service.domain.planning.steps import (
     Wait,
     WriteOff,
 )
-from service.domain.provider import STREAMS
+from service.domain.provider import OWNER, STREAMS, Provider
 from service.domain.reasons import Action, Blocked, Fault
 from service.domain.resource_set import ResourceSet, next_recording_look
 from service.domain.resources import (
@@ -32,6 +32,26 @@ from service.domain.situation import Availability
 from service.domain.timing import Timing
 
 _NOT_LISTED = "no list showed it within its grace"
+
+
+def retried_since(
+    provider: Provider, broadcast: Broadcast, now: datetime, availability: Availability
+) -> datetime | None:
+    """The latest moment from which calls to *provider* that failed before are made without back-off: it has answered
+    every look since, or a person asked for it then. None: there is none.
+    """
+    moments = (availability.answering_since.get(provider), broadcast.retry_from)
+    # A moment to come is of a database clock that was set back.
+    return max((moment for moment in moments if moment is not None and moment <= now), default=None)
+
+
+def back_off_ended(resource: AnyResource, broadcast: Broadcast, now: datetime, availability: Availability) -> bool:
+    """Whether the back-off of *resource* is over before its time, because what its call failed for is over. The outputs
+    of an egress are not changed again without a look, for a change that failed may have been made in part.
+    """
+    failed_at, since = resource.failed_at, retried_since(OWNER[resource.kind], broadcast, now, availability)
+    changing = isinstance(resource, Egress) and resource.phase is Phase.PRESENT
+    return failed_at is not None and since is not None and failed_at < since and not changing
 
 
 class Planner:
@@ -57,9 +77,9 @@ class Planner:
     def due(self, resource: AnyResource) -> bool:
         """Whether its back-off is over; if not, the plan waits for it."""
         retry_at = resource.retry_at
-        return retry_at is None or self.reached(
-            retry_at, action=Action.RETRY, message=f"the {resource.kind} is tried again"
-        )
+        if retry_at is None or back_off_ended(resource, self.broadcast, self.now, self.availability):
+            return True
+        return self.reached(retry_at, action=Action.RETRY, message=f"the {resource.kind} is tried again")
 
     def reached(self, moment: datetime, *, action: Action = Action.NONE, message: str = "") -> bool:
         """Whether *moment* has come; if not, the plan waits for it, and people are told what happens then if *action*

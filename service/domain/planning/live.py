@@ -6,7 +6,7 @@ from datetime import datetime
 from service.domain.broadcast import EndReason, FallbackMode, seconds
 from service.domain.measurements import PROBED_S
 from service.domain.planning import fallback
-from service.domain.planning.common import Planner
+from service.domain.planning.common import Planner, retried_since
 from service.domain.planning.steps import (
     CreateRoom,
     CreateStream,
@@ -21,6 +21,7 @@ from service.domain.planning.steps import (
     StartRecording,
     Wait,
 )
+from service.domain.provider import ROOMS, STREAMS
 from service.domain.reasons import Action, Blocked, Fault
 from service.domain.resource_set import (
     backoff_s,
@@ -227,7 +228,16 @@ class Live(Planner):
         if not recent or not (recent[-1].fault or recent[-1].unresolved):
             return False
         again_at = recent[-1].changed_at + seconds(backoff_s(len(recent), self.timing))
+        if self.failed_for_an_outage(recent[-1]):
+            return False
         return not self.reached(again_at, action=Action.RETRY, message="an egress is started again")
+
+    def failed_for_an_outage(self, egress: Egress) -> bool:
+        """Whether *egress* failed before the last outage of any provider was over, or before a person asked for
+        another try.
+        """
+        moments = [retried_since(each, self.broadcast, self.now, self.availability) for each in (ROOMS, STREAMS)]
+        return any(moment is not None and egress.changed_at < moment for moment in moments)
 
     def fenced(self, stream: Stream) -> bool:
         """Whether starts without an answer were looked for again after the key was reset. An egress that landed between

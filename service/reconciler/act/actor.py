@@ -69,7 +69,9 @@ class Actor:
             if isinstance(step, DisableStream):
                 # A wait for a token must not keep the egress running: see the plan of the end.
                 stream = next(stream for stream in context.resources.streams if stream.ordinal == step.ordinal)
-                await context.passes.intend(context.claim, replace(stream, retry_at=come_back), context.lease)
+                await context.passes.intend(
+                    context.claim, replace(stream, retry_at=come_back, failed_at=None), context.lease
+                )
             return come_back
         with telemetry.tracer.start_as_current_span(f"step {type(step).__name__}"), contextlib.suppress(Overtaken):
             await self._do(step)

@@ -152,7 +152,9 @@ async def _set_destinations(context: PassContext, egress: Egress, step: SetDesti
     pushes = {**egress.pushes, **{name: wanted[name] for name in step.add}}
     # Written as if the call had failed without an answer: a pass that is cut off here leaves just that.
     grace = seconds(context.timing.update_grace_s if step.add else 0)
-    await context.intend(replace(egress, pushes=pushes, retry_at=context.now() + grace), "destinations.set")
+    await context.intend(
+        replace(egress, pushes=pushes, retry_at=context.now() + grace, failed_at=None), "destinations.set"
+    )
     try:
         seen = await context.providers.egresses.set_pushes(
             egress.external_id,

@@ -52,6 +52,7 @@ def not_created(context: PassContext, resource: _Created, failures: int, error: 
         phase=Phase.UNKNOWN if ambiguous else Phase.GONE,
         failures=failures,
         retry_at=None if ambiguous else retry_at(context, failures, error),
+        failed_at=context.now(),
         refused=error.outcome is Outcome.REFUSED,
     )
 
@@ -92,9 +93,10 @@ async def record_failure(
     """
     failures = resource.failures + 1
     again = max(retry_at(context, failures, error), context.now() + not_within)
-    await context.record(
-        [replace(resource, failures=failures, retry_at=again)], trouble=trouble_of(error, context.now())
-    )
+    # What may still land late is waited for, whatever ends in the meantime.
+    failed_at = None if not_within else context.now()
+    failed = replace(resource, failures=failures, retry_at=again, failed_at=failed_at)
+    await context.record([failed], trouble=trouble_of(error, context.now()))
 
 
 def backoff(failures: int) -> timedelta:

@@ -53,6 +53,7 @@ async def _create(context: PassContext, step: CreateRoom) -> None:
             phase=Phase.UNKNOWN if ambiguous else Phase.INTENDED,
             failures=room.failures + 1,
             retry_at=retry_at(context, room.failures + 1, error),
+            failed_at=context.now(),
             refused=error.outcome is Outcome.REFUSED,
         )
         await context.record([failed], trouble=trouble_of(error, context.now()))

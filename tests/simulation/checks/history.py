@@ -156,7 +156,7 @@ def _rests(row: Row) -> bool:
 
 def _shown(broadcast: Broadcast) -> Broadcast:
     """Without what the log does not keep."""
-    return replace(broadcast, destination_keys={}, due_at=None, dirty_at=None, turn_at=None)
+    return replace(broadcast, destination_keys={}, due_at=None, dirty_at=None, turn_at=None, retry_from=None)
 
 
 def _has(method: str, row: Row) -> bool:

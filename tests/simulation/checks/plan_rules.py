@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from service.domain.broadcast import Broadcast, Target, seconds
+from service.domain.planning.common import back_off_ended
 from service.domain.planning.steps import (
     CreateRoom,
     CreateStream,
@@ -109,6 +110,9 @@ def no_step_before_its_back_off_is_over(planned: Planned) -> Iterator[str]:
     for step in planned.plan.steps:
         row = rows.get(resource_of(step))
         if row is None or row.retry_at is None or row.retry_at <= planned.now:
+            continue
+        if back_off_ended(row, planned.broadcast, planned.now, planned.availability):
+            # The provider answers again since the call failed, or a person asked for another try.
             continue
         first_stop = isinstance(step, StopEgress | StopRecording) and row.phase is Phase.PRESENT
         if not first_stop and not isinstance(step, WriteOff):

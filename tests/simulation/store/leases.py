@@ -42,10 +42,13 @@ class Leases:
         due = [due for row in self._tables.rows.values() if (due := row.due) is not None]
         return min(due) - self._tables.now() if due else None
 
-    async def wake(self, broadcast_ids: Sequence[str]) -> None:
+    async def wake(self, broadcast_ids: Sequence[str], *, retry: bool = False) -> None:
         if not broadcast_ids:
             return
         await self._line.begin("wake")
+        for broadcast_id in broadcast_ids if retry else ():
+            if (row := self._tables.rows.get(broadcast_id)) is not None:
+                row.retry_from = self._tables.now()
         self._tables.wake(broadcast_ids)
         await self._line.commit("wake")
 

@@ -66,6 +66,7 @@ class Row:
     due_at: datetime | None = None
     dirty_at: datetime | None = None
     turn_at: datetime | None = None
+    retry_from: datetime | None = None
     lease_until: datetime | None = None
     lease_owner: str | None = None
     fence: int = 0
@@ -78,7 +79,13 @@ class Row:
         return self.lease_until or self.due_at
 
     def read(self) -> Broadcast:
-        return replace(self.broadcast, due_at=self.due_at, dirty_at=self.dirty_at, turn_at=self.turn_at)
+        return replace(
+            self.broadcast,
+            due_at=self.due_at,
+            dirty_at=self.dirty_at,
+            turn_at=self.turn_at,
+            retry_from=self.retry_from,
+        )
 
     def sorted_resources(self) -> tuple[AnyResource, ...]:
         return tuple(self.resources[key] for key in sorted(self.resources))
