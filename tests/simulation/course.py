@@ -14,6 +14,7 @@ from tests.simulation.checks.at_effects import STARTS
 from tests.simulation.faults import Kind
 from tests.simulation.lives import Life
 from tests.simulation.providers.lies import LIES
+from tests.simulation.store import Standby
 from tests.simulation.world import LONGEST_S, World
 
 MENDED_S = 260.0 + backoff_s(STARTS - 1, Timing())
@@ -34,6 +35,8 @@ INTERRUPTS = frozenset(
     {"egress.started", "egress.stopped", "key.reset", "room.deleted", "room.created", "stream.disabled"}
 )
 """Effects at a broadcast that delivers for which there was no reason."""
+FAILOVERS = 0.2
+"""The share of worlds whose database loses its last seconds."""
 LOOPS, LOOP_S = 0.1, 240.0
 SILENT_S = 15.0
 ENDED_S = 150.0
@@ -80,15 +83,30 @@ class Course:
         env.faults.enabled = True
         running = [env.loop.create_task(life.run(), name=life.id) for life in self._world.lives]
         running.append(env.loop.create_task(chaos.run(), name="chaos"))
-        await self._pass(chaos_s)
+        await self._chaos(chaos_s)
         env.faults.enabled = False
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
         chaos.mend()
+        if self._world.invariants.seen["commits lost"]:
+            # A change that was answered just then may have been among them.
+            self._world.learn()
         self._invariants.last_seconds.calm_since = env.loop.time()
         env.trace.add("calm")
         await self._calm()
+
+    async def _chaos(self, for_s: float) -> None:
+        rng = self._env.rng
+        if rng.random() >= FAILOVERS:
+            await self._pass(for_s)
+            return
+        before_s, lost_s = rng.uniform(0.1, 0.9) * for_s, rng.choice((1.0, 5.0, 20.0))
+        await self._pass(before_s)
+        standby = Standby.of(self._world.tables)
+        await self._pass(lost_s)
+        self._world.fail_over(standby)
+        await self._pass(for_s - before_s)
 
     async def _calm(self) -> None:
         rng = self._env.rng

@@ -37,6 +37,7 @@ class Kind(StrEnum):
     STORE_ERROR = "store error"
     AMBIGUOUS_COMMIT = "ambiguous commit"
     STORE_SLOW = "store slow"
+    FAILOVER = "last commits lost in a failover"
     CLOCK_BACK = "database clock set back"
     STORE_OUTAGE = "store call into an outage"
     # Replicas.

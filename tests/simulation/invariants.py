@@ -79,11 +79,11 @@ class Invariants:
         self._callers = callers
         self._findings = Findings(shared.env)
         self._commits = AtCommits(shared, self._findings)
-        AtEffects(shared, self._findings, self._commits)
+        self._effects = AtEffects(shared, self._findings, self._commits)
         AtCalls(shared, self._findings)
         AtPlans(shared, self._findings)
         self.last_seconds = LastSeconds(shared, self._findings)
-        self.convergence = Convergence(shared, self._findings, self._commits.stopped_at)
+        self.convergence = Convergence(shared, self._findings, self._commits)
         self.violate = self._findings.violate
 
     @property
@@ -99,6 +99,13 @@ class Invariants:
         """Whether a viewer would see moving pictures."""
         return self.convergence.publishes(broadcast_id)
 
+    def lose_commits(self) -> None:
+        """The database went back in time: what was answered since may be lost, and nothing else may go wrong by it."""
+        self._findings.commits_lost = True
+        self._findings.seen["commits lost"] += 1
+        self._commits.lose_commits()
+        self._effects.lose_commits()
+
     def accepted(self, hint: Hint) -> None:
         """I-9, at every webhook that was answered with success."""
         rows = self._shared.tables.delivered[hint.provider, hint.heard.event_id]
@@ -108,11 +115,20 @@ class Invariants:
     def check_history(self) -> None:
         """I-4, I-5, I-7 and I-9, over the whole run."""
         tables = self._shared.tables
+        if not self._findings.commits_lost:
+            # A write whose commit was lost is sent again, and done again.
+            self._check_callers()
         for invariant, found in (
-            ("I-4", history.lost_or_doubled(self._callers, tables)),
-            ("I-5", history.taken_for_another(self._callers)),
             ("I-7", history.not_as_logged(tables, self._commits.committed)),
             ("I-9", history.told_twice(tables)),
+        ):
+            for what in found:
+                self.violate(invariant, what)
+
+    def _check_callers(self) -> None:
+        for invariant, found in (
+            ("I-4", history.lost_or_doubled(self._callers, self._shared.tables)),
+            ("I-5", history.taken_for_another(self._callers)),
         ):
             for what in found:
                 self.violate(invariant, what)

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from service.domain import lifecycle
-from service.domain.broadcast import Carrier, DeliveryPolicy, Destination, RecordingPolicy, Spec
+from service.domain.broadcast import Carrier, DeliveryPolicy, Destination, RecordingPolicy, Spec, Target
 from service.domain.secret import Secret
 
 if TYPE_CHECKING:
@@ -105,6 +105,17 @@ class Life:
     async def set_on_air(self, *, on_air: bool) -> None:
         if await self._callers.change("SetOnAir", self.id, partial(lifecycle.set_on_air, on_air=on_air)):
             self.on_air = on_air
+
+    def learn(self, stored: Broadcast | None) -> None:
+        """Its caller is told that commits were lost, and looks what is there."""
+        self.created = stored is not None
+        if stored is None:
+            self.started, self.stop_answered_at = False, None
+            return
+        self.spec, self.on_air = stored.spec, stored.on_air
+        self.started = stored.target is not Target.CREATED
+        if stored.target is not Target.ENDED:
+            self.stop_answered_at = None
 
     def host_comes(self) -> None:
         self._livekit.join(self.id, self._host)

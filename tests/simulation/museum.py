@@ -406,6 +406,14 @@ def _without_clamps() -> contextlib.AbstractContextManager[Any]:
     return patch.object(stored_passes, "moved_back", none)
 
 
+def _without_new_history() -> contextlib.AbstractContextManager[Any]:
+    """A standby that lacks the last commits is taken for the primary."""
+
+    def nothing(_self: store.Tables, _earlier: str) -> None: ...
+
+    return patch.object(store.Tables, "begin_history", nothing)
+
+
 MUSEUM: dict[str, Exhibit] = {
     "no intent": _without_intent,
     "no key reset": _without_key_reset,
@@ -446,6 +454,7 @@ MUSEUM: dict[str, Exhibit] = {
     "no wait for the last viewers": _without_last_viewers,
     "over before the live stream is disabled": _without_fence_at_the_end,
     "times ahead of the clock left there": _without_clamps,
+    "no look after commits were lost": _without_new_history,
 }
 
 

@@ -21,6 +21,7 @@ from tests.simulation.providers.network import Network
 from tests.simulation.providers.strangers import Strangers
 from tests.simulation.replica import TAG, Replica, Shared, owner
 from tests.simulation.showing import Shown
+from tests.simulation.store import Standby
 from tests.simulation.store.tables import Tables
 from tests.simulation.trace import LINES
 
@@ -102,6 +103,21 @@ class World:
             env.faults.counts[Kind.WEBHOOK_LOST] += env.faults.enabled
         else:
             self.webhooks.send(hint if self.shown is None else read(hint, env.canaries, tag=TAG))
+
+    def fail_over(self, standby: Standby) -> None:
+        """A standby takes over that lacks the last commits, some seconds after the primary is gone."""
+        env = self.env
+        env.faults.count(Kind.FAILOVER, "database")
+        standby.take_over(self.tables)
+        self.shared.database_away_until = env.loop.time() + env.rng.uniform(1, 10)
+        self.invariants.lose_commits()
+        self.learn()
+
+    def learn(self) -> None:
+        """Every caller looks what is stored."""
+        for life in self.lives:
+            row = self.tables.rows.get(life.id)
+            life.learn(None if row is None else row.broadcast)
 
     def deliver(self, hint: Hint) -> None:
         """Once."""

@@ -37,6 +37,15 @@ class AtCommits:
         self._ghosts: set[tuple[str, int]] = set()
         shared.tables.written = self._written
 
+    def lose_commits(self) -> None:
+        """The rows are as they were some seconds ago."""
+        tables = self._shared.tables
+        over = {name for name, row in tables.rows.items() if row.broadcast.target is Target.ENDED}
+        self.stopped_at = {name: at for name, at in self.stopped_at.items() if name in over}
+        self._latest = {name: row.broadcast for name, row in tables.rows.items()}
+        self.committed = {revision: row for revision, row in self.committed.items() if revision <= tables.head}
+        self._taken_in = {webhook.id for webhook in tables.stored if webhook.applied}
+
     def _written(self, written: Written) -> None:
         before, after, claim = written.before, written.after, written.claim
         violate = self._findings.violate

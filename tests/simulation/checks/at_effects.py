@@ -79,6 +79,10 @@ class AtEffects:
             case _:
                 pass
 
+    def lose_commits(self) -> None:
+        """Starts that no row knows any more are not counted by anybody."""
+        self._starts.clear()
+
     def _by_sweeper(self, effect: Effect) -> None:
         self._removes(effect)
         match effect.kind:
@@ -129,6 +133,8 @@ class AtEffects:
 
     def _swept(self, effect: Effect) -> None:
         self._findings.seen["orphan swept"] += 1
+        if self._findings.commits_lost:
+            return
         stream = self._shared.mux.streams[effect.id]
         ordinal = int(stream.tag.rpartition(":")[2])
         intended = self._commits.streams_intended.get((stream.broadcast_id, ordinal))
@@ -146,6 +152,8 @@ class AtEffects:
 
     def _upload_swept(self, effect: Effect) -> None:
         self._findings.seen["upload swept"] += 1
+        if self._findings.commits_lost:
+            return
         made = next(e for e in self._shared.env.effects.log if e.kind == "upload.created" and e.id == effect.id)
         row = self._shared.tables.rows[made.broadcast_id]
         in_time = made.time - self._commits.uploads_intended[made.detail] <= self._shared.timing.upload_grace_s

@@ -11,9 +11,10 @@ from service.domain.resources import Egress, EgressStatus, Kind, LocalRecording,
 from tests.simulation.checks.at_effects import STARTS, STARTS_WINDOW_S
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from service.domain.resources import AnyResource
+    from tests.simulation.checks.at_commits import AtCommits
     from tests.simulation.checks.violations import Findings
     from tests.simulation.replica import Shared
     from tests.simulation.store.tables import Row
@@ -25,10 +26,10 @@ RESTING_PASSES = 80
 
 
 class Convergence:
-    def __init__(self, shared: Shared, findings: Findings, stopped_at: Mapping[str, float]) -> None:
+    def __init__(self, shared: Shared, findings: Findings, commits: AtCommits) -> None:
         self._shared = shared
         self._findings = findings
-        self._stopped_at = stopped_at
+        self._commits = commits
 
     def publishes(self, broadcast_id: str) -> bool:
         """Whether a viewer would see moving pictures."""
@@ -109,7 +110,7 @@ class Convergence:
         """I-3, while nothing is wrong: whoever was stopped longer than *within_s* ago publishes no more."""
         now = self._shared.env.loop.time()
         for stream in self._shared.mux.living:
-            stopped = self._stopped_at.get(stream.broadcast_id)
+            stopped = self._commits.stopped_at.get(stream.broadcast_id)
             if stopped is not None and stream.sessions and now - stopped > within_s:
                 self._findings.violate("I-3", f"{stream.broadcast_id} publishes {now - stopped:.0f} s after its end")
 

@@ -29,6 +29,9 @@ class Findings:
     seen: Counter[str] = field(default_factory=Counter[str])
     """How often each rare case happened."""
 
+    commits_lost: bool = False
+    """Whether the database lost commits. What was answered or intended may be missing then, and is not missed."""
+
     def violate(self, invariant: str, text: str) -> None:
         self.env.trace.add("VIOLATION", invariant, text)
         self.violations.append(Violation(time=self.env.loop.time(), invariant=invariant, text=text))

@@ -5,6 +5,7 @@ from tests.simulation.store.leases import Leases
 from tests.simulation.store.passes import Passes
 from tests.simulation.store.probes import Probes
 from tests.simulation.store.shared import Budgets, Inbox, Outages, OwnedIds
+from tests.simulation.store.standby import Standby
 from tests.simulation.store.tables import Line, Tables, under_way
 from tests.simulation.store.upkeep import Upkeep
 
@@ -19,6 +20,7 @@ __all__ = [
     "OwnedIds",
     "Passes",
     "Probes",
+    "Standby",
     "Tables",
     "Upkeep",
     "under_way",
