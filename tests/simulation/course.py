@@ -23,7 +23,7 @@ waits for media in vain (75 s), a stop that is waited for (45 s), the next start
 BACK_S = {
     Kind.EGRESS_FAILED: 75.0,
     Kind.STREAM_STALLED: 110.0,
-    Kind.EGRESS_GHOST: 60.0,
+    Kind.EGRESS_GHOST: 75.0,
     Kind.EGRESS_DEAF: 250.0,
 }
 """From what breaks in calm until viewers see pictures again. A deaf one falls silent too: the reconnect window is over
