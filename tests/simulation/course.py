@@ -35,6 +35,8 @@ INTERRUPTS = frozenset(
     {"egress.started", "egress.stopped", "key.reset", "room.deleted", "room.created", "stream.disabled"}
 )
 """Effects at a broadcast that delivers for which there was no reason."""
+NAMES_TAKEN = 0.2
+"""The share of worlds with strangers in which another environment has a room with the name of one of ours."""
 FAILOVERS = 0.2
 """The share of worlds whose database loses its last seconds."""
 LOOPS, LOOP_S = 0.1, 240.0
@@ -75,6 +77,8 @@ class Course:
         chaos_s = rng.uniform(240, 600)
         if rng.random() < 0.5:
             self._shared.strangers.come()
+            if rng.random() < NAMES_TAKEN:
+                self._shared.strangers.take_name("b0")
         for n in range(rng.choice((2, 3, 4))):
             self._world.lives.append(
                 Life(env, self._world.callers, self._shared.livekit, f"b{n}", rng.uniform(0.4, 1.2) * chaos_s)

@@ -33,6 +33,7 @@ from service.domain.secret import Secret
 from service.domain.timing import Timing
 from service.providers.text import redaction
 from service.reconciler import observe as looking
+from service.reconciler.act import rooms as act_rooms
 from service.reconciler.act.actor import Actor
 from service.reconciler.act.context import PassContext
 from service.reconciler.background.observer import Observer
@@ -414,6 +415,18 @@ def _without_new_history() -> contextlib.AbstractContextManager[Any]:
     return patch.object(store.Tables, "begin_history", nothing)
 
 
+def _without_marks_of_rooms() -> contextlib.AbstractContextManager[Any]:
+    """A room is ours by its name alone."""
+
+    def never(*_: object) -> bool:
+        return False
+
+    stack = contextlib.ExitStack()
+    for module in (act_rooms, looking):
+        stack.enter_context(patch.object(module, "is_foreign", never))
+    return stack
+
+
 MUSEUM: dict[str, Exhibit] = {
     "no intent": _without_intent,
     "no key reset": _without_key_reset,
@@ -454,6 +467,7 @@ MUSEUM: dict[str, Exhibit] = {
     "no wait for the last viewers": _without_last_viewers,
     "over before the live stream is disabled": _without_fence_at_the_end,
     "times ahead of the clock left there": _without_clamps,
+    "a room is ours by its name": _without_marks_of_rooms,
     "no look after commits were lost": _without_new_history,
 }
 

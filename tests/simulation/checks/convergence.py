@@ -150,7 +150,7 @@ class Convergence:
             for each in self._shared.mux.uploads
             if each.recording.asset_id not in {*owned, *strange}
         ]
-        left += [f"room {name}" for name in self._shared.livekit.rooms if name in over]
+        left += [f"room {name}" for name in self._shared.livekit.rooms if name in over - strange]
         left += [
             f"egress {each.id}"
             for each in self._shared.livekit.ours

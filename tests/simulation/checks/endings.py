@@ -39,7 +39,7 @@ class Endings:
             case EndReason.START_TIMEOUT:
                 return broadcast.ready_time is None and self._tried_for_s(broadcast.id) >= timing.start_deadline_s
             case EndReason.PROVIDER_REFUSED:
-                return self._shared.env.faults.counts[Kind.REFUSED] > 0
+                return self._shared.env.faults.counts[Kind.REFUSED] > 0 or broadcast.id in self._shared.strangers.names
             case EndReason.STREAM_LOST:
                 return self._happened(broadcast.id, "stream.deleted")
             case EndReason.STREAM_DISABLED:

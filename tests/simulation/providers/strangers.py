@@ -11,6 +11,7 @@ from service.domain.secret import NO_SECRET
 from tests.simulation.providers.egresses import TrueEgress, TrueOutput, TrueRoom
 
 if TYPE_CHECKING:
+    from tests.simulation.effects import Effect
     from tests.simulation.environment import Environment
     from tests.simulation.providers.livekit import LiveKit
     from tests.simulation.providers.mux import Mux
@@ -28,6 +29,8 @@ class Strangers:
         self._mux = mux
         self.ids: set[str] = set()
         """Of everything that is theirs."""
+        self.names: set[str] = set()
+        """Of rooms of theirs that are names of ours too."""
 
     def come(self) -> None:
         """With a room that is recorded, live streams, and recordings."""
@@ -39,6 +42,22 @@ class Strangers:
         for tag in TAGS:
             self.ids.add(self._mux.create(_stream(tag)).id)
             self.ids.add(self._mux.upload(_upload(tag)).asset_id)
+
+    def take_name(self, name: str) -> None:
+        """A room with the name of one of ours, in another environment of this service on the same project."""
+        wait = timedelta(days=1)
+        tag = f"bs1:staging:{name}"
+        self.ids.add(name)
+        self.names.add(name)
+        self._livekit.create_room(RoomWanted(name=name, tag=tag, empty_timeout=wait, departure_timeout=wait))
+        self._livekit.join(name, "their host")
+        self.record(self._livekit.rooms[name])
+        self._env.effects.watchers.append(self._freed)
+
+    def _freed(self, effect: Effect) -> None:
+        """A name is free again when their room is gone."""
+        if effect.kind == "room.deleted":
+            self.ids.discard(effect.id)
 
     def record(self, room: TrueRoom) -> TrueEgress:
         """An egress of theirs in any room, one of ours too, which sends to an address of their own."""
