@@ -82,6 +82,12 @@ _REFUSED_FOR_S = 10.0
 AT_ONCE = 5_000
 """Old rows that one statement deletes at most."""
 
+_ACQUIRE_S = 4.0
+"""Seconds for which a free connection is waited for."""
+_FROZEN_S = 1.0
+"""Seconds after `statement_timeout` for which a statement is waited for. A server that has not ended it by then is
+frozen or cut off. Callers wait for ten seconds, and are to be told before.
+"""
 _NAME = "broadcast-service"
 # asyncpg sends a statement in two messages, parse and execute. A process that stands still between the two holds its
 # locks for as long: Postgres counts that time neither as a statement nor as idle in a transaction, so neither of its
@@ -134,7 +140,7 @@ class Database:
             min_size=2,
             max_size=size,
             timeout=5,
-            command_timeout=statement_timeout.total_seconds() + 5,
+            command_timeout=statement_timeout.total_seconds() + _FROZEN_S,
             connection_class=_PooledConnection,
             init=_json_codec,
             server_settings={
@@ -169,8 +175,14 @@ class Database:
     async def connection(self) -> AsyncGenerator[Connection]:
         """A connection of the pool. Errors of a database that cannot serve become StoreUnavailable, in the body too."""
         try:
-            async with self._pool.acquire(timeout=5) as connection:
-                yield connection
+            async with self._pool.acquire(timeout=_ACQUIRE_S) as connection:
+                try:
+                    yield connection
+                except TimeoutError:
+                    # The server does not answer. To give the connection back would wait for its answer, of the request
+                    # to cancel the statement, for as long again.
+                    connection.terminate()
+                    raise
         except StoreUnavailable:
             raise
         except UNAVAILABLE as error:

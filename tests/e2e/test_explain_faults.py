@@ -495,7 +495,7 @@ async def mux_refuses(bench: Bench, name: str) -> Show:
     return show
 
 
-@fault("TAKE_DOWN_BLOCKED", before=["STOPPED_BY_CALLER"])
+@fault("STOPPED_BY_CALLER", "TAKE_DOWN_BLOCKED")
 async def mux_fails_at_the_end(bench: Bench, name: str) -> Show:
     show = await bench.live(name)
     bench.at_mux("error", "delete_live_stream", show, status=500)

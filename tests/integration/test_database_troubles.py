@@ -5,19 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import socket
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
 
-from broadcast_client import Unavailable
+from broadcast.v1 import broadcast_service_pb2 as rpc
+from broadcast_client import RetryPolicy, Unavailable
+from broadcast_client.ctl import run
 from broadcast_sandbox.postgres.server import PostgresServer
 from service.domain.broadcast import Spec
 from service.domain.errors import StoreUnavailable
 from service.store.database import UNAVAILABLE, Database
+from tests.integration.api_stage import api, refused
 from tests.integration.store_stage import NOBODYS, store
 from tests.stack import Replica, Stack, running_stack
 from tests.waiting import eventually
@@ -153,6 +159,77 @@ async def test_a_user_that_may_not_log_in_any_more_is_no_end_of_the_replica(role
         await role.sql(f"ALTER ROLE {role.name} LOGIN")
         await eventually(lambda: _is_ready(stack, replica))
         assert (await client.get("show")).id == "show"
+
+
+class Freezing:
+    """A way to the database on which nothing moves while it is frozen, as to a server that was stopped by SIGSTOP."""
+
+    def __init__(self, dsn: str) -> None:
+        self._parts = urlsplit(dsn)
+        self._moves = asyncio.Event()
+        self._moves.set()
+        self._pumps: set[asyncio.Task[None]] = set()
+        self.dsn = ""
+
+    @contextlib.asynccontextmanager
+    async def opened(self) -> AsyncGenerator[Freezing]:
+        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        user, _, _ = self._parts.netloc.rpartition("@")
+        self.dsn = urlunsplit(self._parts._replace(netloc=f"{user}@127.0.0.1:{port}"))
+        try:
+            yield self
+        finally:
+            self._moves.set()
+            server.close()
+            for pump in self._pumps:
+                pump.cancel()
+            await asyncio.gather(*self._pumps, return_exceptions=True)
+
+    def freeze(self) -> None:
+        self._moves.clear()
+
+    def thaw(self) -> None:
+        self._moves.set()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection(self._parts.hostname, self._parts.port)
+        for source, sink in ((reader, back), (there, writer)):
+            self._pumps.add(asyncio.create_task(self._pump(source, sink)))
+
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await source.read(65_536):
+                await self._moves.wait()
+                sink.write(data)
+        sink.close()
+
+
+async def test_a_frozen_database_is_told_before_callers_give_up(
+    database_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """UNAVAILABLE with a sentence within seconds, of the first call too: the client waits for ten. broadcastctl tells
+    each try, and ends with that answer.
+    """
+    async with Freezing(database_url).opened() as way, api(way.dsn) as stage:
+        await stage.create("show")
+        way.freeze()
+        for call in (
+            stage.stub.GetBroadcast(rpc.GetBroadcastRequest(broadcast_id="show")),
+            stage.stub.StartBroadcast(rpc.StartBroadcastRequest(broadcast_id="show")),
+        ):
+            began = time.monotonic()
+            refusal = await refused(call)
+            assert (refusal.reason, refusal.message) == ("STORE_UNAVAILABLE", "the database does not answer")
+            assert time.monotonic() - began < 9
+        monkeypatch.setattr("broadcast_client.ctl.output._PATIENCE_S", 0.0)
+        monkeypatch.setattr("broadcast_client.client.RetryPolicy", partial(RetryPolicy, attempts=2))
+        assert await run(["--target", f"127.0.0.1:{stage.port}", "get", "show"]) == 1
+        tried, ended = capsys.readouterr().err.splitlines()
+        assert re.fullmatch(r".*STORE_UNAVAILABLE \(the database does not answer\), again in \d\.\d\d s", tried), tried
+        assert ended.startswith("broadcastctl: STORE_UNAVAILABLE: the database does not answer")
+        way.thaw()
+        assert (await stage.get("show")).id == "show"
 
 
 async def test_a_connection_that_turned_read_only_leaves_the_pool(database_url: str) -> None:

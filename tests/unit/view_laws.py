@@ -77,7 +77,9 @@ def the_headline_is_the_first_cause(views: Views, _facts: Facts) -> Iterator[str
 
 def a_viewer_who_waits_is_told_the_reason_of_playable(views: Views, _facts: Facts) -> Iterator[str]:
     playable = views.condition("PLAYABLE")
-    expected = playable.reason if playable is not None else "NOT_STARTED"
+    # Between StartBroadcast and the first pass there are no conditions yet.
+    unseen = "NOT_STARTED" if views.state == "CREATED" else "STARTING"
+    expected = playable.reason if playable is not None else unseen
     if views.way == "starting" and views.join.starting.reason != expected:
         yield f"{views.join.starting.reason} and {expected}"
 
