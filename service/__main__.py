@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from service.settings.declared import SettingError
-from service.settings.settings import Settings, database_url, from_environment, grpc_port
+from service.settings.settings import Settings, database_url, from_environment, grpc_target
 from service.settings.usage import usage
 
 if TYPE_CHECKING:
@@ -44,7 +44,11 @@ def main() -> None:
         "--restored", action="store_true", help="say that commits may be missing, as after a volume was rolled back"
     )
     probe = commands.add_parser("probe", help="exit 0 if the service on this machine is serving")
-    probe.add_argument("--target", default="", help="HOST:PORT; 127.0.0.1 and GRPC_PORT by default")
+    probe.add_argument(
+        "--target",
+        default="",
+        help="HOST:PORT; by default GRPC_HOST, or 127.0.0.1 where that is no single address, and GRPC_PORT",
+    )
     arguments = parser.parse_args()
     match arguments.command:
         case "serve":
@@ -150,7 +154,7 @@ async def _probe(target: str) -> int:
     from grpc_health.v1 import health_pb2, health_pb2_grpc  # noqa: PLC0415
 
     try:
-        target = target or f"127.0.0.1:{grpc_port(os.environ)}"
+        target = target or grpc_target(os.environ)
     except SettingError as error:
         return _say(str(error))
     async with grpc.aio.insecure_channel(target) as channel:

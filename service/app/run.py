@@ -62,6 +62,7 @@ async def run(settings: Settings, *, stop: asyncio.Event, started: Callable[[Por
                 started(ports)
             await stop.wait()
             log.info("draining")
+            webhooks.drain()
             draining = tasks.create_task(api.drain(settings.drain), name="drain")
             await reconciler.drain(settings.drain)
             await draining

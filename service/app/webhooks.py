@@ -38,6 +38,8 @@ class WebhooksRole:
     """How long webhooks are kept."""
     start: Callable[[], Awaitable[int]]
     """Listen; the port. Raises OSError if it is taken."""
+    drain: Callable[[], None]
+    """Readiness off."""
 
     async def forget(self) -> int:
         """Delete webhooks that came longer ago than they are kept, a bounded number. Answers how many. Raises
@@ -80,6 +82,7 @@ async def webhooks_role(shared: Shared) -> AsyncGenerator[WebhooksRole]:
                 inbox=Inbox(shared.database, shared.sealer, read),
                 kept=settings.webhooks_kept,
                 start=intake.start,
+                drain=intake.drain,
             )
         finally:
             await intake.stop()

@@ -18,6 +18,7 @@ from service.providers.storage.links import StorageSettings
 from service.settings import parsers
 from service.settings.declared import Group, Variable, declared, group, setting
 
+_ALL_ADDRESSES = ("0.0.0.0", "::", "0", "*", "::0")
 _LONGEST_ROUND = f"at most {parsers.LONGEST_ROUND.total_seconds():g}: one look may fail before health says UNKNOWN"
 
 
@@ -240,9 +241,15 @@ def database_url(environ: Mapping[str, str]) -> Secret:
     return cast("Secret", declared(Settings)["database_url"].read(environ))
 
 
-def grpc_port(environ: Mapping[str, str]) -> int:
-    """For commands that call the replica on this machine. Raises SettingError."""
-    return cast("int", declared(Settings)["grpc_port"].read(environ))
+def grpc_target(environ: Mapping[str, str]) -> str:
+    """HOST:PORT for commands that call the replica on this machine. Where it listens on all addresses that is
+    127.0.0.1, which is one of them in either family. Raises SettingError.
+    """
+    found = declared(Settings)
+    host, port = str(found["grpc_host"].read(environ)).strip("[]"), found["grpc_port"].read(environ)
+    if host in _ALL_ADDRESSES:
+        host = "127.0.0.1"
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def variables() -> list[Variable]:

@@ -50,6 +50,7 @@ class Intake:
         self._host = host
         self._port = port
         self._under_way = 0
+        self._draining = False
         app = web.Application(middlewares=[self._with_headers])
         app.router.add_post(f"/webhooks/{{provider:{'|'.join(WEBHOOK_SENDERS)}}}", self._webhook)
         app.router.add_get("/livez", self._livez)
@@ -68,6 +69,12 @@ class Intake:
         accepting = self._connections.accepting(self._runner.server)
         self._listener = await asyncio.get_running_loop().create_server(accepting, sock=listens)
         return int(listens.getsockname()[1])
+
+    def drain(self) -> None:
+        """Answer /readyz with 503 from now on. Webhooks are taken in as before, because a provider sends them to
+        whatever address it has.
+        """
+        self._draining = True
 
     async def stop(self) -> None:
         """Close the port. Requests under way get one second. Does nothing if the port was not opened."""
@@ -91,6 +98,8 @@ class Intake:
         return web.Response(text="ok\n")
 
     async def _readyz(self, _request: web.Request) -> web.Response:
+        if self._draining:
+            return web.Response(status=503, text="the replica is draining\n")
         if await self._ready():
             return web.Response(text="ok\n")
         return web.Response(status=503, text="the database does not answer, or takes no writes\n")

@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import grpc
 import pytest
 
@@ -34,6 +35,32 @@ from tests.waiting import eventually
 DRAIN_S = 1.5
 ANSWERED_S = 8.0
 """After this a call is answered that nobody is to wait for: long after the drain, before its lease ends."""
+
+
+async def test_a_replica_that_drains_is_not_ready_from_the_first_moment(database_url: str) -> None:
+    """While calls under way are waited for, an orchestrator must send new ones elsewhere."""
+    async with running_stack(database_url, webhooks=False, BROADCAST_DRAIN_S="3") as stack:
+        fault = Fault(kind="latency", operation="CreateRoom", delay_s=2.0)
+        stack.livekit.faults.add(fault)
+        replica = await stack.replica()
+        probe = f"http://127.0.0.1:{replica.ports.http}"
+
+        async def ready() -> int:
+            async with stack.http.get(f"{probe}/readyz") as answer:
+                return answer.status
+
+        show = await Show.create(stack, await stack.client(replica.target))
+        assert await ready() == 200
+        await show.client.start(show.id)
+        await eventually(lambda: fault.times == 0, within=30)
+        replica.stop.set()
+        statuses = [await ready()]
+        while not replica.task.done():
+            with contextlib.suppress(aiohttp.ClientError):
+                statuses.append(await ready())
+            await asyncio.sleep(0.05)
+        assert len(statuses) > 5, "it did not drain"
+        assert set(statuses[1:]) == {503}
 
 
 async def test_a_replica_that_is_told_to_go_goes_at_once(database_url: str, tmp_path: Path) -> None:

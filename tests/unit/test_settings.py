@@ -20,7 +20,7 @@ from service.domain.timing import Timing
 from service.providers.budget import Limit, Limits
 from service.providers.storage.links import StorageSettings
 from service.settings.declared import SettingError
-from service.settings.settings import Settings, from_environment, variables
+from service.settings.settings import Settings, from_environment, grpc_target, variables
 from service.settings.usage import table
 from service.store.rows import OUTAGES
 
@@ -222,6 +222,23 @@ def test_a_public_host_in_the_clear_is_refused_at_the_start(name: str, host: str
 def test_a_host_that_is_not_public_may_be_asked_in_the_clear(name: str, host: str) -> None:
     from_environment({**REQUIRED, **STORAGE, name: f"http://{host}:8080"})
     from_environment({**REQUIRED, **STORAGE, name: "https://livekit.example.com"})
+
+
+@pytest.mark.parametrize(
+    ("host", "target"),
+    [
+        ("", "127.0.0.1:50051"),
+        ("0.0.0.0", "127.0.0.1:50051"),
+        ("::", "127.0.0.1:50051"),
+        ("[::]", "127.0.0.1:50051"),
+        ("10.1.2.3", "10.1.2.3:50051"),
+        ("fd00::7", "[fd00::7]:50051"),
+        ("[fd00::7]", "[fd00::7]:50051"),
+        ("replica-1", "replica-1:50051"),
+    ],
+)
+def test_the_probe_asks_where_the_replica_listens(host: str, target: str) -> None:
+    assert grpc_target({"GRPC_HOST": host}) == target
 
 
 @pytest.mark.parametrize("name", ["LIVEKIT_URL", "DATABASE_URL"])
