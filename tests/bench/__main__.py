@@ -1,6 +1,6 @@
 """`make bench`: speed and memory as ratios against a ceiling measured in the same run.
 
-    python -m tests.bench [--runs 5] [--only start|rpc|watch|webhook|health|retention]
+    python -m tests.bench [--runs 5] [--only start|rpc|watch|webhook|health|attacks|retention]
 
 Medians; no figure fails anything. The service is a process of its own, the simulators and the client are here, Postgres
 is embedded: all share the machine.
@@ -32,6 +32,7 @@ from service.domain.secret import Secret
 from service.providers.livekit.client import LiveKit
 from service.providers.mux.client import Mux
 from service.store.migrate import migrate
+from tests.bench.attacks import attacks
 from tests.bench.figures import Figure
 from tests.bench.health import health
 from tests.bench.retention import retention
@@ -248,7 +249,14 @@ def rss(process: Process) -> float:
     return float("nan")
 
 
-MEASURES = {"start": start_to_ready, "rpc": unary, "watch": watching, "webhook": webhook, "health": health}
+MEASURES = {
+    "start": start_to_ready,
+    "rpc": unary,
+    "watch": watching,
+    "webhook": webhook,
+    "health": health,
+    "attacks": attacks,
+}
 # Minutes, most of them to fill the table: only when they are asked for.
 APART = {"retention": retention}
 
