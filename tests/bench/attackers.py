@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import grpc
 
@@ -63,7 +63,7 @@ def open_streams(grpc_port: int, _http_port: int, until: float) -> None:
     with contextlib.ExitStack() as opened:
         for _ in range(8):
             channel = opened.enter_context(_channel(grpc_port))
-            watch: Any = channel.unary_stream(f"{_PREFIX}WatchBroadcasts")
+            watch = cast("Any", channel).unary_stream(f"{_PREFIX}WatchBroadcasts")
             for _ in range(240):
                 watch(b"")
         time.sleep(max(until - time.monotonic(), 0))
@@ -103,7 +103,7 @@ def _channel(port: int) -> grpc.Channel:
 def _call(port: int, method: str, request: bytes, until: float, *, width: int) -> None:
     def again_and_again() -> None:
         with _channel(port) as channel:
-            call: Any = channel.unary_unary(_PREFIX + method)
+            call = cast("Any", channel).unary_unary(_PREFIX + method)
             while time.monotonic() < until:
                 with contextlib.suppress(grpc.RpcError):
                     call(request, timeout=10)
