@@ -341,6 +341,12 @@ CASES = (
         known(ROOM, IDLE, replace(UNANSWERED, phase=Phase.INTENDED, failures=0, intended_at=ago(31))),
         known(ROOM, IDLE, replace(UNANSWERED, phase=Phase.INTENDED, failures=0, intended_at=ago(1))),
     ),
+    Case(
+        # It was written off: no list ever showed it.
+        "EGRESS_START_LOST",
+        known(ROOM, IDLE, replace(NOT_STARTED, failures=0, end_seen=False, fault=Fault.START_LOST)),
+        known(ROOM, IDLE, replace(NOT_STARTED, failures=0, end_seen=True, fault=Fault.NONE)),
+    ),
     Case("EGRESS_START_STUCK", known(ROOM, IDLE, replace(STARTED, intended_at=ago(31))), known(ROOM, IDLE, STARTED)),
     Case(
         "EGRESS_START_STUCK",

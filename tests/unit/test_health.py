@@ -414,6 +414,8 @@ def test_the_egress(facts: Facts, state: HealthState, reason: str) -> None:
         (known(EMPTY, replace(IDLE, phase=Phase.UNKNOWN)), HealthState.UNKNOWN, "UNANSWERED"),
         (known(EMPTY, gone(IDLE, failures=3), ready_time=None), HealthState.DOWN, "CREATE_FAILED"),
         (known(ROOM, gone(STREAM), EGRESS, **WAS_LIVE), HealthState.DOWN, "LOST"),
+        # Its create was not answered, and it was written off: it never was there.
+        (known(EMPTY, gone(IDLE, external_id=""), ready_time=None), HealthState.PENDING, "CREATING"),
         (
             known(ROOM, replace(STREAM, status=StreamStatus.DISABLED), EGRESS, **WAS_LIVE),
             HealthState.DOWN,

@@ -28,10 +28,10 @@ PART_OF: Final = {
 Law: TypeAlias = Callable[[Views, Facts], Iterator[str]]
 
 
-def broken(facts: Facts, timing: Timing) -> list[str]:
-    """The laws that the views of *facts* break."""
+def broken(facts: Facts, timing: Timing, laws: tuple[Law, ...] | None = None) -> list[str]:
+    """The laws that the views of *facts* break. *laws*: None for all."""
     views = views_of(facts, timing)
-    return [f"{law.__name__}: {how}" for law in LAWS for how in law(views, facts)]
+    return [f"{law.__name__}: {how}" for law in laws or LAWS for how in law(views, facts)]
 
 
 def no_cause_means_that_nothing_is_wrong(views: Views, _facts: Facts) -> Iterator[str]:

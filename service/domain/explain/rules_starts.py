@@ -34,7 +34,8 @@ def _failed_start(case: Case) -> Egress | None:
     for egress in reversed(case.resource_set.egresses):
         if egress.external_id or not case.counts(egress.intended_at):
             break
-        if egress.failures or egress.refused or egress.phase is Phase.UNKNOWN:
+        lost = egress.phase is Phase.UNKNOWN or egress.fault is Fault.START_LOST
+        if egress.failures or egress.refused or lost:
             return egress
         if not egress.unresolved:
             break

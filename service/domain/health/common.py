@@ -207,12 +207,14 @@ def _not_there(facts: Facts, part: ChainPart, last: Resource | None, called: str
         return _away(made, provider, away)
     if last is None:
         return made
+    state, reason, message = made.state, made.reason, made.message
     if last.phase is Phase.UNKNOWN:
+        state, reason = HealthState.UNKNOWN, HealthReason.UNANSWERED
         message = "its creation was not answered: it is being looked for"
-        return replace(made, state=HealthState.UNKNOWN, reason=HealthReason.UNANSWERED, message=message)
-    if last.failures:
-        return replace(made, state=HealthState.DOWN, reason=HealthReason.CREATE_FAILED, message=told)
-    if last.phase in (Phase.GONE, Phase.DELETING):
-        message = f"{called} is gone, not by our doing"
-        return replace(made, state=HealthState.DOWN, reason=HealthReason.LOST, message=message)
-    return made
+    elif last.failures:
+        state, reason, message = HealthState.DOWN, HealthReason.CREATE_FAILED, told
+    elif last.phase is Phase.GONE and not last.external_id:
+        message = f"{called} is made again: its creation was not answered, and it was not found"
+    elif last.phase in (Phase.GONE, Phase.DELETING):
+        state, reason, message = HealthState.DOWN, HealthReason.LOST, f"{called} is gone, not by our doing"
+    return replace(made, state=state, reason=reason, message=message)
