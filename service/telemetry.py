@@ -68,6 +68,10 @@ OLDEST_KEPT = _meter.create_gauge(
 DISAGREEMENTS = _meter.create_counter(
     "broadcast.observer.disagreements", description="Broadcasts that the observer woke because the providers differ."
 )
+CREDENTIALS_REFUSED = _meter.create_gauge(
+    "broadcast.credentials.refused",
+    description="1 while a provider refuses the credentials of this replica, by provider. Should be zero.",
+)
 BUDGET_WAITS = _meter.create_counter(
     "broadcast.budget.waits", description="Calls put off by a rate limit, by budget and rank."
 )

@@ -60,10 +60,11 @@ async def reconciler_role(
     settings, database = shared.settings, shared.database
     passes = Passes(database, shared.rows, derive=derive(settings.timing), storage=shared.providers.storage is not None)
     probes = Probes(database)
+    reconciler = Reconciler(passes, shared.providers, settings.timing, lease=settings.lease)
     playlists = Hls(longest_call=shared.longest_call)
     try:
         yield ReconcilerRole(
-            Loop(shared.leases, Reconciler(passes, shared.providers, settings.timing, lease=settings.lease)),
+            Loop(shared.leases, reconciler, shared.providers.refusals),
             [
                 Observer(
                     shared.leases, shared.owned_ids, Outages(database), shared.providers, every=settings.observe_every

@@ -72,6 +72,7 @@ async def webhooks_role(shared: Shared) -> AsyncGenerator[WebhooksRole]:
         intake = Intake(
             deliver=deliver,
             ready=shared.database_serves,
+            refused=lambda: shared.providers.refusals.refused,
             host=settings.http_host,
             port=settings.http_port,
             connections=Connections(descriptors.for_http()),

@@ -175,6 +175,10 @@ class Outcome(StrEnum):
     """The call was sent and not answered: it may have had its effect, or may still have it."""
 
 
+CREDENTIAL_CODES = frozenset({"unauthenticated", "permission_denied", "401", "403", Outcome.CREDENTIALS.value})
+"""The codes of providers, and our own, that mean: it answered, and refuses our credentials."""
+
+
 class ProviderError(Exception):
     def __init__(
         self,

@@ -4,12 +4,17 @@ A module outside the adapters, the webhook readers, the settings and the composi
 never a provider, so that another provider in a role is another adapter and one line here.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from service.domain.reasons import ConditionReason, HealthReason
 from service.domain.resources import Kind
+
+if TYPE_CHECKING:
+    from service.domain.situation import Outage
 
 
 class Provider(StrEnum):
@@ -71,8 +76,17 @@ UNREACHABLE: Final[Mapping[Provider, ConditionReason]] = {
     STREAMS: ConditionReason.STREAMS_UNREACHABLE,
 }
 """Why a condition is unknown while a provider does not answer."""
-HEALTH_UNREACHABLE: Final[Mapping[Provider, HealthReason]] = {
-    ROOMS: HealthReason.ROOMS_UNREACHABLE,
-    STREAMS: HealthReason.STREAMS_UNREACHABLE,
+_REFUSES_US: Final[Mapping[Provider, ConditionReason]] = {
+    ROOMS: ConditionReason.ROOMS_CREDENTIALS,
+    STREAMS: ConditionReason.STREAMS_CREDENTIALS,
 }
-"""The same of a part of the chain."""
+
+
+def reason_away(provider: Provider, outage: Outage) -> ConditionReason:
+    """Why a condition is unknown during *outage*: the provider does not answer, or it answers and refuses us."""
+    return (_REFUSES_US if outage.refuses_us else UNREACHABLE)[provider]
+
+
+def health_reason_away(provider: Provider, outage: Outage) -> HealthReason:
+    """The same reason, of a part of the chain."""
+    return HealthReason(reason_away(provider, outage).value)

@@ -39,6 +39,8 @@ def failed_operation(trouble: ProviderTrouble) -> str:
 
 
 def no_answer(provider: Provider, outage: Outage) -> str:
-    """That *provider* does not answer, since when and how."""
+    """That *provider* does not answer, or that it refuses our credentials, since when and how."""
+    if outage.refuses_us:
+        return f"{provider.display_name} refuses our credentials since {clock(outage.since)}"
     how = coded(outage.code, outage.message)
     return f"{provider.display_name} does not answer since {clock(outage.since)}" + (f": {how}" if how else "")

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from service.domain.broadcast import Broadcast
+from service.domain.errors import CREDENTIAL_CODES
 from service.domain.measurements import Probe
 from service.domain.ports import Heard
 from service.domain.resources import AnyResource
@@ -17,6 +18,11 @@ class Outage:
     since: datetime
     code: str = ""
     message: str = ""
+
+    @property
+    def refuses_us(self) -> bool:
+        """Whether the provider does answer, and refuses our credentials."""
+        return self.code in CREDENTIAL_CODES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

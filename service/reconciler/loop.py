@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from service.domain.errors import StoreUnavailable
+from service.providers.refusals import Refusals
 from service.store.leases import Lane
 
 if TYPE_CHECKING:
@@ -24,10 +25,14 @@ log = structlog.get_logger(__name__)
 _PLACES = {Lane.STOP: 16, Lane.START: 24, Lane.OTHER: 16}
 """Passes that may be under way at once, by lane."""
 _POLL_S = 1.0
+_OTHERS_FIRST = timedelta(seconds=3)
+"""How long a replica whose credentials are refused leaves a due row to others, each of which polls every second."""
 
 
 class Loop:
-    def __init__(self, leases: Leases, reconciler: Reconciler) -> None:
+    def __init__(self, leases: Leases, reconciler: Reconciler, refusals: Refusals | None = None) -> None:
+        """*refusals*: of this replica. While there are any, others claim first."""
+        self._refusals = refusals or Refusals()
         self._leases = leases
         self._reconciler = reconciler
         self._woken = asyncio.Event()
@@ -78,7 +83,8 @@ class Loop:
         free = places - len(self._running[lane])
         if free <= 0 or self._stopping:
             return
-        for claim in await self._leases.claim(lane, limit=free):
+        overdue = _OTHERS_FIRST if self._refusals.refused else timedelta()
+        for claim in await self._leases.claim(lane, limit=free, overdue=overdue):
             task = asyncio.create_task(self._reconciler.run(claim), name=f"pass {claim.broadcast_id}")
             self._running[lane].add(task)
             task.add_done_callback(lambda done, lane=lane: self._ended(lane, done))
@@ -91,7 +97,7 @@ class Loop:
 
     async def _wait(self) -> float:
         due = await self._leases.next_due()
-        if due is None or self._full():
+        if due is None or self._full() or self._refusals.refused:
             return _POLL_S
         return min(max(due.total_seconds(), 0.01), _POLL_S)
 

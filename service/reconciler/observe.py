@@ -135,7 +135,8 @@ class Looker:
                     return await self._stream(situation.broadcast.id, resource, resource_set, situation.now)
                 case None:
                     return await self._egresses(situation, resource_set, rank)
-        except ProviderError:
+        except ProviderError as error:
+            self._providers.refusals.note(error.provider, error.outcome)
             # Counted and traced by the adapter. A missed look is not told to callers; a failed step is.
             return None
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 CLAIM = f"""
 WITH due AS MATERIALIZED (
   SELECT id, trace_context FROM broadcast
-  WHERE lane = $3 AND coalesce(lease_until, due_at) <= now()
+  WHERE lane = $3 AND coalesce(lease_until, due_at) <= now() - $5::interval
   ORDER BY coalesce(lease_until, due_at)
   LIMIT $4
   FOR NO KEY UPDATE SKIP LOCKED)
@@ -59,6 +59,7 @@ SELECT pg_notify('broadcast_due', '') FROM woken WHERE news LIMIT 1
 
 
 _RETRY = "UPDATE broadcast SET retry_from = now() WHERE id = ANY($1::text[])"
+_AT_ONCE = timedelta()
 
 
 class Lane(IntEnum):
@@ -106,10 +107,12 @@ class Leases:
         self.owner = owner
         self.ttl = ttl
 
-    async def claim(self, lane: int, *, limit: int) -> list[Claim]:
-        """Claim at most *limit* due broadcasts of a Lane, those first that are due longest."""
+    async def claim(self, lane: int, *, limit: int, overdue: timedelta = _AT_ONCE) -> list[Claim]:
+        """Claim at most *limit* due broadcasts of a Lane, those first that are due longest. *overdue*: only those that
+        are due for so long, which other replicas could have claimed.
+        """
         async with self._database.connection() as connection:
-            rows = await connection.fetch(CLAIM, self.owner, self.ttl, lane, limit)
+            rows = await connection.fetch(CLAIM, self.owner, self.ttl, lane, limit, overdue)
         return [
             Claim(
                 broadcast_id=row["id"],
@@ -161,4 +164,13 @@ class Leases:
                     self.owner,
                     ttl,
                 )
+            )
+
+    async def give_up_duty(self, name: str) -> None:
+        """Let another replica take the duty *name* now. Nothing happens if this one does not have it."""
+        async with self._database.connection() as connection:
+            await connection.execute(
+                "UPDATE duty SET lease_until = now() WHERE name = $1 AND owner = $2 AND lease_until > now()",
+                name,
+                self.owner,
             )

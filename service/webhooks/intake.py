@@ -39,10 +39,15 @@ class Intake:
         *,
         deliver: Callable[[Provider, Iterable[tuple[str, str]], bytes], Awaitable[Delivered]],
         ready: Callable[[], Awaitable[bool]],
+        refused: Callable[[], Iterable[Provider]] = tuple,
         host: str,
         port: int,
         connections: Connections,
     ) -> None:
+        """*refused*: the providers that refuse the credentials of this replica. It is ready all the same, because
+        callers need none, and says so.
+        """
+        self._refused = refused
         self._connections = connections
         self._listener: asyncio.Server | None = None
         self._deliver = deliver
@@ -101,7 +106,11 @@ class Intake:
         if self._draining:
             return web.Response(status=503, text="the replica is draining\n")
         if await self._ready():
-            return web.Response(text="ok\n")
+            notices = [
+                f"{provider.display_name} refuses the credentials of this replica ({', '.join(provider.credentials)})\n"
+                for provider in self._refused()
+            ]
+            return web.Response(text="".join(["ok\n", *notices]))
         return web.Response(status=503, text="the database does not answer, or takes no writes\n")
 
     async def _webhook(self, request: web.Request) -> web.Response:

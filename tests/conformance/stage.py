@@ -37,7 +37,7 @@ _MOMENTS = {
     "budget": ("refilled_at",),
     "duty": ("lease_until",),
     "probe": ("look_due_at",),
-    "provider": ("unreachable_since", "answering_since", "checked_at"),
+    "provider": ("unreachable_since", "answering_since", "checked_at", "refused_since", "refused_at"),
     "request": ("create_time",),
     "event": ("time",),
 }

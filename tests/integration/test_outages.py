@@ -22,6 +22,7 @@ from service.providers.livekit.client import LiveKit
 from service.providers.mux.client import Mux
 from service.reconciler.act.requests import Providers, room_wanted
 from service.reconciler.background.observer import Observer, disagreements
+from service.reconciler.background.rounds import RefusedHere
 from service.store.budgets import Budgets
 from service.store.measurements.outages import Outages
 from service.store.owned_ids import OwnedIds, OwnedResource
@@ -39,7 +40,7 @@ async def one(database_url: str) -> AsyncIterator[Store]:
 
 
 async def time_passes(one: Store, seconds: float) -> None:
-    columns = ("unreachable_since", "answering_since", "checked_at")
+    columns = ("unreachable_since", "answering_since", "checked_at", "refused_since", "refused_at")
     moved = ", ".join(f"{name} = {name} - make_interval(secs => $1)" for name in columns)
     await one.sql(f"UPDATE provider SET {moved}", seconds)  # noqa: S608
 
@@ -281,7 +282,15 @@ async def test_wrong_credentials_are_an_outage_and_being_told_to_slow_down_is_no
         longest_call=timedelta(seconds=20),
     )
     watch.asks(refused)
+    # Until others had the time to do better it is this replica's trouble.
+    assert await watch.outages() == set()
+    await time_passes(watch.store, 10)
     assert await watch.outages() == {"mux"}
+    [outage] = (await availability(watch.store)).outages.values()
+    assert outage.refuses_us
+    assert await watch.store.database.now() - outage.since >= timedelta(seconds=30)
+    with pytest.raises(RefusedHere):
+        await watch.observer.round()
     await refused.close()
     async with running_stack(database_url, webhooks=False, mux={"other_rate": 0.001}) as throttled:
         slow = Mux(
@@ -295,6 +304,22 @@ async def test_wrong_credentials_are_an_outage_and_being_told_to_slow_down_is_no
         for _ in range(8):
             assert await watch.outages() == set()
         await slow.close()
+
+
+async def test_one_replica_that_is_refused_is_no_outage_while_another_is_answered(watch: Watch) -> None:
+    outages = Outages(watch.store.database)
+    for _ in range(8):
+        await outages.refused(Provider.MUX, ("credentials", "no"))
+        await time_passes(watch.store, 8)
+        assert (await availability(watch.store)).outages == {}
+        await outages.report(Provider.MUX, None)
+        await time_passes(watch.store, 8)
+    assert (await availability(watch.store)).answering_since["mux"] is not None
+    # A refusal of an hour ago says nothing of now.
+    await outages.refused(Provider.MUX, ("credentials", "no"))
+    await time_passes(watch.store, 3600)
+    await outages.refused(Provider.MUX, ("credentials", "no"))
+    assert (await availability(watch.store)).outages == {}
 
 
 async def test_nobody_who_did_not_ask_says_that_it_is_away(watch: Watch) -> None:

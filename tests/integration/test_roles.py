@@ -12,7 +12,9 @@ from service.app.reconciler import reconciler_role
 from service.app.shared import Shared, shared
 from service.app.webhooks import webhooks_role
 from service.domain.broadcast import Spec, State
+from service.domain.errors import Outcome
 from service.domain.lifecycle import start
+from service.domain.provider import Provider
 from service.reconciler import background
 from service.reconciler.background.rounds import Rounds
 from service.settings.settings import Settings, from_environment
@@ -71,6 +73,10 @@ async def test_callers_and_webhooks_are_served_without_a_reconciler(database_url
         http_port, grpc_port = await webhooks.start(), await api.start()
         async with stack.http.get(f"http://127.0.0.1:{http_port}/readyz") as answer:
             assert answer.status == 200
+        common.providers.refusals.note(Provider.MUX, Outcome.CREDENTIALS)
+        async with stack.http.get(f"http://127.0.0.1:{http_port}/readyz") as answer:
+            told = "Mux refuses the credentials of this replica (MUX_TOKEN_ID, MUX_TOKEN_SECRET)\n"
+            assert (answer.status, await answer.text()) == (200, f"ok\n{told}")
         client = await stack.client(f"127.0.0.1:{grpc_port}")
         await client.create(broadcast_id="show")
         started = await client.start("show")

@@ -147,7 +147,8 @@ class Replica:
             files="shows/sim/",
         )
         self._inbox = store.Inbox(tables, line)
-        self.loop = Loop(self.leases, Reconciler(passes, self.providers, shared.timing, lease=LEASE))
+        reconciler = Reconciler(passes, self.providers, shared.timing, lease=LEASE)
+        self.loop = Loop(self.leases, reconciler, self.providers.refusals)
         observer = Observer(self.leases, owned_ids, outages, self.providers, every=OBSERVE_EVERY)
         sweeper = Sweeper(
             self.leases,

@@ -11,9 +11,10 @@ from typing import Any, cast
 import pytest
 
 from service.domain.errors import StoreUnavailable
+from service.domain.provider import Provider
 from service.reconciler.background.observer import Observer
 from service.reconciler.background.prober import Prober
-from service.reconciler.background.rounds import Rounds
+from service.reconciler.background.rounds import RefusedHere, Rounds
 from service.reconciler.background.sweeper import Sweeper
 from service.store.leases import Leases
 
@@ -26,6 +27,10 @@ class Duties:
     def __init__(self, *given: bool | Exception) -> None:
         self.given = list(given)
         self.asked: list[tuple[str, timedelta]] = []
+        self.given_up: list[str] = []
+
+    async def give_up_duty(self, name: str) -> None:
+        self.given_up.append(name)
 
     async def take_duty(self, name: str, ttl: timedelta) -> bool:
         self.asked.append((name, ttl))
@@ -77,6 +82,27 @@ async def test_a_round_is_done_only_with_the_duty_which_outlasts_two_missed_roun
     await ran(task)
     assert task.rounds == 1
     assert duties.asked == [("counting", EVERY * 3)] * 3
+
+
+async def test_a_replica_that_is_refused_gives_up_the_duty_and_leaves_it_to_others(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 2:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr("service.reconciler.background.rounds.asyncio.sleep", sleep)
+    duties = Duties(True)
+    with pytest.raises(asyncio.CancelledError):
+        await Counting(duties, [RefusedHere(Provider.MUX), None]).run()
+    assert duties.given_up == ["counting"]
+    assert slept == [pytest.approx(EVERY.total_seconds() * 1.5), EVERY.total_seconds()]
+    told = "".join(capfd.readouterr())
+    assert "duty_given_up" in told
+    assert "MUX_TOKEN_SECRET" in told
 
 
 async def test_a_task_that_is_shared_needs_no_duty() -> None:

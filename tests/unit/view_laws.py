@@ -11,7 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from broadcast.v1 import health_pb2 as health_pb
 from service.domain.facts import Facts
-from service.domain.provider import HEALTH_UNREACHABLE, Provider
+from service.domain.provider import Provider, health_reason_away
 from service.domain.timing import Timing
 from tests.unit.views import Views, views_of
 
@@ -97,7 +97,7 @@ def an_outage_is_told_alike(views: Views, facts: Facts) -> Iterator[str]:
     """With one reason and one moment: in the conditions, in the parts, and as a cause."""
     evidence = [each for cause in views.explanation.causes for each in cause.evidence if each.name == "outage"]
     for provider, outage in facts.availability.outages.items():
-        reason = str(HEALTH_UNREACHABLE[Provider(provider)])
+        reason = str(health_reason_away(Provider(provider), outage))
         conditions = [each for each in views.get.status.conditions if each.reason == reason]
         parts = [part for part in views.health.parts if part.reason == reason]
         for part in parts:

@@ -4,7 +4,7 @@ from datetime import datetime
 from functools import partial
 
 from service.domain.broadcast import EndReason, ProviderTrouble, State
-from service.domain.errors import Outcome
+from service.domain.errors import CREDENTIAL_CODES, Outcome
 from service.domain.explain.case import Case, Finding, Rule, Weight, with_detail
 from service.domain.explain.causes import OF_PROVIDER, CauseCode
 from service.domain.facts import Told
@@ -14,7 +14,6 @@ from service.domain.reasons import EventReason
 from service.domain.resources import Phase, Stream, StreamStatus
 from service.domain.sentences import clock, coded, failed_call, failed_operation, no_answer
 
-_CREDENTIALS = ("unauthenticated", "permission_denied", "401", "403", Outcome.CREDENTIALS)
 _THROTTLED = ("resource_exhausted", "429", Outcome.THROTTLED)
 _FAILED_BY_PROVIDER = (EndReason.START_TIMEOUT, EndReason.PROVIDER_REFUSED, EndReason.STREAMS_UNREACHABLE)
 
@@ -40,7 +39,7 @@ def failing_call(case: Case, provider: Provider) -> Finding | None:
         return None
     starts = trouble.operation.starts_egress
     outcome = trouble.outcome
-    if starts and outcome not in (Outcome.CREDENTIALS, Outcome.NOT_SENT) and trouble.code not in _CREDENTIALS:
+    if starts and outcome not in (Outcome.CREDENTIALS, Outcome.NOT_SENT) and trouble.code not in CREDENTIAL_CODES:
         # The rules about starts have a code for it.
         return None
     evidence: tuple[Evidence, ...] = noted(("last_error", failed_call(trouble), trouble.time))
@@ -109,7 +108,7 @@ def _read(provider: Provider, code: str, outcome: str) -> tuple[CauseCode, str]:
     value of Outcome, or empty for an outage.
     """
     name, codes = provider.display_name, OF_PROVIDER[provider]
-    if outcome == Outcome.CREDENTIALS or code in _CREDENTIALS:
+    if outcome == Outcome.CREDENTIALS or code in CREDENTIAL_CODES:
         return codes.credentials, f"{name} refuses our credentials"
     if outcome == Outcome.THROTTLED or code in _THROTTLED:
         return codes.throttled, f"{name} answers that these are too many requests"

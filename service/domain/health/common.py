@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 from service.domain.broadcast import Target
 from service.domain.facts import Facts
 from service.domain.health.model import ChainPart, HealthState, PartHealth, noted
-from service.domain.provider import HEALTH_UNREACHABLE, OWNER, Provider
+from service.domain.provider import OWNER, Provider, health_reason_away
 from service.domain.reasons import HealthReason
 from service.domain.resources import Kind, Phase, Resource
 from service.domain.sentences import clock, coded, failed_call, no_answer
@@ -174,7 +174,7 @@ def _away(part: PartHealth, provider: Provider, away: Outage) -> PartHealth:
     return replace(
         part,
         state=HealthState.UNKNOWN,
-        reason=HEALTH_UNREACHABLE[provider],
+        reason=health_reason_away(provider, away),
         message=no_answer(provider, away),
         since=away.since,
     )

@@ -23,7 +23,7 @@ from service.domain.broadcast import (
     Target,
 )
 from service.domain.planning.steps import Plan
-from service.domain.provider import OWNER, UNREACHABLE
+from service.domain.provider import OWNER, UNREACHABLE, reason_away
 from service.domain.reasons import Blocked, ConditionReason
 from service.domain.resource_set import ResourceSet, output_changes
 from service.domain.resources import (
@@ -61,7 +61,8 @@ def state_of(
 
 
 def _live_state(broadcast: Broadcast, resource_set: ResourceSet, availability: Availability) -> tuple[State, str]:
-    away = next((UNREACHABLE[provider] for provider in UNREACHABLE if provider in availability.outages), "")
+    outages = availability.outages
+    away = next((reason_away(provider, outages[provider]) for provider in UNREACHABLE if provider in outages), "")
     if resource_set.playable:
         # While a provider does not answer, the broadcast stays LIVE as it was seen last, with the outage as the reason.
         # So it does while the playlist cannot be seen.
@@ -168,7 +169,9 @@ def _confirmed(resource: Resource | None, fact: _Fact, availability: Availabilit
     outage = availability.outages.get(provider)
     if outage is None or fact[0] is None or not _there(resource) or _disabled(resource):
         return fact
-    return None, UNREACHABLE[provider], f"no answer since {dated(outage.since)} {outage.code}".rstrip()
+    if outage.refuses_us:
+        return None, reason_away(provider, outage), f"our credentials are refused since {dated(outage.since)}"
+    return None, reason_away(provider, outage), f"no answer since {dated(outage.since)} {outage.code}".rstrip()
 
 
 def _listed(resource: Resource | None, fact: _Fact) -> _Fact:

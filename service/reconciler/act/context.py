@@ -118,7 +118,9 @@ class PassContext:
         end: EndReason | None = None,
         fallback: Fallback | None = None,
     ) -> None:
-        """`Passes.record` of this claim."""
+        """`Passes.record` of this claim. A *trouble* with our credentials is noted for this replica."""
+        if trouble is not None:
+            self.providers.refusals.note(trouble.provider, trouble.outcome)
         await self.passes.record(
             self.claim, resources, events=events, trouble=trouble, recovered=recovered, end=end, fallback=fallback
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from service.domain.broadcast import Broadcast, Carrier, seconds
@@ -32,6 +32,7 @@ from service.domain.ports import Push, RoomWanted
 from service.domain.resources import Stream
 from service.domain.secret import Secret
 from service.providers.budget import Bucket, Budget
+from service.providers.refusals import Refusals
 from service.reconciler.act.tags import room_tag
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class Providers:
     """For local recordings."""
     files: str = ""
     """Begins every object key in it."""
+    refusals: Refusals = field(default_factory=Refusals)
 
 
 def pushes_of(broadcast: Broadcast, stream: Stream, streams: Streams) -> dict[str, Secret]:

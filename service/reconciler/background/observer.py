@@ -20,7 +20,7 @@ from service.domain.provider import ROOMS, STREAMS
 from service.domain.resources import Kind, Phase, StreamStatus
 from service.failpoints import failpoint
 from service.providers.budget import Bucket, Rank
-from service.reconciler.background.rounds import Rounds
+from service.reconciler.background.rounds import RefusedHere, Rounds
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -56,6 +56,8 @@ class Observer(Rounds):
 
     async def round(self) -> None:
         await self.look()
+        if refused := self._providers.refusals.refused:
+            raise RefusedHere(refused[0])
 
     async def look(self) -> set[str]:
         """One round. Answers the ids of the broadcasts that were woken. Raises StoreUnavailable."""
@@ -87,19 +89,24 @@ class Observer(Rounds):
 
     async def _report(self, provider: Provider, *looks: object) -> None:
         """Report *looks* at a provider: it answers if one of them was answered, and THROTTLED is an answer too. A look
-        that is None was not made; with no other nothing is reported.
+        that is None was not made; with no other nothing is reported. Refused credentials are this replica's trouble
+        until the others had the time to do better.
         """
         failures = [look for look in looks if isinstance(look, ProviderError)]
         away = [failure for failure in failures if failure.outcome in _AWAY]
         if any(look is not None and look not in failures for look in looks) or len(away) < len(failures):
             self._away.discard(provider)
+            self._providers.refusals.answered(provider)
             await self._outages.report(provider, None)
         elif away:
             self._away.add(provider)
             first = away[0]
-            # A revoked key must not look like a network: LiveKit gives it no code of its own.
-            code = first.outcome if first.outcome is Outcome.CREDENTIALS else first.code or first.outcome
-            await self._outages.report(provider, (code, first.message))
+            self._providers.refusals.note(provider, first.outcome)
+            if first.outcome is Outcome.CREDENTIALS:
+                # A revoked key must not look like a network: LiveKit gives it no code of its own.
+                await self._outages.refused(provider, (first.outcome, first.message))
+            else:
+                await self._outages.report(provider, (first.code or first.outcome, first.message))
 
     async def _ask(self, bucket: Bucket, read: Callable[[], Awaitable[_T]]) -> _T | ProviderError | None:
         """The answer, or the error of the call. None: it was not made, for want of a token."""

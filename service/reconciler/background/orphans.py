@@ -75,6 +75,7 @@ class Reaper:
             try:
                 await look(before, orphans.append)
             except ProviderError as error:
+                self._providers.refusals.note(error.provider, error.outcome)
                 log.warning("orphans_unseen", provider=provider, operation=error.operation, code=error.code)
                 incomplete.append(provider)
             except Incomplete:

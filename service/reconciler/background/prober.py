@@ -41,6 +41,8 @@ log = structlog.get_logger(__name__)
 
 _TICK = timedelta(seconds=1)
 """From one look for due broadcasts to the next: a broadcast that becomes LIVE is looked at within this time."""
+_OTHERS_FIRST = timedelta(seconds=3)
+"""How long a replica whose credentials are refused leaves a due look to others."""
 _AT_ONCE = 16
 _ASKING_AT_ONCE = 2
 """The pool belongs to passes and callers."""
@@ -84,7 +86,8 @@ class Prober(Rounds):
         """Look at every broadcast that is due. Answers how many looks were answered. Raises StoreUnavailable."""
         await self._probes.enter()
         answered = 0
-        while targets := await self._probes.claim(limit=_CLAIMED_TOGETHER, every=self._look_every):
+        overdue = _OTHERS_FIRST if self._providers.refusals.refused else timedelta()
+        while targets := await self._probes.claim(limit=_CLAIMED_TOGETHER, every=self._look_every, overdue=overdue):
             answered += await self._some(targets)
             if len(targets) < _CLAIMED_TOGETHER:
                 break
@@ -130,6 +133,7 @@ class Prober(Rounds):
         try:
             people = await self._providers.rooms.people(target.broadcast_id)
         except ProviderError as error:
+            self._providers.refusals.note(error.provider, error.outcome)
             log.info("people_not_seen", broadcast_id=target.broadcast_id, code=error.code)
             if target.people_at is None or target.read_at - target.people_at < self._look_every + seconds(
                 _REPEATED_FOR_S

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar, final
 
@@ -13,12 +14,25 @@ from service.domain.errors import StoreUnavailable
 if TYPE_CHECKING:
     from datetime import timedelta
 
+    from service.domain.provider import Provider
     from service.store.leases import Leases
 
 log = structlog.get_logger(__name__)
 
 _DUTY_ROUNDS = 3
 """A duty lasts for so many intervals: another replica takes it when its holder missed two rounds."""
+
+
+_PATIENCE = 1.5
+"""Intervals for which a replica that gave up a duty leaves it to others, each of which asks for it once an interval."""
+
+
+class RefusedHere(Exception):
+    """A provider refuses the credentials of this replica, so another one may do better: the duty is given up."""
+
+    def __init__(self, provider: Provider) -> None:
+        super().__init__(provider)
+        self.provider = provider
 
 
 class Rounds(ABC):
@@ -42,7 +56,9 @@ class Rounds(ABC):
 
     @abstractmethod
     async def round(self) -> None:
-        """One round. It must end by itself. Raises StoreUnavailable; a provider that does not answer is no error."""
+        """One round. It must end by itself. Raises StoreUnavailable, and RefusedHere where another replica may do
+        better; a provider that does not answer is no error.
+        """
 
     @final
     async def run(self) -> None:
@@ -50,14 +66,24 @@ class Rounds(ABC):
         if self.waits_first:
             await asyncio.sleep(self._every.total_seconds())
         while True:
+            pause = self._every
             try:
                 if self.shared or await self._leases.take_duty(self.name, self._every * _DUTY_ROUNDS):
                     await self.round()
             except StoreUnavailable:
                 # The next round tries again.
                 pass
+            except RefusedHere as refused:
+                pause *= _PATIENCE
+                await self._give_up(refused.provider)
             except Exception:
                 # A bug of ours must not take the replica down: passes and callers do not depend on this task.
                 event = f"{self.name}_failed"
                 log.exception(event)
-            await asyncio.sleep(self._every.total_seconds())
+            await asyncio.sleep(pause.total_seconds())
+
+    async def _give_up(self, provider: Provider) -> None:
+        log.warning("duty_given_up", duty=self.name, provider=provider, settings=provider.credentials)
+        # Where this fails, the duty ends by itself.
+        with contextlib.suppress(StoreUnavailable):
+            await self._leases.give_up_duty(self.name)

@@ -20,7 +20,7 @@ from service import telemetry
 from service.domain.errors import StoreUnavailable
 from service.domain.resources import Kind
 from service.reconciler.background.orphans import PER_CALL, UPLOAD_GRACE, Reaper
-from service.reconciler.background.rounds import Rounds
+from service.reconciler.background.rounds import RefusedHere, Rounds
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -65,6 +65,7 @@ class Sweeper(Rounds):
         *events_kept*: older request ids and events are deleted. *grace*, *upload_grace*: see `Reaper`.
         """
         super().__init__(leases, every=every)
+        self._providers = providers
         self._reaper = Reaper(owned_ids, providers, grace=grace, upload_grace=upload_grace)
         self._forget: list[Callable[[], Awaitable[int | None]]] = [
             lambda: broadcasts.forget_requests(older_than=requests_kept),
@@ -85,6 +86,9 @@ class Sweeper(Rounds):
                 log.warning("sweeper_skips")
             except Exception:
                 log.exception("sweeper_failed")
+        # Only now: old rows are deleted without any provider.
+        if refused := self._providers.refusals.refused:
+            raise RefusedHere(refused[0])
 
     async def _measure(self) -> None:
         if self._oldest is None:

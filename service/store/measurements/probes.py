@@ -22,17 +22,17 @@ from service.store.rows import played_of
 # A broadcast that just became one of those that are probed, or that changed its state, is due at once: what was seen
 # before says little of it. So is one that is due in a future that no claim made: the clock was set back.
 _ENTER = """
-INSERT INTO probe (broadcast_id)
-SELECT b.id FROM broadcast b LEFT JOIN probe p ON p.broadcast_id = b.id
+INSERT INTO probe (broadcast_id, look_due_at)
+SELECT b.id, now() FROM broadcast b LEFT JOIN probe p ON p.broadcast_id = b.id
 WHERE b.target = 'LIVE' AND b.state IN ('READY', 'LIVE', 'INTERRUPTED') AND (
   p.broadcast_id IS NULL OR (p.looked_state <> b.state AND p.look_due_at > now())
   OR (p.look_due_at > now() + interval '5 min' AND p.look_due_at < 'infinity'))
-ON CONFLICT (broadcast_id) DO UPDATE SET look_due_at = '-infinity'
+ON CONFLICT (broadcast_id) DO UPDATE SET look_due_at = now()
 """
 # SKIP LOCKED: no replica waits for another, and none looks at what another just claimed.
 _CLAIM = """
 WITH due AS MATERIALIZED (
-  SELECT broadcast_id FROM probe WHERE look_due_at <= now()
+  SELECT broadcast_id FROM probe WHERE look_due_at <= now() - $3::interval
   ORDER BY look_due_at LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED),
 claimed AS (
   UPDATE probe p SET looked_state = b.state, look_due_at = CASE
@@ -76,6 +76,9 @@ ON CONFLICT (broadcast_id) DO UPDATE SET unseen = excluded.unseen
 
 
 _DUE = "UPDATE probe SET look_due_at = least(look_due_at, now() + make_interval(secs => $2)) WHERE broadcast_id = $1"
+
+
+_AT_ONCE = timedelta()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,14 +136,15 @@ class Probes:
         async with self._database.connection() as connection:
             await connection.execute(_ENTER)
 
-    async def claim(self, *, limit: int, every: timedelta) -> list[ProbeTarget]:
+    async def claim(self, *, limit: int, every: timedelta, overdue: timedelta = _AT_ONCE) -> list[ProbeTarget]:
         """At most *limit* broadcasts whose look is due, those first that wait longest. Their next look is due after
-        *every*, whether this one is made or not. Fewer than *limit*: no other is due, or others hold them.
+        *every*, whether this one is made or not. *overdue*: only those that are due for so long, which other replicas
+        could have claimed. Fewer than *limit*: no other is due, or others hold them.
 
         Raises StoreUnavailable.
         """
         async with self._database.connection() as connection:
-            rows = await connection.fetch(_CLAIM, limit, every)
+            rows = await connection.fetch(_CLAIM, limit, every, overdue)
         return [
             ProbeTarget(
                 broadcast_id=row["id"],

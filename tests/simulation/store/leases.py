@@ -8,6 +8,8 @@ from datetime import timedelta
 from service.store.leases import Claim
 from tests.simulation.store.tables import Line, Tables, transactions
 
+_AT_ONCE = timedelta()
+
 
 @transactions
 class Leases:
@@ -17,13 +19,13 @@ class Leases:
         self.owner = owner
         self.ttl = ttl
 
-    async def claim(self, lane: int, *, limit: int) -> list[Claim]:
+    async def claim(self, lane: int, *, limit: int, overdue: timedelta = _AT_ONCE) -> list[Claim]:
         await self._line.begin("claim")
         now = self._tables.now()
         due = [
             (row.due, row)
             for row in self._tables.rows.values()
-            if row.lane == lane and row.due is not None and row.due <= now
+            if row.lane == lane and row.due is not None and row.due <= now - overdue
         ]
         due.sort(key=lambda each: each[0])
         claims: list[Claim] = []
@@ -61,3 +63,10 @@ class Leases:
             self._tables.duties[name] = (self.owner, now + ttl)
         await self._line.commit("take_duty")
         return taken
+
+    async def give_up_duty(self, name: str) -> None:
+        await self._line.begin("give_up_duty")
+        owner, _ = self._tables.duties.get(name, ("", None))
+        if owner == self.owner:
+            self._tables.duties[name] = (owner, self._tables.now())
+        await self._line.commit("give_up_duty")

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from service.domain.ports import PlaylistSeen
     from tests.simulation.store.tables import Line, Row, Tables
 
-ALWAYS, NEVER = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
-"""-infinity and infinity."""
+NEVER = datetime.max.replace(tzinfo=UTC)
+_AT_ONCE = timedelta()
 _FAR = timedelta(minutes=5)
 _PROBED = frozenset({State.READY, State.LIVE, State.INTERRUPTED})
 
@@ -37,13 +37,13 @@ class Probes:
                 continue
             changed = due is not None and state is not row.broadcast.state and due > now
             if due is None or changed or (due - now > _FAR and due != NEVER):
-                tables.probe_due[broadcast_id] = (ALWAYS, state)
+                tables.probe_due[broadcast_id] = (now, state)
         await self._line.commit("enter")
 
-    async def claim(self, *, limit: int, every: timedelta) -> list[ProbeTarget]:
+    async def claim(self, *, limit: int, every: timedelta, overdue: timedelta = _AT_ONCE) -> list[ProbeTarget]:
         await self._line.begin("claim_probes")
         tables, now = self._tables, self._tables.now()
-        due = sorted((at, broadcast_id) for broadcast_id, (at, _) in tables.probe_due.items() if at <= now)
+        due = sorted((at, broadcast_id) for broadcast_id, (at, _) in tables.probe_due.items() if at <= now - overdue)
         claimed: list[ProbeTarget] = []
         for _, broadcast_id in due[:limit]:
             row = tables.rows[broadcast_id]

@@ -13,6 +13,7 @@ from service.store.owned_ids import OwnedResource
 from tests.simulation.store.tables import Bucket, Line, Looked, Row, Tables, Webhook, transactions
 
 _QUEUES = 4
+_REFUSED_FOR = timedelta(seconds=25)
 _KNOWN_FOR = timedelta(seconds=60)
 """A look that is older says nothing about the time since."""
 
@@ -133,8 +134,25 @@ class Outages:
                 looked.compared_at = began
         await self._line.commit("compared")
 
+    async def refused(self, provider: str, failure: tuple[str, str]) -> None:
+        await self._line.begin("refused")
+        tables, now = self._tables, self._tables.now()
+        since, at = tables.refused.get(provider, (now, now))
+        if at <= now - _KNOWN_FOR:
+            since = now
+        tables.refused[provider] = (since, now)
+        if now - since >= _REFUSED_FOR:
+            self._report(provider, failure, refused_since=since)
+        await self._line.commit("refused")
+
     async def report(self, provider: str, failure: tuple[str, str] | None) -> None:
         await self._line.begin("report")
+        if failure is None:
+            self._tables.refused.pop(provider, None)
+        self._report(provider, failure)
+        await self._line.commit("report")
+
+    def _report(self, provider: str, failure: tuple[str, str] | None, *, refused_since: datetime | None = None) -> None:
         tables, now = self._tables, self._tables.now()
         before = tables.outages().keys()
         code, message = failure or ("", "")
@@ -143,7 +161,7 @@ class Outages:
             earlier = None
         away, here = (earlier.unreachable_since, earlier.answering_since) if earlier is not None else (None, None)
         tables.looked[provider] = Looked(
-            unreachable_since=None if failure is None else min(away or now, now),
+            unreachable_since=None if failure is None else min(away or refused_since or now, now),
             answering_since=None if failure is not None else min(here or now, now),
             checked_at=now,
             code=code,
@@ -157,7 +175,6 @@ class Outages:
                 ):
                     row.due_at = now if row.due_at is None else min(row.due_at, now)
             tables.notify("broadcast_due")
-        await self._line.commit("report")
 
 
 @transactions

@@ -184,6 +184,8 @@ class Tables:
         self.delivered: Counter[tuple[str, str]] = Counter()
         """Rows by provider and event id."""
         self.looked: dict[str, Looked] = {}
+        self.refused: dict[str, tuple[datetime, datetime]] = {}
+        """By provider: since when and until when it refused whoever asked."""
         self.probes: dict[str, Probe] = {}
         self.probe_due: dict[str, tuple[datetime, State | None]] = {}
         """By broadcast id: when the next look is due, and the state at the last claim."""
