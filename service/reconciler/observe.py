@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,11 +11,12 @@ from service import telemetry
 from service.domain.errors import ProviderError
 from service.domain.lifecycle import Event
 from service.domain.observing.egresses import egresses_seen, found_running
+from service.domain.observing.evidence import absent
 from service.domain.observing.learned import Learned
 from service.domain.observing.playlist import probed
 from service.domain.observing.recordings import recording_checked, recordings_seen, upload_checked, upload_found
-from service.domain.observing.rooms import room_absent, room_remains, room_seen
-from service.domain.observing.streams import stream_seen, streams_found
+from service.domain.observing.rooms import people_doubted, room_absent, room_remains, room_seen
+from service.domain.observing.streams import stream_absent, stream_seen, streams_found
 from service.domain.observing.webhook_facts import listen
 from service.domain.ports import Push
 from service.domain.provider import OWNER
@@ -132,7 +134,7 @@ class Looker:
                 case Stream() if resource.only_recordings_matter:
                     return await self._recordings(resource, situation.now, rank)
                 case Stream():
-                    return await self._stream(situation.broadcast.id, resource, resource_set, situation.now)
+                    return await self._stream(situation.broadcast.id, resource, resource_set, situation.now, rank)
                 case None:
                     return await self._egresses(situation, resource_set, rank)
         except ProviderError as error:
@@ -140,7 +142,9 @@ class Looker:
             # Counted and traced by the adapter. A missed look is not told to callers; a failed step is.
             return None
 
-    async def _room(self, situation: Situation, resource_set: ResourceSet, room: Room, rank: Rank) -> Learned | None:
+    async def _room(  # noqa: PLR0911 - one answer a case
+        self, situation: Situation, resource_set: ResourceSet, room: Room, rank: Rank
+    ) -> Learned | None:
         """One call where somebody is inside, which proves that the room exists. Only an empty room is looked for in the
         list of rooms too.
         """
@@ -165,6 +169,8 @@ class Looker:
             if foreign or (listed is None and not inside.anybody):
                 closed = resource_set.source_closed
                 return room_absent(room, now, self._timing, contradicted=False, source_closed=closed)
+            if people_doubted(room, inside, listed, now, self._timing):
+                return Learned(resources=(absent(room, now),))
         missing = resource_set.missing(inside.recorders, now)
         seen = room_seen(room, inside, now, listed=listed, missing=missing)
         running = found_running(resource_set.still_running(inside.recorders, now, self._timing), now)
@@ -176,12 +182,23 @@ class Looker:
         tag = room_tag(self._providers.tag, name)
         return seen, seen is not None and is_foreign(seen, tag, resource_set.rooms)
 
-    async def _stream(self, broadcast_id: str, stream: Stream, resource_set: ResourceSet, now: datetime) -> Learned:
+    async def _stream(
+        self, broadcast_id: str, stream: Stream, resource_set: ResourceSet, now: datetime, rank: Rank
+    ) -> Learned:
         streams = self._providers.streams
         if not stream.external_id:
             tag = stream_tag(self._providers.tag, broadcast_id, stream.ordinal)
             return streams_found(stream, await streams.find(tag, since=stream.intended_at), resource_set.streams, now)
-        return stream_seen(stream, await streams.get(stream.external_id), now)
+        seen = await streams.get(stream.external_id)
+        if seen is not None:
+            return stream_seen(stream, seen, now)
+        listed = None
+        if stream.phase is Phase.PRESENT and await self._providers.budget.spare(Bucket.STREAMS_OTHER, rank):
+            tag = stream_tag(self._providers.tag, broadcast_id, stream.ordinal)
+            with contextlib.suppress(ProviderError):
+                found = await streams.find(tag, since=stream.intended_at)
+                listed = any(each.id == stream.external_id for each in found)
+        return stream_absent(stream, now, self._timing, listed=listed, contradicted=resource_set.delivered)
 
     async def _recordings(self, stream: Stream, now: datetime, rank: Rank) -> Learned:
         """Of a live stream that is over: what became of what Mux recorded of it."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -10,6 +13,7 @@ from service.domain.broadcast import ConditionType, State
 from service.domain.reasons import EventReason
 from tests.simulation.faults import Kind
 from tests.simulation.providers.lies import LISTS, Lie
+from tests.simulation.providers.network import Call
 from tests.simulation.stage import ID, Stage, play
 
 _LISTS = sorted(itertools.chain(*LISTS.values()))
@@ -91,5 +95,45 @@ def test_a_dead_record_that_comes_back_is_given_up_once() -> None:
             await stage.all_the_while(lambda: True, 60)
         assert stage.reasons[told:].count("EGRESS_SURPLUS") == 0
         assert stage.plays
+
+    play(scene)
+
+
+@pytest.mark.parametrize("webhooks", [False, True])
+def test_one_answer_that_the_live_stream_does_not_exist_ends_nothing(webhooks: bool) -> None:  # noqa: FBT001
+    """For 1.5 s Mux knows no live stream by its id, while its list has it. The broadcast would have FAILED for ever."""
+
+    async def scene(stage: Stage) -> None:
+        await stage.live()
+        [running] = stage.running
+        network = stage.shared.at_mux
+        asked = network.ask
+
+        async def ask(call: Call, subject: str, effect: Callable[[], Any]) -> Any:
+            answer = await asked(call, subject, effect)
+            return None if call.name == "get_live_stream" else answer
+
+        network.ask = ask
+        stage.world.tables.wake([ID])
+        await asyncio.sleep(1.5)
+        network.ask = asked
+        await stage.all_the_while(lambda: stage.plays and stage.broadcast.state is State.LIVE, 60)
+        assert stage.running == [running]
+        assert "STREAM_LOST" not in stage.reasons
+
+    play(scene, webhooks=webhooks)
+
+
+def test_an_empty_list_of_participants_while_an_egress_starts_is_no_host_who_left() -> None:
+    """Nothing is delivered yet that would contradict it, and the list of rooms counts the host."""
+
+    async def scene(stage: Stage) -> None:
+        life = await stage.begin()
+        life.host_comes()
+        await stage.until(lambda: "EGRESS_STARTED" in stage.reasons, 60)
+        _lie(stage, Kind.LIST_EMPTY, ("ListParticipants",), 6)
+        stage.world.tables.wake([ID])
+        await stage.until(lambda: stage.broadcast.state is State.LIVE and stage.plays, 90)
+        assert "HOST_STOPPED" not in stage.reasons
 
     play(scene)

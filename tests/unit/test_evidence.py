@@ -11,11 +11,13 @@ import pytest
 from service.domain.broadcast import seconds
 from service.domain.observing.egresses import egresses_seen
 from service.domain.observing.learned import Learned
-from service.domain.observing.rooms import room_absent, room_seen
-from service.domain.ports import EgressSeen, OutputSeen, RoomInside, RoomPeople
+from service.domain.observing.rooms import people_doubted, room_absent, room_seen
+from service.domain.observing.streams import stream_absent, stream_seen
+from service.domain.ports import EgressSeen, OutputSeen, RoomInside, RoomPeople, RoomSeen, StreamSeen
 from service.domain.reasons import Fault
 from service.domain.resource_set import ResourceSet
 from service.domain.resources import Egress, EgressStatus, Output, OutputState, Phase, Room, Stream, StreamStatus
+from service.domain.secret import NO_SECRET
 from service.domain.timing import Timing
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
@@ -168,3 +170,62 @@ def test_a_room_whose_delete_was_confirmed_is_gone_at_the_first_look() -> None:
 )
 def test_what_contradicts_an_absence(rows: list[Egress | Stream], delivered: bool) -> None:  # noqa: FBT001
     assert ResourceSet(rows).delivered is delivered
+
+
+@pytest.mark.parametrize(
+    ("listed", "contradicted", "gone"),
+    [(None, False, False), (False, False, True), (False, True, False), (True, False, False), (True, True, False)],
+)
+def test_one_answer_that_a_live_stream_does_not_exist_is_believed_only_if_the_list_agrees(
+    listed: bool | None,  # noqa: FBT001
+    contradicted: bool,  # noqa: FBT001
+    gone: bool,  # noqa: FBT001
+) -> None:
+    learned = stream_absent(stream(), NOW, TIMING, listed=listed, contradicted=contradicted)
+    assert (learned.resources[0].phase is Phase.GONE) is gone
+    assert [event.reason for event in learned.events] == (["STREAM_LOST"] if gone else [])
+    if not gone:
+        assert learned.resources == (stream(observed_at=NOW, absent_since=NOW),)
+
+
+def test_two_such_answers_apart_are_believed_unless_a_list_has_it() -> None:
+    away = stream(absent_since=NOW)
+    later = NOW + seconds(TIMING.absence_s)
+    assert stream_absent(away, later, TIMING, listed=None, contradicted=True).resources[0].phase is Phase.GONE
+    assert stream_absent(away, later, TIMING, listed=True, contradicted=False).resources[0].phase is Phase.PRESENT
+    soon = stream_absent(away, later - seconds(0.1), TIMING, listed=None, contradicted=False)
+    assert soon.resources[0].absent_since == NOW
+    shown = StreamSeen(id="LS1", tag="t", status=StreamStatus.ACTIVE, created_at=EARLIER, key=NO_SECRET)
+    [back] = stream_seen(away, shown, later).resources
+    assert back.absent_since is None
+
+
+def test_a_live_stream_whose_delete_was_sent_is_gone_at_the_first_such_answer() -> None:
+    leaving = stream(phase=Phase.DELETING)
+    learned = stream_absent(leaving, NOW, TIMING, listed=None, contradicted=True)
+    assert [event.reason for event in learned.events] == ["STREAM_DELETED"]
+
+
+@pytest.mark.parametrize(
+    ("publishers", "recorded", "host", "since_s", "doubted"),
+    [
+        (1, False, True, None, True),
+        (0, True, True, None, True),
+        (0, False, True, None, False),
+        (1, False, False, None, False),
+        (1, False, None, None, False),
+        (1, False, True, 9.9, True),
+        (1, False, True, 10, False),
+    ],
+)
+def test_an_empty_room_in_which_somebody_is_counted_is_doubted_for_as_long_as_counts_are_late(
+    publishers: int,
+    recorded: bool,  # noqa: FBT001
+    host: bool | None,  # noqa: FBT001
+    since_s: float | None,
+    doubted: bool,  # noqa: FBT001
+) -> None:
+    held = room(host_publishing=host, absent_since=None if since_s is None else NOW - seconds(since_s))
+    listed = RoomSeen(name="first", sid="RM", publishers=publishers, recorded=recorded)
+    assert people_doubted(held, RoomInside(), listed, NOW, TIMING) is doubted
+    assert not people_doubted(held, RoomInside(anybody=True), listed, NOW, TIMING)

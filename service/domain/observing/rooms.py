@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 
+from service.domain.broadcast import seconds
 from service.domain.lifecycle import Event
 from service.domain.observing.evidence import absent, believed_gone
 from service.domain.observing.learned import Learned
@@ -31,6 +32,17 @@ def room_absent(
     gone = replace(absent(room, now), phase=Phase.GONE, changed_at=now, host_publishing=False, host_since=now)
     reason = EventReason.ROOM_DELETED if room.phase is Phase.DELETING else EventReason.ROOM_LOST
     return Learned(resources=(gone,), events=(Event(reason=reason),))
+
+
+def people_doubted(room: Room, inside: RoomInside, listed: RoomSeen | None, now: datetime, timing: Timing) -> bool:
+    """Whether the list of participants is empty and may not be: a host published when the room was seen last, and the
+    list of rooms still counts publishers or an egress in it. The counts are late, so after `counts_lag_s` it is
+    believed that everybody left.
+    """
+    counted = listed is not None and (listed.publishers > 0 or listed.recorded)
+    if inside.anybody or not counted or not room.host_publishing:
+        return False
+    return room.absent_since is None or now - room.absent_since < seconds(timing.counts_lag_s)
 
 
 def room_remains(room: Room, now: datetime) -> Learned:

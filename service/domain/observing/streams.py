@@ -9,11 +9,13 @@ from datetime import datetime
 from typing import Final
 
 from service.domain.lifecycle import Event
+from service.domain.observing.evidence import absent, believed_gone
 from service.domain.observing.learned import Learned
 from service.domain.ports import StreamSeen
 from service.domain.reasons import EventReason
 from service.domain.resource_set import next_ordinal
 from service.domain.resources import Phase, Recording, Stream, StreamStatus
+from service.domain.timing import Timing
 
 
 def created_stream(stream: Stream, seen: StreamSeen, now: datetime) -> Stream:
@@ -34,6 +36,7 @@ def with_status(stream: Stream, seen: StreamSeen, now: datetime) -> Stream:
     return replace(
         stream,
         observed_at=now,
+        absent_since=None,
         status=seen.status,
         status_since=stream.status_since if seen.status is stream.status else now,
         fed_at=now if active else stream.fed_at,
@@ -41,6 +44,21 @@ def with_status(stream: Stream, seen: StreamSeen, now: datetime) -> Stream:
         active_asset_id=seen.active_asset_id or stream.active_asset_id,
         relays=seen.relays,
     )
+
+
+def stream_absent(stream: Stream, now: datetime, timing: Timing, *, listed: bool | None, contradicted: bool) -> Learned:
+    """The row after the provider answered for its id that there is no such live stream. *listed*: whether a list has it
+    all the same; None: no list was asked. *contradicted*: media arrived at it when it was seen last.
+
+    One such answer may be of another environment behind the name, or of a store that lost its data, and nothing brings
+    back a broadcast that ended because of it. So it is believed if the list agrees and nothing contradicts, or if two
+    looks apart agree. A live stream that was told to be deleted is expected to be absent.
+    """
+    if stream.phase is not Phase.DELETING:
+        confirmed = listed is False and not contradicted
+        if not believed_gone(stream, now, timing, confirmed=confirmed, contradicted=listed is True):
+            return Learned(resources=(absent(stream, now),))
+    return stream_seen(stream, None, now)
 
 
 def stream_seen(stream: Stream, seen: StreamSeen | None, now: datetime) -> Learned:
