@@ -199,6 +199,20 @@ class ProviderTrouble:
     """The effect of the failed call, a value of Outcome: throttled, credentials, refused..."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassFault:
+    """A fault of our own that ended the last pass: a bug, or a key that this replica does not have."""
+
+    code: str
+    """CANNOT_OPEN, DOES_NOT_SETTLE, or the class of the error."""
+    message: str
+    """For people, without secrets."""
+    since: datetime
+    """When the first pass in a row ended with this code, by the database clock."""
+    count: int
+    """Passes in a row that failed."""
+
+
 if TYPE_CHECKING:
     ReasonOfCondition = ConditionReason | EgressStatus | Blocked
 else:
@@ -305,6 +319,8 @@ class Broadcast:
     destination_keys: dict[str, Secret] = field(default_factory=dict[str, Secret])
     """Stream keys of the destinations by name. Empty in what was read for a caller."""
     deleted: bool = False
+    fault: PassFault | None = None
+    """What ends every pass over it. None: the last pass ended well."""
 
     @property
     def etag(self) -> str:

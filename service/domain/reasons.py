@@ -124,6 +124,11 @@ class EventReason(Word):
     PLAYBACK_RESUMED = "PLAYBACK_RESUMED", "The playlist moves on again, or was not looked at lately."
     FALLBACK_ENTERED = "FALLBACK_ENTERED", "Viewers are served by a fallback. The message is the reason and the modes."
     FALLBACK_LEFT = "FALLBACK_LEFT", "The fallback was left. The message is the reason."
+    PASS_FAILED = (
+        "PASS_FAILED",
+        "The service's own work on the broadcast failed, by a bug or for want of a key. It is tried again.",
+    )
+    PASS_RECOVERED = "PASS_RECOVERED", "The service's own work on the broadcast goes on."
     CALL_FAILED = "CALL_FAILED", "A call of a provider failed in a way that differs from the last one."
 
     RECORDING_STARTED = "RECORDING_STARTED", "A local recording was started. The message is its egress id."
@@ -322,6 +327,7 @@ class HealthReason(Word):
     STOPPING = "STOPPING", "It is being taken down."
     STOP_FAILED = "STOP_FAILED", "It is to end, and the calls for it fail: it still runs."
     NOT_OBSERVED = "NOT_OBSERVED", "It was not looked at lately."
+    SERVICE_FAULT = "SERVICE_FAULT", "The service's own work on the broadcast fails, so nobody looks or acts."
     NOT_LISTED = "NOT_LISTED", "It is not listed any more, and whether it exists is not known: it is asked for again."
     ROOMS_UNREACHABLE = "LIVEKIT_UNREACHABLE", "The provider of rooms does not answer."
     STREAMS_UNREACHABLE = "MUX_UNREACHABLE", "The provider of live streams does not answer."

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import random
 import time
+import traceback
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -19,8 +20,10 @@ import structlog
 from service import telemetry
 from service.domain.broadcast import State, Status, Target, seconds
 from service.domain.errors import LeaseLost, StoreUnavailable
+from service.domain.lifecycle import Event
 from service.domain.planning.plan import plan
 from service.domain.planning.what_to_observe import suspected_since, to_observe
+from service.domain.reasons import EventReason
 from service.domain.reporting.status import same_but_for_time, status_of
 from service.domain.resources import Kind
 from service.failpoints import failpoint
@@ -29,6 +32,7 @@ from service.reconciler.act.actor import Actor
 from service.reconciler.act.context import PassContext
 from service.reconciler.observe import Looker
 from service.reconciler.verify import Verifier, allowed
+from service.store.sealing import CannotOpen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -100,6 +104,25 @@ class _Tally:
     put_off: int = 0
     state: str = ""
     outcome: str = "ok"
+    failed_before: bool = False
+    """The pass before this one ended with a fault of ours."""
+
+
+class _DoesNotSettle(Exception):
+    """A pass found something to do again and again."""
+
+
+def fault_of(error: Exception) -> tuple[str, str]:
+    """Code and message of a fault of our own. The text of a foreign error is left out: it may quote a secret."""
+    match error:
+        case CannotOpen():
+            return "CANNOT_OPEN", f"no key of BROADCAST_SECRET_KEYS of this replica opens {error}"
+        case _DoesNotSettle():
+            return "DOES_NOT_SETTLE", "a pass finds something to do again and again"
+        case _:
+            at = [frame for frame in traceback.extract_tb(error.__traceback__) if "/service/" in frame.filename]
+            where = f" in {at[-1].filename.rpartition('/service/')[2]}, line {at[-1].lineno}" if at else ""
+            return type(error).__name__, f"an error of the service itself{where}; its log has the rest"
 
 
 class Reconciler:
@@ -127,6 +150,9 @@ class Reconciler:
             try:
                 failpoint("lease.after_claim")
                 due, turn = await self._rounds(claim, tally)
+                if tally.failed_before:
+                    recovered = Event(reason=EventReason.PASS_RECOVERED)
+                    await self._passes.record(claim, events=[recovered], fault_over=True)
                 failpoint("lease.before_release")
                 due_now = await self._passes.release(claim, due, turn=turn)
             except LeaseLost:
@@ -135,14 +161,16 @@ class Reconciler:
             except StoreUnavailable:
                 # The row comes due again when its lease ends.
                 tally.outcome = "store_unavailable"
-            except Exception:
-                # A bug of ours, or an answer that no provider should give. Tried again after some seconds, so that no
-                # other row waits for it.
+            except Exception as error:
+                # A bug of ours, a key that is missing, or an answer that no provider should give. Tried again after
+                # some seconds, so that no other row waits for it.
                 tally.outcome = "error"
-                log.exception("pass_failed", broadcast_id=claim.broadcast_id)
+                if not isinstance(error, _DoesNotSettle):
+                    log.exception("pass_failed", broadcast_id=claim.broadcast_id)
+                code, message = fault_of(error)
                 # Where this fails too, the row comes due when its lease ends.
                 with contextlib.suppress(Exception):
-                    await self._passes.give_up(claim, seconds(random.uniform(4, 8)))
+                    await self._passes.give_up(claim, seconds(random.uniform(4, 8)), code=code, message=message)
             duration = time.perf_counter() - began
             telemetry.PASS_DURATION.record(duration, {"outcome": tally.outcome})
             report = log.info if tally.steps or tally.outcome != "ok" else log.debug
@@ -166,6 +194,7 @@ class Reconciler:
         now = claim.claimed_at
         for _ in range(_ROUNDS):
             loaded = await self._passes.load(claim, self._lease)
+            tally.failed_before = loaded.broadcast.fault is not None
             situation = await self._looker.listen(claim, loaded)
             rank = rank_of(situation.broadcast)
             unverified = loaded.unverified_since
@@ -194,7 +223,7 @@ class Reconciler:
             if len(put_off) == len(steps):
                 return min(put_off), min(put_off)
         log.error("pass_does_not_settle", broadcast_id=claim.broadcast_id, steps=tally.steps)
-        return now + seconds(5), None
+        raise _DoesNotSettle
 
     async def _tell(self, claim: Claim, situation: Situation) -> None:
         """Store a change of state or status that needs no step, such as a stop before anything was made."""

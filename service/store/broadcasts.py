@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from service.domain.broadcast import Broadcast, Spec, State, Status
-from service.domain.errors import BroadcastExists, BroadcastNotFound, RequestIdReused
+from service.domain.errors import BroadcastExists, BroadcastNotFound, RequestIdReused, StoreUnavailable
 from service.domain.lifecycle import Change, Event
 from service.domain.reasons import Actor, EventReason
 from service.domain.secret import Secret
@@ -22,7 +22,8 @@ from service.failpoints import failpoint
 from service.store.changes import append
 from service.store.database import AT_ONCE, Database, changed_rows
 from service.store.leases import lane_of
-from service.store.rows import BROADCAST_COLUMNS, Rows
+from service.store.rows import BROADCAST_COLUMNS, Row, Rows
+from service.store.sealing import CannotOpen
 
 if TYPE_CHECKING:
     from service.store.database import Connection
@@ -33,7 +34,8 @@ ON CONFLICT (id) DO NOTHING RETURNING {BROADCAST_COLUMNS}
 """  # noqa: S608 - a constant
 _WRITE = """
 UPDATE broadcast SET
-  spec = $2, labels = $3, secrets = $4, generation = $5, version = $6, target = $7, on_air = $8, state = $9,
+  spec = $2, labels = $3, secrets = CASE WHEN $18 THEN $4 ELSE secrets END,
+  generation = $5, version = $6, target = $7, on_air = $8, state = $9,
   status = $10, end_reason = $11, start_time = $12, end_time = $13, deleted = $14, update_time = now(),
   due_at = CASE WHEN $15 THEN now() ELSE due_at END,
   lane = CASE WHEN $15 THEN $16 ELSE lane END,
@@ -154,10 +156,13 @@ class Broadcasts:
             )
             if row is None:
                 raise BroadcastNotFound(broadcast_id)
-            stored = self._rows.broadcast(row, row["secrets"])
+            stored, opened = self._opened(row)
             change = decide(stored, row["read_at"])
             if change is not None:
-                await self._write(connection, change, trace_context)
+                if not opened and change.broadcast.destination_keys != stored.destination_keys:
+                    # In a rotation another replica may have the key.
+                    raise StoreUnavailable("this replica has no key for what is stored of the destinations")
+                await self._write(connection, change, trace_context, keys=opened)
                 await append(connection, broadcast_id, change.events, actor=Actor.CALLER, before=stored)
             if point:
                 failpoint(f"{point}.before_commit")
@@ -168,7 +173,14 @@ class Broadcasts:
         due_at = row["read_at"] if change.wake else stored.due_at
         return replace(change.broadcast, update_time=row["read_at"], due_at=due_at)
 
-    async def _write(self, connection: Connection, change: Change, trace_context: str | None) -> None:
+    def _opened(self, row: Row) -> tuple[Broadcast, bool]:
+        """With the keys of its destinations, and whether they could be opened: a stop needs none."""
+        try:
+            return self._rows.broadcast(row, row["secrets"]), True
+        except CannotOpen:
+            return self._rows.broadcast(row), False
+
+    async def _write(self, connection: Connection, change: Change, trace_context: str | None, *, keys: bool) -> None:
         new = change.broadcast
         await connection.execute(
             _WRITE,
@@ -189,6 +201,7 @@ class Broadcasts:
             change.wake,
             lane_of(new.target, ready=new.ready_time is not None),
             trace_context,
+            keys,
         )
         if change.wake:
             await connection.execute("SELECT pg_notify('broadcast_due', '')")

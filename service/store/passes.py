@@ -20,7 +20,7 @@ from service.domain.errors import LeaseLost, Overtaken
 from service.domain.lifecycle import Event
 from service.domain.observing.set_back import moved_back
 from service.domain.provider import Provider
-from service.domain.reasons import Actor
+from service.domain.reasons import Actor, EventReason
 from service.domain.reporting.record import Derive, tell, with_outcome
 from service.domain.resources import AnyResource
 from service.domain.situation import Availability, Situation
@@ -60,7 +60,20 @@ ON CONFLICT (broadcast_id, kind, ordinal) DO UPDATE SET
   phase = excluded.phase, external_id = excluded.external_id, intended_at = excluded.intended_at,
   observed_at = excluded.observed_at, changed_at = excluded.changed_at, failures = excluded.failures,
   retry_at = excluded.retry_at, acked = excluded.acked, refused = excluded.refused, detail = excluded.detail,
-  secret = excluded.secret
+  secret = coalesce(excluded.secret, resource.secret)
+"""  # noqa: S608 - a constant
+
+
+# The longer it fails, the rarer it is tried: after four times the wait at most.
+_GIVE_UP = f"""
+WITH before AS (SELECT fault FROM broadcast WHERE id = $1)
+UPDATE broadcast SET
+  lease_until = now() + $3::interval * least(power(2, coalesce((before.fault ->> 'count')::int, 0)), 4),
+  fault = jsonb_build_object(
+    'code', $4::text, 'message', $5::text, 'count', coalesce((before.fault ->> 'count')::int, 0) + 1,
+    'since', coalesce(CASE WHEN before.fault ->> 'code' = $4 THEN before.fault -> 'since' END, to_jsonb(now())))
+FROM before WHERE id = $1 AND fence = $2
+RETURNING {BROADCAST_COLUMNS.replace("fault", "broadcast.fault")}, before.fault ->> 'code' IS DISTINCT FROM $4 AS new
 """  # noqa: S608 - a constant
 
 
@@ -85,12 +98,12 @@ class Passes:
             row = await connection.fetchrow(_RENEW, claim.broadcast_id, claim.fence, lease)
             if row is None:
                 raise LeaseLost(claim.broadcast_id)
-            broadcast = self._rows.broadcast(row, row["secrets"])
-            resources = await self._resources(connection, claim.broadcast_id)
+            broadcast = self._opened(row)
+            resources = await self._resources(connection, broadcast)
             if moved := moved_back(resources, row["read_at"]):
                 for each in moved:
                     await self._upsert(connection, claim.broadcast_id, each)
-                resources = await self._resources(connection, claim.broadcast_id)
+                resources = await self._resources(connection, broadcast)
             return Situation(
                 broadcast=broadcast,
                 resources=resources,
@@ -153,26 +166,27 @@ class Passes:
         fallback: Fallback | None = None,
         heard: Sequence[int] = (),
         verified: bool = False,
+        fault_over: bool = False,
         actor: Actor = Actor.RECONCILER,
     ) -> Situation:
         """Store what came of a step or a look, and the status that follows from it, in one transaction.
 
         *trouble* becomes `last_error`; *recovered* is the provider whose trouble is over. *end* sets the target to
         ENDED. *heard*: ids of the webhooks that were taken into account, which are marked as applied. *verified*: the
-        rows are up to date with the providers again, see `Situation.unverified_since`. Raises LeaseLost,
-        StoreUnavailable.
+        rows are up to date with the providers again, see `Situation.unverified_since`. *fault_over*: the pass ended
+        well, and the one before did not. Raises LeaseLost, StoreUnavailable.
         """
         async with self._database.transaction() as connection:
             read = asyncio.get_running_loop().time()
             row = await connection.fetchrow(_LOCK, claim.broadcast_id, claim.fence)
             if row is None:
                 raise LeaseLost(claim.broadcast_id)
-            stored = self._rows.broadcast(row, row["secrets"])
+            stored = self._opened(row)
             for resource in resources:
                 await self._upsert(connection, claim.broadcast_id, resource)
             situation = Situation(
                 broadcast=with_outcome(stored, trouble=trouble, recovered=recovered, end=end, fallback=fallback),
-                resources=await self._resources(connection, claim.broadcast_id),
+                resources=await self._resources(connection, stored),
                 now=row["read_at"],
                 availability=self._availability(row),
                 read=read,
@@ -181,6 +195,8 @@ class Passes:
                 await connection.execute("UPDATE webhook SET apply_time = now() WHERE id = ANY($1)", list(heard))
             if verified:
                 await connection.execute("UPDATE broadcast SET unverified_since = NULL WHERE id = $1", stored.id)
+            if fault_over:
+                await connection.execute("UPDATE broadcast SET fault = NULL WHERE id = $1", stored.id)
             situation = await self._tell(connection, stored, situation, events, actor)
             failpoint("status.before_commit")
         failpoint("status.after_commit")
@@ -209,19 +225,19 @@ class Passes:
             raise LeaseLost(claim.broadcast_id)
         return due_now
 
-    async def give_up(self, claim: Claim, after: timedelta) -> None:
-        """End a pass that failed by a fault of ours, and let the next one try when *after* has passed.
+    async def give_up(self, claim: Claim, after: timedelta, *, code: str = "", message: str = "") -> None:
+        """End a pass that failed by a fault of ours, tell it, and let the next one try when *after* has passed, or up
+        to four times as much where it failed before. *code*, *message*: see `PassFault`.
 
         Runs inside an `except`, so a lost lease is ignored here instead of replacing the first error. Raises
         StoreUnavailable.
         """
-        async with self._database.connection() as connection:
-            await connection.execute(
-                "UPDATE broadcast SET lease_until = now() + $3::interval WHERE id = $1 AND fence = $2",
-                claim.broadcast_id,
-                claim.fence,
-                after,
-            )
+        async with self._database.transaction() as connection:
+            row = await connection.fetchrow(_GIVE_UP, claim.broadcast_id, claim.fence, after, code, message)
+            if row is not None and row["new"]:
+                event = Event(reason=EventReason.PASS_FAILED, message=f"{code}: {message}")
+                before = self._rows.broadcast(row)
+                await append(connection, claim.broadcast_id, [event], actor=Actor.RECONCILER, before=before)
 
     async def _tell(
         self,
@@ -257,9 +273,14 @@ class Passes:
     def _availability(self, row: Row) -> Availability:
         return availability_of(row, storage=self._storage)
 
-    async def _resources(self, connection: Connection, broadcast_id: str) -> tuple[AnyResource, ...]:
-        rows = await connection.fetch(_RESOURCES, broadcast_id)
-        return tuple(self._rows.resource(broadcast_id, row) for row in rows)
+    def _opened(self, row: Row) -> Broadcast:
+        """With the keys of its destinations, unless it is to end: for that none is needed. Raises CannotOpen."""
+        return self._rows.broadcast(row, None if row["target"] == Target.ENDED else row["secrets"])
+
+    async def _resources(self, connection: Connection, broadcast: Broadcast) -> tuple[AnyResource, ...]:
+        rows = await connection.fetch(_RESOURCES, broadcast.id)
+        needed = broadcast.target is not Target.ENDED
+        return tuple(self._rows.resource(broadcast.id, row, needs_secret=needed) for row in rows)
 
     async def _upsert(self, connection: Connection, broadcast_id: str, resource: AnyResource) -> None:
         await connection.execute(_UPSERT, broadcast_id, *self._rows.resource_values(broadcast_id, resource))

@@ -17,7 +17,7 @@ from service.domain.ports import Heard, PlaylistSeen
 from service.domain.resources import AnyResource, Egress, LocalRecording, Resource, Room, Stream, Upload
 from service.domain.secret import NO_SECRET, Secret
 from service.domain.situation import Availability, Outage
-from service.store.sealing import Sealer
+from service.store.sealing import CannotOpen, Sealer
 
 Row = Mapping[str, Any] | asyncpg.Record
 
@@ -30,7 +30,7 @@ _SEALED = ("key", "pushes")
 
 BROADCAST_COLUMNS = (
     "id, spec, labels, generation, version, target, on_air, fallback, state, status, end_reason, create_time, "
-    "update_time, start_time, ready_time, live_time, end_time, dirty_at, due_at, retry_from, turn_at, deleted"
+    "update_time, start_time, ready_time, live_time, end_time, dirty_at, due_at, retry_from, turn_at, deleted, fault"
 )
 RESOURCE_COLUMNS = (
     "kind, ordinal, phase, external_id, intended_at, observed_at, changed_at, failures, retry_at, acked, refused, "
@@ -132,15 +132,22 @@ class Rows:
         plain = msgspec.json.encode({name: key.reveal() for name, key in keys.items()}).decode()
         return self._sealer.seal(plain, row=f"broadcast/{broadcast_id}")
 
-    def resource(self, broadcast_id: str, row: Row) -> AnyResource:
-        """A `secret` that is NULL leaves the resource without its key or push addresses. Raises CannotOpen."""
+    def resource(self, broadcast_id: str, row: Row, *, needs_secret: bool = True) -> AnyResource:
+        """A `secret` that is NULL leaves the resource without its key or push addresses, and so does one that no key
+        opens where it is not needed. Raises CannotOpen.
+        """
         values = {name: row[name] for name in _COMMON} | cast("dict[str, Any]", row["detail"])
         class_ = _CLASSES[row["kind"]]
         resource = msgspec.convert(values, class_, dec_hook=_no_secret)
         sealed: bytes | None = row["secret"]
         if sealed is None or not isinstance(resource, Stream | Egress):
             return resource
-        opened = self._sealer.open(sealed, row=_identity(broadcast_id, resource))
+        try:
+            opened = self._sealer.open(sealed, row=_identity(broadcast_id, resource))
+        except CannotOpen:
+            if needs_secret:
+                raise
+            return resource
         if isinstance(resource, Stream):
             return replace(resource, key=Secret(opened))
         pushes = msgspec.json.decode(opened, type=dict[str, str])

@@ -34,9 +34,9 @@ _MONTH = timedelta(days=30)
 # A row has about 700 bytes, as a change of a broadcast without destinations has.
 _FILL = """
 INSERT INTO event (revision, broadcast_id, time, reason, actor, state, snapshot)
-SELECT n, 'b' || n % 20000, now() - CASE WHEN n <= $2 THEN interval '31 days' ELSE interval '20 days' END
+SELECT n, 'b' || n % 20000, now() - CASE WHEN n <= $2::bigint THEN interval '31 days' ELSE interval '20 days' END
   + make_interval(secs => n / 100000.0), 'SEEN', 'reconciler', 'LIVE',
-  jsonb_build_object('spec', repeat('x', 300 + n % 300))
+  jsonb_build_object('spec', repeat('x', 300 + (n % 300)::int))
 FROM generate_series($1::bigint, $1 + 249999) AS n
 """
 

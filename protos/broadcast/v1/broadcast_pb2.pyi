@@ -1010,9 +1010,9 @@ class ProviderError(_message.Message):
     RETRYABLE_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
     provider: _builtins.str
-    """"livekit" or "mux"."""
+    """"livekit" or "mux"; or "service" for a fault of the service itself, which is told first."""
     operation: _builtins.str
-    """The provider's name of the operation, such as "StartRoomCompositeEgress"."""
+    """The provider's name of the operation, such as "StartRoomCompositeEgress"; "pass" for a fault of the service."""
     code: _builtins.str
     """The provider's code, such as "unavailable" or "429"."""
     message: _builtins.str

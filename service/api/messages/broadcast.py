@@ -85,7 +85,18 @@ def _status_message(broadcast: Broadcast, playback_base_url: str) -> pb.Broadcas
         message.provider_ids.livekit_egress_id = status.egress_id
         message.provider_ids.mux_live_stream_id = status.stream_id
         message.provider_ids.mux_asset_id = status.asset_id
-    if (trouble := status.last_error) is not None:
+    if (fault := broadcast.fault) is not None:
+        message.last_error.CopyFrom(
+            pb.ProviderError(
+                provider="service",
+                operation="pass",
+                code=fault.code,
+                message=fault.message,
+                retryable=True,
+                time=time_message(fault.since),
+            )
+        )
+    elif (trouble := status.last_error) is not None:
         message.last_error.CopyFrom(
             pb.ProviderError(
                 provider=trouble.provider,

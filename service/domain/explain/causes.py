@@ -340,6 +340,12 @@ class CauseCode(StrEnum):
         "it is being taken down and something does not go: it says what, how many calls failed and how",
         "Look at what is left; it is tried until it is gone.",
     )
+    SERVICE_FAULT = (
+        "SERVICE_FAULT",
+        Blame.SERVICE,
+        "the service's own work on the broadcast fails: a bug, or a key of BROADCAST_SECRET_KEYS that is missing",
+        "Look into the log of the service (`pass_failed`); put a key that is missing into BROADCAST_SECRET_KEYS.",
+    )
     SERVICE_BEHIND = (
         "SERVICE_BEHIND",
         Blame.SERVICE,

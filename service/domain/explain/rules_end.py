@@ -133,6 +133,18 @@ def _failing(case: Case, resource: AnyResource) -> tuple[str, str, datetime | No
     return "last_error", failed_call(trouble), trouble.time
 
 
+def service_fault(case: Case) -> Finding | None:
+    fault = case.facts.broadcast.fault
+    if fault is None:
+        return None
+    return Finding(
+        code=CauseCode.SERVICE_FAULT,
+        weight=Weight.CERTAIN + 5,
+        message=f"The service's own work on it fails since {clock(fault.since)}: {fault.message}",
+        evidence=noted(("fault", fault.code, fault.since), ("passes_failed", fault.count, fault.since)),
+    )
+
+
 def service_behind(case: Case) -> Finding | None:
     since = case.facts.behind_since
     if since is None:
@@ -157,4 +169,12 @@ def waiting_for_budget(case: Case) -> Finding | None:
     )
 
 
-RULES: tuple[Rule, ...] = (end_decided, refused, take_down_blocked, stream_stays, service_behind, waiting_for_budget)
+RULES: tuple[Rule, ...] = (
+    end_decided,
+    refused,
+    take_down_blocked,
+    stream_stays,
+    service_fault,
+    service_behind,
+    waiting_for_budget,
+)

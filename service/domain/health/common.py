@@ -62,9 +62,23 @@ def chain_part(
 def with_common_rules(facts: Facts, part: ChainPart, own: Callable[[], Answer], name: str = "") -> PartHealth:
     """The health of *part* by the common rules, and by *own* where they leave it open. *name*: of a destination."""
     if (rest := _resting(facts, part, name)) is not None:
-        return rest
+        return rest if facts.broadcast.state.over else _worked_on(facts, rest)
     answer = own()
-    return answer.health if answer.rests_on is None else _believed(facts, answer.rests_on, answer.health)
+    health = answer.health if answer.rests_on is None else _believed(facts, answer.rests_on, answer.health)
+    return _worked_on(facts, health)
+
+
+def _worked_on(facts: Facts, health: PartHealth) -> PartHealth:
+    """*health* as it is while passes do their work; UNKNOWN if a fault of our own ends every pass. The host and what
+    viewers get are measured apart from the passes.
+    """
+    fault = facts.broadcast.fault
+    if fault is None or health.part not in _LISTED or health.state is HealthState.DOWN:
+        return health
+    message = f"the service's own work on it fails: {fault.message}"
+    return replace(
+        health, state=HealthState.UNKNOWN, reason=HealthReason.SERVICE_FAULT, message=message, since=fault.since
+    )
 
 
 def of_a_resource(

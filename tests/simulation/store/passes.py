@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from service.domain.broadcast import EndReason, Fallback, ProviderTrouble, Target
+from service.domain.broadcast import EndReason, Fallback, PassFault, ProviderTrouble, Target
 from service.domain.errors import LeaseLost, Overtaken
 from service.domain.lifecycle import Event
 from service.domain.measurements import Probe
 from service.domain.observing.set_back import moved_back
 from service.domain.provider import Provider
-from service.domain.reasons import Actor
+from service.domain.reasons import Actor, EventReason
 from service.domain.reporting.record import Derive, tell, with_outcome
 from service.domain.resources import AnyResource
 from service.domain.situation import Availability, Situation
@@ -91,6 +91,7 @@ class Passes:
         fallback: Fallback | None = None,
         heard: Sequence[int] = (),
         verified: bool = False,
+        fault_over: bool = False,
         actor: Actor = Actor.RECONCILER,
     ) -> Situation:
         read = asyncio.get_running_loop().time()
@@ -98,6 +99,8 @@ class Passes:
         row = self._held(claim)
         self._tables.check_resources(claim.broadcast_id, resources)
         stored = row.read()
+        if fault_over:
+            stored = replace(stored, fault=None)
         after = row.resources | {(resource.kind, resource.ordinal): resource for resource in resources}
         situation = Situation(
             broadcast=with_outcome(stored, trouble=trouble, recovered=recovered, end=end, fallback=fallback),
@@ -140,11 +143,20 @@ class Passes:
         await self._line.commit("release")
         return due_now
 
-    async def give_up(self, claim: Claim, after: timedelta) -> None:
+    async def give_up(self, claim: Claim, after: timedelta, *, code: str = "", message: str = "") -> None:
         await self._line.begin("give_up")
         row = self._tables.held(claim)
         if row is not None:
-            row.lease_until = self._tables.now() + after
+            now, stored, fault = self._tables.now(), row.read(), row.broadcast.fault
+            count = fault.count if fault is not None else 0
+            new = fault is None or fault.code != code
+            since = now if fault is None or new else fault.since
+            row.lease_until = now + after * min(2**count, 4)
+            fault = PassFault(code=code, message=message, since=since, count=count + 1)
+            row.broadcast = replace(row.broadcast, fault=fault)
+            if new:
+                event = Event(reason=EventReason.PASS_FAILED, message=f"{code}: {message}")
+                self._tables.append(row, [event], actor=Actor.RECONCILER, before=stored)
         await self._line.commit("give_up")
 
     def _availability(self) -> Availability:
