@@ -20,6 +20,7 @@ from service.domain.broadcast import (
     EndReason,
     Fallback,
     FallbackMode,
+    PassFault,
     PlaybackPolicy,
     ProviderTrouble,
     Spec,
@@ -663,6 +664,11 @@ CASES = (
             status={"state_time": ago(5), **trouble("livekit", "UpdateStream", Outcome.AMBIGUOUS, "500")},
         ),
         ("MUX_UNREACHABLE", "STOPPED_BY_CALLER"),
+    ),
+    Case(
+        "SERVICE_FAULT",
+        live(fault=PassFault(code="CANNOT_OPEN", message="no key opens it", since=ago(9), count=2)),
+        live(),
     ),
     Case(
         "SERVICE_BEHIND",
