@@ -1,8 +1,9 @@
 """The change log: appended in the transaction of the change, read by cursor.
 
-Revision order is commit order: every transaction takes the counter row `head` last and holds it until it commits. So a
-reader that has seen revision n has seen everything before it, and a watcher needs no queue, only a cursor. NOTIFY says
-only that the head moved; every reader also polls, so a lost notification costs time and nothing else.
+Revision order is commit order: the commit of every transaction takes the counter row `head`, inside the server, and
+holds it until it is done. So a reader that has seen revision n has seen everything before it, and a watcher needs no
+queue, only a cursor. NOTIFY says only that the head moved; every reader also polls, so a lost notification costs time
+and nothing else.
 """
 
 from __future__ import annotations
@@ -33,17 +34,9 @@ CHANGED = "broadcast_changed"
 DUE = "broadcast_due"
 _RECONNECT_S, _LONGEST_RECONNECT_S = 0.5, 3.0
 
-# The snapshot leaves out the secrets, which callers must not see, and the columns of the queue.
+# Numbered and moved into the log by the commit, see 0010_log_at_commit.sql.
 _APPEND = """
-WITH moved AS (UPDATE head SET revision = revision + cardinality($2::text[]) RETURNING revision)
-INSERT INTO event (revision, broadcast_id, reason, message, actor, state, snapshot, previous)
-SELECT moved.revision - cardinality($2::text[]) + e.n, b.id, e.reason, e.message, $4, b.state,
-       CASE WHEN e.n = cardinality($2::text[]) THEN
-         to_jsonb(b) - '{secrets,lease_until,lease_owner,fence,lane,trace_context,unverified_since}'::text[] END,
-       CASE WHEN e.n = cardinality($2::text[]) THEN $5::jsonb END
-FROM moved, broadcast b, unnest($2::text[], $3::text[]) WITH ORDINALITY AS e (reason, message, n)
-WHERE b.id = $1
-RETURNING pg_notify('broadcast_changed', '')
+INSERT INTO pending_change (broadcast_id, reasons, messages, actor, previous) VALUES ($1, $2, $3, $4, $5)
 """
 
 _LAST_OF_OLD = """
@@ -126,7 +119,8 @@ class StoryEvent:
 async def append(
     connection: Connection, broadcast_id: str, events: Sequence[Event], *, actor: Actor, before: Broadcast | None
 ) -> None:
-    """Append *events* as one change. Call it last in a transaction: it takes the lock that orders all changes.
+    """Append *events* as one change, at the commit of the transaction: only then they have revisions, and the snapshot
+    of the broadcast is as the transaction leaves it.
 
     *before*: the broadcast before the transaction. None: it did not exist.
     """

@@ -1,6 +1,6 @@
 """`make bench`: speed and memory as ratios against a ceiling measured in the same run.
 
-    python -m tests.bench [--runs 5] [--only start|rpc|watch|webhook|health|attacks|retention]
+    python -m tests.bench [--runs 5] [--only start|rpc|watch|webhook|health|attacks|retention|distance]
 
 Medians; no figure fails anything. The service is a process of its own, the simulators and the client are here, Postgres
 is embedded: all share the machine.
@@ -33,6 +33,7 @@ from service.providers.livekit.client import LiveKit
 from service.providers.mux.client import Mux
 from service.store.migrate import migrate
 from tests.bench.attacks import attacks
+from tests.bench.distance import distance
 from tests.bench.figures import Figure
 from tests.bench.health import health
 from tests.bench.retention import retention
@@ -257,8 +258,8 @@ MEASURES = {
     "health": health,
     "attacks": attacks,
 }
-# Minutes, most of them to fill the table: only when they are asked for.
-APART = {"retention": retention}
+# They take minutes or need many connections: only when they are asked for.
+APART = {"retention": retention, "distance": distance}
 
 
 async def main(runs: int, only: str | None) -> int:

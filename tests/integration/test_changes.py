@@ -56,17 +56,19 @@ async def test_no_reader_sees_a_revision_without_those_before_it(
         begun_first, begun_second = first.transaction(), second.transaction()
         await begun_first.start()
         await begun_second.start()
-        # The one that began last is the first to log, so revision 1 is of the transaction that began later.
+        # The one that began last is the first to log, so revision 1 is of the transaction that began later. Logging is
+        # a part of the commit; here it is done before, so that the commit can be watched in its midst.
+        await log(first, "one")
         await log(second, "two")
-        waiting = asyncio.ensure_future(log(first, "one"))
+        await second.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        waiting = asyncio.ensure_future(begun_first.commit())
         await eventually(lambda: waits(database))
         assert not waiting.done()
         assert not await read_on()
         assert cursor == 0
         await (begun_second.commit() if first_ends == "commit" else begun_second.rollback())
-        await waiting
         await read_on()
-        await begun_first.commit()
+        await waiting
         await read_on()
     finally:
         await first.close()
@@ -101,3 +103,39 @@ async def test_writers_and_readers_at_once_miss_nothing(database: Database, data
     await asyncio.gather(*(write() for _ in range(writers)))
     whole = list(range(1, each_writes * writers + 1))
     assert await asyncio.wait_for(asyncio.gather(*readers), 20) == [whole, whole]
+
+
+async def test_nobody_waits_for_a_transaction_that_has_logged_and_is_not_committed(
+    database: Database, database_url: str
+) -> None:
+    """Between the two may be a round trip of a hundred milliseconds, or a process that stands still."""
+    changes = Changes(database, Rows(Sealer([b"k" * 32])))
+    slow, quick = await asyncpg.connect(database_url), await asyncpg.connect(database_url)
+    try:
+        begun = slow.transaction()
+        await begun.start()
+        await log(slow, "one")
+        async with asyncio.timeout(2), quick.transaction():
+            await log(quick, "two")
+        assert [each.broadcast.id for each in (await changes.after(0)).changes] == ["two"]
+        await begun.commit()
+        read = await changes.after(0)
+        assert [(each.revision, each.broadcast.id) for each in read.changes] == [(1, "two"), (2, "one")]
+    finally:
+        await slow.close()
+        await quick.close()
+
+
+async def test_several_changes_of_one_transaction_are_logged_in_their_order(
+    database: Database, database_url: str
+) -> None:
+    connection = await asyncpg.connect(database_url)
+    try:
+        async with connection.transaction():
+            for broadcast_id in ("two", "one", "two"):
+                await log(connection, broadcast_id)
+        found = await connection.fetch("SELECT revision, broadcast_id FROM event ORDER BY revision")
+        assert [tuple(row) for row in found] == [(1, "two"), (2, "one"), (3, "two")]
+        assert await connection.fetchval("SELECT count(*) FROM pending_change") == 0
+    finally:
+        await connection.close()

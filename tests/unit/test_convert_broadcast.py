@@ -16,6 +16,7 @@ from service.domain.broadcast import (
     DestinationStatus,
     Fallback,
     FallbackMode,
+    PassFault,
     ProviderTrouble,
     Spec,
     State,
@@ -91,7 +92,10 @@ def changed(value: Any, hint: Any) -> Any:
         case _:
             assert value is None, value
             kind = next(each for each in hint.__args__ if each is not type(None))
-            other = NOW + timedelta(hours=2) if kind is datetime else next(iter(kind))
+            if kind is PassFault:
+                other = PassFault(code="CANNOT_OPEN", message="no key opens it", since=NOW, count=2)
+            else:
+                other = NOW + timedelta(hours=2) if kind is datetime else next(iter(kind))
     return other
 
 
