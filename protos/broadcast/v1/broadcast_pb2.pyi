@@ -1010,9 +1010,11 @@ class ProviderError(_message.Message):
     RETRYABLE_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
     provider: _builtins.str
-    """"livekit" or "mux"; or "service" for a fault of the service itself, which is told first."""
+    """"livekit" or "mux". A fault of the service itself is told before those of providers: here it has the text service, and
+    its operation is pass.
+    """
     operation: _builtins.str
-    """The provider's name of the operation, such as "StartRoomCompositeEgress"; "pass" for a fault of the service."""
+    """The provider's name of the operation, such as "StartRoomCompositeEgress"."""
     code: _builtins.str
     """The provider's code, such as "unavailable" or "429"."""
     message: _builtins.str
