@@ -1,4 +1,4 @@
-"""Whose database a replica wants, read from its settings, and the commands for a database."""
+"""The database of a replica, as its settings say: its pools, whose it is, and the commands for it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,21 @@ from service.store.database import Database
 from service.store.history import History
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from service.settings.settings import Settings
+
+
+async def connect(settings: Settings, *, size: int, **timeouts: timedelta) -> Database:
+    """A pool as the settings say. *timeouts*: see `Database.connect`. Raises StoreUnavailable, OSError."""
+    listen = settings.database_listen_url
+    return await Database.connect(
+        settings.database_url.reveal(),
+        size=size,
+        pooler=settings.database_pooler,
+        listen_dsn=listen.reveal() if listen is not None else "",
+        **timeouts,
+    )
 
 
 def owner_of(settings: Settings) -> Owner:
@@ -32,7 +46,7 @@ async def bind_database(settings: Settings, *, again: bool) -> None:
 
     Raises StoreUnavailable.
     """
-    database = await Database.connect(settings.database_url.reveal(), size=2)
+    database = await connect(settings, size=2)
     try:
         async with database.transaction() as connection:
             await bind(connection, owner_of(settings), again=again)
@@ -42,7 +56,8 @@ async def bind_database(settings: Settings, *, again: bool) -> None:
 
 async def begin_history(database_url: Secret) -> None:
     """Say that the database lost commits, see `History`. Raises StoreUnavailable."""
-    database = await Database.connect(database_url.reveal(), size=2)
+    # As behind a pooler, which is right without one too: no other setting need be there.
+    database = await Database.connect(database_url.reveal(), size=2, pooler=True)
     try:
         await History(database).lost()
     finally:
@@ -51,7 +66,7 @@ async def begin_history(database_url: Secret) -> None:
 
 async def forget_old_keys(settings: Settings) -> int:
     """Raises Refused, StoreUnavailable."""
-    database = await Database.connect(settings.database_url.reveal(), size=2)
+    database = await connect(settings, size=2)
     try:
         return await forget_keys(database, settings.secret_keys)
     finally:

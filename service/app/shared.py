@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from service.app.owner import owner_of
+from service.app.owner import connect, owner_of
 from service.domain.broadcast import seconds
 from service.domain.errors import StoreUnavailable
 from service.providers.budget import Budget
@@ -98,7 +98,7 @@ async def shared(settings: Settings) -> AsyncGenerator[Shared]:
     and Refused for a database that is another's.
     """
     async with contextlib.AsyncExitStack() as opened:
-        database = await Database.connect(settings.database_url.reveal(), size=settings.database_pool)
+        database = await connect(settings, size=settings.database_pool)
         opened.push_async_callback(database.close)
         async with database.connection() as connection:
             if missing := await pending(connection):

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from service.app import descriptors
-from service.store.database import Database
+from service.app.owner import connect
 from service.store.webhooks.inbox import Inbox
 from service.webhooks.connections import Connections
 from service.webhooks.delivery import Deliveries
@@ -53,8 +53,8 @@ async def webhooks_role(shared: Shared) -> AsyncGenerator[WebhooksRole]:
     """It takes webhooks in until it is left: a drain need not stop it. Raises StoreUnavailable, OSError."""
     settings = shared.settings
     # A provider sends again what was not stored: sooner is better than after a long wait for a locked row.
-    database = await Database.connect(
-        settings.database_url.reveal(),
+    database = await connect(
+        settings,
         size=_POOL,
         statement_timeout=timedelta(seconds=2),
         lock_timeout=timedelta(seconds=0.5),

@@ -138,6 +138,19 @@ class Settings:
     http_port: int = setting("HTTP_PORT", parsers.port, 8080, help="the port of HTTP; 0: any free one")
     reflection: bool = setting("GRPC_REFLECTION", parsers.flag, True, help="whether gRPC reflection is served")
     log_level: str = setting("LOG_LEVEL", parsers.log_level, "info", help="debug, info, warning or error")
+    database_pooler: bool = setting(
+        "DATABASE_POOLER",
+        parsers.flag,
+        False,
+        help="whether DATABASE_URL leads to a pooler in transaction mode, such as PgBouncer",
+    )
+    database_listen_url: Secret | None = setting(
+        "DATABASE_LISTEN_URL",
+        parsers.secret,
+        None,
+        default_text="",
+        help="with DATABASE_POOLER: Postgres itself, for notifications; unset: none are used",
+    )
     database_pool: int = setting("DATABASE_POOL", parsers.pool_size, 12, help="connections of this replica, at most")
     listen: bool = setting(
         "DATABASE_LISTEN",

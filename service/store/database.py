@@ -14,7 +14,7 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import asyncpg
 import msgspec
@@ -60,6 +60,9 @@ UNAVAILABLE = (
     asyncpg.InsufficientPrivilegeError,
     asyncpg.LockNotAvailableError,
     asyncpg.InvalidCachedStatementError,
+    # 26, 42P05: a pooler gave the statement to another session than the one that prepared it.
+    asyncpg.InvalidSQLStatementNameError,
+    asyncpg.DuplicatePreparedStatementError,
 )
 _WRITES_REFUSED = (
     asyncpg.ReadOnlySQLTransactionError,
@@ -68,7 +71,10 @@ _WRITES_REFUSED = (
     asyncpg.PostgresSystemError,
 )
 """Errors that a write may meet while reads are still answered."""
+_SET_POOLER = "a pooler stands before the database: set DATABASE_POOLER=true"
 _REASONS = {
+    asyncpg.InvalidSQLStatementNameError: _SET_POOLER,
+    asyncpg.DuplicatePreparedStatementError: _SET_POOLER,
     asyncpg.DiskFullError: "the disk of the database is full",
     asyncpg.InvalidAuthorizationSpecificationError: "the database refuses the user or the password of DATABASE_URL",
     asyncpg.InsufficientPrivilegeError: "the user of DATABASE_URL lacks a right in the database",
@@ -79,6 +85,8 @@ _REASONS = {
 _TOLD_EVERY_S = 60.0
 _REFUSED_FOR_S = 10.0
 
+_STATEMENTS = 100
+"""Prepared statements that a connection keeps."""
 AT_ONCE = 5_000
 """Old rows that one statement deletes at most."""
 
@@ -110,10 +118,42 @@ class _PooledConnection(_Base):
         return ""
 
 
+class _ThroughPooler(_PooledConnection):
+    """Behind a pooler in transaction mode, two messages outside of a transaction may reach two sessions of the server.
+
+    asyncpg sends a statement in two messages, so each one outside of a transaction gets a transaction of its own.
+    """
+
+    async def fetch(self, query: str, *args: Any, **options: Any) -> Any:
+        async with self._one_session():
+            return await super().fetch(query, *args, **options)
+
+    async def fetchrow(self, query: str, *args: Any, **options: Any) -> Any:
+        async with self._one_session():
+            return await super().fetchrow(query, *args, **options)
+
+    async def fetchval(self, query: str, *args: Any, **options: Any) -> Any:
+        async with self._one_session():
+            return await super().fetchval(query, *args, **options)
+
+    async def execute(self, query: str, *args: Any, **options: Any) -> str:
+        # Without arguments it is one message.
+        async with self._one_session() if args else contextlib.nullcontext():
+            return await super().execute(query, *args, **options)
+
+    async def executemany(self, command: str, args: Any, **options: Any) -> None:
+        async with self._one_session():
+            await super().executemany(command, args, **options)
+
+    def _one_session(self) -> contextlib.AbstractAsyncContextManager[object]:
+        return contextlib.nullcontext() if self.is_in_transaction() else cast("Any", self.transaction())
+
+
 class Database:
     """Invariant: a connection that turned out to be read-only is not used again, nor is any that was opened before."""
 
     def __init__(self, pool: asyncpg.Pool[asyncpg.Record], dsn: str) -> None:
+        """*dsn*: of Postgres itself, for `listen_connection`."""
         self._pool = pool
         self.dsn = dsn
         self._told: dict[str, float] = {}
@@ -129,11 +169,22 @@ class Database:
         size: int = 10,
         statement_timeout: timedelta = timedelta(seconds=5),
         lock_timeout: timedelta = timedelta(seconds=3),
+        pooler: bool = False,
+        listen_dsn: str = "",
     ) -> Database:
         """Open two connections of at most *size*. The timeouts are those of Postgres, for every statement of the pool.
 
+        *pooler*: *dsn* leads to a pooler in transaction mode, which takes no timeouts: those of the role hold. It is
+        right without one too, and slower. *listen_dsn*: of Postgres itself, if *dsn* is not.
+
         Raises StoreUnavailable; OSError if the server cannot be reached.
         """
+        timeouts = {
+            "application_name": _NAME,
+            "statement_timeout": str(int(statement_timeout.total_seconds() * 1000)),
+            "lock_timeout": str(int(lock_timeout.total_seconds() * 1000)),
+            "idle_in_transaction_session_timeout": "10000",
+        }
         create = asyncpg.create_pool(
             dsn,
             target_session_attrs=_session_attributes(dsn),
@@ -141,14 +192,10 @@ class Database:
             max_size=size,
             timeout=5,
             command_timeout=statement_timeout.total_seconds() + _FROZEN_S,
-            connection_class=_PooledConnection,
+            connection_class=_ThroughPooler if pooler else _PooledConnection,
+            statement_cache_size=0 if pooler else _STATEMENTS,
             init=_json_codec,
-            server_settings={
-                "application_name": _NAME,
-                "statement_timeout": str(int(statement_timeout.total_seconds() * 1000)),
-                "lock_timeout": str(int(lock_timeout.total_seconds() * 1000)),
-                "idle_in_transaction_session_timeout": "10000",
-            },
+            server_settings={"application_name": _NAME} if pooler else timeouts,
         )
         try:
             pool = await create
@@ -159,10 +206,12 @@ class Database:
             asyncpg.InternalClientError,
             ValueError,
         ) as error:
+            if "startup parameter" in str(error):
+                raise StoreUnavailable(f"DATABASE_URL: {_SET_POOLER}") from None
             # asyncpg's own errors about an address quote pieces of it, the password among them: neither the message nor
             # the chain of errors goes on.
             raise StoreUnavailable(f"DATABASE_URL cannot be used: {type(error).__name__}") from None
-        return cls(pool, dsn)
+        return cls(pool, listen_dsn or dsn)
 
     async def close(self) -> None:
         """Wait up to three seconds for connections in use, then cut them off."""

@@ -7,6 +7,7 @@ again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from importlib import resources
 
@@ -19,7 +20,8 @@ from service.store.migrations.digest import digest, is_of
 
 log = structlog.get_logger(__name__)
 
-# Two replicas may start at once: the second waits here and finds everything applied.
+# Two replicas may start at once: the second waits here and finds everything applied. The lock is that of a transaction
+# which stays open on a connection of its own: a lock of a session would be left behind in a pooler.
 _LOCK = 7_426_310_511
 # Callers that come while a migration waits for its lock wait behind it, as long as their own lock_timeout of 3 s.
 _LOCK_TIMEOUT_MS = 1000
@@ -45,26 +47,35 @@ async def migrate(dsn: str) -> list[str]:
 
     Raises MigrationFailed; its message shows no part of *dsn*.
     """
-    try:
-        connection = await asyncpg.connect(dsn, timeout=10)
-    except (*UNAVAILABLE, asyncpg.PostgresError, ValueError) as error:
-        # Not `from error`: asyncpg's own errors about an address quote pieces of it, the password among them.
-        raise MigrationFailed(f"cannot connect: {type(error).__name__}") from None
-    try:
-        return await _apply(connection)
-    except asyncpg.PostgresError as error:
-        raise MigrationFailed(f"{type(error).__name__}: {error}") from error
-    finally:
-        await connection.close()
+    async with contextlib.AsyncExitStack() as opened:
+        try:
+            guard, connection = [await _connect(dsn, opened) for _ in range(2)]
+        except (*UNAVAILABLE, asyncpg.PostgresError, ValueError) as error:
+            # Not `from error`: asyncpg's own errors about an address quote pieces of it, the password among them.
+            raise MigrationFailed(f"cannot connect: {type(error).__name__}") from None
+        try:
+            async with guard.transaction():
+                await guard.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+                await guard.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+                return await _apply(connection)
+        except asyncpg.PostgresError as error:
+            raise MigrationFailed(f"{type(error).__name__}: {error}") from error
+
+
+async def _connect(dsn: str, opened: contextlib.AsyncExitStack) -> asyncpg.Connection[asyncpg.Record]:
+    # No statement is kept prepared, and everything is in transactions: it may be a pooler that answers.
+    connection = await asyncpg.connect(dsn, timeout=10, statement_cache_size=0)
+    opened.push_async_callback(connection.close)
+    return connection
 
 
 async def _apply(connection: Connection) -> list[str]:
-    await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
     await connection.execute(
         "CREATE TABLE IF NOT EXISTS migration "
         "(name text PRIMARY KEY, digest text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
     )
-    applied = {row["name"]: row["digest"] for row in await connection.fetch("SELECT name, digest FROM migration")}
+    async with connection.transaction():
+        applied = {row["name"]: row["digest"] for row in await connection.fetch("SELECT name, digest FROM migration")}
     done: list[str] = []
     for name, sql in _files():
         if name in applied:

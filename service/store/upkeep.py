@@ -36,6 +36,8 @@ UPDATE broadcast SET
   lease_until = CASE WHEN lease_until > now() + $2::interval THEN now() ELSE lease_until END
 WHERE coalesce(lease_until, due_at) IS NOT NULL
 """
+# A viewer who left would hold the slot for the step longer.
+_SLOTS_BACK = "UPDATE viewer SET expire_time = expire_time - $1::interval WHERE expire_time > now()"
 _STEP = timedelta(seconds=1)
 """A clock that is less behind was slowed down, not set back."""
 
@@ -56,12 +58,14 @@ class Upkeep:
 
     async def look_at_clock(self) -> timedelta:
         """If the database clock was set back since the last look of any replica, bring forward what waits for a time
-        that is now further away: due times, turns at budgets, leases. Answers how far the clock went back.
+        that is now further away: due times, turns at budgets, leases, slots of viewers. Answers how far the clock went
+        back.
         """
         async with self._database.transaction() as connection:
             back: timedelta = await connection.fetchval(_LOOK) or timedelta()
             if back < _STEP:
                 return timedelta()
             await connection.execute(_MOVE_BACK, back, self._lease * 2)
+            await connection.execute(_SLOTS_BACK, back)
         log.warning("database_clock_set_back", seconds=round(back.total_seconds(), 1))
         return back

@@ -17,8 +17,11 @@ from service.store import broadcasts
 from service.store.budgets import Budgets
 from service.store.database import AT_ONCE
 from service.store.measurements.outages import Outages
+from service.store.sealing import Sealer
 from service.store.upkeep import Upkeep
-from tests.integration.store_stage import Store, store
+from service.store.viewers import Full, Viewers
+from service.store.webhooks.inbox import Inbox
+from tests.integration.store_stage import KEYS, Store, store
 from tests.integration.test_query_plans import Asked, Listening, plans
 
 LEASE = timedelta(seconds=20)
@@ -280,3 +283,58 @@ async def test_a_write_is_no_obstacle_for_the_look(one: Store) -> None:
     await one.sql(f"UPDATE clock SET seen_at = seen_at + {STEP}")  # noqa: S608 - a constant
     backs = await asyncio.gather(*(upkeep.look_at_clock() for _ in range(6)))
     assert len([back for back in backs if back]) == 1
+
+
+async def test_slots_of_viewers_expire_when_they_would_have(one: Store) -> None:
+    await one.add("show")
+    viewers, minute = Viewers(one.database), timedelta(minutes=1)
+    await viewers.enter("show", "left", slots=1, lease=minute)
+    upkeep = Upkeep(one.database, lease=LEASE)
+    await upkeep.look_at_clock()
+    await one.sql(f"UPDATE viewer SET expire_time = expire_time + {STEP}")  # noqa: S608 - a constant
+    await one.sql(f"UPDATE clock SET seen_at = seen_at + {STEP}")  # noqa: S608 - a constant
+    await upkeep.look_at_clock()
+    full = await viewers.enter("show", "next", slots=1, lease=minute)
+    assert isinstance(full, Full)
+    assert full.next_free <= minute
+
+
+async def test_a_wake_from_before_the_step_is_no_reason_to_look_for_ever(one: Store) -> None:
+    await one.add("show", due_in_s=5)
+    upkeep = Upkeep(one.database, lease=LEASE)
+    await upkeep.look_at_clock()
+    await one.sql(f"UPDATE broadcast SET dirty_at = now() + {STEP}")  # noqa: S608 - a constant
+    await one.sql(f"UPDATE clock SET seen_at = seen_at + {STEP}")  # noqa: S608 - a constant
+    await upkeep.look_at_clock()
+    assert await one.sql("SELECT dirty_at <= now() FROM broadcast")
+
+
+async def test_what_is_ahead_of_the_clock_keeps_nothing_older_from_its_removal(one: Store) -> None:
+    week = timedelta(days=7)
+    for number, age in enumerate((f"- {STEP}", "interval '8 days'")):
+        await one.sql(
+            "INSERT INTO webhook (provider, event_id, type, outcome, receive_time, body) "  # noqa: S608 - constants
+            f"VALUES ('mux', $1, 'x', 'foreign', now() - ({age}), '')",
+            str(number),
+        )
+        await one.sql(
+            "INSERT INTO request (request_id, method, digest, broadcast_id, create_time) "  # noqa: S608 - constants
+            f"VALUES ($1, 'Test', '', 'b', now() - ({age}))",
+            str(number),
+        )
+    inbox = Inbox(one.database, Sealer(KEYS), cast("Any", None))
+    assert (await inbox.forget(older_than=week), await inbox.forget(older_than=week)) == (1, 0)
+    assert await one.broadcasts.forget_requests(older_than=week) == 1
+    # Events that were written after the step are older by their time than those before it.
+    for revision, age in enumerate(
+        ("interval '40 days'", f"interval '31 days' - {STEP}", "interval '31 days'", "-" + STEP), 1
+    ):
+        await one.sql(
+            "INSERT INTO event (revision, broadcast_id, time, reason, actor, state) "  # noqa: S608 - constants
+            f"VALUES ($1, 'b', now() - ({age}), 'SEEN', 'x', 'LIVE')",
+            revision,
+        )
+    await one.sql("UPDATE head SET revision = 4")
+    assert await one.changes.trim(older_than=MONTH) == 3
+    assert (await one.changes.floor(), await one.sql("SELECT min(revision) FROM event")) == (3, 4)
+    assert await one.changes.trim(older_than=MONTH) == 0
