@@ -233,7 +233,7 @@ class Blocked(Word):
     """Why no egress is started now, although one is wanted. Shown as the reason of EGRESS_RUNNING."""
 
     NOTHING = "", "Nothing holds up a start."
-    START_LIMIT = "START_LIMIT", "Too many egresses were started lately."
+    START_LIMIT = "START_LIMIT", "Too many egresses failed, or were started, lately."
     BACK_OFF = "BACK_OFF", "The last one failed, and starts are spread."
     PREVIOUS_ENDING = "PREVIOUS_ENDING", "The previous one may still publish."
     CUTTING_OFF = "CUTTING_OFF", "An encoder that may still be connected is being cut off."

@@ -232,14 +232,35 @@ def never_ran(egress: Egress) -> bool:
     return egress.phase is Phase.GONE and egress.end_seen and not egress.external_id
 
 
+def failed(egress: Egress) -> bool:
+    """Whether *egress* failed, or may have: its start was not answered. One that was stopped because it was not wanted
+    did not fail, whether or not it answered.
+    """
+    return egress.unresolved or (bool(egress.fault) and egress.fault is not Fault.NOT_STOPPED and not never_ran(egress))
+
+
 def recent_starts(egresses: Iterable[Egress], now: datetime, timing: Timing) -> list[Egress]:
-    """The egresses that count against the limit of starts, and that the back-off grows with."""
+    """The starts of the window that some worker took or may have taken: each cost something."""
     began = now - seconds(timing.starts_window_s)
     return [egress for egress in egresses if egress.intended_at > began and not never_ran(egress)]
 
 
+def recent_failures(egresses: Iterable[Egress], now: datetime, timing: Timing) -> list[Egress]:
+    """Those of `recent_starts` that failed: they count against the limit, and the back-off grows with them."""
+    return [egress for egress in recent_starts(egresses, now, timing) if failed(egress)]
+
+
+def refused_for_want_of_a_slot(egresses: Sequence[Egress]) -> Egress | None:
+    """The latest start, if LiveKit refused it because it takes no more egresses or no worker is free. None: it did
+    not.
+    """
+    last = egresses[-1] if egresses else None
+    full = last is not None and never_ran(last) and last.fault in (Fault.THROTTLED, Fault.UNAVAILABLE)
+    return last if full else None
+
+
 def backoff_s(starts: int, timing: Timing) -> float:
-    """Seconds from an egress that failed to the next start, by the number of starts in the window."""
+    """Seconds from an egress that failed to the next start, by the number of failed starts in the window."""
     return 0.0 if starts <= 1 else min(timing.starts_backoff_s * 4.0 ** (starts - 2), timing.starts_window_s)
 
 

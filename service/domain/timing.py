@@ -80,7 +80,9 @@ class Timing:
     starts_window_s: float = 600.0
     """The window in which the egress starts of one broadcast are counted."""
     starts_limit: int = 5
-    """Egress starts of one broadcast in a window: a loop of failing starts costs money."""
+    """Egress starts of one broadcast that failed in a window: a loop of failing starts costs money."""
+    starts_spent: int = 30
+    """Egress starts of one broadcast in a window, failed or not: so does whoever goes on and off air all the time."""
     starts_backoff_s: float = 10.0
     """From the second egress of a window that failed to the next start, and four times as long with each: trouble of a
     minute must not use up the limit. The first is replaced at once."""

@@ -24,8 +24,9 @@ I-11 No provider is called while a transaction is open, and (I-8) nothing is wri
 I-12 With the providers well, a broadcast that is wanted and has a host is published, and LIVE is told of no other. If
      it is to be recorded, it is recorded.
 I-13 (cost) A broadcast with manual delivery that is off air has no egress.
-I-14 At most 5 egresses of a broadcast are started in 10 minutes. The sweeper removes at most 20 things in a minute; a
-     world is too small to reach that (tests/integration/test_admin_orphans.py does). Mux is called within its limits.
+I-14 At most 5 egresses of a broadcast that fail are started in 10 minutes. The sweeper removes at most 20 things in a
+     minute; a world is too small to reach that (tests/integration/test_admin_orphans.py does). Mux is called within its
+     limits.
 I-15 Every plan keeps the rules of checks/plan_rules.py: one step a resource at most, none before its back-off is over,
      no egress started beside another that may publish, nothing created for the end, no wait for a moment that is past.
 I-16 A broadcast that ends although nobody stopped it has a cause: a host who is away, a live stream that somebody else

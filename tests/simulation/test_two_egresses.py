@@ -43,7 +43,7 @@ def test_a_worker_that_dies_beside_a_recording() -> None:
         egress, file = await beside_a_recording(stage)
         told, began = len(stage.story), stage.now
         stage.livekit.befall(egress, Kind.EGRESS_GHOST)
-        await stage.until(lambda: "EGRESS_WRITTEN_OFF" in stage.reasons[told:], notice_s)
+        await stage.until(lambda: "KEY_RESET" in stage.reasons[told:], notice_s)
         assert stage.broadcast.state is State.INTERRUPTED
         assert stage.recording == [file], "it is in nobody's way"
         await stage.until(lambda: stage.plays and stage.broadcast.state is State.LIVE, back_s - (stage.now - began))

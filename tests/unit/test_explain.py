@@ -158,7 +158,18 @@ HANGING = replace(
     EGRESS, outputs=(Output(name="", state=OutputState.CONNECTING),), delivering_since=None, status_since=ago(5)
 )
 WEDGED = (Output(name="", state=OutputState.FAILED, message="no outbound progress for 30s"),)
-FIVE = tuple(gone(EGRESS, ordinal=n, external_id=f"EG_{n}", end_seen=True, intended_at=ago(300 - n)) for n in range(5))
+FIVE = tuple(
+    gone(
+        EGRESS,
+        ordinal=n,
+        external_id=f"EG_{n}",
+        end_seen=True,
+        fault=Fault.FAILED,
+        intended_at=ago(300 - n),
+        changed_at=ago(5000),
+    )
+    for n in range(5)
+)
 CREDENTIALS = Outcome.CREDENTIALS
 EDGE = Unseen(since=ago(20), at=ago(2), code="500", message="the playback edge answers 500")
 

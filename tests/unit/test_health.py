@@ -663,7 +663,21 @@ JUST_NOW = {"intended_at": ago(60), "changed_at": ago(5)}
             ago(5) + seconds(TIMING.starts_backoff_s),
         ),
         (
-            known(ROOM, IDLE, *(gone(EGRESS, ordinal=n, end_seen=True, intended_at=ago(64 - n)) for n in range(5))),
+            known(
+                ROOM,
+                IDLE,
+                *(
+                    gone(
+                        EGRESS,
+                        ordinal=n,
+                        end_seen=True,
+                        fault=Fault.FAILED,
+                        intended_at=ago(64 - n),
+                        changed_at=ago(700),
+                    )
+                    for n in range(5)
+                ),
+            ),
             "START_EGRESS",
             ago(64) + seconds(600),
         ),

@@ -287,7 +287,7 @@ def test_what_was_created_after_the_hint_is_not_looked_at_for_it() -> None:
 
 def test_starts_have_a_limit() -> None:
     ends = [
-        an_egress(ordinal=n, phase=Phase.GONE, end_seen=True, intended_at=T0 - seconds(100 - n))
+        an_egress(ordinal=n, phase=Phase.GONE, end_seen=True, fault=Fault.FAILED, intended_at=T0 - seconds(100 - n))
         for n in range(TIMING.starts_limit)
     ]
     current = planned(live(), a_room(), a_stream(), *ends)

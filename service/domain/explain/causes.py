@@ -237,7 +237,7 @@ class CauseCode(StrEnum):
     START_LIMIT = (
         "START_LIMIT",
         Blame.SERVICE,
-        "five egresses were started within ten minutes, no more before the window is over",
+        "five egresses failed within ten minutes, or thirty were started: no more before the window is over",
         "Mend what makes the egresses fail; the next start comes by itself.",
     )
     DESTINATION_FAILED = (

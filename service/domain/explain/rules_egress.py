@@ -9,7 +9,7 @@ from service.domain.health.model import ChainPart, noted
 from service.domain.measurements import SEEN_S
 from service.domain.provider import ROOMS, STREAMS
 from service.domain.reasons import Blocked, Fault, HealthReason
-from service.domain.resource_set import recent_starts, wants_egress
+from service.domain.resource_set import recent_failures, recent_starts, wants_egress
 from service.domain.resources import Egress, Output, OutputState, Phase
 
 _ENDS = {
@@ -214,11 +214,14 @@ def start_limit(case: Case) -> Finding | None:
     if case.plan.blocked is not Blocked.START_LIMIT:
         return None
     window = case.timing.starts_window_s / 60
-    recent = recent_starts(case.resource_set.egresses, case.facts.now, case.timing)
+    recent = recent_failures(case.resource_set.egresses, case.facts.now, case.timing)
+    what = "failed"
+    if len(recent) < case.timing.starts_limit:
+        recent, what = recent_starts(case.resource_set.egresses, case.facts.now, case.timing), "were started"
     return Finding(
         code=CauseCode.START_LIMIT,
         weight=Weight.LIKELY,
-        message=f"{len(recent)} egresses were started within {window:g} min: no more before the window is over.",
+        message=f"{len(recent)} egresses {what} within {window:g} min: no more before the window is over.",
         evidence=noted(
             *(("egress_start", egress.external_id or "not started", egress.intended_at) for egress in recent)
         ),

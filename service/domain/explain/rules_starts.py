@@ -4,6 +4,7 @@ from service.domain.broadcast import seconds
 from service.domain.errors import Outcome
 from service.domain.explain.case import Case, Finding, Rule, Weight, start_evidence, with_detail
 from service.domain.explain.causes import CauseCode
+from service.domain.health.model import Evidence, noted
 from service.domain.provider import ROOMS
 from service.domain.reasons import Fault
 from service.domain.resources import Egress, EgressStatus, Phase
@@ -59,10 +60,20 @@ def start_refused(case: Case) -> Finding | None:
         return Finding(
             code=CauseCode.EGRESS_QUOTA,
             weight=Weight.CERTAIN,
-            message=with_detail(f"{ROOMS.display_name} takes no more egresses now", egress.error),
-            evidence=start_evidence(case, egress),
+            message=with_detail(f"{ROOMS.display_name} takes no more egresses now", egress.error) + _own_slot(case),
+            evidence=(*start_evidence(case, egress), *_own_recording(case)),
         )
     return None
+
+
+def _own_recording(case: Case) -> tuple[Evidence, ...]:
+    """The local recording of this broadcast, if it holds a slot that the start needs."""
+    held = [each for each in case.resource_set.recordings if each.phase in (Phase.PRESENT, Phase.DELETING)]
+    return noted(*(("local_recording", each.external_id, each.changed_at) for each in held))
+
+
+def _own_slot(case: Case) -> str:
+    return " Our own recording holds a slot, which it gives up for delivery." if _own_recording(case) else ""
 
 
 def _found_no_worker(case: Case, egress: Egress) -> bool:
@@ -87,8 +98,8 @@ def no_worker(case: Case) -> Finding | None:
         return Finding(
             code=CauseCode.EGRESS_NO_WORKER,
             weight=Weight.CERTAIN,
-            message=f"{ROOMS.display_name} found no egress worker for the start.",
-            evidence=start_evidence(case, egress),
+            message=f"{ROOMS.display_name} found no egress worker for the start." + _own_slot(case),
+            evidence=(*start_evidence(case, egress), *_own_recording(case)),
         )
     if not _under_way(case, egress) or case.facts.now < egress.intended_at + seconds(_ANSWERED_S):
         return None

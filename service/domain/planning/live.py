@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from service.domain.broadcast import EndReason, FallbackMode, seconds
+from service.domain.broadcast import EndReason, seconds
 from service.domain.measurements import PROBED_S
 from service.domain.planning import fallback
-from service.domain.planning.common import Planner, retried_since
+from service.domain.planning.common import retried_since
+from service.domain.planning.recording import RecordingPlanner
 from service.domain.planning.steps import (
     CreateRoom,
     CreateStream,
@@ -18,18 +19,19 @@ from service.domain.planning.steps import (
     SetFallback,
     SetLayout,
     StartEgress,
-    StartRecording,
     Wait,
 )
 from service.domain.provider import ROOMS, STREAMS
 from service.domain.reasons import Action, Blocked, Fault
 from service.domain.resource_set import (
     backoff_s,
+    failed,
     host_deadline,
     never_ran,
     next_ordinal,
     on_air,
     output_changes,
+    recent_failures,
     recent_starts,
     wants_egress,
 )
@@ -37,7 +39,6 @@ from service.domain.resources import (
     AnyResource,
     Egress,
     EgressStatus,
-    LocalRecording,
     OutputState,
     Phase,
     Room,
@@ -49,7 +50,7 @@ _CERTAIN = "an egress is started when it is certain that no earlier one is conne
 _OR_REPLACED = "or the egress is replaced then"
 
 
-class Live(Planner):
+class Live(RecordingPlanner):
     def plan(self) -> Plan:
         reason = self.end_reason()
         if reason is not None:
@@ -178,24 +179,17 @@ class Live(Planner):
             self.steps.append(ResetKey(ordinal=stream.ordinal))
 
     def start_egress(self) -> None:
-        resource_set, timing = self.resource_set, self.timing
+        resource_set = self.resource_set
         stream, room = resource_set.stream, resource_set.room
         if stream is None or stream.phase is not Phase.PRESENT or room is None or room.phase is not Phase.PRESENT:
             return
         if room.absent_since is not None:
             # Whether there is a room to record is asked first: `finish` waits for the look.
             return
-        recent = recent_starts(resource_set.egresses, self.now, timing)
-        if len(recent) >= timing.starts_limit:
-            allowed_at = recent[-timing.starts_limit].intended_at + seconds(timing.starts_window_s)
-            self.reached(
-                allowed_at,
-                action=Action.START_EGRESS,
-                message="an egress is started again when the limit of starts allows it",
-            )
+        if not self.limit_allows():
             self.blocked = Blocked.START_LIMIT
             return
-        if self.backs_off(recent):
+        if self.backs_off():
             self.blocked = Blocked.BACK_OFF
             return
         able = [egress for egress in resource_set.egresses if resource_set.can_publish(egress)]
@@ -220,13 +214,29 @@ class Live(Planner):
         else:
             self.steps.append(StartEgress(ordinal=next_ordinal(resource_set.egresses)))
 
-    def backs_off(self, recent: Sequence[Egress]) -> bool:
+    def limit_allows(self) -> bool:
+        """Whether the limit of failed starts, and that of all starts, allows another one now."""
+        egresses, timing = self.resource_set.egresses, self.timing
+        for counted, limit in (
+            (recent_failures(egresses, self.now, timing), timing.starts_limit),
+            (recent_starts(egresses, self.now, timing), timing.starts_spent),
+        ):
+            if len(counted) >= limit:
+                allowed_at = counted[-limit].intended_at + seconds(timing.starts_window_s)
+                message = "an egress is started again when the limit of starts allows it"
+                if not self.reached(allowed_at, action=Action.START_EGRESS, message=message):
+                    return False
+        return True
+
+    def backs_off(self) -> bool:
         """Whether the next start has to wait, after a refused start or after egresses that failed lately."""
         refused = [egress for egress in self.resource_set.egresses if never_ran(egress)]
-        if refused and not self.due(refused[-1]):
+        if refused and not self.slot_is_free_since(refused[-1]) and not self.due(refused[-1]):
             return True
-        if not recent or not (recent[-1].fault or recent[-1].unresolved):
+        recent = recent_starts(self.resource_set.egresses, self.now, self.timing)
+        if not recent or not failed(recent[-1]):
             return False
+        recent = recent_failures(recent, self.now, self.timing)
         again_at = recent[-1].changed_at + seconds(backoff_s(len(recent), self.timing))
         if self.failed_for_an_outage(recent[-1]):
             return False
@@ -332,55 +342,6 @@ class Live(Planner):
     def fences(self) -> bool:
         """Whether an egress can be fenced and replaced now. In an outage its end is waited for, and the key stays."""
         return not self.availability.outages
-
-    def is_ghost(self, egress: Egress | LocalRecording) -> bool:
-        """Whether it is listed as active, and two looks did not find it in the room."""
-        room, since, timing = self.resource_set.room, self.resource_set.missing_since(egress), self.timing
-        if room is None or since is None:
-            return False
-        message = f"the {egress.kind} is stopped, for it is not in its room"
-        return self.in_vain(
-            room, since + seconds(timing.ghost_s), timing.watch_s, action=Action.STOP_GHOST, message=message
-        )
-
-    def plan_recording(self) -> None:
-        """A file egress runs while the fallback asks for it and there is something to record."""
-        resource_set, room = self.resource_set, self.resource_set.room
-        current = resource_set.recording
-        for recording in resource_set.recordings:
-            if recording is not current:
-                self.stop_recording(recording)
-        asked = FallbackMode.LOCAL_RECORDING in self.broadcast.fallback.modes
-        if current is not None:
-            self.keep_recording(current, asked=asked)
-        elif asked and room is not None and room.host_publishing:
-            self.start_recording()
-
-    def keep_recording(self, recording: LocalRecording, *, asked: bool) -> None:
-        timing = self.timing
-        if recording.unresolved:
-            self.resolve(recording, timing.egress_grace_s)
-            return
-        starting = recording.status in (EgressStatus.UNKNOWN, EgressStatus.STARTING)
-        since = recording.status_since or recording.changed_at
-        overdue = recording.intended_at + seconds(timing.egress_start_s)
-        if recording.status is EgressStatus.ENDING:
-            overdue = since + seconds(timing.file_stop_s)
-        elif not starting:
-            overdue = None
-        if self.is_ghost(recording):
-            self.stop_recording(recording, Fault.GHOST)
-        elif not asked or (overdue is not None and self.in_vain(recording, overdue, timing.watch_s)):
-            self.stop_recording(recording)
-
-    def start_recording(self) -> None:
-        resource_set = self.resource_set
-        recent = [e for e in resource_set.recordings if e.intended_at > self.now - seconds(self.timing.starts_window_s)]
-        if len(recent) >= self.timing.starts_limit:
-            first = recent[-self.timing.starts_limit].intended_at
-            self.waits.append(first + seconds(self.timing.starts_window_s))
-        elif not resource_set.recordings or self.due(resource_set.recordings[-1]):
-            self.steps.append(StartRecording(ordinal=next_ordinal(resource_set.recordings)))
 
     def keep_outputs(self, egress: Egress) -> None:
         add, remove = output_changes(self.broadcast, egress)

@@ -6,6 +6,8 @@ from collections import defaultdict, deque
 from typing import TYPE_CHECKING
 
 from service.domain.broadcast import Target
+from service.domain.resource_set import failed
+from service.domain.resources import Egress, Phase
 from service.reconciler.background.orphans import PER_CALL
 from tests.simulation.providers.network import LATE_S
 from tests.simulation.replica import SWEEP_EVERY, SWEEPER
@@ -45,7 +47,7 @@ class AtEffects:
         self._shared = shared
         self._findings = findings
         self._commits = commits
-        self._starts: defaultdict[str, deque[float]] = defaultdict(deque)
+        self._starts: defaultdict[str, deque[tuple[float, str]]] = defaultdict(deque)
         self._removed: deque[float] = deque()
         shared.env.effects.watchers.append(self._effect)
 
@@ -96,14 +98,20 @@ class AtEffects:
                 pass
 
     def _count_start(self, effect: Effect) -> None:
-        """A refused start has no effect and costs nothing. One that lands late was asked for up to `LATE_S` before."""
+        """A refused start has no effect and costs nothing. One that lands late was asked for up to `LATE_S` before. One
+        that was stopped because it was not wanted did not fail.
+        """
         starts = self._starts[effect.broadcast_id]
-        starts.append(effect.time)
-        while starts[0] <= effect.time - STARTS_WINDOW_S + LATE_S[1]:
+        starts.append((effect.time, effect.id))
+        while starts[0][0] <= effect.time - STARTS_WINDOW_S + LATE_S[1]:
             starts.popleft()
-        if len(starts) > STARTS:
+        row = self._shared.tables.rows.get(effect.broadcast_id)
+        known = [each for each in row.resources.values() if isinstance(each, Egress)] if row is not None else []
+        unwanted = {each.external_id for each in known if each.phase is not Phase.PRESENT and not failed(each)}
+        counted = sum(egress_id not in unwanted for _, egress_id in starts)
+        if counted > STARTS:
             self._findings.violate(
-                "I-14", f"{len(starts)} egress starts of {effect.broadcast_id} in {STARTS_WINDOW_S:.0f} s"
+                "I-14", f"{counted} egress starts of {effect.broadcast_id} in {STARTS_WINDOW_S:.0f} s"
             )
 
     def _one_publisher(self, broadcast_id: str) -> None:
