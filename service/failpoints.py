@@ -91,6 +91,8 @@ NAMES = (
     "destinations.set.after_record",
     "layout.set.after_call",
     "layout.set.after_record",
+    "title.set.after_call",
+    "title.set.after_record",
     "end.after_record",
     "stream.disable.before_call",
     "stream.disable.after_call",

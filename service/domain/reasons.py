@@ -97,6 +97,10 @@ class EventReason(Word):
     STREAM_DISABLED_OUTSIDE = "STREAM_DISABLED_OUTSIDE", "Somebody else disabled the live stream."
     STREAM_ENABLED_OUTSIDE = "STREAM_ENABLED_OUTSIDE", "Somebody else enabled the live stream."
     STREAM_CUT = "STREAM_CUT", "The live stream was disabled and enabled again, to cut off a connected encoder."
+    TITLE_SET = (
+        "TITLE_SET",
+        "The live stream was given another title, for the recordings that begin from now on too.",
+    )
     KEY_RESET = "KEY_RESET", "The stream key was reset: an egress with the old key cannot connect any more."
     KEY_RESET_OUTSIDE = "KEY_RESET_OUTSIDE", "Somebody else reset the stream key."
 
@@ -215,6 +219,7 @@ class Operation(Word):
     ENABLE_STREAM = "enable_live_stream", "Let the live stream take encoders."
     DISABLE_STREAM = "disable_live_stream", "Let the live stream take no encoder, and cut off a connected one."
     COMPLETE_STREAM = "signal_live_stream_complete", "Say that the show is over."
+    SET_TITLE = "update_live_stream", "Give the live stream another title."
     DELETE_STREAM = "delete_live_stream", "Delete the live stream."
     CREATE_ASSET = "create_asset", "Hand over a file of our storage to become an asset."
     GET_ASSET = "get_asset", "Look at a recording."
@@ -274,6 +279,7 @@ class Action(Word):
     CUT_STREAM = "CUT_STREAM", "Cut off a connected encoder."
     START_EGRESS = "START_EGRESS", "Start an egress."
     STOP_EGRESS = "STOP_EGRESS", "Stop an egress."
+    SET_TITLE = "SET_TITLE", "Give the live stream another title."
     SET_LAYOUT = "SET_LAYOUT", "Give the egress another layout."
     SET_DESTINATIONS = "SET_DESTINATIONS", "Add destinations to the egress, or remove them."
     START_RECORDING = "START_RECORDING", "Start a local recording."

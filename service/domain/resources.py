@@ -135,6 +135,13 @@ class Stream(Resource):
     status: StreamStatus = StreamStatus.UNKNOWN
     status_since: datetime | None = None
     playback_id: str = ""
+    title: str = ""
+    """The title it was last given."""
+    title_failures: int = 0
+    """Calls in a row that were to give it another title and failed. They are not among `failures`, because they hold up
+    nothing else."""
+    title_retry_at: datetime | None = None
+    """It is not given another title before this moment. None: there is no back-off."""
     active_asset_id: str = ""
     relays: tuple[Output, ...] = ()
     key: Secret = NO_SECRET
@@ -172,6 +179,8 @@ class Stream(Resource):
     recordings: tuple[Recording, ...] = ()
     recordings_settled: bool = False
     """The recordings were listed (or deleted, policy DISCARD) after the end."""
+    pages_listed: int = 0
+    """Pages of the list of recordings that were read, while there are more. 0: no page was read, or all were."""
     discarding: tuple[str, ...] | None = None
     """Ids of the recordings that are still to be deleted (policy DISCARD). None: they were not listed yet."""
     connected: bool | None = None

@@ -22,6 +22,7 @@ from service.domain.broadcast import State, Status, Target, seconds
 from service.domain.errors import LeaseLost, StoreUnavailable
 from service.domain.lifecycle import Event
 from service.domain.planning.plan import plan
+from service.domain.planning.steps import SettleRecordings
 from service.domain.planning.what_to_observe import suspected_since, to_observe
 from service.domain.reasons import EventReason
 from service.domain.reporting.status import same_but_for_time, status_of
@@ -192,7 +193,8 @@ class Reconciler:
         """
         blind: frozenset[tuple[Kind, int]] = frozenset()
         now = claim.claimed_at
-        for _ in range(_ROUNDS):
+        rounds = 0
+        while rounds < _ROUNDS:
             loaded = await self._passes.load(claim, self._lease)
             tally.failed_before = loaded.broadcast.fault is not None
             situation = await self._looker.listen(claim, loaded)
@@ -222,6 +224,8 @@ class Reconciler:
             put_off = await self._act(claim, situation, steps, rank, tally)
             if len(put_off) == len(steps):
                 return min(put_off), min(put_off)
+            # Recordings that are listed or deleted one by one may be many.
+            rounds += not all(isinstance(step, SettleRecordings) for step in steps)
         log.error("pass_does_not_settle", broadcast_id=claim.broadcast_id, steps=tally.steps)
         raise _DoesNotSettle
 

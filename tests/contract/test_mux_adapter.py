@@ -110,8 +110,9 @@ CALLS: dict[str, Callable[[Streams], Awaitable[object]]] = {
     "GET find": lambda streams: streams.find("bs1:test:first:0", since=WHEN),
     "GET active": lambda streams: streams.list_active(),
     "GET tagged": lambda streams: streams.list_tagged("bs1:", page=1),
-    "GET recordings": lambda streams: streams.list_recordings("LS1"),
+    "GET recordings": lambda streams: streams.list_recordings("LS1", page=1),
     "GET recording": lambda streams: streams.recording("AS1"),
+    "PATCH title": lambda streams: streams.set_title("LS1", "Other", owner_id="ann", broadcast_id="first"),
     "PUT disable": lambda streams: streams.disable("LS1"),
     "PUT enable": lambda streams: streams.enable("LS1"),
     "PUT complete": lambda streams: streams.complete("LS1"),
@@ -129,6 +130,7 @@ OPERATIONS = {
     "GET tagged": "list_live_streams",
     "GET recordings": "list_assets",
     "GET recording": "get_asset",
+    "PATCH title": "update_live_stream",
     "PUT disable": "disable_live_stream",
     "PUT enable": "enable_live_stream",
     "PUT complete": "signal_live_stream_complete",
@@ -145,7 +147,11 @@ async def test_create_sends_what_is_wanted_and_nothing_that_the_models_would_add
     assert sent.headers["authorization"] == f"Basic {BASIC}"
     assert sent.json == {
         "playback_policies": ["signed"],
-        "new_asset_settings": {"playback_policies": ["signed"], "passthrough": "bs1:test:first:0"},
+        "new_asset_settings": {
+            "playback_policies": ["signed"],
+            "passthrough": "bs1:test:first:0",
+            "meta": {"title": "First light"},
+        },
         "passthrough": "bs1:test:first:0",
         "latency_mode": "reduced",
         "reconnect_window": 120.0,
@@ -156,11 +162,39 @@ async def test_create_sends_what_is_wanted_and_nothing_that_the_models_would_add
     }
 
 
+async def test_recordings_get_the_title_the_owner_and_the_id_of_the_broadcast() -> None:
+    async with answering(OK) as (streams, provider):
+        await streams.create(wanted(owner_id="ann", broadcast_id="first"))
+    [sent] = provider.requests
+    named = {"title": "First light", "creator_id": "ann", "external_id": "first"}
+    assert sent.json["new_asset_settings"]["meta"] == named
+
+
+@pytest.mark.parametrize(
+    ("title", "owner_id", "named"),
+    [
+        ("Second light", "ann", {"title": "Second light", "creator_id": "ann", "external_id": "first"}),
+        # It takes the old one away.
+        ("", "", {"title": "", "external_id": "first"}),
+    ],
+)
+async def test_another_title_changes_nothing_else(title: str, owner_id: str, named: dict[str, str]) -> None:
+    async with answering(OK) as (streams, provider):
+        await streams.set_title("LS1", title, owner_id=owner_id, broadcast_id="first")
+    [sent] = provider.requests
+    assert (sent.method, sent.path) == ("PATCH", "/video/v1/live-streams/LS1")
+    assert sent.json == {"meta": {"title": title}, "new_asset_settings": {"meta": named}}
+
+
 @pytest.mark.parametrize(
     ("changes", "added", "absent"),
     [
         ({"test": True}, {"test": True}, {"max_continuous_duration"}),
-        ({"title": ""}, {}, {"meta"}),
+        (
+            {"title": ""},
+            {"new_asset_settings": {"playback_policies": ["signed"], "passthrough": "bs1:test:first:0"}},
+            {"meta"},
+        ),
         ({"reconnect_window_s": 0.0}, {"reconnect_window": 0.0}, {"use_slate_for_standard_latency"}),
         ({"latency_mode": LatencyMode.LOW}, {"latency_mode": "low"}, {"use_slate_for_standard_latency"}),
         (
@@ -310,7 +344,7 @@ async def test_a_200_without_what_was_asked_for_proves_nothing(body: Any) -> Non
         calls = [streams.create(wanted()), streams.reset_key("LS1"), streams.get("LS1")]
         lists: list[Awaitable[object]] = [streams.list_active(), streams.find("x", since=WHEN)]
         if not (isinstance(body, dict) and isinstance(body.get("data"), list)):  # pyright: ignore[reportUnknownMemberType]
-            lists.append(streams.list_recordings("LS1"))
+            lists.append(streams.list_recordings("LS1", page=1))
         for call in (*calls, *lists):
             assert (await refusal(call)).outcome is Outcome.AMBIGUOUS
     assert len(provider.requests) == len(calls) + len(lists)
@@ -319,7 +353,7 @@ async def test_a_200_without_what_was_asked_for_proves_nothing(body: Any) -> Non
 @pytest.mark.parametrize("data", [None, {}, {"id": "AS1"}, "text", [None], [{}], [{"id": "A", "playback_ids": [7]}]])
 async def test_recordings_that_cannot_be_read_prove_nothing(data: object) -> None:
     async with answering(reply(200, {"data": data})) as (streams, _):
-        assert (await refusal(streams.list_recordings("LS1"))).outcome is Outcome.AMBIGUOUS
+        assert (await refusal(streams.list_recordings("LS1", page=1))).outcome is Outcome.AMBIGUOUS
 
 
 async def test_a_reset_that_tells_no_key_is_no_new_key() -> None:
@@ -475,7 +509,7 @@ async def test_the_life_of_a_stream(latency_mode: LatencyMode, test: bool) -> No
         assert seen is not None
         assert (seen.status, seen.key) == (StreamStatus.DISABLED, fresh)
         await streams.enable(made.id)
-        assert await streams.list_recordings(made.id) == []
+        assert await streams.list_recordings(made.id, page=1) == ([], False)
         await streams.delete(made.id)
         assert await streams.get(made.id) is None
 

@@ -297,13 +297,13 @@ async def test_the_recording_of_a_live_stream_is_preparing_then_ready() -> None:
         )
         encoder = await bench.publish(stream["stream_key"])
         await eventually(lambda: bench.kinds("asset.created"))
-        [recording] = await mux.streams.list_recordings(stream["id"])
+        [recording], _ = await mux.streams.list_recordings(stream["id"], page=1)
         assert recording.status is RecordingStatus.PREPARING
         await encoder.media()
         await bench.effect("asset.ready", stream["id"])
         await encoder.leave()
         await bench.effect("asset.completed", stream["id"])
-        [recording] = await mux.streams.list_recordings(stream["id"])
+        [recording], _ = await mux.streams.list_recordings(stream["id"], page=1)
         assert recording == await mux.streams.recording(recording.asset_id)
         assert recording.status is RecordingStatus.READY
         assert recording.duration_s is not None
@@ -318,6 +318,6 @@ async def test_a_recording_without_media_is_errored_with_a_reason() -> None:
         await bench.effect("asset.created", stream["id"])
         await encoder.leave()
         await bench.effect("asset.errored", stream["id"])
-        [recording] = await mux.streams.list_recordings(stream["id"])
+        [recording], _ = await mux.streams.list_recordings(stream["id"], page=1)
         assert recording.status is RecordingStatus.ERRORED
         assert "before any media" in recording.message

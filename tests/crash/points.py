@@ -30,7 +30,7 @@ class Path(StrEnum):
     UPLOAD_ERRORED = "the same, and Mux can make nothing of the file at first"
     NO_HOST = "nobody comes"
     MANUAL = "the host is taken on air by hand"
-    CHANGED = "layout and destinations are changed on air"
+    CHANGED = "title, layout and destinations are changed on air"
     DELETED = "it is deleted in the end"
     WATCHED = "somebody watches from the beginning"
     MIGRATED = "the database is brought up to date first"
@@ -207,6 +207,8 @@ POINTS: tuple[Point, ...] = (
     _up("destinations.set.after_record", "a further destination, recorded", Path.CHANGED),
     _up("layout.set.after_call", "a new layout, set and not recorded", Path.CHANGED),
     _up("layout.set.after_record", "a new layout, recorded", Path.CHANGED),
+    _up("title.set.after_call", "a new title, set and not recorded", Path.CHANGED),
+    _up("title.set.after_record", "a new title, recorded", Path.CHANGED),
     Point(
         name="egress.start.after_intent",
         what="the replacement of an egress that failed on air, intended",

@@ -255,9 +255,10 @@ class Scenario:
         if path in (Path.CHANGED, *_ENDS) or self.point.stage is Stage.DOWN:
             await eventually(lambda: self._in("LIVE"), within=WITHIN_S, every=0.05)
         if path is Path.CHANGED:
+            spec.title = "Another title"
             spec.layout = "speaker"
             spec.destinations.append(_DESTINATION)
-            mask = ("spec.layout", "spec.destinations")
+            mask = ("spec.title", "spec.layout", "spec.destinations")
             self._changed = True
             await self._ask(lambda client: client.update(created.id, mask=mask, spec=spec, request_id="update"))
         if path in _ENDS:
@@ -376,6 +377,7 @@ class Scenario:
             pushes = self.verdict.living("livekit", "destination.connected", "destination.disconnected")
             assert 1 <= pushes <= (1 + self._unfenced), f"{pushes} pushes to one destination"
             assert self.stack.livekit.effects.of("egress.layout"), "the layout was not set"
+            assert self.stack.mux.effects.of("stream.updated"), "the title was not set"
         return True
 
     async def _is_over(self) -> bool:

@@ -14,8 +14,8 @@ from service.domain.resources import AnyResource
 
 _STEP = timedelta(seconds=1)
 """Less is the difference between two clocks that go well: a replica adds its own time to the database's."""
-_TO_COME = "retry_at"
-"""The one time of a resource that may lie ahead."""
+_TO_COME = frozenset({"retry_at", "title_retry_at"})
+"""The times of a resource that may lie ahead."""
 _OF_PROVIDERS = frozenset({"connected_at", "heard_at"})
 """Times by a provider's clock, which was not set back."""
 
@@ -37,7 +37,7 @@ def _past(resource: AnyResource) -> list[datetime]:
     for name, value in _times(resource).items():
         if isinstance(value, Mapping):
             found += value.values()
-        elif name != _TO_COME:
+        elif name not in _TO_COME:
             found.append(value)
     return found
 

@@ -8,9 +8,11 @@ from service.domain.planning.steps import (
     DeleteStream,
     DeleteUpload,
     Plan,
+    SetTitle,
     Step,
     StopEgress,
     StopRecording,
+    StreamStep,
     UploadRecording,
     Wait,
     WriteOff,
@@ -127,6 +129,17 @@ class Planner:
             blocked=self.blocked,
             waits=tuple(self.awaited),
         )
+
+    def plan_title(self) -> None:
+        """A title that was changed on air. Any other step of the live stream goes first."""
+        stream, steps = self.resource_set.stream, self.steps
+        if stream is None or stream.phase is not Phase.PRESENT or stream.title == self.broadcast.spec.title:
+            return
+        if any(isinstance(step, StreamStep) and step.ordinal == stream.ordinal for step in steps):
+            return
+        retry_at = stream.title_retry_at
+        if retry_at is None or self.reached(retry_at):
+            self.steps.append(SetTitle(ordinal=stream.ordinal))
 
     def plan_uploads(self) -> None:
         """Files of fallbacks that are over are handed over as soon as the provider of live streams answers."""

@@ -67,6 +67,7 @@ class Live(RecordingPlanner):
         self.plan_room()
         self.plan_stream()
         self.plan_egress()
+        self.plan_title()
         self.plan_recording()
         self.plan_uploads()
         return self.finish()

@@ -55,6 +55,13 @@ class CutStream:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SetTitle:
+    """Give the live stream the title of the spec."""
+
+    ordinal: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StartEgress:
     ordinal: int
 
@@ -134,7 +141,7 @@ class EndBroadcast:
 
 
 RoomStep = CreateRoom | DeleteRoom
-StreamStep = CreateStream | DisableStream | SettleRecordings | DeleteStream | ResetKey | CutStream
+StreamStep = CreateStream | DisableStream | SettleRecordings | DeleteStream | ResetKey | CutStream | SetTitle
 EgressStep = StartEgress | StopEgress | SetLayout | SetDestinations
 RecordingStep = StartRecording | StopRecording | UploadRecording | DeleteUpload
 Step = RoomStep | StreamStep | EgressStep | RecordingStep | SetFallback | WriteOff | EndBroadcast

@@ -29,6 +29,10 @@ class StreamWanted:
     max_duration_s: int
     test: bool
     audio_only: bool
+    owner_id: str = ""
+    """The caller's id of the owner, for the recordings."""
+    broadcast_id: str = ""
+    """For the recordings."""
     relays: tuple[Relay, ...] = ()
 
 
@@ -70,6 +74,10 @@ class Streams(Protocol):
         ...
 
     async def enable(self, stream_id: str) -> None: ...
+    async def set_title(self, stream_id: str, title: str, *, owner_id: str, broadcast_id: str) -> None:
+        """Give the live stream, and the recordings that begin from now on, another title. Safe to repeat."""
+        ...
+
     async def delete(self, stream_id: str) -> None:
         """A stream that does not exist counts as deleted."""
         ...
@@ -78,8 +86,10 @@ class Streams(Protocol):
         """Answers the new key; the old one is refused from now on. Repeating it is safe: the last answer is the key."""
         ...
 
-    async def list_recordings(self, stream_id: str) -> Sequence[Recording]:
-        """The recordings of the live stream, oldest first."""
+    async def list_recordings(self, stream_id: str, *, page: int) -> tuple[Sequence[Recording], bool]:
+        """One page of the recordings of the live stream, each page oldest first, the first page the newest; and whether
+        there are more pages. A live stream without a reconnect window makes one with every blip.
+        """
         ...
 
     async def recording(self, asset_id: str) -> Recording | None: ...

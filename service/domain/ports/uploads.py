@@ -18,6 +18,8 @@ class UploadWanted:
     """Mux fetches the file within minutes after the call."""
     title: str
     playback_policy: PlaybackPolicy
+    owner_id: str = ""
+    broadcast_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

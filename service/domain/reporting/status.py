@@ -125,10 +125,12 @@ def _there(resource: Resource | None) -> bool:
 
 def _observed_generation(broadcast: Broadcast, resource_set: ResourceSet, plan: Plan | None) -> int:
     """The generation of the spec that the providers have: the newest one if no step is left that brings it to them."""
-    egress = resource_set.egress
+    egress, stream = resource_set.egress, resource_set.stream
     behind = egress is not None and (
         egress.layout != broadcast.spec.layout or output_changes(broadcast, egress) != ((), ())
     )
+    if broadcast.target is Target.LIVE and stream is not None:
+        behind = behind or stream.title != broadcast.spec.title
     if broadcast.target is Target.CREATED or behind or plan is None:
         return broadcast.status.observed_generation
     return broadcast.generation

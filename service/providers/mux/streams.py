@@ -66,6 +66,18 @@ class Streams:
             if error.outcome is not Outcome.MISSING:
                 raise
 
+    async def set_title(self, stream_id: str, title: str, *, owner_id: str, broadcast_id: str) -> None:
+        """A PATCH of a dictionary changes what is in it and nothing else; through the SDK's model it would reset three
+        settings. Of `new_asset_settings` it changes `meta` alone (mux.com/docs, Update a live stream).
+        """
+        named = {"meta": named_by(title, owner_id, broadcast_id) | {"title": title}}
+        await self._calls.call(
+            Operation.SET_TITLE,
+            self._live.update_live_stream,
+            stream_id,
+            {"meta": {"title": title}, "new_asset_settings": named},
+        )
+
     async def enable(self, stream_id: str) -> None:
         await self._calls.call(Operation.ENABLE_STREAM, self._live.enable_live_stream, stream_id)
 
@@ -85,11 +97,17 @@ class Streams:
     async def reset_key(self, stream_id: str) -> Secret:
         return await self._calls.read(Operation.RESET_KEY, key_seen, self._live.reset_stream_key, stream_id)
 
-    async def list_recordings(self, stream_id: str) -> Sequence[Recording]:
+    async def list_recordings(self, stream_id: str, *, page: int) -> tuple[Sequence[Recording], bool]:
         assets = await self._calls.read(
-            Operation.LIST_ASSETS, assets_seen, self._assets.list_assets, limit=PAGE, live_stream_id=stream_id
+            Operation.LIST_ASSETS,
+            assets_seen,
+            self._assets.list_assets,
+            limit=PAGE,
+            page=page,
+            live_stream_id=stream_id,
         )
-        return [asset.recording for asset in sorted(assets, key=lambda asset: asset.created_at)]
+        recordings = [asset.recording for asset in sorted(assets, key=lambda asset: asset.created_at)]
+        return recordings, len(assets) == PAGE
 
     async def recording(self, asset_id: str) -> Recording | None:
         asset = await self._calls.found(Operation.GET_ASSET, asset_seen, self._assets.get_asset, asset_id)
@@ -111,11 +129,20 @@ class Streams:
         )
 
 
+def named_by(title: str, owner_id: str, broadcast_id: str) -> dict[str, str]:
+    """The names of a recording: those that are not empty."""
+    named = {"title": title, "creator_id": owner_id, "external_id": broadcast_id}
+    return {name: text for name, text in named.items() if text}
+
+
 def _body(wanted: StreamWanted) -> dict[str, Any]:
     body: dict[str, Any] = {
         "playback_policies": [wanted.playback_policy],
         # The recording is playable and traceable only if it is told so too.
-        "new_asset_settings": {"playback_policies": [wanted.playback_policy], "passthrough": wanted.tag},
+        "new_asset_settings": {
+            "playback_policies": [wanted.playback_policy],
+            "passthrough": wanted.tag,
+        },
         "passthrough": wanted.tag,
         "latency_mode": wanted.latency_mode,
         # Said always: the default is 0 with low and reduced latency, where any blip ends the stream.
@@ -125,6 +152,9 @@ def _body(wanted: StreamWanted) -> dict[str, Any]:
     }
     if wanted.title:
         body["meta"] = {"title": wanted.title}
+    if named := named_by(wanted.title, wanted.owner_id, wanted.broadcast_id):
+        # Whether Mux copies the names of a live stream to its recordings its documents do not say.
+        body["new_asset_settings"]["meta"] = named
     if wanted.latency_mode == "standard" and wanted.reconnect_window_s > 0:
         # Without a slate the playlist stalls in the window; with low and reduced latency it is implied.
         body["use_slate_for_standard_latency"] = True

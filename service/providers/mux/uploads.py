@@ -10,6 +10,7 @@ from service.domain.ports import UploadSeen
 from service.domain.reasons import Operation
 from service.providers.mux.calls import PAGE, SEARCH_PAGES, SKEW, MuxCalls
 from service.providers.mux.observed import asset_seen, assets_seen
+from service.providers.mux.streams import named_by
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,6 +65,6 @@ def _body(wanted: UploadWanted) -> dict[str, Any]:
         "playback_policies": [wanted.playback_policy],
         "passthrough": wanted.tag,
     }
-    if wanted.title:
-        body["meta"] = {"title": wanted.title}
+    if named := named_by(wanted.title, wanted.owner_id, wanted.broadcast_id):
+        body["meta"] = named
     return body

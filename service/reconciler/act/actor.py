@@ -30,6 +30,7 @@ from service.domain.planning.steps import (
     SetDestinations,
     SetFallback,
     SetLayout,
+    SetTitle,
     SettleRecordings,
     StartEgress,
     StartRecording,
@@ -82,7 +83,15 @@ class Actor:
         match step:
             case CreateRoom() | DeleteRoom():
                 await rooms.carry_out(context, step)
-            case CreateStream() | DisableStream() | SettleRecordings() | DeleteStream() | ResetKey() | CutStream():
+            case (
+                CreateStream()
+                | DisableStream()
+                | SettleRecordings()
+                | DeleteStream()
+                | ResetKey()
+                | CutStream()
+                | SetTitle()
+            ):
                 await streams.carry_out(context, step)
             case StartEgress() | StopEgress() | SetLayout() | SetDestinations():
                 await egresses.carry_out(context, step)

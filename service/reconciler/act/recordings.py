@@ -119,6 +119,8 @@ async def _upload(context: PassContext, recording: LocalRecording) -> None:
                 url=storage.url_of(recording.file),
                 title=broadcast.spec.title,
                 playback_policy=broadcast.spec.playback_policy,
+                owner_id=broadcast.spec.owner_id,
+                broadcast_id=broadcast.id,
             )
         )
     except ProviderError as error:

@@ -19,6 +19,7 @@ from service.domain.planning.steps import (
     SetDestinations,
     SetFallback,
     SetLayout,
+    SetTitle,
     SettleRecordings,
     StartEgress,
     StartRecording,
@@ -89,7 +90,7 @@ def bucket_of(step: Step) -> Bucket | None:
     match step:
         case CreateStream() | ResetKey() | UploadRecording():
             return Bucket.STREAMS_POST
-        case CutStream() | DisableStream() | DeleteStream() | SettleRecordings() | DeleteUpload():
+        case CutStream() | DisableStream() | DeleteStream() | SettleRecordings() | DeleteUpload() | SetTitle():
             return Bucket.STREAMS_OTHER
         case CreateRoom() | DeleteRoom() | StartEgress() | StopEgress() | SetLayout() | SetDestinations():
             return Bucket.ROOMS

@@ -15,6 +15,7 @@ from service.domain.planning.steps import (
     DeleteStream,
     DisableStream,
     ResetKey,
+    SetTitle,
     SettleRecordings,
     StreamStep,
 )
@@ -26,7 +27,7 @@ from service.domain.secret import Secret
 from service.failpoints import failpoint
 from service.reconciler.act.call import delete
 from service.reconciler.act.context import PassContext
-from service.reconciler.act.outcomes import not_created, record_failure, trouble_of
+from service.reconciler.act.outcomes import not_created, record_failure, retry_at, trouble_of
 from service.reconciler.act.tags import stream_tag
 
 
@@ -46,6 +47,8 @@ async def carry_out(context: PassContext, step: StreamStep) -> None:
             await _reset_key(context, stream)
         case CutStream():
             await _cut(context, stream)
+        case SetTitle():
+            await _set_title(context, stream)
 
 
 async def _create(context: PassContext, step: CreateStream) -> None:
@@ -58,6 +61,7 @@ async def _create(context: PassContext, step: CreateStream) -> None:
         intended_at=context.now(),
         changed_at=context.now(),
         failures=failures,
+        title=spec.title,
     )
     await context.intend(stream, "stream.create")
     keys = context.broadcast.destination_keys
@@ -72,6 +76,8 @@ async def _create(context: PassContext, step: CreateStream) -> None:
                 max_duration_s=spec.max_duration_s,
                 test=spec.test,
                 audio_only=spec.audio_only,
+                owner_id=spec.owner_id,
+                broadcast_id=context.broadcast.id,
                 relays=tuple(
                     Relay(name=each.name, url=each.url, key=keys.get(each.name, Secret("")))
                     for each in spec.carried_by(Carrier.STREAM)
@@ -109,23 +115,33 @@ async def _disable(context: PassContext, stream: Stream) -> None:
 
 
 async def _settle(context: PassContext, stream: Stream) -> None:
-    """One call a step: the recordings to be discarded are listed first, and those that are left are kept in the row."""
-    if stream.discarding:
+    """One call a step. The recordings are listed page by page, and those that are to be discarded are deleted only when
+    all pages were read, for a deletion moves those behind it to another page. How far it got is kept in the row.
+    """
+    if stream.discarding and not stream.pages_listed:
         await _discard(context, stream, *stream.discarding)
         return
+    page = stream.pages_listed + 1
     try:
-        recordings = await context.providers.streams.list_recordings(stream.external_id)
+        found, more = await context.providers.streams.list_recordings(stream.external_id, page=page)
     except ProviderError as error:
         await record_failure(context, stream, error)
         return
     failpoint("recordings.settle.after_call")
-    listed, events = replace(stream, failures=0, retry_at=None), list[Event]()
+    listed = replace(stream, failures=0, retry_at=None, pages_listed=page if more else 0)
+    events: list[Event] = []
+    # A page is newer than the next one. One that is met twice was moved there by a new one.
+    newer = () if page == 1 else stream.recordings
     if context.broadcast.spec.recording_policy is not RecordingPolicy.DISCARD:
-        listed = replace(listed, recordings=tuple(recordings), recordings_settled=True)
-        events.append(Event(reason=EventReason.RECORDINGS_KEPT, message=str(len(recordings))))
+        known = {recording.asset_id for recording in newer}
+        recordings = (*(each for each in found if each.asset_id not in known), *newer)
+        listed = replace(listed, recordings=recordings, recordings_settled=not more)
+        if not more:
+            events.append(Event(reason=EventReason.RECORDINGS_KEPT, message=str(len(recordings))))
     else:
-        ids = tuple(recording.asset_id for recording in recordings)
-        listed = replace(listed, recordings=(), discarding=ids, recordings_settled=not ids)
+        before = () if page == 1 else stream.discarding or ()
+        ids = tuple(dict.fromkeys([*before, *(recording.asset_id for recording in found)]))
+        listed = replace(listed, recordings=(), discarding=ids, recordings_settled=not ids and not more)
     await context.record([listed], events=events, recovered=STREAMS)
     failpoint("recordings.settle.after_record")
 
@@ -166,6 +182,28 @@ async def _reset_key(context: PassContext, stream: Stream) -> None:
     )
     await context.record([fresh], events=[Event(reason=EventReason.KEY_RESET)], recovered=STREAMS)
     failpoint("key.reset.after_record")
+
+
+async def _set_title(context: PassContext, stream: Stream) -> None:
+    """Its failures are counted apart: they must not put off a fence."""
+    spec = context.broadcast.spec
+    try:
+        await context.providers.streams.set_title(
+            stream.external_id, spec.title, owner_id=spec.owner_id, broadcast_id=context.broadcast.id
+        )
+    except ProviderError as error:
+        failures = stream.title_failures + 1
+        again = retry_at(context, failures, error)
+        failed = replace(stream, title_failures=failures, title_retry_at=again)
+        await context.record([failed], trouble=trouble_of(error, context.now()))
+        return
+    failpoint("title.set.after_call")
+    await context.record(
+        [replace(stream, title=spec.title, title_failures=0, title_retry_at=None)],
+        events=[Event(reason=EventReason.TITLE_SET, message=spec.title)],
+        recovered=STREAMS,
+    )
+    failpoint("title.set.after_record")
 
 
 async def _cut(context: PassContext, stream: Stream) -> None:

@@ -27,6 +27,7 @@ from service.domain.planning.steps import (
     SetDestinations,
     SetFallback,
     SetLayout,
+    SetTitle,
     SettleRecordings,
     StartEgress,
     StartRecording,
@@ -42,7 +43,7 @@ from service.domain.resources import AnyResource, Kind, Phase, Stream, Upload
 from service.domain.situation import Availability
 from service.domain.timing import Timing
 
-CREATING = (CreateRoom, CreateStream, StartEgress, StartRecording, ResetKey)
+CREATING = (CreateRoom, CreateStream, StartEgress, StartRecording, ResetKey, SetTitle)
 """Steps that make something that runs, or that serve only what runs."""
 AFTERWARDS = (UploadRecording, DeleteUpload, SettleRecordings, DeleteStream, WriteOff)
 """Steps about recordings and about a retired live stream, which may follow when nothing runs any more."""
@@ -67,7 +68,15 @@ def resource_of(step: Step) -> tuple[Kind, int] | None:  # noqa: PLR0911 - one a
     match step:
         case CreateRoom() | DeleteRoom():
             return Kind.ROOM, step.ordinal
-        case CreateStream() | DisableStream() | SettleRecordings() | DeleteStream() | ResetKey() | CutStream():
+        case (
+            CreateStream()
+            | DisableStream()
+            | SettleRecordings()
+            | DeleteStream()
+            | ResetKey()
+            | CutStream()
+            | SetTitle()
+        ):
             return Kind.STREAM, step.ordinal
         case StartEgress() | StopEgress() | SetLayout() | SetDestinations():
             return Kind.EGRESS, step.ordinal

@@ -50,6 +50,7 @@ _GET = Call("mux", "get_live_stream", 6.0)
 _LIST = Call("mux", "list_live_streams", 6.0)
 _DISABLE = Call("mux", "disable_live_stream", 8.0, writes=True)
 _ENABLE = Call("mux", "enable_live_stream", 8.0, writes=True)
+_TITLE = Call("mux", "update_live_stream", 8.0, writes=True)
 _DELETE = Call("mux", "delete_live_stream", 8.0, writes=True)
 _RESET = Call("mux", "reset_stream_key", 8.0, writes=True)
 _ASSET = Call("mux", "get_asset", 6.0)
@@ -170,6 +171,23 @@ class Streams:
     async def enable(self, stream_id: str) -> None:
         await self._call(_ENABLE, stream_id, lambda: self._if_there(stream_id, self._mux.enable))
 
+    async def set_title(self, stream_id: str, title: str, *, owner_id: str, broadcast_id: str) -> None:
+        del owner_id, broadcast_id
+
+        def set_title() -> None:
+            stream = self._mux.get(stream_id)
+            if stream is None:
+                raise ProviderError(
+                    "simulated",
+                    provider=Provider.MUX,
+                    operation=Operation.SET_TITLE,
+                    outcome=Outcome.MISSING,
+                    code="404",
+                )
+            self._mux.set_title(stream, title)
+
+        await self._call(_TITLE, stream_id, set_title)
+
     async def delete(self, stream_id: str) -> None:
         by = self._replica.doing
         await self._call(
@@ -191,8 +209,12 @@ class Streams:
 
         return await self._call(_RESET, stream_id, reset)
 
-    async def list_recordings(self, stream_id: str) -> Sequence[Recording]:
-        return await self._call(_ASSETS, stream_id, lambda: self._mux.recordings(stream_id))
+    async def list_recordings(self, stream_id: str, *, page: int) -> tuple[Sequence[Recording], bool]:
+        def listed() -> tuple[Sequence[Recording], bool]:
+            shown = self._mux.recordings(stream_id)[::-1][(page - 1) * _PAGE : page * _PAGE]
+            return shown[::-1], len(shown) == _PAGE
+
+        return await self._call(_ASSETS, stream_id, listed)
 
     async def recording(self, asset_id: str) -> Recording | None:
         return await self._call(_ASSET, asset_id, lambda: self._mux.recording(asset_id))

@@ -151,6 +151,10 @@ class Mux:
         self._env.effects.add("key.reset", stream.id, stream.broadcast_id)
         return Secret(stream.key)
 
+    def set_title(self, stream: LiveStream, title: str) -> None:
+        stream.wanted = replace(stream.wanted, title=title)
+        self._env.effects.add("stream.titled", stream.id, stream.broadcast_id, title)
+
     def disable(self, stream: LiveStream, by: str = "us") -> None:
         if stream.disabled:
             return
