@@ -34,7 +34,7 @@ CHANGED = "broadcast_changed"
 DUE = "broadcast_due"
 _RECONNECT_S, _LONGEST_RECONNECT_S = 0.5, 3.0
 
-# Numbered and moved into the log by the commit, see 0011_log_at_commit.sql.
+# Numbered and moved into the log by the commit, see 0013_log_at_commit.sql.
 _APPEND = """
 INSERT INTO pending_change (broadcast_id, reasons, messages, actor, previous) VALUES ($1, $2, $3, $4, $5)
 """

@@ -236,3 +236,9 @@ async def test_a_migration_that_never_gets_its_lock_says_what_to_look_for(
     finally:
         await reader.close()
     assert await is_pending(empty_url) == ["0003_c.sql"]
+
+
+def test_no_two_migrations_have_one_number() -> None:
+    """Two changes that were made beside each other would be applied in the order of their names, and seem one."""
+    numbers = [name.partition("_")[0] for name, _ in module._files()]  # pyright: ignore[reportPrivateUsage]
+    assert numbers == [f"{n:04}" for n in range(1, len(numbers) + 1)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from unittest.mock import patch
 
 import pytest
 
@@ -73,18 +74,18 @@ def test_a_recording_of_ours_gives_its_slot_to_delivery(outcome: Outcome) -> Non
 def test_a_recording_gives_way_once_where_others_hold_the_slots() -> None:
     async def scene(stage: Stage) -> None:
         life = await stage.begin()
-        start = stage.livekit.start
 
         def full(_: EgressWanted) -> EgressSeen:
             raise failure(Operation.START_EGRESS, Outcome.THROTTLED, "resource_exhausted")
 
-        stage.livekit.start = full
+        slots = patch.object(stage.livekit, "start", full)
+        slots.start()
         life.host_comes()
         await stage.until(lambda: bool(stage.recording), 1000)
         await asyncio.sleep(500)
         assert stage.recording
         assert len(stage.recordings) == 2
-        stage.livekit.start = start
+        slots.stop()
         await stage.until(lambda: stage.plays and stage.broadcast.state is State.LIVE, 120)
 
     play(scene, storage=True)
