@@ -75,7 +75,8 @@ def test_a_recording_gives_way_once_where_others_hold_the_slots() -> None:
     async def scene(stage: Stage) -> None:
         life = await stage.begin()
 
-        def full(_: EgressWanted) -> EgressSeen:
+        def full(wanted: EgressWanted) -> EgressSeen:
+            del wanted
             raise failure(Operation.START_EGRESS, Outcome.THROTTLED, "resource_exhausted")
 
         slots = patch.object(stage.livekit, "start", full)
