@@ -7,7 +7,7 @@ import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 
-from service.domain.broadcast import Destination
+from service.domain.broadcast import Carrier, Destination
 from service.domain.errors import Violation
 from service.domain.secret import Secret
 
@@ -45,6 +45,42 @@ def missing_keys(destinations: Sequence[Destination], keys: Mapping[str, Secret]
         for index, destination in enumerate(destinations)
         if not keys.get(destination.name)
     ]
+
+
+def look_alikes(destinations: Sequence[Destination], keys: Mapping[str, Secret]) -> list[Violation]:
+    """A violation for each destination that cannot be told from an earlier one. The provider of egresses shows of an
+    address only the ends of its key, so one of two with the same url and the same ends would be told for the other,
+    and who removes what is told FAILED would cut off the one that lives. *keys*: as of `missing_keys`.
+    """
+    first: dict[tuple[str, str], str] = {}
+    violations: list[Violation] = []
+    for index, destination in enumerate(destinations):
+        if destination.carrier is not Carrier.EGRESS:
+            continue
+        key = keys.get(destination.name, Secret("")).reveal()
+        other = first.setdefault((destination.url, shown_ends(key)), destination.name)
+        if other != destination.name:
+            why = f"begins and ends like the key of {other!r}, with the same url: the two could not be told apart"
+            violations.append(Violation(field=f"spec.destinations[{index}].stream_key", description=why))
+    return violations
+
+
+def alike_of(name: str, destinations: Sequence[Destination], keys: Mapping[str, Secret]) -> frozenset[str]:
+    """The names of the destinations that the provider shows as it shows *name*, itself included."""
+    shown = {
+        each.name: (each.url, shown_ends(keys.get(each.name, Secret("")).reveal()))
+        for each in destinations
+        if each.carrier is Carrier.EGRESS and keys.get(each.name)
+    }
+    return frozenset(other for other, address in shown.items() if address == shown.get(name))
+
+
+def shown_ends(key: str) -> str:
+    """The form in which LiveKit shows a stream key (livekit/protocol utils/redact.go)."""
+    for length, shown in ((9, 3), (6, 2), (3, 1)):
+        if len(key) >= length:
+            return f"{{{key[:shown]}...{key[-shown:]}}}"
+    return "{...}"
 
 
 def host_of(url: str) -> str | None:

@@ -68,6 +68,8 @@ class Course:
     async def run(self) -> None:
         """From chaos to calm. Raises Broken at the first violation."""
         env, rng = self._env, self._env.rng
+        # Whoever heard no stop for long is told again before the checks of the calm.
+        self._shared.timing = replace(self._shared.timing, stop_again_s=60.0)
         if rng.random() < 0.4:
             # Faults in a row and outages that are long enough are rare, and what a fallback does is not to be.
             self._shared.storage = True

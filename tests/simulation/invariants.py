@@ -22,7 +22,7 @@ I-9  A webhook that was answered with success is stored exactly once. Exactly on
 I-10 No secret of a world shows in anything that is logged, traced, told or stored unsealed. One in ten is searched.
 I-11 No provider is called while a transaction is open, and (I-8) nothing is written without a look at the fence.
 I-12 With the providers well, a broadcast that is wanted and has a host is published, and LIVE is told of no other. If
-     it is to be recorded, it is recorded.
+     it is to be recorded, it is recorded. No egress of it runs that was given up.
 I-13 (cost) A broadcast with manual delivery that is off air has no egress.
 I-14 At most 5 egresses of a broadcast that fail are started in 10 minutes. The sweeper removes at most 20 things in a
      minute; a world is too small to reach that (tests/integration/test_admin_orphans.py does). Mux is called within its

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from service.domain.broadcast import Destination
+from service.domain.broadcast import Carrier, Destination
 from service.domain.secret import Secret
-from service.domain.validation import destination_violations, host_of, is_public, missing_keys
+from service.domain.validation import alike_of, destination_violations, host_of, is_public, look_alikes, missing_keys
 
 
 def wrong(url: str = "rtmp://live.example.com/app", key: str = "key") -> list[str]:
@@ -199,3 +199,39 @@ def test_what_is_to_be_resolved() -> None:
 )
 def test_answers_of_a_resolver(address: str, public: bool) -> None:  # noqa: FBT001 - a table
     assert is_public(address) is public
+
+
+_LIVE = "rtmp://live.example.com/app"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "alike"),
+    [
+        ("studio-main-2026-stage", "studio-back-2026-stage", True),
+        ("the-same", "the-same", True),
+        ("abc", "axc", True),
+        ("abcdefgh", "abXXXXgh", True),
+        ("k", "xy", True),
+        ("abcdefghi", "abcdefghX", False),
+        ("abcdefghi", "Xbcdefghi", False),
+        # As many characters are shown as the length of the key allows.
+        ("abcdefgh", "abcdefefgh", False),
+    ],
+)
+def test_two_keys_that_livekit_shows_alike_are_refused(first: str, second: str, alike: bool) -> None:  # noqa: FBT001
+    """One would be told for the other, and who removes what is told FAILED would cut off the one that lives."""
+    destinations = [Destination(name="one", url=_LIVE), Destination(name="two", url=_LIVE)]
+    keys = {"one": Secret(first), "two": Secret(second)}
+    violations = look_alikes(destinations, keys)
+    assert [each.field for each in violations] == ["spec.destinations[1].stream_key"] * alike
+    assert all("'one'" in each.description and second not in each.description for each in violations)
+    assert alike_of("two", destinations, keys) == ({"one", "two"} if alike else {"two"})
+
+
+def test_other_places_may_have_keys_that_look_alike() -> None:
+    destinations = [
+        Destination(name="one", url=_LIVE),
+        Destination(name="two", url=f"{_LIVE}2"),
+        Destination(name="three", url=_LIVE, carrier=Carrier.STREAM),
+    ]
+    assert look_alikes(destinations, {each.name: Secret("studio-main-2026-stage") for each in destinations}) == []

@@ -23,7 +23,7 @@ from service.domain import lifecycle
 from service.domain.broadcast import Broadcast
 from service.domain.errors import BroadcastNotFound, FieldImmutable, InvalidField, Violation
 from service.domain.lifecycle import Change
-from service.domain.validation import destination_violations, missing_keys
+from service.domain.validation import destination_violations, look_alikes, missing_keys
 from service.store.broadcasts import Broadcasts, Request
 
 _NOT_CONTENT = ("request_id", "wait", "host_identity")
@@ -61,7 +61,8 @@ class Writes:
         repeated request whose broadcast was deleted meanwhile.
         """
         given = given_spec(request.spec)
-        await self._check_destinations(given, missing_keys(given.spec.destinations, given.keys))
+        destinations, keys = given.spec.destinations, given.keys
+        await self._check_destinations(given, [*missing_keys(destinations, keys), *look_alikes(destinations, keys)])
         broadcast = await self._broadcasts.create(
             request.broadcast_id or _new_id(), given.spec, given.keys, dict(request.labels), _request(request)
         )
@@ -89,9 +90,9 @@ class Writes:
                 called=NAMES_OF_PARTS,
             )
             if change is not None and "destinations" in names:
-                missing = missing_keys(change.broadcast.spec.destinations, change.broadcast.destination_keys)
-                if missing:
-                    raise InvalidField(*missing)
+                destinations, keys = change.broadcast.spec.destinations, change.broadcast.destination_keys
+                if violations := [*missing_keys(destinations, keys), *look_alikes(destinations, keys)]:
+                    raise InvalidField(*violations)
             return change
 
         try:
@@ -113,8 +114,9 @@ class Writes:
         self._moved.notify()
         return broadcast if isinstance(request, rpc.DeleteBroadcastRequest) else _present(broadcast)
 
-    async def _check_destinations(self, given: GivenSpec, missing: Sequence[Violation]) -> None:
-        violations = [*destination_violations(given.spec.destinations, given.keys), *missing]
+    async def _check_destinations(self, given: GivenSpec, more: Sequence[Violation]) -> None:
+        """*more*: violations that are told with those of urls and keys."""
+        violations = [*destination_violations(given.spec.destinations, given.keys), *more]
         if not violations:
             violations = await private_hosts(given.spec.destinations, self._resolve)
         if violations:

@@ -38,6 +38,7 @@ from service.domain.resources import (
 )
 from service.domain.sentences import clock, dated
 from service.domain.situation import Availability
+from service.domain.validation import alike_of
 
 _Fact = tuple[bool | None, ReasonOfCondition, str]
 """Whether a condition is met (None: unknown), why, and a message for people."""
@@ -312,4 +313,17 @@ def _destination(broadcast: Broadcast, resource_set: ResourceSet) -> Sequence[De
         told.append(
             DestinationStatus(name=each.name, state=state, message=output.message if output is not None else "")
         )
-    return told
+    return [_for_sure(each, broadcast, told) for each in told]
+
+
+def _for_sure(one: DestinationStatus, broadcast: Broadcast, told: Sequence[DestinationStatus]) -> DestinationStatus:
+    """*one*, or that it is one of several where the provider shows them alike and any of them failed. New ones are
+    refused (`look_alikes`); a row of an earlier version may have them.
+    """
+    alike = alike_of(one.name, broadcast.spec.destinations, broadcast.destination_keys)
+    failed = [each for each in told if each.name in alike and each.state is DestinationState.FAILED]
+    if len(alike) <= 1 or not failed:
+        return one
+    names = " and ".join(sorted(alike))
+    message = f"one of {names} failed, and their keys look alike, so it is not known which: {failed[0].message}"
+    return replace(one, state=DestinationState.FAILED, message=message.removesuffix(": "))

@@ -10,6 +10,7 @@ from livekit import api
 from service.domain.errors import Outcome, ProviderError
 from service.domain.provider import Provider
 from service.domain.reasons import Operation
+from service.domain.validation import shown_ends
 from service.providers.livekit.calls import LiveKitCalls, each_seen, not_empty
 from service.providers.livekit.observed import egress_seen
 
@@ -147,7 +148,7 @@ class Egresses:
         if parts is None:
             return ""
         scheme, host, app, key = parts.group(1, 2, 3, 4)
-        return f"{scheme}{host}{app}{_shown(key)}"
+        return f"{scheme}{host}{app}{shown_ends(key)}"
 
 
 def _encoding(encoding: Encoding) -> api.EncodingOptions:
@@ -175,11 +176,3 @@ def _s3(storage: StorageSettings) -> api.S3Upload:
         bucket=storage.bucket,
         force_path_style=storage.force_path_style,
     )
-
-
-def _shown(key: str) -> str:
-    """What LiveKit leaves of a key (livekit/protocol utils/redact.go)."""
-    for length, shown in ((9, 3), (6, 2), (3, 1)):
-        if len(key) >= length:
-            return f"{{{key[:shown]}...{key[-shown:]}}}"
-    return "{...}"

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from service.domain.resources import AnyResource
     from tests.simulation.checks.at_commits import AtCommits
     from tests.simulation.checks.violations import Findings
+    from tests.simulation.providers.egresses import TrueEgress
     from tests.simulation.replica import Shared
     from tests.simulation.store.tables import Row
 
@@ -80,6 +81,8 @@ class Convergence:
             publishes = self.publishes(broadcast.id)
             if off_air and any(e.runs and e.room.name == broadcast.id for e in self._shared.livekit.ours):
                 found[broadcast.id] = "it is off air and has an egress"
+            elif given_up := self._given_up(row):
+                found[broadcast.id] = f"egress {given_up.id} runs, and its row is gone"
             elif self.starts_used_up(broadcast.id):
                 continue
             elif host and not off_air and not publishes:
@@ -91,6 +94,12 @@ class Convergence:
             elif missing := [each for each in row.resources.values() if not self._is_there(broadcast.id, each)]:
                 found[broadcast.id] = f"it has {missing[0].kind} {missing[0].external_id}, which is not there"
         return found
+
+    def _given_up(self, row: Row) -> TrueEgress | None:
+        """An egress that was written off, and runs and costs. None: there is none."""
+        gone = {each.external_id for each in row.resources.values() if each.phase is Phase.GONE}
+        running = [e for e in self._shared.livekit.egresses.values() if e.runs and e.room.name == row.broadcast.id]
+        return next((egress for egress in running if egress.id in gone), None)
 
     def _is_there(self, broadcast_id: str, resource: AnyResource) -> bool:
         """I-2, the other way round: a row that says PRESENT is of something that exists."""
