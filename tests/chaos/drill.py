@@ -216,11 +216,35 @@ class _Drill:
                 how = None
             if how is None:
                 return await eventually(self._enough, within=60)
-            done = await harm(self._server, _DATABASE, how, down_s=self._random.uniform(*self._wanted.down_s))
+            down_s = self._random.uniform(*self._wanted.down_s)
+            await eventually(self._rooms, within=60)
+            done = await harm(self._server, _DATABASE, how, down_s=down_s, meanwhile=self._webhook_not_taken)
             await asyncio.gather(*(self._ready(number, canary) for number in range(len(self._processes))))
             done.ready = time.time()
             self._harms.append(done)
             await asyncio.sleep(self._random.uniform(*self._wanted.calm_s))
+
+    async def _webhook_not_taken(self) -> None:
+        """Until a webhook met the outage. On a busy machine nothing may happen at the providers in the time of one, so
+        somebody looks into a room, of which LiveKit tells.
+        """
+        livekit = self._stack.livekit
+        since = time.time()
+        if not (rooms := self._rooms()):
+            return
+        await self._stack.control("join", room=rooms[-1], identity="passer-by", publish=[])
+
+        def refused() -> bool:
+            deliveries = [*livekit.webhooks.sender.deliveries, *self._stack.mux.webhooks.deliveries]
+            return any(each.time >= since and not each.accepted for each in deliveries)
+
+        await eventually(refused, within=20)
+
+    def _rooms(self) -> list[str]:
+        """The names of those that are open."""
+        effects = self._stack.livekit.effects
+        closed = {each.id for each in effects.of("room.deleted")}
+        return [each.id for each in effects.of("room.created") if each.id not in closed]
 
     async def _busy(self) -> None:
         """Until there is something to lose."""

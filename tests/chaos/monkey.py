@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from broadcast_sandbox.postgres.server import EmbeddedPostgres
 
 _ENDS_WITHIN_S = 20.0
@@ -47,7 +49,10 @@ class Harm:
         return self.ready - self.back
 
 
-async def harm(server: EmbeddedPostgres, database: str, how: How, *, down_s: float) -> Harm:
+async def harm(
+    server: EmbeddedPostgres, database: str, how: How, *, down_s: float, meanwhile: Callable[[], Awaitable[None]]
+) -> Harm:
+    """*meanwhile*: what is waited for while Postgres is down, beside the time."""
     began = time.time()
     if how is How.TERMINATE:
         await _terminate_all(server, database)
@@ -59,7 +64,7 @@ async def harm(server: EmbeddedPostgres, database: str, how: How, *, down_s: flo
             # Looking is what takes note of its end.
             while server.pid is not None:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-        await asyncio.sleep(down_s)
+        await asyncio.gather(asyncio.sleep(down_s), meanwhile())
         await server.start()
     return Harm(how=how, began=began, back=time.time())
 
