@@ -661,6 +661,27 @@ async def test_demo_runs_a_whole_broadcast(ctl: Ctl, service: FakeService, simul
     assert HOST_TOKEN not in result.out
 
 
+async def test_demo_misses_no_stage_though_its_watch_opens_late(
+    ctl: Ctl, service: FakeService, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine the show was over before the watch that draws it had begun."""
+    started: list[int] = []
+    watched = service._watched  # pyright: ignore[reportPrivateUsage]
+
+    async def late(request: Any, context: Any) -> AsyncIterator[Any]:
+        if request.heartbeat_interval.seconds == 5:
+            await asyncio.sleep(0.7)
+            started.append(len(service.requests("StartBroadcast")))
+        async for message in watched(request, context):
+            yield message
+
+    monkeypatch.setattr(service, "_watched", late)
+    result = await ctl("demo", "--json", "--livekit-control", simulator.url, "--live-for", "0s")
+    assert result.code == 0
+    assert [each["stage"] for each in result.records] == PARTS
+    assert started == [0], "it was started before anybody watched"
+
+
 async def test_demo_as_json_tells_each_stage(ctl: Ctl, simulator: Simulator) -> None:
     result = await ctl("demo", "--json", "--livekit-control", simulator.url, "--live-for", "0s")
     assert result.code == 0

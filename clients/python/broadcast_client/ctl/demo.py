@@ -96,7 +96,10 @@ async def _run(
     try:
         with view.shown(), _one_error():
             async with asyncio.TaskGroup() as group:
-                following = group.create_task(_follow(client, created.id, view))
+                watching = asyncio.Event()
+                following = group.create_task(_follow(client, created.id, view, watching))
+                # Every change from here on is seen. A watch that opens later may find the parts gone again.
+                await watching.wait()
                 started = await client.start(created.id, wait=min(timeout, _MOST_START_WAIT), host_identity=host)
                 await client.wait_until(created.id, ("READY", "LIVE"), timeout=timeout)
                 if spec.delivery_policy == DELIVERY_POLICY_MANUAL:
@@ -202,9 +205,11 @@ def _record(stage: Stage) -> dict[str, object]:
     }
 
 
-async def _follow(client: BroadcastClient, broadcast_id: str, view: View) -> None:
+async def _follow(client: BroadcastClient, broadcast_id: str, view: View, watching: asyncio.Event) -> None:
+    """*watching*: is set when the watch has begun."""
     async with client.watch(broadcast_filter(ids=[broadcast_id]), heartbeat_interval=5) as watch:
         async for item in watch:
+            watching.set()
             if isinstance(item, Snapshot | Change):
                 view.take(item)
                 if view.state in _OVER:
