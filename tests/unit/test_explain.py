@@ -190,6 +190,8 @@ CASES = (
         dark(EMPTY, STREAM, EGRESS, probe=NOBODY, story=(told(EventReason.HOST_STOPPED, 20),)),
         dark(ROOM, replace(STREAM, status=StreamStatus.IDLE, status_since=ago(20)), EGRESS),
     ),
+    # A look of the prober that was on its way when the host left is stored after the pass that found nobody.
+    Case("HOST_LEFT", replace(dark(EMPTY, STREAM, EGRESS), looked_at={}), live()),
     Case("HOST_LEFT", over(EndReason.HOST_LEFT, *at_rest(EMPTY, STREAM, EGRESS), **WAS_LIVE), known(ROOM, IDLE)),
     Case(
         "HOST_MUTED",

@@ -7,7 +7,7 @@ from service.domain.health.model import Evidence, noted
 from service.domain.health.room import people, poor_uplinks, publishes, silence
 from service.domain.measurements import Quality, ReportedStats
 from service.domain.provider import ROOMS
-from service.domain.reasons import EventReason, HealthReason
+from service.domain.reasons import ConditionReason, EventReason, HealthReason
 from service.domain.resources import Phase, Room
 from service.domain.sentences import clock
 
@@ -49,8 +49,14 @@ def waiting_for_host(case: Case) -> Finding | None:
 
 
 def host_left(case: Case) -> Finding | None:
-    evidence = _absent(case)
-    if evidence is None or case.facts.broadcast.live_time is None:
+    evidence, broadcast = _absent(case), case.facts.broadcast
+    status = broadcast.status
+    no_host = status.state_reason == ConditionReason.NO_HOST.value
+    if evidence is None and broadcast.state is State.INTERRUPTED and no_host:
+        # The prober saw a host later, or its look was on its way when the host left. The state holds until a pass
+        # looks.
+        evidence = noted(("state_reason", status.state_reason, status.state_time))
+    if evidence is None or broadcast.live_time is None:
         return None
     return Finding(
         code=CauseCode.HOST_LEFT,
