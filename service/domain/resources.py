@@ -56,6 +56,9 @@ class Resource:
     """When the call failed that `retry_at` follows from, so that the end of an outage ends the back-off too. None:
     `retry_at` is another wait, which lasts in any case.
     """
+    queued_s: float = 0.0
+    """Seconds that its create, and those before it, waited for their turn in the service although they were due: for a
+    token of the rate limit, for a replica. No provider is to blame for them."""
     acked: bool = False
     """The provider confirmed the delete (phase DELETING)."""
     refused: bool = False

@@ -10,7 +10,8 @@ class Timing:
     """All times are in seconds."""
 
     start_deadline_s: float = 120.0
-    """For room and live stream, from the first attempt to create them (not from the wait for a budget)."""
+    """For room and live stream, from the first attempt to create them. The time that a create waits in the service, for
+    a token of the rate limit or for a replica, is not counted."""
     host_wait_s: float = 1800.0
     """How long a broadcast that was never live waits for a host; then it ends with NO_HOST."""
     host_return_s: float = 300.0

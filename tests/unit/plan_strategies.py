@@ -90,6 +90,7 @@ def streams(ordinal: int) -> st.SearchStrategy[Stream]:
         key_stale=st.booleans(),
         disabled=st.booleans(),
         disabled_at=st.none() | moments,
+        title=st.sampled_from(["", "", "", "other"]),
         cutting=st.booleans(),
         cut_epoch=st.integers(0, 2),
         key_reset_at=st.none() | moments,

@@ -130,3 +130,29 @@ def test_an_outage_that_is_over_is_told_as_over(since_s: float | None, failed_s:
     [cause] = [each for each in explain(facts, TIMING).causes if each.code is CauseCode.ROOMS_UNREACHABLE]
     assert ("answers again since" in cause.message) is again
     assert ("does not answer as it should" in cause.message) is not again
+
+
+@pytest.mark.parametrize("outcome", [Outcome.UNAVAILABLE, Outcome.CREDENTIALS])
+def test_what_waits_for_its_turn_in_the_service_is_told_as_that(outcome: Outcome) -> None:
+    """A provider that refuses our credentials is to blame all the same."""
+    trouble = ProviderTrouble(
+        provider=STREAMS,
+        operation=Operation.CREATE_STREAM,
+        code="401" if outcome is Outcome.CREDENTIALS else "503",
+        message="no",
+        retryable=True,
+        time=T0 - seconds(90),
+        outcome=outcome,
+    )
+    due = replace(STREAM, retry_at=T0 - seconds(60), failed_at=T0 - seconds(90))
+    broadcast = live(ready_time=None, turn_at=T0 + seconds(40))
+    state, status = status_of(broadcast, (NOBODY, due), None, T0)
+    facts = Facts(
+        broadcast=replace(broadcast, state=state, status=replace(status, last_error=trouble)),
+        resources=(NOBODY, due),
+        now=T0,
+    )
+    causes = explain(facts, TIMING).causes
+    ours = causes[0].code is CauseCode.WAITING_FOR_BUDGET
+    assert ours is (outcome is Outcome.UNAVAILABLE)
+    assert not ours or "It waits in the service" in causes[0].message

@@ -20,10 +20,12 @@ from service.domain.planning.steps import (
     SetDestinations,
     SetLayout,
     StartEgress,
+    Step,
     StopEgress,
     WriteOff,
 )
 from service.domain.planning.what_to_observe import to_observe
+from service.domain.provider import STREAMS
 from service.domain.reasons import Fault
 from service.domain.resources import (
     AnyResource,
@@ -38,6 +40,7 @@ from service.domain.resources import (
     StreamStatus,
 )
 from service.domain.secret import Secret
+from service.domain.situation import Availability, Outage
 from service.domain.timing import Timing
 from tests.simulation.environment import T0
 
@@ -202,6 +205,62 @@ def test_start_timeout_counts_from_the_first_attempt() -> None:
     assert planned(broadcast, a_room(), trying, again).steps == (EndBroadcast(reason=EndReason.START_TIMEOUT),)
     # Nothing was intended yet: it waits for a budget, however long.
     assert planned(broadcast, a_room()).steps == (CreateStream(ordinal=0),)
+
+
+LATE_S = TIMING.start_deadline_s + 200
+DUE = T0 - seconds(LATE_S - 1)
+
+
+@pytest.mark.parametrize(
+    ("resources", "steps"),
+    [
+        # Due since 319 s: no replica took it up, or no token was left.
+        (
+            (a_room(), a_stream(phase=Phase.GONE, intended_at=T0 - seconds(LATE_S), failures=1, retry_at=DUE)),
+            (CreateStream(ordinal=1),),
+        ),
+        (
+            (a_room(phase=Phase.INTENDED, intended_at=T0 - seconds(LATE_S), failures=1, retry_at=DUE), a_stream()),
+            (CreateRoom(ordinal=0),),
+        ),
+        # It waited for 300 s before the last try, and is tried in vain since 20 s.
+        (
+            (a_room(), a_stream(phase=Phase.GONE, intended_at=T0, queued_s=300.0, retry_at=T0 + seconds(5))),
+            (),
+        ),
+        # It was due for a second only.
+        (
+            (
+                a_room(),
+                a_stream(
+                    phase=Phase.GONE,
+                    intended_at=T0 - seconds(LATE_S),
+                    failures=9,
+                    retry_at=T0 - seconds(1),
+                    queued_s=2.0,
+                ),
+            ),
+            (EndBroadcast(reason=EndReason.START_TIMEOUT),),
+        ),
+        # No replica was there when it was to be looked for.
+        (
+            (a_room(), a_stream(phase=Phase.UNKNOWN, intended_at=T0 - seconds(LATE_S), observed_at=T0)),
+            (WriteOff(kind=Kind.STREAM, ordinal=0, why="no list showed it within its grace"),),
+        ),
+    ],
+)
+def test_start_timeout_does_not_count_the_wait_in_the_service(
+    resources: tuple[AnyResource, ...], steps: tuple[Step, ...]
+) -> None:
+    assert planned(live(ready_time=None), *resources).steps == steps
+
+
+def test_start_timeout_counts_while_the_provider_is_away() -> None:
+    """Nothing waits for us then, however late the next try is."""
+    lost = a_stream(phase=Phase.UNKNOWN, intended_at=T0 - seconds(LATE_S))
+    away = Availability(outages={STREAMS: Outage(since=T0 - seconds(LATE_S))})
+    current = plan(live(ready_time=None), (a_room(), lost), T0, TIMING, away)
+    assert current.steps == (EndBroadcast(reason=EndReason.START_TIMEOUT),)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 from datetime import datetime
 
-from service.domain.broadcast import EndReason, State, Target, seconds
+from service.domain.broadcast import EndReason, ProviderTrouble, State, Target, seconds
+from service.domain.errors import Outcome
 from service.domain.explain.case import Case, Finding, Rule, Weight, with_detail
 from service.domain.explain.causes import CauseCode
 from service.domain.health.model import Evidence, noted
@@ -161,12 +162,21 @@ def waiting_for_budget(case: Case) -> Finding | None:
     turn = case.health.turn
     if turn is None:
         return None
+    message = f"What comes next waits for its turn at the provider's rate limit, at {clock(turn)}."
+    trouble = case.facts.broadcast.status.last_error
+    if trouble is not None and waits_for_us(case, trouble):
+        message += f" It waits in the service; the last call failed: {failed_call(trouble)}."
     return Finding(
-        code=CauseCode.WAITING_FOR_BUDGET,
-        weight=Weight.HINT,
-        message=f"What comes next waits for its turn at the provider's rate limit, at {clock(turn)}.",
-        evidence=noted(("turn", turn, turn)),
+        code=CauseCode.WAITING_FOR_BUDGET, weight=Weight.HINT, message=message, evidence=noted(("turn", turn, turn))
     )
+
+
+def waits_for_us(case: Case, trouble: ProviderTrouble) -> bool:
+    """Whether the call of *trouble* would be made again now, were it not for its turn in the service. The provider may
+    take it: that it failed before does not say why it waits.
+    """
+    passing = trouble.outcome in (Outcome.NOT_SENT, Outcome.UNAVAILABLE, Outcome.AMBIGUOUS)
+    return case.health.turn is not None and passing and trouble.provider not in case.facts.availability.outages
 
 
 RULES: tuple[Rule, ...] = (

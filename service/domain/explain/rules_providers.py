@@ -7,6 +7,7 @@ from service.domain.broadcast import EndReason, ProviderTrouble, State
 from service.domain.errors import CREDENTIAL_CODES, Outcome
 from service.domain.explain.case import Case, Finding, Rule, Weight, with_detail
 from service.domain.explain.causes import OF_PROVIDER, CauseCode
+from service.domain.explain.rules_end import waits_for_us
 from service.domain.facts import Told
 from service.domain.health.model import Evidence, noted
 from service.domain.provider import OWNER, STREAMS, Provider
@@ -35,7 +36,7 @@ def unreachable(case: Case, provider: Provider) -> Finding | None:
 def failing_call(case: Case, provider: Provider) -> Finding | None:
     """The last call to *provider* failed, and no later one succeeded."""
     trouble = case.facts.broadcast.status.last_error
-    if trouble is None or trouble.provider != provider or not _matters(case):
+    if trouble is None or trouble.provider != provider or not _matters(case) or waits_for_us(case, trouble):
         return None
     starts = trouble.operation.starts_egress
     outcome = trouble.outcome

@@ -56,6 +56,24 @@ def back_off_ended(resource: AnyResource, broadcast: Broadcast, now: datetime, a
     return failed_at is not None and since is not None and failed_at < since and not changing
 
 
+def queued_s(
+    resource: Room | Stream, broadcast: Broadcast, now: datetime, timing: Timing, availability: Availability
+) -> float:
+    """Seconds that the creates up to that of *resource*, and the one that follows a failure of it, have waited for
+    their turn in the service until *now*, although they were due. Nothing waits for us while its provider is away.
+    """
+    provider = OWNER[resource.kind]
+    if provider in availability.outages:
+        return resource.queued_s
+    due_at = resource.retry_at or resource.changed_at
+    if back_off_ended(resource, broadcast, now, availability):
+        due_at = min(due_at, retried_since(provider, broadcast, now, availability) or due_at)
+    if isinstance(resource, Stream) and resource.unresolved:
+        # It is looked for until then, and made again.
+        due_at = resource.intended_at + seconds(timing.stream_grace_s)
+    return resource.queued_s + max((now - due_at).total_seconds(), 0.0)
+
+
 class Planner:
     """Collects the steps and the waits of one plan.
 

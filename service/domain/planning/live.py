@@ -6,7 +6,7 @@ from datetime import datetime
 from service.domain.broadcast import EndReason, seconds
 from service.domain.measurements import PROBED_S
 from service.domain.planning import fallback
-from service.domain.planning.common import retried_since
+from service.domain.planning.common import queued_s, retried_since
 from service.domain.planning.recording import RecordingPlanner
 from service.domain.planning.steps import (
     CreateRoom,
@@ -114,7 +114,8 @@ class Live(RecordingPlanner):
     def start_overdue(self, resources: Sequence[Room] | Sequence[Stream]) -> bool:
         if not resources or any(resource.phase is Phase.PRESENT for resource in resources):
             return False
-        overdue_at = resources[0].intended_at + seconds(self.timing.start_deadline_s)
+        queued = queued_s(resources[-1], self.broadcast, self.now, self.timing, self.availability)
+        overdue_at = resources[0].intended_at + seconds(self.timing.start_deadline_s + queued)
         return self.reached(
             overdue_at, action=Action.END_BROADCAST, message=f"if no {resources[0].kind} could be made by then"
         )

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from service.domain.broadcast import seconds
 from service.domain.errors import LeaseLost, Overtaken, StoreUnavailable
+from service.domain.planning.common import queued_s
 from service.domain.resource_set import ResourceSet
-from service.domain.resources import AnyResource, Phase
+from service.domain.resources import AnyResource, Phase, Room, Stream
 from service.failpoints import failpoint
 
 if TYPE_CHECKING:
@@ -62,6 +63,11 @@ class PassContext:
         missed in a list that cannot show it yet.
         """
         return self.situation.now + seconds(asyncio.get_running_loop().time() - self.situation.read)
+
+    def queued_s(self, before: Room | Stream) -> float:
+        """Seconds that the creates up to that of *before*, and the one that is made now, waited in the service."""
+        situation = self.situation
+        return queued_s(before, situation.broadcast, self.now(), self.timing, situation.availability)
 
     async def intend(self, resource: AnyResource, point: str, *, creates: bool = False) -> None:
         """Commit the intent, and check the clock a last time before the call.

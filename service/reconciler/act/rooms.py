@@ -41,6 +41,8 @@ async def _create(context: PassContext, step: CreateRoom) -> None:
     room = earlier or Room(
         ordinal=step.ordinal, phase=Phase.INTENDED, intended_at=context.now(), changed_at=context.now()
     )
+    if earlier is not None:
+        room = replace(room, queued_s=context.queued_s(earlier))
     await context.intend(room, "room.create")
     try:
         seen = await context.providers.rooms.create(

@@ -54,13 +54,15 @@ async def carry_out(context: PassContext, step: StreamStep) -> None:
 async def _create(context: PassContext, step: CreateStream) -> None:
     failpoint("stream.create.before_intent")
     spec = context.broadcast.spec
-    failures = context.resources.streams[-1].failures if context.resources.streams else 0
+    before = context.resources.streams[-1] if context.resources.streams else None
+    failures = before.failures if before is not None else 0
     stream = Stream(
         ordinal=step.ordinal,
         phase=Phase.INTENDED,
         intended_at=context.now(),
         changed_at=context.now(),
         failures=failures,
+        queued_s=context.queued_s(before) if before is not None else 0.0,
         title=spec.title,
     )
     await context.intend(stream, "stream.create")
