@@ -7,6 +7,7 @@ so a thousand starts never make a stop wait.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
         def __call__(
             self, name: str, *, rate: float, burst: float, floor: float, turn: datetime | None, queues: bool
         ) -> Awaitable[Reservation]: ...
+
+
+class NoToken(Exception):
+    """There was no token for a further page of a list, so what the pages before it lack is not known."""
 
 
 class Bucket(StrEnum):
@@ -94,6 +99,17 @@ class Budget:
         whether it was taken. Raises StoreUnavailable.
         """
         return await self._ask(bucket, rank, None, queues=False) is None
+
+    async def next_page(self, bucket: Bucket, rank: Rank, *, within_s: float = 0.0) -> None:
+        """Take the token of a further page of a list. Waits for one for at most *within_s* seconds, so that a long list
+        takes longer instead of bursting over the limit. Raises NoToken, StoreUnavailable.
+        """
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + within_s
+        while not await self.spare(bucket, rank):
+            if loop.time() >= ends:
+                raise NoToken
+            await asyncio.sleep(1 / self._limits.of(bucket).rate)
 
     async def _ask(self, bucket: Bucket, rank: Rank, turn: datetime | None, *, queues: bool) -> datetime | None:
         limit = self._limits.of(bucket)

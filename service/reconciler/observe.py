@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from service import telemetry
@@ -24,7 +25,7 @@ from service.domain.reasons import Actor
 from service.domain.resource_set import ResourceSet
 from service.domain.resources import Egress, Kind, Phase, Room, Stream, Upload
 from service.failpoints import failpoint
-from service.providers.budget import Bucket
+from service.providers.budget import Bucket, NoToken
 from service.reconciler.act.requests import names_of, pushes_of
 from service.reconciler.act.tags import is_foreign, room_tag, stream_tag, upload_tag
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from service.domain.ports import EgressSeen, RoomSeen
+    from service.domain.ports.pages import NextPage
     from service.domain.situation import Situation
     from service.domain.timing import Timing
     from service.providers.budget import Rank
@@ -130,13 +132,15 @@ class Looker:
                 case Room():
                     return await self._room(situation, resource_set, resource, rank)
                 case Upload():
-                    return await self._upload(situation.broadcast.id, resource, situation.now)
+                    return await self._upload(situation.broadcast.id, resource, situation.now, rank)
                 case Stream() if resource.only_recordings_matter:
                     return await self._recordings(resource, situation.now, rank)
                 case Stream():
                     return await self._stream(situation.broadcast.id, resource, resource_set, situation.now, rank)
                 case None:
                     return await self._egresses(situation, resource_set, rank)
+        except NoToken:
+            return None
         except ProviderError as error:
             self._providers.refusals.note(error.provider, error.outcome)
             # Counted and traced by the adapter. A missed look is not told to callers; a failed step is.
@@ -185,18 +189,23 @@ class Looker:
     async def _stream(
         self, broadcast_id: str, stream: Stream, resource_set: ResourceSet, now: datetime, rank: Rank
     ) -> Learned:
-        streams = self._providers.streams
+        streams, next_page = self._providers.streams, self._next_page(rank)
         if not stream.external_id:
             tag = stream_tag(self._providers.tag, broadcast_id, stream.ordinal)
-            return streams_found(stream, await streams.find(tag, since=stream.intended_at), resource_set.streams, now)
+            return streams_found(
+                stream,
+                await streams.find(tag, since=stream.intended_at, next_page=next_page),
+                resource_set.streams,
+                now,
+            )
         seen = await streams.get(stream.external_id)
         if seen is not None:
             return stream_seen(stream, seen, now)
         listed = None
         if stream.phase is Phase.PRESENT and await self._providers.budget.spare(Bucket.STREAMS_OTHER, rank):
             tag = stream_tag(self._providers.tag, broadcast_id, stream.ordinal)
-            with contextlib.suppress(ProviderError):
-                found = await streams.find(tag, since=stream.intended_at)
+            with contextlib.suppress(ProviderError, NoToken):
+                found = await streams.find(tag, since=stream.intended_at, next_page=next_page)
                 listed = any(each.id == stream.external_id for each in found)
         return stream_absent(stream, now, self._timing, listed=listed, contradicted=resource_set.delivered)
 
@@ -215,11 +224,15 @@ class Looker:
             told += events
         return Learned(resources=(replace(stream, recordings=tuple(recordings), observed_at=now),), events=tuple(told))
 
-    async def _upload(self, broadcast_id: str, upload: Upload, now: datetime) -> Learned:
+    def _next_page(self, rank: Rank) -> NextPage:
+        return partial(self._providers.budget.next_page, Bucket.STREAMS_OTHER, rank)
+
+    async def _upload(self, broadcast_id: str, upload: Upload, now: datetime, rank: Rank) -> Learned:
         uploads = self._providers.uploads
         if upload.unresolved:
             tag = upload_tag(self._providers.tag, broadcast_id, upload)
-            return upload_found(upload, await uploads.find(tag, since=upload.intended_at), now, self._timing)
+            found = await uploads.find(tag, since=upload.intended_at, next_page=self._next_page(rank))
+            return upload_found(upload, found, now, self._timing)
         return upload_checked(upload, await uploads.get(upload.external_id), now, self._timing)
 
     async def _absent(

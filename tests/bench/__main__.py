@@ -36,6 +36,7 @@ from tests.bench.attacks import attacks
 from tests.bench.distance import distance
 from tests.bench.figures import Figure
 from tests.bench.health import health
+from tests.bench.looks import looks
 from tests.bench.retention import retention
 from tests.bench.webhooks import webhook
 from tests.stack import Process, Stack, running_stack, serving
@@ -259,7 +260,7 @@ MEASURES = {
     "attacks": attacks,
 }
 # They take minutes or need many connections: only when they are asked for.
-APART = {"retention": retention, "distance": distance}
+APART = {"retention": retention, "distance": distance, "looks": looks}
 
 
 async def main(runs: int, only: str | None) -> int:

@@ -247,15 +247,21 @@ async def test_replicas_share_the_looks(stage: Stage, database_url: str) -> None
     """Each broadcast is looked at by one of two that look at the same time, and every one is looked at."""
     await stage.store.sql(
         "INSERT INTO broadcast (id, spec, target, state, status) SELECT 'show-' || n, '{}', 'LIVE', 'LIVE', "
-        "jsonb_build_object('playback_id', 'PB' || n) FROM generate_series(1, 300) AS n"
+        "jsonb_build_object('playback_id', 'PB' || n) FROM generate_series(1, 1000) AS n"
+    )
+    # All were looked at before, so that no look is repeated at once.
+    await stage.probes.enter()
+    await stage.store.sql(
+        "UPDATE probe SET people_at = now(), playlist_at = now(), look_due_at = '-infinity', "
+        "playlist = jsonb_build_object('status', 200, 'media_sequence', 1, 'segments', 1)"
     )
     one, two = Looks(latency_s=0.02), Looks(latency_s=0.02)
     async with store(database_url, owner="two") as other:
-        theirs = replace(stage, probes=Probes(other.database)).prober(looks=two).prober
-        await asyncio.gather(stage.prober(looks=one).prober.probe(), theirs.probe())
+        theirs = replace(stage, probes=Probes(other.database)).prober(looks=two, every=300).prober
+        await asyncio.gather(stage.prober(looks=one, every=300).prober.probe(), theirs.probe())
     assert one.urls
     assert two.urls
-    assert len({*one.urls, *two.urls}) == len(one.urls) + len(two.urls) == 300
+    assert len({*one.urls, *two.urls}) == len(one.urls) + len(two.urls) == 1000
 
 
 async def test_what_a_replica_that_died_had_claimed_is_made_up_for(stage: Stage) -> None:

@@ -101,8 +101,8 @@ class Rooms(Protocol):
         """None: there is no such room."""
         ...
 
-    async def list(self) -> Sequence[RoomSeen]:
-        """All rooms, also those that are not ours."""
+    async def list(self, names: Sequence[str] = ()) -> Sequence[RoomSeen]:
+        """Those of the rooms *names* that exist. Without names: all rooms, also those that are not ours."""
         ...
 
     async def delete(self, name: str) -> None:

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Protocol
 
 from service.domain.broadcast import LatencyMode, PlaybackPolicy
+from service.domain.ports.pages import NextPage, at_once
 from service.domain.resources import Output, Recording, StreamStatus
 from service.domain.secret import Secret
 
@@ -58,11 +59,14 @@ class Streams(Protocol):
         """None: there is no such live stream."""
         ...
 
-    async def find(self, tag: str, *, since: datetime) -> Sequence[StreamSeen]:
+    async def find(self, tag: str, *, since: datetime, next_page: NextPage = at_once) -> Sequence[StreamSeen]:
         """All with exactly this tag that were created after *since*, oldest first."""
         ...
 
-    async def list_active(self) -> Sequence[StreamSeen]: ...
+    async def list_active(self, *, next_page: NextPage = at_once) -> Sequence[StreamSeen]:
+        """All that get media, also those that are not ours."""
+        ...
+
     async def list_tagged(self, prefix: str, *, page: int) -> tuple[Sequence[StreamSeen], bool]:
         """One page, newest first, of those whose tag begins with *prefix*; and whether there are more pages."""
         ...

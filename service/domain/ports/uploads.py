@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Protocol
 
 from service.domain.broadcast import PlaybackPolicy
+from service.domain.ports.pages import NextPage, at_once
 from service.domain.resources import Recording
 from service.domain.secret import Secret
 
@@ -36,7 +37,7 @@ class Uploads(Protocol):
         """Not safe to repeat: each call makes one more. The answer says nothing of the file: see `get`."""
         ...
 
-    async def find(self, tag: str, *, since: datetime) -> Sequence[Recording]:
+    async def find(self, tag: str, *, since: datetime, next_page: NextPage = at_once) -> Sequence[Recording]:
         """All with exactly this tag that were created after *since*, oldest first."""
         ...
 

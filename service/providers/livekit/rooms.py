@@ -44,8 +44,8 @@ class Rooms:
         found = await self._call(Operation.LIST_ROOMS, self._rooms.list_rooms(api.ListRoomsRequest(names=[name])))
         return next((room_seen(room) for room in found.rooms if room.name == name), None)
 
-    async def list(self) -> Sequence[RoomSeen]:
-        found = await self._call(Operation.LIST_ROOMS, self._rooms.list_rooms(api.ListRoomsRequest()))
+    async def list(self, names: Sequence[str] = ()) -> Sequence[RoomSeen]:
+        found = await self._call(Operation.LIST_ROOMS, self._rooms.list_rooms(api.ListRoomsRequest(names=names)))
         return await each_seen(found.rooms, room_seen)
 
     async def delete(self, name: str) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import mux_python
 
 from service.domain.errors import Outcome, ProviderError
+from service.domain.ports.pages import at_once
 from service.domain.reasons import Operation
 from service.domain.secret import Secret
 from service.providers.mux.calls import PAGE, SEARCH_PAGES, SKEW, MuxCalls
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from service.domain.ports import StreamSeen, StreamWanted
+    from service.domain.ports.pages import NextPage
     from service.domain.resources import Recording
 
 
@@ -36,16 +38,18 @@ class Streams:
     async def get(self, stream_id: str) -> StreamSeen | None:
         return await self._calls.found(Operation.GET_STREAM, stream_seen, self._live.get_live_stream, stream_id)
 
-    async def find(self, tag: str, *, since: datetime) -> Sequence[StreamSeen]:
+    async def find(self, tag: str, *, since: datetime, next_page: NextPage = at_once) -> Sequence[StreamSeen]:
         found: list[StreamSeen] = []
         for page in range(1, SEARCH_PAGES + 1):
+            if page > 1:
+                await next_page()
             streams = await self._list(page=page)
             found.extend(stream for stream in streams if stream.tag == tag)
             if len(streams) < PAGE or streams[-1].created_at < since - SKEW:
                 break
         return sorted(found, key=lambda stream: stream.created_at)
 
-    async def list_active(self) -> Sequence[StreamSeen]:
+    async def list_active(self, *, next_page: NextPage = at_once) -> Sequence[StreamSeen]:
         active: list[StreamSeen] = []
         page = 1
         while True:
@@ -54,6 +58,7 @@ class Streams:
             if len(streams) < PAGE:
                 return active
             page += 1
+            await next_page()
 
     async def list_tagged(self, prefix: str, *, page: int) -> tuple[Sequence[StreamSeen], bool]:
         streams = await self._list(page=page)

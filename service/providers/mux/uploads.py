@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import mux_python
 
 from service.domain.ports import UploadSeen
+from service.domain.ports.pages import at_once
 from service.domain.reasons import Operation
 from service.providers.mux.calls import PAGE, SEARCH_PAGES, SKEW, MuxCalls
 from service.providers.mux.observed import asset_seen, assets_seen
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from service.domain.ports import UploadWanted
+    from service.domain.ports.pages import NextPage
     from service.domain.resources import Recording
     from service.providers.mux.observed import Asset
 
@@ -31,9 +33,11 @@ class Uploads:
         asset = await self._calls.read(Operation.CREATE_ASSET, asset_seen, self._assets.create_asset, _body(wanted))
         return asset.recording
 
-    async def find(self, tag: str, *, since: datetime) -> Sequence[Recording]:
+    async def find(self, tag: str, *, since: datetime, next_page: NextPage = at_once) -> Sequence[Recording]:
         found: list[Asset] = []
         for page in range(1, SEARCH_PAGES + 1):
+            if page > 1:
+                await next_page()
             assets = await self._calls.read(
                 Operation.LIST_ASSETS, assets_seen, self._assets.list_assets, limit=PAGE, page=page
             )

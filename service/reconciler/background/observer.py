@@ -1,8 +1,9 @@
 """Lists what exists at the providers and wakes the broadcasts whose rows say something else. Webhooks only make this
 sooner: with every webhook lost a change is found by the next round.
 
-Three lists a round, whatever the number of broadcasts. A round stores no resource: the pass that it wakes looks again.
-It also reports whether each provider answers, which is how an outage becomes known.
+Three lists a round, and a token for each request: rooms are asked for by their names, and where the lists are full of
+what others have, few egresses and live streams of ours are asked for one by one. A round stores no resource: the pass
+that it wakes looks again. It also reports whether each provider answers, which is how an outage becomes known.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
@@ -17,9 +19,9 @@ import structlog
 from service import telemetry
 from service.domain.errors import Outcome, ProviderError
 from service.domain.provider import ROOMS, STREAMS
-from service.domain.resources import Kind, Phase, StreamStatus
+from service.domain.resources import END_FAULTS, Kind, Phase, StreamStatus
 from service.failpoints import failpoint
-from service.providers.budget import Bucket, Rank
+from service.providers.budget import Bucket, NoToken, Rank
 from service.reconciler.background.rounds import RefusedHere, Rounds
 
 if TYPE_CHECKING:
@@ -39,6 +41,16 @@ _AWAY = (Outcome.NOT_SENT, Outcome.UNAVAILABLE, Outcome.AMBIGUOUS, Outcome.CREDE
 """Outcomes of a look that mean that the provider cannot be used now."""
 
 
+_NAMES = 500
+"""Rooms that are asked for in one call."""
+_NOBODYS = "nobody's"
+_FEW = 20
+_CROWD = 500
+"""Egresses in one list, above which a few rooms are asked for one by one."""
+_STRETCH_S = 20.0
+"""A page waits so long for its token: with very many of them a round takes longer, and Mux's limit holds."""
+
+
 class Observer(Rounds):
     name = "observer"
 
@@ -49,6 +61,10 @@ class Observer(Rounds):
         self._owned_ids = owned_ids
         self._outages = outages
         self._providers = providers
+        self._crowded = False
+        """Whether the last list of all egresses was a long one."""
+        self._pages = 1
+        """Pages of the last list of the active live streams."""
         self._away: set[Provider] = set()
         """Providers that did not answer the last look. They are looked at until they do, even while no broadcast runs:
         an upload of a finished one may wait for it.
@@ -65,10 +81,12 @@ class Observer(Rounds):
         known = await self._owned_ids.of_running()
         if not known and not self._away:
             return set()
+        names = sorted({each.broadcast_id for each in known if each.kind == Kind.ROOM})
+        ids = sorted({each.external_id for each in known if each.kind == Kind.STREAM and each.phase == Phase.PRESENT})
         rooms, egresses, streams = await asyncio.gather(
-            self._ask(Bucket.ROOMS, self._providers.rooms.list),
-            self._ask(Bucket.ROOMS, self._providers.egresses.list_active),
-            self._ask(Bucket.STREAMS_OTHER, self._providers.streams.list_active),
+            self._ask(Bucket.ROOMS, partial(self._rooms, names)),
+            self._ask(Bucket.ROOMS, partial(self._egresses, names)),
+            self._ask(Bucket.STREAMS_OTHER, partial(self._streams, ids)),
         )
         await self._report(ROOMS, rooms, egresses)
         await self._report(STREAMS, streams)
@@ -108,12 +126,65 @@ class Observer(Rounds):
             else:
                 await self._outages.report(provider, (first.code or first.outcome, first.message))
 
+    async def _rooms(self, names: Sequence[str]) -> Sequence[RoomSeen]:
+        """Our rooms, by their names: those of others may be thousands. With none of ours the question is only whether
+        an answer comes.
+        """
+        found: list[RoomSeen] = []
+        for n in range(0, len(names), _NAMES):
+            if n:
+                await self._providers.budget.next_page(Bucket.ROOMS, Rank.HEAL, within_s=_STRETCH_S)
+            found += await self._providers.rooms.list(names[n : n + _NAMES])
+        return found if names else await self._providers.rooms.list([_NOBODYS])
+
+    async def _egresses(self, names: Sequence[str]) -> Sequence[EgressSeen]:
+        """The egresses in our rooms. One list has those of all rooms; where most of them are of others and our rooms
+        are few, each of ours is asked for.
+        """
+        egresses = self._providers.egresses
+        if not self._crowded or not 0 < len(names) <= _FEW:
+            listed = await egresses.list_active()
+            self._crowded = len(listed) > _CROWD
+            return listed
+        found: list[EgressSeen] = []
+        for n, name in enumerate(names):
+            if n:
+                await self._providers.budget.next_page(Bucket.ROOMS, Rank.HEAL, within_s=_STRETCH_S)
+            found += [each for each in await egresses.list_room(name) if each.status not in END_FAULTS]
+        return found
+
+    async def _streams(self, ids: Sequence[str]) -> Sequence[StreamSeen]:
+        """Our live streams that get media, and perhaps others. Each page of the list is a request, and so is each live
+        stream that is asked for by its id: what takes fewer is done.
+        """
+        streams, pages = self._providers.streams, 1
+
+        async def next_page() -> None:
+            nonlocal pages
+            pages += 1
+            await self._providers.budget.next_page(Bucket.STREAMS_OTHER, Rank.HEAL, within_s=_STRETCH_S)
+
+        if not 0 < len(ids) < self._pages:
+            listed = await streams.list_active(next_page=next_page)
+            self._pages = pages
+            return listed
+        found: list[StreamSeen] = []
+        for n, id_ in enumerate(ids):
+            if n:
+                await next_page()
+            seen = await streams.get(id_)
+            if seen is not None and seen.status is StreamStatus.ACTIVE:
+                found.append(seen)
+        return found
+
     async def _ask(self, bucket: Bucket, read: Callable[[], Awaitable[_T]]) -> _T | ProviderError | None:
         """The answer, or the error of the call. None: it was not made, for want of a token."""
         if not await self._providers.budget.spare(bucket, Rank.HEAL):
             return None
         try:
             return await read()
+        except NoToken:
+            return None
         except ProviderError as error:
             log.warning("observer_is_blind", provider=error.provider, operation=error.operation, code=error.code)
             return error

@@ -18,7 +18,7 @@ from service.domain.orphans import Found, Orphan, Reaped
 from service.domain.provider import ROOMS, STREAMS
 from service.domain.resources import Kind
 from service.failpoints import failpoint
-from service.providers.budget import Bucket, Rank
+from service.providers.budget import Bucket, NoToken, Rank
 from service.reconciler.act.tags import is_upload_tag
 
 if TYPE_CHECKING:
@@ -50,11 +50,19 @@ class Incomplete(Exception):
 
 class Reaper:
     def __init__(
-        self, owned_ids: OwnedIds, providers: Providers, *, grace: timedelta, upload_grace: timedelta = UPLOAD_GRACE
+        self,
+        owned_ids: OwnedIds,
+        providers: Providers,
+        *,
+        grace: timedelta,
+        upload_grace: timedelta = UPLOAD_GRACE,
+        patience_s: float = 0.0,
     ) -> None:
         """*grace*: a younger resource is not removed, because a create under way may be about to own it.
-        *upload_grace*: the same for uploads, on top of it.
+        *upload_grace*: the same for uploads, on top of it. *patience_s*: seconds for which each list, and each page of
+        one, waits for a token before it counts as not seen.
         """
+        self._patience_s = patience_s
         self._owned_ids = owned_ids
         self._providers = providers
         self._grace = grace
@@ -128,8 +136,10 @@ class Reaper:
                 return Bucket.ROOMS, self._providers.egresses.stop
 
     async def _may_ask(self, bucket: Bucket) -> None:
-        if not await self._providers.budget.spare(bucket, Rank.SWEEP):
-            raise Incomplete
+        try:
+            await self._providers.budget.next_page(bucket, Rank.SWEEP, within_s=self._patience_s)
+        except NoToken:
+            raise Incomplete from None
 
     async def _rooms(self, before: datetime, add: Callable[[Orphan], None]) -> None:
         await self._may_ask(Bucket.ROOMS)

@@ -44,6 +44,14 @@ _TICK = timedelta(seconds=1)
 _OTHERS_FIRST = timedelta(seconds=3)
 """How long a replica whose credentials are refused leaves a due look to others."""
 _AT_ONCE = 16
+"""Looks under way of one batch."""
+_WORKERS = 4
+"""Batches under way, where one is not enough."""
+_PEOPLE_TOGETHER = 24
+"""Rooms of a full batch whose people are looked at."""
+_MOST_PER_S = 250.0
+"""Looks of one replica, each of which costs some 2 ms of its processor. 5,000 broadcasts are looked at every 20 s then,
+which is within the time for which a look counts, and the rest of the core is for callers and passes."""
 _ASKING_AT_ONCE = 2
 """The pool belongs to passes and callers."""
 _CLAIMED_TOGETHER = 64
@@ -77,6 +85,7 @@ class Prober(Rounds):
         self._providers = providers
         self._playlists = playlists
         self._playback_base_url = playback_base_url
+        self._asking = asyncio.Semaphore(_ASKING_AT_ONCE)
         self._no_token_until = 0.0
 
     async def round(self) -> None:
@@ -85,31 +94,62 @@ class Prober(Rounds):
     async def probe(self) -> int:
         """Look at every broadcast that is due. Answers how many looks were answered. Raises StoreUnavailable."""
         await self._probes.enter()
-        answered = 0
+        targets = await self._claim()
+        if len(targets) < _CLAIMED_TOGETHER:
+            return await self._some(targets) if targets else 0
+        others = [self._work([]) for _ in range(_WORKERS - 1)]
+        answered = await asyncio.gather(self._work(targets), *others, return_exceptions=True)
+        for each in answered:
+            if isinstance(each, BaseException):
+                raise each
+        return sum(each for each in answered if isinstance(each, int))
+
+    async def _claim(self) -> list[ProbeTarget]:
         overdue = _OTHERS_FIRST if self._providers.refusals.refused else timedelta()
-        while targets := await self._probes.claim(limit=_CLAIMED_TOGETHER, every=self._look_every, overdue=overdue):
+        return await self._probes.claim(limit=_CLAIMED_TOGETHER, every=self._look_every, overdue=overdue)
+
+    async def _work(self, targets: list[ProbeTarget]) -> int:
+        """Look at *targets*, and at one batch after the other until none is due."""
+        loop, answered = asyncio.get_running_loop(), 0
+        while targets or (targets := await self._claim()):
+            began, full = loop.time(), len(targets) == _CLAIMED_TOGETHER
             answered += await self._some(targets)
-            if len(targets) < _CLAIMED_TOGETHER:
+            if not full:
                 break
+            targets = []
+            await asyncio.sleep(max(began + _CLAIMED_TOGETHER * _WORKERS / _MOST_PER_S - loop.time(), 0.0))
         return answered
 
     async def _some(self, targets: Sequence[ProbeTarget]) -> int:
-        places, asking = asyncio.Semaphore(_AT_ONCE), asyncio.Semaphore(_ASKING_AT_ONCE)
+        places, asking = asyncio.Semaphore(_AT_ONCE), self._asking
         results = ProbeResults()
 
-        async def one(each: ProbeTarget) -> None:
-            people = self._needs_people(each)
-            if people:
-                async with asking:
-                    people = await self._may_ask()
-            async with places:
-                if people:
+        async def people(each: ProbeTarget) -> None:
+            async with asking:
+                allowed = await self._may_ask()
+            if allowed:
+                async with places:
                     await self._people(each, results)
+
+        async def playlist(each: ProbeTarget) -> None:
+            async with places:
                 await self._playlist(each, results)
 
-        await asyncio.gather(*(one(each) for each in targets))
+        # A playlist does not wait for the tokens of the people.
+        await asyncio.gather(*map(playlist, targets), *map(people, self._of_people(targets)))
         await self._probes.saw(results)
         return len(results.people) + len(results.playlists)
+
+    def _of_people(self, targets: Sequence[ProbeTarget]) -> list[ProbeTarget]:
+        """Those of *targets* whose people are looked at. Of a full batch, behind which others wait, only a part, those
+        first that wait longest: LiveKit takes so many calls a second, and each token is a transaction.
+        """
+        needing = [each for each in targets if self._needs_people(each)]
+        if len(targets) < _CLAIMED_TOGETHER:
+            return needing
+        never = timedelta.max
+        needing.sort(key=lambda each: never if each.people_at is None else each.read_at - each.people_at, reverse=True)
+        return needing[:_PEOPLE_TOGETHER]
 
     def _needs_people(self, target: ProbeTarget) -> bool:
         """Whether the people are to be looked at. Not if a pass just looked who publishes, as long as the tracks that

@@ -27,6 +27,10 @@ _PATIENCE = 1.5
 """Intervals for which a replica that gave up a duty leaves it to others, each of which asks for it once an interval."""
 
 
+_LONG_S = 1.0
+"""A shorter round is not long, whatever the interval is."""
+
+
 class RefusedHere(Exception):
     """A provider refuses the credentials of this replica, so another one may do better: the duty is given up."""
 
@@ -50,7 +54,7 @@ class Rounds(ABC):
     """Whether the first round comes one interval after the start instead of at once."""
 
     def __init__(self, leases: Leases, *, every: timedelta) -> None:
-        """*every*: from the end of a round to the begin of the next."""
+        """*every*: from the end of a round to the begin of the next; a fifth of it after a long round."""
         self._leases = leases
         self._every = every
 
@@ -66,7 +70,7 @@ class Rounds(ABC):
         if self.waits_first:
             await asyncio.sleep(self._every.total_seconds())
         while True:
-            pause = self._every
+            pause, began = self._every, asyncio.get_running_loop().time()
             try:
                 if self.shared or await self._leases.take_duty(self.name, self._every * _DUTY_ROUNDS):
                     await self.round()
@@ -80,6 +84,9 @@ class Rounds(ABC):
                 # A bug of ours must not take the replica down: passes and callers do not depend on this task.
                 event = f"{self.name}_failed"
                 log.exception(event)
+            if asyncio.get_running_loop().time() - began > max(pause.total_seconds() / 2, _LONG_S):
+                # What a long round saw is old already.
+                pause /= 5
             await asyncio.sleep(pause.total_seconds())
 
     async def _give_up(self, provider: Provider) -> None:

@@ -36,6 +36,8 @@ log = structlog.get_logger(__name__)
 _BATCHES = 40
 """Batches of one table in a round: with 5,000 rows in each, 200,000 rows a minute."""
 _PAUSE_S = 0.02
+_PATIENCE_S = 5.0
+"""A page of a list waits so long for its token: a sweep that takes longer is better than one that sees a part."""
 UPLOADS_EVERY = 10
 """Uploads are looked for in every tenth round only: it reads all assets of a day."""
 
@@ -66,7 +68,7 @@ class Sweeper(Rounds):
         """
         super().__init__(leases, every=every)
         self._providers = providers
-        self._reaper = Reaper(owned_ids, providers, grace=grace, upload_grace=upload_grace)
+        self._reaper = Reaper(owned_ids, providers, grace=grace, upload_grace=upload_grace, patience_s=_PATIENCE_S)
         self._forget: list[Callable[[], Awaitable[int | None]]] = [
             lambda: broadcasts.forget_requests(older_than=requests_kept),
             lambda: changes.trim(older_than=events_kept),

@@ -22,6 +22,7 @@ from service.domain.ports import (
     UploadSeen,
     UploadWanted,
 )
+from service.domain.ports.pages import NextPage, at_once
 from service.domain.provider import Provider
 from service.domain.reasons import Operation
 from service.domain.resources import Recording
@@ -72,9 +73,13 @@ class Rooms:
     async def get(self, name: str) -> RoomSeen | None:
         return await self._call(_LIST_ROOMS, name, lambda: self._seen(name))
 
-    async def list(self) -> Sequence[RoomSeen]:
+    async def list(self, names: Sequence[str] = ()) -> Sequence[RoomSeen]:
         livekit = self._livekit
-        return await self._call(_LIST_ROOMS, "", lambda: [livekit.seen_room(room) for room in livekit.rooms.values()])
+
+        def listed() -> Sequence[RoomSeen]:
+            return [livekit.seen_room(room) for name, room in livekit.rooms.items() if not names or name in names]
+
+        return await self._call(_LIST_ROOMS, "", listed)
 
     async def delete(self, name: str) -> None:
         await self._call(_DELETE_ROOM, name, lambda: self._livekit.delete_room(name, self._replica.doing))
@@ -148,13 +153,14 @@ class Streams:
 
         return await self._call(_GET, stream_id, seen)
 
-    async def find(self, tag: str, *, since: datetime) -> Sequence[StreamSeen]:
-        del since
+    async def find(self, tag: str, *, since: datetime, next_page: NextPage = at_once) -> Sequence[StreamSeen]:
+        del since, next_page
         return await self._call(
             _LIST, tag, lambda: [stream.seen() for stream in self._mux.listed() if stream.tag == tag]
         )
 
-    async def list_active(self) -> Sequence[StreamSeen]:
+    async def list_active(self, *, next_page: NextPage = at_once) -> Sequence[StreamSeen]:
+        del next_page
         return await self._call(_LIST, "", lambda: [stream.seen() for stream in self._mux.listed() if stream.active])
 
     async def list_tagged(self, prefix: str, *, page: int) -> tuple[Sequence[StreamSeen], bool]:
@@ -244,8 +250,8 @@ class Uploads:
     async def create(self, wanted: UploadWanted) -> Recording:
         return await self._call(_UPLOAD, wanted.tag, lambda: self._mux.upload(wanted))
 
-    async def find(self, tag: str, *, since: datetime) -> Sequence[Recording]:
-        del since
+    async def find(self, tag: str, *, since: datetime, next_page: NextPage = at_once) -> Sequence[Recording]:
+        del since, next_page
         return await self._call(
             _ASSETS, tag, lambda: [asset.recording for asset in self._mux.uploads if asset.tag == tag]
         )
