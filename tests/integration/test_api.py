@@ -81,6 +81,15 @@ BAD_SPECS: dict[str, tuple[pb.BroadcastSpec, str]] = {
     "layout": (spec(layout="Grid!"), "spec.layout"),
     "no key": (destination(key=""), "spec.destinations[0].stream_key"),
     "key with a space": (destination(key="a b"), "spec.destinations[0].stream_key"),
+    "keys that look alike": (
+        spec(
+            destinations=[
+                pb.Destination(name=name, url=PUBLIC.url, stream_key=f"studio-{name}-2026-stage")
+                for name in ("main", "back")
+            ]
+        ),
+        "spec.destinations[1].stream_key",
+    ),
     "http": (destination("https://live.example.com/app"), "spec.destinations[0].url"),
     "no application": (destination("rtmp://live.example.com"), "spec.destinations[0].url"),
     "loopback": (destination("rtmp://127.0.0.1/app"), "spec.destinations[0].url"),
