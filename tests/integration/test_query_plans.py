@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import asyncpg
@@ -144,8 +145,8 @@ async def test_the_rows_of_a_lane_come_from_the_index_in_order(filled: Store) ->
     """The inner select of CLAIM stops at its limit: it sorts nothing, and reads no row that is at rest."""
     found = re.search(r"MATERIALIZED \((.*)\)\s*UPDATE", CLAIM, re.DOTALL)
     assert found is not None
-    inner = found[1].replace("$3", "$1").replace("$4", "$2")
-    [plan, *_] = await plans(filled, Asked(inner, (1, 16)))
+    inner = found[1].replace("$3", "$1").replace("$4", "$2").replace("$5", "$3")
+    [plan, *_] = await plans(filled, Asked(inner, (1, 16, timedelta())))
     assert [node["Node Type"] for node in plan] == ["Limit", "LockRows", "Index Scan"]
     assert plan[-1]["Index Name"] == "broadcast_due"
     # And nothing that is at rest is in the index to be read.

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -96,7 +97,7 @@ def sweeper(one: Store, **more: Any) -> Sweeper:
         cast("Any", None),
         one.broadcasts,
         one.changes,
-        cast("Any", None),
+        cast("Any", SimpleNamespace(refusals=SimpleNamespace(refused=()))),
         every=timedelta(seconds=60),
         grace=timedelta(0),
         **more,
