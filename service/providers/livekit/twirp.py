@@ -103,11 +103,13 @@ def _decoded(content: bytes, response_class: type[_M]) -> _M:
 
 def _pieces(content: bytes) -> Iterator[bytes]:
     """*content*, cut between fields of the message into pieces of about _PIECE bytes."""
-    if content.count(0) > _MOST:
+    begin = at = count = zeros = 0
+    for piece in range(0, len(content), _PIECE):
         # Each is the length of an empty message: two bytes that become a hundred, at any depth. Texts and numbers have
-        # no zeros.
-        raise _too_many()
-    begin = at = count = 0
+        # no zeros. In pieces, because a count holds the interpreter's lock too.
+        zeros += content.count(0, piece, piece + _PIECE)
+        if zeros > _MOST:
+            raise _too_many()
     while at < len(content):
         field = at
         tag, at = _varint(content, at)
