@@ -156,7 +156,7 @@ class Planner:
         if any(isinstance(step, StreamStep) and step.ordinal == stream.ordinal for step in steps):
             return
         retry_at = stream.title_retry_at
-        if retry_at is None or self.reached(retry_at):
+        if self.due(stream) and (retry_at is None or self.reached(retry_at)):
             self.steps.append(SetTitle(ordinal=stream.ordinal))
 
     def plan_uploads(self) -> None:
