@@ -88,7 +88,7 @@ def streams(ordinal: int) -> st.SearchStrategy[Stream]:
         status_since=st.none() | moments,
         key_epoch=st.integers(0, 2),
         key_stale=st.booleans(),
-        disabled=st.booleans(),
+        disabled=st.sampled_from([False, False, True]),
         disabled_at=st.none() | moments,
         title=st.sampled_from(["", "", "", "other"]),
         cutting=st.booleans(),

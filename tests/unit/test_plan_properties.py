@@ -20,7 +20,7 @@ from tests.simulation.environment import T0
 from tests.unit.plan_strategies import CASES, FALLBACK_CASES, Case
 
 TIMING = Timing()
-EXAMPLES = 60
+EXAMPLES = 90
 """Of each strategy."""
 many = settings(
     max_examples=EXAMPLES, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
