@@ -16,6 +16,7 @@ import pytest
 from service.domain.broadcast import Destination, DestinationState, EndReason, Spec, State
 from service.domain.reasons import Fault
 from service.domain.resources import RecordingStatus
+from tests.simulation.effects import Effect
 from tests.simulation.faults import Kind
 from tests.simulation.providers.network import Outage
 from tests.simulation.stage import HOST, ID, Stage, play
@@ -308,12 +309,19 @@ def test_a_host_who_drops_and_comes_back() -> None:
     play(scene)
 
 
+def stick(stage: Stage, effect: Effect) -> None:
+    """The first egress stays in STARTING."""
+    if effect.kind == "egress.started" and len(stage.livekit.egresses) == 1:
+        stage.livekit.befall(stage.livekit.egresses[effect.id], Kind.EGRESS_STUCK)
+
+
 def test_an_egress_that_never_starts() -> None:
     async def scene(stage: Stage) -> None:
         life = await stage.begin()
+        # Before its worker has joined the room.
+        stage.world.env.effects.watchers.append(lambda effect: stick(stage, effect))
         life.host_comes()
         await stage.until(lambda: bool(stage.running), 15)
-        stage.livekit.befall(stage.running[0], Kind.EGRESS_STUCK)
         assert stage.running[0].stuck
         await stage.until(lambda: bool(stage.egresses[0].fault), 65)
         assert stage.egresses[0].fault == "START_TIMEOUT"

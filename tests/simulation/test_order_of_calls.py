@@ -56,21 +56,16 @@ def test_a_start_without_an_answer_is_looked_for_and_fenced_long_before_its_grac
     play(scene)
 
 
-def test_a_ghost_is_written_off_fenced_cut_off_and_replaced() -> None:
+def test_a_ghost_is_stopped_fenced_cut_off_and_replaced() -> None:
     async def scene(stage: Stage) -> None:
         await stage.live()
         writes = stage.writes()
         stage.livekit.become_ghost(stage.running[0])
         await stage.until(lambda: stage.broadcast.state is not State.LIVE, 60)
         await stage.until(lambda: stage.broadcast.state is State.LIVE and stage.plays, 110)
-        stops = writes.count("StopEgress")
-        assert stops >= 1
-        assert writes == [
-            *["StopEgress"] * stops,
-            "reset_stream_key",
-            "disable_live_stream",
-            "enable_live_stream",
-            "StartEgress",
-        ]
+        # The key is reset beside the first stop: what may be wedged is not waited for.
+        assert "StopEgress" in writes[:2]
+        fenced = [name for name in writes if name != "StopEgress"]
+        assert fenced == ["reset_stream_key", "disable_live_stream", "enable_live_stream", "StartEgress"]
 
     play(scene)

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from service.domain.broadcast import ConditionType, State
-from service.domain.reasons import EventReason
+from service.domain.reasons import Fault
+from service.domain.resources import EgressStatus
 from tests.simulation.faults import Kind
 from tests.simulation.providers.lies import LISTS, Lie
 from tests.simulation.providers.network import Call
@@ -73,6 +74,10 @@ def test_other_lies_change_nothing_at_the_providers(kind: Kind, names: tuple[str
     play(scene)
 
 
+def _lost(stage: Stage) -> list[str]:
+    return [each.external_id for each in stage.egresses if each.fault is Fault.LOST]
+
+
 def test_a_dead_record_that_comes_back_is_given_up_once() -> None:
     """The record of an egress whose worker died stays ACTIVE for ever and answers no stop. A lie loses it, the truth
     brings it back, and it must not come back each time that it is given up.
@@ -83,8 +88,9 @@ def test_a_dead_record_that_comes_back_is_given_up_once() -> None:
         [running] = stage.running
         stage.livekit.become_ghost(running)
         _lie(stage, Kind.LIST_FOREIGN, ("ListEgress",), 240)
-        await stage.until(lambda: "EGRESS_LOST" in stage.reasons, 240)
-        lost = next(event.message for event in stage.story if event.reason is EventReason.EGRESS_LOST)
+        await stage.until(lambda: bool(_lost(stage)), 240)
+        [lost] = _lost(stage)
+        await stage.until(lambda: stage.livekit.egresses[lost].status is EgressStatus.ACTIVE, 10)
         stage.livekit.become_ghost(stage.livekit.egresses[lost])
         stage.shared.at_livekit.lie = None
         await stage.until(lambda: "EGRESS_SURPLUS" in stage.reasons, 300)
