@@ -57,6 +57,7 @@ class Chaos:
             *FATES,
             Kind.CRASH,
             Kind.PAUSE,
+            Kind.CREDENTIALS,
             Kind.OUTAGE,
             Kind.STORE_OUTAGE,
             Kind.CLOCK_BACK,
@@ -87,6 +88,7 @@ class Chaos:
         for egress in shared.livekit.egresses.values():
             egress.deaf_s, egress.deaf_until = 0.0, None
         for replica in self._replicas:
+            replica.refused_at = None
             replica.paused_until = min(replica.paused_until, shared.env.loop.time())
             if not replica.alive:
                 self._restart(replica)
@@ -94,7 +96,7 @@ class Chaos:
     def _strike(self, kind: Kind) -> None:
         shared, env = self._shared, self._shared.env
         match kind:
-            case Kind.CRASH | Kind.PAUSE:
+            case Kind.CRASH | Kind.PAUSE | Kind.CREDENTIALS:
                 self._replica(kind)
             case Kind.OUTAGE:
                 self._away()
@@ -127,6 +129,11 @@ class Chaos:
         env.faults.count(kind, replica.name)
         if kind is Kind.CRASH:
             replica.crash()
+        elif kind is Kind.CREDENTIALS:
+            # Those of the others are right.
+            if len(alive) > 1 and all(each.refused_until < env.loop.time() for each in alive):
+                replica.refused_at = env.rng.choice(networks(self._shared))
+                replica.refused_until = env.loop.time() + env.rng.choice((20, 60, 240))
         else:
             replica.pause(env.rng.uniform(*PAUSE_S))
 

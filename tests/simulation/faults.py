@@ -43,6 +43,7 @@ class Kind(StrEnum):
     # Replicas.
     CRASH = "crash"
     PAUSE = "pause"
+    CREDENTIALS = "credentials of one replica refused"
     # Messages.
     NOTIFY_LOST = "notification lost"
     NOTIFY_LATE = "notification late"

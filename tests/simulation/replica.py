@@ -124,6 +124,9 @@ class Replica:
         self.shared = shared
         self.alive = True
         self.paused_until = 0.0
+        self.refused_at: Network | None = None
+        """The provider that does not accept its credentials, for as long as `refused_until`."""
+        self.refused_until = 0.0
         self.halted = False
         self._tasks: dict[asyncio.Task[Any], None] = {}
         self._enough = 64
@@ -259,6 +262,9 @@ class Replica:
         if faults.enabled:
             await self.suffer(faults.before(where))
         try:
+            if self.refused_at is network and shared.env.loop.time() < self.refused_until:
+                await asyncio.sleep(0.05)
+                raise network.refusal(call)
             return await network.ask(call, subject, effect)
         finally:
             if self.halted and self.alive:

@@ -203,6 +203,11 @@ class Network:
         await asyncio.sleep(call.within_s)
         raise self._error(call, Outcome.AMBIGUOUS)
 
+    def refusal(self, call: Call) -> ProviderError:
+        """The answer to a replica whose credentials are wrong."""
+        self.env.faults.count(Kind.CREDENTIALS, f"{call.provider}.{call.name}")
+        return self._error(call, Outcome.CREDENTIALS)
+
     def land(self, effect: Callable[[], object]) -> None:
         try:
             effect()
