@@ -226,7 +226,7 @@ class TestStopping:
     async def test_it_stops_pushing(self, stage: Stage) -> None:
         egress_id = await stage.live()
         await until(lambda: stage.ingest.messages)
-        assert stage.ingest.messages == [{"media": True}]
+        assert stage.ingest.messages == [{"media": True, "behind_s": 3.0}]
         await stage.stop(egress_id)
         await stage.reaches(egress_id, COMPLETE)
         await until(lambda: not stage.ingest.sockets)

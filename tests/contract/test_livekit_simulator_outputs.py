@@ -259,7 +259,7 @@ class TestOutputs:
         stage.fault("rtmp_no_media", "publish", match="bc-1")
         await stage.live()
         await until(lambda: stage.ingest.messages)
-        assert stage.ingest.messages == [{"media": False}]
+        assert stage.ingest.messages == [{"media": False, "behind_s": 3.0}]
 
     async def test_adding_and_removing(self, stage: Stage) -> None:
         """Provider facts, LiveKit 1.3 and 4.5."""

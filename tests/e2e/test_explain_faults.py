@@ -217,8 +217,9 @@ async def stream_disabled(bench: Bench, name: str) -> Show:
     return show
 
 
-@fault("STREAM_DELETED_OUTSIDE")
+@fault("STREAM_DELETED_OUTSIDE", before=["PLAYBACK_UNREACHABLE", "RTMP_LOST"])
 async def stream_deleted(bench: Bench, name: str) -> Show:
+    """That it is not found is believed at a second look."""
     show = await bench.live(name)
     await bench.mux("DELETE", show)
     return show
@@ -660,6 +661,7 @@ async def test_the_true_cause_comes_first_in_a_fallback(database_url: str) -> No
     waits = {
         "BROADCAST_TIMING_FALLBACK_FAULTS": "1",
         "BROADCAST_TIMING_STARTS_LIMIT": str(STARTS_LIMIT),
+        "BROADCAST_TIMING_STARTS_SPENT": str(STARTS_LIMIT),
         "BROADCAST_TIMING_GHOST_STOP_S": "1",
     }
     async with set_up(database_url, **waits) as bench:

@@ -211,6 +211,7 @@ async def test_what_a_state_forbids(database_url: str) -> None:
         for call in (client.start(show.id), client.issue_host_access(show.id, "ann")):
             with pytest.raises(StateForbids):
                 await call
+        await show.until_effect("stream.deleted")
         show.assert_once()
 
 
@@ -232,9 +233,12 @@ async def test_a_delete_has_to_wait_for_the_end(database_url: str) -> None:
 
         await eventually(gone)
         assert set(states) == {"STOPPING"}
-        assert show.left() == []
+        assert show.running() == []
         with pytest.raises(BroadcastNotFound):
             await show.get()
+        # The row deletes it when the last viewer has seen the end, although callers do not see the row any more.
+        await show.until_effect("stream.deleted")
+        assert show.left() == []
 
 
 async def test_a_hundred_identical_calls_are_one(database_url: str) -> None:

@@ -15,7 +15,8 @@ BROADCASTS = 300
 
 async def test_a_list_of_large_broadcasts_is_cut_by_bytes_and_goes_on_without_gap(database_url: str) -> None:
     destinations = [
-        pb.Destination(name=f"d{number}", url="rtmp://8.8.8.8/" + "a" * 1000, stream_key="k") for number in range(8)
+        pb.Destination(name=f"d{number}", url=f"rtmp://8.8.8.8/{number}" + "a" * 1000, stream_key="k")
+        for number in range(8)
     ]
     labels = {f"l{number:02d}-" + "y" * 58: "z" * 128 for number in range(32)}
     async with api(database_url) as stage:

@@ -227,6 +227,8 @@ async def test_join(ctl: Ctl, client: BroadcastClient, stage: Stage) -> None:
 
     recording = Recording(asset_id="A1", playback_id="PB2", status=RecordingStatus.READY)
     await is_now(stage, "ENDED", recordings=(recording,))
-    assert (await ctl("join", "show-1", "ann")).out == "show-1 is ENDED: over; the recordings are\nPB2"
+    assert (
+        await ctl("join", "show-1", "ann")
+    ).out == "show-1 is ENDED: over; the recordings are\nhttps://stream.mux.com/PB2.m3u8"
     await is_now(stage, "ENDED", recordings=(Recording(asset_id="A1"),))
     assert (await ctl("join", "show-1", "ann")).out == "show-1 is ENDED: over; its recording is being prepared"
