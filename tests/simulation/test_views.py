@@ -53,11 +53,19 @@ class AtCommitsWithViews(AtCommits):
     def __init__(self, shared: Shared, findings: Findings) -> None:
         super().__init__(shared, findings)
         self._seen_by = shared, findings
+        self._calling: set[str] = set()
+        """Broadcasts with a call under way."""
 
     def _written(self, written: Written) -> None:
         super()._written(written)
         if written.intended is not None:
-            # An intent changes a resource alone: the status follows when the call was answered.
+            # An intent changes a resource alone: the status follows when the call was answered. A caller who changes
+            # something meanwhile leaves the status as it is.
+            self._calling.add(written.after.id)
+            return
+        if written.claim is not None:
+            self._calling.discard(written.after.id)
+        elif written.after.id in self._calling:
             return
         shared, findings = self._seen_by
         facts = facts_of(shared, written)
