@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
@@ -316,16 +317,22 @@ def _without_proof() -> contextlib.AbstractContextManager[Any]:
     return patch.object(fallback._Decider, "over", at_once)
 
 
+@contextlib.contextmanager
+def _everywhere(name: str, new: Callable[..., Any], *modules: ModuleType) -> Generator[None]:
+    """Each of *modules* has its own reference to the function *name*."""
+    with contextlib.ExitStack() as stack:
+        for module in modules:
+            stack.enter_context(patch.object(module, name, new))
+        yield
+
+
 def _without_doubt() -> contextlib.AbstractContextManager[Any]:
     """What one list does not show is gone, whatever else is seen."""
 
     def at_once(*_: object, **__: object) -> bool:
         return True
 
-    stack = contextlib.ExitStack()
-    for module in (observed_egresses, observed_recordings, observed_rooms):
-        stack.enter_context(patch.object(module, "believed_gone", at_once))
-    return stack
+    return _everywhere("believed_gone", at_once, observed_egresses, observed_recordings, observed_rooms)
 
 
 def _without_contradiction() -> contextlib.AbstractContextManager[Any]:
@@ -336,10 +343,7 @@ def _without_contradiction() -> contextlib.AbstractContextManager[Any]:
         del contradicted
         return believed(resource, now, timing, confirmed=confirmed, contradicted=False)
 
-    stack = contextlib.ExitStack()
-    for module in (observed_egresses, observed_recordings, observed_rooms):
-        stack.enter_context(patch.object(module, "believed_gone", alone))
-    return stack
+    return _everywhere("believed_gone", alone, observed_egresses, observed_recordings, observed_rooms)
 
 
 def _without_address() -> contextlib.AbstractContextManager[Any]:
@@ -421,10 +425,7 @@ def _without_marks_of_rooms() -> contextlib.AbstractContextManager[Any]:
     def never(*_: object) -> bool:
         return False
 
-    stack = contextlib.ExitStack()
-    for module in (act_rooms, looking):
-        stack.enter_context(patch.object(module, "is_foreign", never))
-    return stack
+    return _everywhere("is_foreign", never, act_rooms, looking)
 
 
 MUSEUM: dict[str, Exhibit] = {

@@ -13,7 +13,6 @@ from broadcast_client.ctl.program import parse
 from service.api.messages.commands import override_command
 from service.domain.broadcast import (
     Carrier,
-    DeliveryPolicy,
     Destination,
     DestinationState,
     DestinationStatus,
@@ -33,8 +32,7 @@ from service.domain.explain.causes import Blame, CauseCode
 from service.domain.explain.consequences import CONSEQUENCES
 from service.domain.explain.explain import Explanation, explain
 from service.domain.facts import Facts
-from service.domain.measurements import Probe, Quality, Unseen
-from service.domain.ports import RoomPeople
+from service.domain.measurements import Quality, Unseen
 from service.domain.provider import Provider
 from service.domain.reasons import EventReason, FallbackReason, Fault, Operation
 from service.domain.resources import (
@@ -70,15 +68,8 @@ from tests.unit.health_facts import (
     reported,
     told,
 )
+from tests.unit.situations import INTERRUPTED, MANUAL, NOBODY, NOTHING, STARTED, UNANSWERED
 
-NOTHING = Probe()
-MANUAL = Spec(delivery_policy=DeliveryPolicy.MANUAL)
-NOBODY = replace(PROBE, people=RoomPeople())
-INTERRUPTED = (told(EventReason.STATE_LIVE, 500), told(EventReason.STATE_INTERRUPTED, 20))
-STARTED = replace(
-    EGRESS, status=EgressStatus.STARTING, outputs=(), intended_at=ago(10), changed_at=ago(10), delivering_since=None
-)
-UNANSWERED = replace(STARTED, phase=Phase.UNKNOWN, external_id="", status=EgressStatus.UNKNOWN, failures=1)
 NOT_STARTED = replace(UNANSWERED, phase=Phase.GONE, end_seen=True)
 
 
