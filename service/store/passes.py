@@ -125,15 +125,7 @@ class Passes:
         StoreUnavailable.
         """
         async with self._database.transaction() as connection:
-            target = await connection.fetchval(
-                "UPDATE broadcast SET lease_until = greatest(lease_until, now() + $3::interval) "
-                "WHERE id = $1 AND fence = $2 RETURNING target",
-                claim.broadcast_id,
-                claim.fence,
-                lease,
-            )
-            if target is None:
-                raise LeaseLost(claim.broadcast_id)
+            target = await self._renew(connection, claim, lease)
             if planned_for is not None and target != planned_for:
                 raise Overtaken(claim.broadcast_id)
             await self._upsert(connection, claim.broadcast_id, resource)
@@ -143,16 +135,7 @@ class Passes:
         callers want now. Raises LeaseLost, StoreUnavailable.
         """
         async with self._database.connection() as connection:
-            target = await connection.fetchval(
-                "UPDATE broadcast SET lease_until = greatest(lease_until, now() + $3::interval) "
-                "WHERE id = $1 AND fence = $2 RETURNING target",
-                claim.broadcast_id,
-                claim.fence,
-                lease,
-            )
-        if target is None:
-            raise LeaseLost(claim.broadcast_id)
-        return Target(target)
+            return await self._renew(connection, claim, lease)
 
     async def record(
         self,
@@ -281,6 +264,19 @@ class Passes:
         rows = await connection.fetch(_RESOURCES, broadcast.id)
         needed = broadcast.target is not Target.ENDED
         return tuple(self._rows.resource(broadcast.id, row, needs_secret=needed) for row in rows)
+
+    @staticmethod
+    async def _renew(connection: Connection, claim: Claim, lease: timedelta) -> Target:
+        target = await connection.fetchval(
+            "UPDATE broadcast SET lease_until = greatest(lease_until, now() + $3::interval) "
+            "WHERE id = $1 AND fence = $2 RETURNING target",
+            claim.broadcast_id,
+            claim.fence,
+            lease,
+        )
+        if target is None:
+            raise LeaseLost(claim.broadcast_id)
+        return Target(target)
 
     async def _upsert(self, connection: Connection, broadcast_id: str, resource: AnyResource) -> None:
         await connection.execute(_UPSERT, broadcast_id, *self._rows.resource_values(broadcast_id, resource))
