@@ -27,8 +27,8 @@ from service.domain.reasons import (
     Fault,
     HealthReason,
     Operation,
-    Word,
 )
+from service.domain.words import Word
 from service.settings.usage import table as settings_table
 
 DOCS: Final = Path(__file__).resolve().parent

@@ -20,7 +20,8 @@ import structlog
 
 from service.domain.broadcast import Broadcast, State
 from service.domain.lifecycle import Event
-from service.domain.reasons import Actor, EventReason, as_stored
+from service.domain.reasons import Actor, EventReason
+from service.domain.words import as_stored
 from service.store.database import AT_ONCE, UNAVAILABLE, Database, changed_rows
 from service.store.history import HISTORY, History, settled
 from service.store.rows import Rows

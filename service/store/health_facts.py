@@ -20,9 +20,10 @@ from service.domain.facts import Facts, Told
 from service.domain.lifecycle import Event
 from service.domain.measurements import ReportedStats
 from service.domain.ports import RoomPeople
-from service.domain.reasons import Actor, EventReason, as_stored
+from service.domain.reasons import Actor, EventReason
 from service.domain.resources import AnyResource
 from service.domain.situation import Availability
+from service.domain.words import as_stored
 from service.store.database import Database
 from service.store.history import HISTORY, settled
 from service.store.rows import BROADCAST_COLUMNS, OUTAGES, RESOURCE_COLUMNS, Row, Rows, availability_of, played_of

@@ -24,8 +24,9 @@ from broadcast.v1.playback_service_pb2_grpc import PlaybackServiceStub
 from broadcast_sandbox.clock import ScaledClock
 from broadcast_sandbox.livekit.server import LiveKitSimulator, LiveKitSimulatorSettings
 from service.domain.broadcast import Condition, ConditionType, Fallback, FallbackMode, Status
-from service.domain.reasons import ConditionReason, FallbackReason, as_stored
+from service.domain.reasons import ConditionReason, FallbackReason
 from service.domain.resources import Recording, RecordingStatus
+from service.domain.words import as_stored
 from service.store.leases import Leases
 from service.store.viewers import Full, Viewers
 from tests.integration.api_stage import Behind, Beside, Stage, api, refused

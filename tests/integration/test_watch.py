@@ -18,7 +18,8 @@ from service.api.streams.change_log import Tail
 from service.api.streams.moved import Moved
 from service.api.transport.server import ApiOptions
 from service.domain.errors import ResumeTokenExpired
-from service.domain.reasons import EventReason, as_stored
+from service.domain.reasons import EventReason
+from service.domain.words import as_stored
 from tests.integration.api_stage import Refusal, Stage, api, running, seconds
 from tests.waiting import eventually
 

@@ -12,7 +12,7 @@ from service.domain.broadcast import Fallback, FallbackMode, State
 from service.domain.errors import Outcome
 from service.domain.observing.streams import STATUS_SEEN
 from service.domain.planning.steps import WRITTEN_OFF
-from service.domain.reasons import Action, Actor, Blocked, EventReason, FallbackReason, Fault, Word, as_stored
+from service.domain.reasons import Action, Actor, Blocked, EventReason, FallbackReason, Fault
 from service.domain.reporting.record import STATE_ENTERED
 from service.domain.resources import (
     END_FAULTS,
@@ -23,6 +23,7 @@ from service.domain.resources import (
     Phase,
     StreamStatus,
 )
+from service.domain.words import Word, as_stored
 from service.reconciler.act.outcomes import REFUSAL_FAULTS
 from service.store.rows import RESOURCE_COLUMNS, Rows
 from service.store.sealing import Sealer

@@ -21,8 +21,8 @@ from service.domain.reasons import (
     Fault,
     HealthReason,
     Operation,
-    Word,
 )
+from service.domain.words import Word
 
 PROTOS = Path(__file__).parents[2] / "protos" / "broadcast" / "v1"
 WORDS: tuple[type[Word], ...] = (

@@ -10,8 +10,9 @@ import pytest
 
 from service.domain.broadcast import ProviderTrouble
 from service.domain.provider import STREAMS, Provider
-from service.domain.reasons import Operation, as_stored
+from service.domain.reasons import Operation
 from service.domain.situation import Outage
+from service.domain.words import as_stored
 
 TROUBLE = ProviderTrouble(
     provider=STREAMS,
