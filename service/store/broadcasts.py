@@ -60,6 +60,9 @@ resources AS (DELETE FROM resource USING old WHERE broadcast_id = old.id),
 probes AS (DELETE FROM probe USING old WHERE broadcast_id = old.id),
 reports AS (DELETE FROM host_stats USING old WHERE broadcast_id = old.id),
 viewers AS (DELETE FROM viewer USING old WHERE broadcast_id = old.id),
+slots AS (DELETE FROM audience_slot USING old WHERE broadcast_id = old.id),
+counts AS (DELETE FROM audience_count USING old WHERE broadcast_id = old.id),
+totals AS (DELETE FROM audience_total USING old WHERE broadcast_id = old.id),
 removed AS (DELETE FROM broadcast USING old WHERE broadcast.id = old.id RETURNING 1)
 SELECT count(*) FROM removed
 """

@@ -38,6 +38,14 @@ WHERE coalesce(lease_until, due_at) IS NOT NULL
 """
 # A viewer who left would hold the slot for the step longer.
 _SLOTS_BACK = "UPDATE viewer SET expire_time = expire_time - $1::interval WHERE expire_time > now()"
+# Viewers who were seen in a time that is still to come would be present until it has come, and what is watched until
+# then would not be added to the total.
+_AUDIENCE_BACK = (
+    "DELETE FROM audience_slot WHERE slot > now()",
+    "DELETE FROM audience_replica WHERE alive_at > now()",
+    "UPDATE audience_total SET up_to = least(up_to, now()), seen_at = least(seen_at, now()) WHERE up_to > now()",
+    "UPDATE audience_count SET due_at = least(due_at, now()), counted_at = least(counted_at, now())",
+)
 _STEP = timedelta(seconds=1)
 """A clock that is less behind was slowed down, not set back."""
 
@@ -67,5 +75,7 @@ class Upkeep:
                 return timedelta()
             await connection.execute(_MOVE_BACK, back, self._lease * 2)
             await connection.execute(_SLOTS_BACK, back)
+            for each in _AUDIENCE_BACK:
+                await connection.execute(each)
         log.warning("database_clock_set_back", seconds=round(back.total_seconds(), 1))
         return back

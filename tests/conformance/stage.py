@@ -14,6 +14,7 @@ from service.domain.ports import Heard
 from service.domain.provider import Provider
 from service.domain.timing import Timing
 from service.reconciler.reconciler import derive
+from service.store.audience.slots import AudienceSlots
 from service.store.broadcasts import Broadcasts, Request
 from service.store.budgets import Budgets
 from service.store.changes import Changes
@@ -36,6 +37,9 @@ _MOMENTS = {
     "broadcast": ("due_at", "lease_until", "dirty_at", "create_time"),
     "budget": ("refilled_at",),
     "duty": ("lease_until",),
+    "audience_replica": ("alive_at",),
+    "audience_slot": ("seen_at", "slot"),
+    "audience_total": ("seen_at", "up_to"),
     "probe": ("look_due_at",),
     "provider": ("unreachable_since", "answering_since", "checked_at", "refused_since", "refused_at"),
     "request": ("create_time",),
@@ -80,6 +84,7 @@ class Stage:
     owned_ids: OwnedIds
     outages: Outages
     probes: Probes
+    audience: AudienceSlots
     ground: Ground
 
     async def started(self, broadcast_id: str, spec: Spec | None = None) -> Broadcast:
@@ -168,6 +173,7 @@ async def in_postgres(dsn: str, told: Derive | None = None) -> AsyncGenerator[St
             owned_ids=OwnedIds(database),
             outages=Outages(database),
             probes=Probes(database),
+            audience=AudienceSlots(database),
             ground=_Postgres(database, sealer),
         )
     finally:
@@ -193,5 +199,6 @@ def in_memory(told: Derive | None = None) -> Stage:
         owned_ids=cast("OwnedIds", store.OwnedIds(tables, line)),
         outages=cast("Outages", store.Outages(tables, line)),
         probes=cast("Probes", store.Probes(tables, line)),
+        audience=cast("AudienceSlots", store.AudienceSlots(tables, line)),
         ground=ground,
     )

@@ -5,6 +5,7 @@ import inspect
 import pytest
 
 from service.store import broadcasts, budgets, changes, leases, owned_ids, passes
+from service.store.audience import slots
 from service.store.measurements import outages, probes
 from tests.simulation import store
 
@@ -17,6 +18,7 @@ PAIRS: list[tuple[type, type]] = [
     (owned_ids.OwnedIds, store.OwnedIds),
     (outages.Outages, store.Outages),
     (probes.Probes, store.Probes),
+    (slots.AudienceSlots, store.AudienceSlots),
 ]
 
 

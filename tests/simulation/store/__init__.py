@@ -1,5 +1,6 @@
 """The store in memory. It passes the conformance tests that Postgres passes."""
 
+from tests.simulation.store.audience import AudienceSlots
 from tests.simulation.store.callers import Broadcasts, Changes
 from tests.simulation.store.leases import Leases
 from tests.simulation.store.passes import Passes
@@ -10,6 +11,7 @@ from tests.simulation.store.tables import Line, Tables, under_way
 from tests.simulation.store.upkeep import Upkeep
 
 __all__ = [
+    "AudienceSlots",
     "Broadcasts",
     "Budgets",
     "Changes",

@@ -136,6 +136,15 @@ class Looked:
     compared_at: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slot:
+    """Viewers that one replica saw in some seconds."""
+
+    sketch: bytes
+    viewers: int
+    seen_at: datetime
+
+
 @dataclass(slots=True, kw_only=True)
 class Bucket:
     tokens: float
@@ -189,6 +198,10 @@ class Tables:
         self.probes: dict[str, Probe] = {}
         self.probe_due: dict[str, tuple[datetime, State | None]] = {}
         """By broadcast id: when the next look is due, and the state at the last claim."""
+        self.audience: dict[tuple[str, datetime, str], Slot] = {}
+        """By the broadcast, the begin of the slot and the replica."""
+        self.counting: dict[str, datetime] = {}
+        """By the replica: when it told last what it saw."""
         self.external: dict[tuple[str, str], tuple[str, int]] = {}
         self.clock_seen: datetime | None = None
         """The time at the last look at the clock."""

@@ -38,5 +38,7 @@ class Upkeep:
                 row.dirty_at = min(row.dirty_at, now)
             if row.lease_until is not None and row.lease_until > now + 2 * self._lease:
                 row.lease_until = now
+        tables.audience = {key: slot for key, slot in tables.audience.items() if key[1] <= now}
+        tables.counting = {replica: alive_at for replica, alive_at in tables.counting.items() if alive_at <= now}
         await self._line.commit("look_at_clock")
         return back
