@@ -84,16 +84,26 @@ def outside_address() -> str:
 
 @contextlib.asynccontextmanager
 async def running(
-    *, key: str, secret: str, webhook_url: str, log: Path, executable: Path, port: int | None = None
+    *,
+    key: str,
+    secret: str,
+    webhook_url: str | None,
+    log: Path,
+    executable: Path,
+    port: int | None = None,
+    redis: str | None = None,
 ) -> AsyncGenerator[str]:
-    """The server's url while the block runs. It keeps rooms in memory: no Redis, and so no egress."""
+    """The server's url while the block runs. *webhook_url*: None sends no webhooks. *redis*: HOST:PORT; without one the
+    server keeps rooms in memory, and has no egress.
+    """
     port = port or free_port()
     config = {
         "port": port,
         "bind_addresses": ["127.0.0.1", outside_address()],
         "keys": {key: secret},
         "rtc": {"tcp_port": free_port(), "udp_port": free_port(), "use_external_ip": False},
-        "webhook": {"api_key": key, "urls": [webhook_url]},
+        "webhook": {"api_key": key, "urls": [webhook_url] if webhook_url is not None else []},
+        **({"redis": {"address": redis}} if redis is not None else {}),
         "room": {"auto_create": False},
         "logging": {"level": "warn"},
     }
@@ -109,6 +119,42 @@ async def running(
         if process.returncode is None:
             process.kill()
         await process.wait()
+
+
+@contextlib.asynccontextmanager
+async def redis(log: Path) -> AsyncGenerator[str]:
+    """The HOST:PORT of a Redis while the block runs: `REDIS_SERVER_BIN`, or `redis-server` on the PATH. Raises
+    ServerMissing.
+    """
+    executable = os.environ.get("REDIS_SERVER_BIN") or shutil.which("redis-server")
+    if executable is None:
+        raise ServerMissing("no redis-server on the PATH, and no REDIS_SERVER_BIN")
+    port = free_port()
+    with log.open("a") as output:
+        process = await asyncio.create_subprocess_exec(
+            *(executable, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"),
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        async with asyncio.timeout(_START_S):
+            while not await _listens(port):
+                assert process.returncode is None, "redis-server ended at its start"
+                await asyncio.sleep(0.05)
+        yield f"127.0.0.1:{port}"
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def _listens(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    return True
 
 
 async def _healthy(url: str, process: asyncio.subprocess.Process) -> None:

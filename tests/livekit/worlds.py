@@ -88,6 +88,18 @@ class HostRefused(Exception):
 class RealHost:
     process: asyncio.subprocess.Process
 
+    @classmethod
+    async def start(cls, url: str, token: str) -> RealHost:
+        """A host on its way into the room of *token*, at the server at *url*; `answered` waits until it is inside."""
+        return cls(
+            await asyncio.create_subprocess_exec(
+                *(sys.executable, str(_HOST), url.replace("http", "ws", 1), token),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,
+            )
+        )
+
     async def _do(self, **command: str) -> None:
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(command).encode() + b"\n")
@@ -128,14 +140,7 @@ class RealWorld:
     hosts: list[RealHost] = field(default_factory=list[RealHost])
 
     async def host(self, token: str) -> RealHost:
-        signal = self.url.replace("http", "ws", 1)
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, str(_HOST), signal, token),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
-        host = RealHost(process)
+        host = await RealHost.start(self.url, token)
         self.hosts.append(host)
         await host.answered()
         return host
