@@ -1,10 +1,9 @@
-"""The addresses behind the names of destinations, as this process resolves them."""
+"""The addresses behind the names that callers give, of destinations and slates, as this process resolves them."""
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from service.domain.broadcast import Destination
 from service.domain.errors import Violation
 from service.domain.validation import host_of, is_public
 
@@ -25,16 +24,14 @@ async def resolve_host(host: str) -> Sequence[str]:
     return [str(address[4][0]) for address in found]
 
 
-async def private_hosts(destinations: Sequence[Destination], resolve: Resolve) -> list[Violation]:
-    """A violation for each destination whose name has an address that is not public. A name that cannot be resolved
-    is no violation: the provider resolves it itself and may know it. *destinations* have valid urls.
+async def private_hosts(urls: Mapping[str, str], resolve: Resolve) -> list[Violation]:
+    """A violation for each of *urls*, by the field that holds it, whose name has an address that is not public. A name
+    that cannot be resolved is no violation: the provider resolves it itself and may know it. *urls* are valid.
     """
-    hosts = {host for destination in destinations if (host := host_of(destination.url)) is not None}
+    hosts = {host for url in urls.values() if (host := host_of(url)) is not None}
     answers = dict(zip(hosts, await asyncio.gather(*(resolve(host) for host in hosts)), strict=True))
     return [
-        Violation(
-            field=f"spec.destinations[{index}].url", description="its host leads to an address that is not public"
-        )
-        for index, destination in enumerate(destinations)
-        if not all(is_public(address) for address in answers.get(host_of(destination.url) or "", ()))
+        Violation(field=field, description="its host leads to an address that is not public")
+        for field, url in urls.items()
+        if not all(is_public(address) for address in answers.get(host_of(url) or "", ()))
     ]

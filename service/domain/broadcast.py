@@ -89,6 +89,13 @@ class RecordingPolicy(StrEnum):
     DISCARD = "discard"
 
 
+class StaticRendition(StrEnum):
+    """A file to download that is made of a recording."""
+
+    HIGHEST = "highest"
+    AUDIO_ONLY = "audio_only"
+
+
 class DeliveryPolicy(StrEnum):
     ON_PUBLISH = "on_publish"
     MANUAL = "manual"
@@ -175,6 +182,12 @@ class Spec:
     fallback_modes: tuple[FallbackMode, ...] = field(default=tuple(FallbackMode), metadata=LIVE)
     """The fallbacks that may be entered."""
     max_webrtc_viewers: int = field(default=100, metadata=LIVE)
+    static_rendition: StaticRendition | None = None
+    """None: no file to download is made of a recording."""
+    captions_language: str = ""
+    """The language that is spoken. Empty: no captions are generated."""
+    slate_url: str = ""
+    """The image that viewers see in the reconnect window. Empty: the provider's."""
 
     @property
     def encoding(self) -> Encoding:

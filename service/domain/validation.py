@@ -1,13 +1,15 @@
-"""Rules about what a caller sends that the contract's own annotations cannot express: where a destination may point.
+"""Rules about what a caller sends that the contract's own annotations cannot express: where a destination or a slate
+may point, and which fields of a spec exclude each other.
 
-An egress worker sits in our network, so an address that a caller chooses must not lead to a neighbour of it.
+An egress worker sits in our network, so an address that a caller chooses must not lead to a neighbour of it. A slate is
+downloaded by the provider of live streams, and is held to the same rule: no show needs an image of a private network.
 """
 
 import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 
-from service.domain.broadcast import Carrier, Destination
+from service.domain.broadcast import Carrier, Destination, LatencyMode, Spec, StaticRendition
 from service.domain.errors import Violation
 from service.domain.secret import Secret
 
@@ -35,6 +37,29 @@ def destination_violations(destinations: Sequence[Destination], keys: Mapping[st
             violations.append(Violation(field=f"{where}.url", description=wrong))
         if (wrong := _wrong_with_key(key.reveal())) is not None:
             violations.append(Violation(field=f"{where}.stream_key", description=wrong))
+    return violations
+
+
+def slate_violations(url: str) -> list[Violation]:
+    """The violations of `spec.slate_url`. An empty *url* has none."""
+    wrong = _wrong_with_image(url) if url else None
+    return [] if wrong is None else [Violation(field="spec.slate_url", description=wrong)]
+
+
+def combination_violations(spec: Spec) -> list[Violation]:
+    """The violations of fields that exclude each other in *spec*, which is whole: with an update merged into it."""
+    violations: list[Violation] = []
+    if spec.captions_language and spec.latency_mode is LatencyMode.LOW:
+        # mux.com/docs, Add auto-generated live captions: "Do live captions work with low latency live streams? Not at
+        # this time."
+        why = "must be empty with the latency mode LOW, for which no captions are generated"
+        violations.append(Violation(field="spec.captions_language", description=why))
+    if spec.audio_only and spec.static_rendition is StaticRendition.HIGHEST:
+        why = "must be AUDIO_ONLY or unset with audio_only: there is no picture"
+        violations.append(Violation(field="spec.static_rendition", description=why))
+    if spec.slate_url and not spec.reconnect_window_s:
+        why = "must be empty without a reconnect window: it is shown within that alone"
+        violations.append(Violation(field="spec.slate_url", description=why))
     return violations
 
 
@@ -105,7 +130,7 @@ def _host_of(url: str) -> str:
 
 def _wrong_with_url(url: str) -> str | None:
     # Refused before anything is taken apart: parsers disagree on exactly these characters.
-    if not all("!" <= c <= "~" for c in url) or any(c in url for c in '\\%"<>^`{|}'):
+    if not _plain(url) or "%" in url:
         return (
             "must be plain ASCII without spaces, escapes and quotes; write a host with other letters in its xn-- form"
         )
@@ -119,6 +144,23 @@ def _wrong_with_url(url: str) -> str | None:
     if "@" in parts["authority"]:
         return "must not have a user or a password"
     return _wrong_with_authority(parts["authority"]) or _wrong_with_path(parts["path"] or "")
+
+
+def _wrong_with_image(url: str) -> str | None:
+    if not _plain(url):
+        return "must be plain ASCII without spaces and quotes; write a host with other letters in its xn-- form"
+    parts = _URL.fullmatch(url)
+    if parts is None or parts["scheme"] not in ("http", "https"):
+        return "must begin with https:// or http://"
+    if "#" in url:
+        return "must not have a fragment"
+    if "@" in parts["authority"]:
+        return "must not have a user or a password"
+    return _wrong_with_authority(parts["authority"])
+
+
+def _plain(url: str) -> bool:
+    return all("!" <= c <= "~" for c in url) and not any(c in url for c in '\\"<>^`{|}')
 
 
 def _wrong_with_authority(text: str) -> str | None:

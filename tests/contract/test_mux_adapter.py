@@ -21,7 +21,7 @@ import pytest
 
 from broadcast_sandbox.faults import Fault
 from broadcast_sandbox.mux.server import MuxSimulator, MuxSimulatorSettings
-from service.domain.broadcast import LatencyMode, PlaybackPolicy
+from service.domain.broadcast import LatencyMode, PlaybackPolicy, StaticRendition
 from service.domain.errors import Outcome, ProviderError
 from service.domain.ports import Relay, StreamWanted
 from service.domain.provider import Provider
@@ -208,6 +208,24 @@ async def test_another_title_changes_nothing_else(title: str, owner_id: str, nam
             {"use_slate_for_standard_latency"},
         ),
         ({"audio_only": True}, {"audio_only": True}, set[str]()),
+        (
+            {"static_rendition": StaticRendition.AUDIO_ONLY},
+            {
+                "new_asset_settings": {
+                    "playback_policies": ["signed"],
+                    "passthrough": "bs1:test:first:0",
+                    "meta": {"title": "First light"},
+                    "static_renditions": [{"resolution": "audio-only"}],
+                }
+            },
+            set[str](),
+        ),
+        ({"captions_language": "pt"}, {"generated_subtitles": [{"language_code": "pt"}]}, set[str]()),
+        (
+            {"slate_url": "https://images.example.com/slate.png?v=2"},
+            {"reconnect_slate_url": "https://images.example.com/slate.png?v=2"},
+            set[str](),
+        ),
         (
             {"relays": (Relay(name="tube", url="rtmps://a.example/live", key=Secret(TARGET_KEY)),)},
             {"simulcast_targets": [{"url": "rtmps://a.example/live", "stream_key": TARGET_KEY, "passthrough": "tube"}]},
@@ -487,6 +505,20 @@ async def simulated() -> AsyncGenerator[tuple[MuxSimulator, Streams]]:
             yield simulator, mux.streams
     finally:
         await simulator.stop()
+
+
+@pytest.mark.parametrize("rendition", list(StaticRendition))
+@pytest.mark.parametrize("language", ["en", "es", "it", "pt", "de", "fr"])
+async def test_a_stream_takes_renditions_captions_and_a_slate(rendition: StaticRendition, language: str) -> None:
+    slate = "https://images.example.com/slate.png"
+    async with simulated() as (simulator, streams):
+        made = await streams.create(
+            wanted(static_rendition=rendition, captions_language=language, slate_url=slate, owner_id="ann")
+        )
+        stored = simulator.store.streams[made.id]
+        assert stored.new_asset_settings["static_renditions"] == [{"resolution": rendition.replace("_", "-")}]
+        assert stored.extra["generated_subtitles"] == [{"language_code": language}]
+        assert stored.extra["reconnect_slate_url"] == slate
 
 
 @pytest.mark.parametrize("test", [False, True])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -13,7 +14,7 @@ from aiohttp import web
 
 from broadcast_sandbox.faults import Fault
 from broadcast_sandbox.mp4 import mp4
-from service.domain.broadcast import PlaybackPolicy
+from service.domain.broadcast import PlaybackPolicy, StaticRendition
 from service.domain.errors import Outcome
 from service.domain.ports import PlaylistSeen, UploadSeen, UploadWanted
 from service.domain.resources import Recording, RecordingStatus
@@ -59,6 +60,13 @@ async def test_create_sends_the_address_the_mark_and_nothing_that_the_models_wou
         "passthrough": TAG,
         "meta": {"title": "First light"},
     }
+
+
+async def test_a_file_to_download_is_made_of_an_upload_too() -> None:
+    async with answering(OK) as (mux, provider):
+        await mux.uploads.create(replace(WANTED, static_rendition=StaticRendition.HIGHEST))
+    [sent] = provider.requests
+    assert sent.json["static_renditions"] == [{"resolution": "highest"}]
 
 
 CALLS: dict[str, Callable[[Uploads], Awaitable[object]]] = {

@@ -95,6 +95,16 @@ BAD_SPECS: dict[str, tuple[pb.BroadcastSpec, str]] = {
     "loopback": (destination("rtmp://127.0.0.1/app"), "spec.destinations[0].url"),
     "metadata service": (destination("rtmp://169.254.169.254/app"), "spec.destinations[0].url"),
     "name": (destination(name="One"), "spec.destinations[0].name"),
+    "captions in Klingon": (spec(captions_language="tlh"), "spec.captions_language"),
+    "captions with low latency": (
+        spec(captions_language="en", latency_mode=pb.LATENCY_MODE_LOW),
+        "spec.captions_language",
+    ),
+    "a picture of sound": (
+        spec(audio_only=True, static_rendition=pb.STATIC_RENDITION_HIGHEST),
+        "spec.static_rendition",
+    ),
+    "slate of a neighbour": (spec(slate_url="http://169.254.169.254/latest/meta-data"), "spec.slate_url"),
     "same name twice": (spec(destinations=[PUBLIC, PUBLIC]), "spec.destinations"),
 }
 
@@ -162,6 +172,26 @@ async def test_a_name_that_leads_inside_is_refused_and_one_nobody_knows_is_not(s
     stage.names.known["live.example.com"] = ("93.184.216.34",)
     await stage.stub.CreateBroadcast(request)
     await stage.stub.CreateBroadcast(rpc.CreateBroadcastRequest(spec=destination("rtmp://nobody.example.org/app")))
+    stage.names.known["images.example.com"] = ("10.0.0.8",)
+    slate = rpc.CreateBroadcastRequest(spec=spec(slate_url="https://images.example.com/slate.png"))
+    assert (await refused(stage.stub.CreateBroadcast(slate))).fields == ["spec.slate_url"]
+
+
+async def test_an_update_is_judged_with_what_is_stored(stage: Stage) -> None:
+    """Each half is right alone: captions were stored with another latency mode."""
+    await stage.create("show-1", captions_language="en")
+    low = rpc.UpdateBroadcastRequest(
+        broadcast_id="show-1",
+        spec=spec(latency_mode=pb.LATENCY_MODE_LOW),
+        update_mask=FieldMask(paths=["spec.latency_mode"]),
+    )
+    assert (await refused(stage.stub.UpdateBroadcast(low))).fields == ["spec.captions_language"]
+    both = rpc.UpdateBroadcastRequest(
+        broadcast_id="show-1",
+        spec=spec(latency_mode=pb.LATENCY_MODE_LOW),
+        update_mask=FieldMask(paths=["spec.latency_mode", "spec.captions_language"]),
+    )
+    assert (await stage.stub.UpdateBroadcast(both)).broadcast.spec.latency_mode == pb.LATENCY_MODE_LOW
 
 
 async def test_an_id_is_given_out_once(stage: Stage) -> None:

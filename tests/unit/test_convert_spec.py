@@ -216,6 +216,9 @@ def test_an_update_is_told_in_the_names_of_the_contract() -> None:
         test=True,
         fallback_modes=(),
         max_webrtc_viewers=1,
+        static_rendition=domain.StaticRendition.HIGHEST,
+        captions_language="de",
+        slate_url="https://images.example.com/slate.png",
     )
     for field in dataclasses.fields(Spec):
         assert getattr(other, field.name) != getattr(Spec(), field.name), field.name

@@ -1,12 +1,21 @@
-"""Where a destination may point, and what its key may be."""
+"""Where a destination and a slate may point, what a key may be, and which fields of a spec exclude each other."""
 
 import re
 
 import pytest
 
-from service.domain.broadcast import Carrier, Destination
+from service.domain.broadcast import Carrier, Destination, LatencyMode, Spec, StaticRendition
 from service.domain.secret import Secret
-from service.domain.validation import alike_of, destination_violations, host_of, is_public, look_alikes, missing_keys
+from service.domain.validation import (
+    alike_of,
+    combination_violations,
+    destination_violations,
+    host_of,
+    is_public,
+    look_alikes,
+    missing_keys,
+    slate_violations,
+)
 
 
 def wrong(url: str = "rtmp://live.example.com/app", key: str = "key") -> list[str]:
@@ -94,6 +103,73 @@ INSIDE = [
 @pytest.mark.parametrize("port", ["", ":1935"])
 def test_addresses_inside(host: str, port: str) -> None:
     assert wrong(f"rtmp://{host}{port}/app") == ["spec.destinations[0].url"]
+    assert [each.field for each in slate_violations(f"https://{host}{port}/slate.png")] == ["spec.slate_url"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "https://images.example.com/slate.png",
+        "http://images.example.com:8080/a%20b.png?sig=a%2Fb&v=2",
+        "https://93.184.216.34/slate.jpg",
+        "https://images.example.com",
+        "https://xn--bcher-kva.example/slate.png",
+    ],
+)
+def test_good_slates(url: str) -> None:
+    assert slate_violations(url) == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "images.example.com/slate.png",
+        "rtmp://images.example.com/slate.png",
+        "file:///etc/passwd",
+        "HTTPS://images.example.com/slate.png",
+        "https://user:password@images.example.com/slate.png",
+        "https://images.example.com@10.0.0.1/slate.png",
+        "https://images.example.com/slate.png#top",
+        "https://images.example.com/a b.png",
+        "https://images.example.com/\n.png",
+        "https://bücher.example/slate.png",
+        "https://images.example.com:0/slate.png",
+        "https://images.example.com?x/slate.png",
+        "https:///slate.png",
+        "https://images\\.example.com/slate.png",
+    ],
+)
+def test_bad_slates(url: str) -> None:
+    [violation] = slate_violations(url)
+    assert violation.field == "spec.slate_url"
+    assert violation.description
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        (Spec(captions_language="en", latency_mode=LatencyMode.LOW), "spec.captions_language"),
+        (Spec(audio_only=True, static_rendition=StaticRendition.HIGHEST), "spec.static_rendition"),
+        (Spec(slate_url="https://images.example.com/slate.png", reconnect_window_s=0), "spec.slate_url"),
+    ],
+)
+def test_fields_that_exclude_each_other(spec: Spec, field: str) -> None:
+    assert [each.field for each in combination_violations(spec)] == [field]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        Spec(),
+        Spec(latency_mode=LatencyMode.LOW, reconnect_window_s=0),
+        Spec(captions_language="en", latency_mode=LatencyMode.STANDARD),
+        Spec(audio_only=True, static_rendition=StaticRendition.AUDIO_ONLY),
+        Spec(static_rendition=StaticRendition.HIGHEST, slate_url="https://images.example.com/slate.png"),
+    ],
+)
+def test_fields_that_go_together(spec: Spec) -> None:
+    assert combination_violations(spec) == []
 
 
 @pytest.mark.parametrize(

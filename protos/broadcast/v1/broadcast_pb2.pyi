@@ -21,6 +21,30 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _StaticRendition:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _StaticRenditionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StaticRendition.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STATIC_RENDITION_UNSPECIFIED: _StaticRendition.ValueType  # 0
+    """None."""
+    STATIC_RENDITION_HIGHEST: _StaticRendition.ValueType  # 1
+    """An MP4 of the highest resolution."""
+    STATIC_RENDITION_AUDIO_ONLY: _StaticRendition.ValueType  # 2
+    """An M4A of the sound alone."""
+
+class StaticRendition(_StaticRendition, metaclass=_StaticRenditionEnumTypeWrapper):
+    """A file to download that is made of a recording. New values may be added."""
+
+STATIC_RENDITION_UNSPECIFIED: StaticRendition.ValueType  # 0
+"""None."""
+STATIC_RENDITION_HIGHEST: StaticRendition.ValueType  # 1
+"""An MP4 of the highest resolution."""
+STATIC_RENDITION_AUDIO_ONLY: StaticRendition.ValueType  # 2
+"""An M4A of the sound alone."""
+Global___StaticRendition: _TypeAlias = StaticRendition  # noqa: Y015
+
 class _FallbackMode:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -503,6 +527,9 @@ class BroadcastSpec(_message.Message):
     DESTINATIONS_FIELD_NUMBER: _builtins.int
     TEST_FIELD_NUMBER: _builtins.int
     FALLBACK_POLICY_FIELD_NUMBER: _builtins.int
+    STATIC_RENDITION_FIELD_NUMBER: _builtins.int
+    CAPTIONS_LANGUAGE_FIELD_NUMBER: _builtins.int
+    SLATE_URL_FIELD_NUMBER: _builtins.int
     title: _builtins.str
     """Title for people, at most 200 characters; visible to viewers through the player. Live."""
     owner_id: _builtins.str
@@ -521,6 +548,20 @@ class BroadcastSpec(_message.Message):
     """The event that starts the egress. Unset: ON_PUBLISH. Live."""
     test: _builtins.bool
     """A test broadcast: free at the live stream, watermarked, cut after 5 minutes, its recording deleted after 24 hours."""
+    static_rendition: Global___StaticRendition.ValueType
+    """A file to download that is made of each recording, beside its HLS. Unset: none. It is at
+    `https://stream.mux.com/PLAYBACK_ID/highest.mp4` or `.../audio.m4a` some time after the recording is READY. A recording
+    that is discarded has none. HIGHEST is refused for a broadcast with `audio_only`.
+    """
+    captions_language: _builtins.str
+    """The language that is spoken, for captions that are generated during the show. Empty: no captions.
+    Refused with LATENCY_MODE_LOW, for which Mux generates none.
+    """
+    slate_url: _builtins.str
+    """The https or http address of an image that viewers see while the live stream gets no media, within `reconnect_window`.
+    Empty: the image of Mux. Mux downloads it at the begin of each recording, and shows black frames if it cannot.
+    Private, loopback and link-local addresses are refused.
+    """
     @_builtins.property
     def encoding(self) -> Global___Encoding:
         """Resolution, frame rate and bit rates of the egress. Unset: EncodingPreset 720P_30."""
@@ -564,10 +605,13 @@ class BroadcastSpec(_message.Message):
         destinations: _abc.Iterable[Global___Destination] | None = ...,
         test: _builtins.bool = ...,
         fallback_policy: Global___FallbackPolicy | None = ...,
+        static_rendition: Global___StaticRendition.ValueType = ...,
+        captions_language: _builtins.str = ...,
+        slate_url: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["encoding", b"encoding", "fallback_policy", b"fallback_policy", "max_duration", b"max_duration", "reconnect_window", b"reconnect_window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_only", b"audio_only", "delivery_policy", b"delivery_policy", "destinations", b"destinations", "encoding", b"encoding", "fallback_policy", b"fallback_policy", "latency_mode", b"latency_mode", "layout", b"layout", "max_duration", b"max_duration", "owner_id", b"owner_id", "playback_policy", b"playback_policy", "reconnect_window", b"reconnect_window", "recording_policy", b"recording_policy", "test", b"test", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_only", b"audio_only", "captions_language", b"captions_language", "delivery_policy", b"delivery_policy", "destinations", b"destinations", "encoding", b"encoding", "fallback_policy", b"fallback_policy", "latency_mode", b"latency_mode", "layout", b"layout", "max_duration", b"max_duration", "owner_id", b"owner_id", "playback_policy", b"playback_policy", "reconnect_window", b"reconnect_window", "recording_policy", b"recording_policy", "slate_url", b"slate_url", "static_rendition", b"static_rendition", "test", b"test", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

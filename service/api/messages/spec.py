@@ -162,6 +162,14 @@ SPEC_FIELDS: Final[Mapping[str, SpecField]] = {
             given=_given_fallback_policy,
             told=_fallback_policy_message,
         ),
+        SpecField(
+            name="static_rendition",
+            parts=("static_rendition",),
+            given=lambda message: (enums.STATIC_RENDITIONS.member.get(message.static_rendition),),
+            told=lambda spec: spec.static_rendition and enums.STATIC_RENDITIONS.number[spec.static_rendition],
+        ),
+        _same("captions_language"),
+        _same("slate_url"),
     )
 }
 """By the name in the contract."""

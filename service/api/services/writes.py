@@ -23,7 +23,13 @@ from service.domain import lifecycle
 from service.domain.broadcast import Broadcast
 from service.domain.errors import BroadcastNotFound, FieldImmutable, InvalidField, Violation
 from service.domain.lifecycle import Change
-from service.domain.validation import destination_violations, look_alikes, missing_keys
+from service.domain.validation import (
+    combination_violations,
+    destination_violations,
+    look_alikes,
+    missing_keys,
+    slate_violations,
+)
 from service.store.broadcasts import Broadcasts, Request
 
 _NOT_CONTENT = ("request_id", "wait", "host_identity")
@@ -62,7 +68,14 @@ class Writes:
         """
         given = given_spec(request.spec)
         destinations, keys = given.spec.destinations, given.keys
-        await self._check_destinations(given, [*missing_keys(destinations, keys), *look_alikes(destinations, keys)])
+        await self._check(
+            given,
+            [
+                *missing_keys(destinations, keys),
+                *look_alikes(destinations, keys),
+                *combination_violations(given.spec),
+            ],
+        )
         broadcast = await self._broadcasts.create(
             request.broadcast_id or _new_id(), given.spec, given.keys, dict(request.labels), _request(request)
         )
@@ -75,7 +88,7 @@ class Writes:
         names = masked_fields(request.update_mask.paths)
         labels = dict(request.labels) if "labels" in request.update_mask.paths else None
         given = given_spec(only(request.spec, names))
-        await self._check_destinations(given, ())
+        await self._check(given, ())
         paths = domain_fields(names)
 
         def decide(stored: Broadcast, now: datetime) -> Change | None:
@@ -89,10 +102,14 @@ class Writes:
                 paths=paths,
                 called=NAMES_OF_PARTS,
             )
-            if change is not None and "destinations" in names:
+            if change is None:
+                return None
+            violations = combination_violations(change.broadcast.spec) if names else []
+            if "destinations" in names:
                 destinations, keys = change.broadcast.spec.destinations, change.broadcast.destination_keys
-                if violations := [*missing_keys(destinations, keys), *look_alikes(destinations, keys)]:
-                    raise InvalidField(*violations)
+                violations += [*missing_keys(destinations, keys), *look_alikes(destinations, keys)]
+            if violations:
+                raise InvalidField(*violations)
             return change
 
         try:
@@ -114,11 +131,19 @@ class Writes:
         self._moved.notify()
         return broadcast if isinstance(request, rpc.DeleteBroadcastRequest) else _present(broadcast)
 
-    async def _check_destinations(self, given: GivenSpec, more: Sequence[Violation]) -> None:
+    async def _check(self, given: GivenSpec, more: Sequence[Violation]) -> None:
         """*more*: violations that are told with those of urls and keys."""
-        violations = [*destination_violations(given.spec.destinations, given.keys), *more]
+        spec = given.spec
+        violations = [
+            *destination_violations(spec.destinations, given.keys),
+            *slate_violations(spec.slate_url),
+            *more,
+        ]
         if not violations:
-            violations = await private_hosts(given.spec.destinations, self._resolve)
+            urls = {f"spec.destinations[{index}].url": each.url for index, each in enumerate(spec.destinations)}
+            if spec.slate_url:
+                urls["spec.slate_url"] = spec.slate_url
+            violations = await private_hosts(urls, self._resolve)
         if violations:
             raise InvalidField(*violations)
 

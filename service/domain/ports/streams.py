@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from service.domain.broadcast import LatencyMode, PlaybackPolicy
+from service.domain.broadcast import LatencyMode, PlaybackPolicy, StaticRendition
 from service.domain.ports.pages import NextPage, at_once
 from service.domain.resources import Output, Recording, StreamStatus
 from service.domain.secret import Secret
@@ -35,6 +35,12 @@ class StreamWanted:
     broadcast_id: str = ""
     """For the recordings."""
     relays: tuple[Relay, ...] = ()
+    static_rendition: StaticRendition | None = None
+    """The file to download that is made of each recording. None: no file is made."""
+    captions_language: str = ""
+    """Empty: no captions are generated."""
+    slate_url: str = ""
+    """Empty: the provider's own image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

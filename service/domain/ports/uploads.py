@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from service.domain.broadcast import PlaybackPolicy
+from service.domain.broadcast import PlaybackPolicy, StaticRendition
 from service.domain.ports.pages import NextPage, at_once
 from service.domain.resources import Recording
 from service.domain.secret import Secret
@@ -21,6 +21,7 @@ class UploadWanted:
     playback_policy: PlaybackPolicy
     owner_id: str = ""
     broadcast_id: str = ""
+    static_rendition: StaticRendition | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
+    from service.domain.broadcast import StaticRendition
     from service.domain.ports import StreamSeen, StreamWanted
     from service.domain.ports.pages import NextPage
     from service.domain.resources import Recording
@@ -140,6 +141,10 @@ def named_by(title: str, owner_id: str, broadcast_id: str) -> dict[str, str]:
     return {name: text for name, text in named.items() if text}
 
 
+def renditions(wanted: StaticRendition) -> list[dict[str, str]]:
+    return [{"resolution": wanted.replace("_", "-")}]
+
+
 def _body(wanted: StreamWanted) -> dict[str, Any]:
     body: dict[str, Any] = {
         "playback_policies": [wanted.playback_policy],
@@ -156,10 +161,19 @@ def _body(wanted: StreamWanted) -> dict[str, Any]:
         "audio_only": wanted.audio_only,
     }
     if wanted.title:
+        # A live stream takes no other name (LiveStreamMetadata of the SDK): owner and broadcast are in its passthrough,
+        # and in the names of its recordings.
         body["meta"] = {"title": wanted.title}
     if named := named_by(wanted.title, wanted.owner_id, wanted.broadcast_id):
         # Whether Mux copies the names of a live stream to its recordings its documents do not say.
         body["new_asset_settings"]["meta"] = named
+    if wanted.static_rendition is not None:
+        body["new_asset_settings"]["static_renditions"] = renditions(wanted.static_rendition)
+    if wanted.captions_language:
+        # Mux makes a name for the track of the language (mux.com/docs, Add auto-generated live captions).
+        body["generated_subtitles"] = [{"language_code": wanted.captions_language}]
+    if wanted.slate_url:
+        body["reconnect_slate_url"] = wanted.slate_url
     if wanted.latency_mode == "standard" and wanted.reconnect_window_s > 0:
         # Without a slate the playlist stalls in the window; with low and reduced latency it is implied.
         body["use_slate_for_standard_latency"] = True

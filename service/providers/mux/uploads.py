@@ -11,7 +11,7 @@ from service.domain.ports.pages import at_once
 from service.domain.reasons import Operation
 from service.providers.mux.calls import PAGE, SEARCH_PAGES, SKEW, MuxCalls
 from service.providers.mux.observed import asset_seen, assets_seen
-from service.providers.mux.streams import named_by
+from service.providers.mux.streams import named_by, renditions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,4 +71,6 @@ def _body(wanted: UploadWanted) -> dict[str, Any]:
     }
     if named := named_by(wanted.title, wanted.owner_id, wanted.broadcast_id):
         body["meta"] = named
+    if wanted.static_rendition is not None:
+        body["static_renditions"] = renditions(wanted.static_rendition)
     return body

@@ -121,6 +121,7 @@ async def _upload(context: PassContext, recording: LocalRecording) -> None:
                 playback_policy=broadcast.spec.playback_policy,
                 owner_id=broadcast.spec.owner_id,
                 broadcast_id=broadcast.id,
+                static_rendition=broadcast.spec.static_rendition,
             )
         )
     except ProviderError as error:

@@ -84,6 +84,10 @@ async def _create(context: PassContext, step: CreateStream) -> None:
                     Relay(name=each.name, url=each.url, key=keys.get(each.name, Secret("")))
                     for each in spec.carried_by(Carrier.STREAM)
                 ),
+                # Nobody could download the file of a recording that is discarded.
+                static_rendition=None if spec.recording_policy is RecordingPolicy.DISCARD else spec.static_rendition,
+                captions_language=spec.captions_language,
+                slate_url=spec.slate_url,
             )
         )
     except ProviderError as error:

@@ -1,9 +1,11 @@
 """The request bodies that Mux accepts: mux.com/api-spec.json, mux.com/docs (Start live streaming, Handle disconnects).
 
-Stricter than Mux may be in two undocumented cases, so that a body that passes here passes at Mux: an unknown key is
-refused, and `test` with `max_continuous_duration` is refused on create as it is on update.
+Stricter than Mux may be in undocumented cases, so that a body that passes here passes at Mux: an unknown key is
+refused, `test` with `max_continuous_duration` is refused on create as it is on update, and so are generated captions
+with low latency, for which Mux generates none.
 """
 
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -74,6 +76,21 @@ _ASSET_SETTINGS = _ASSET_SETTINGS_UPDATABLE | {
     "max_resolution_tier",
     "encoding_tier",
 }
+_RESOLUTIONS = (
+    "highest",
+    "audio-only",
+    "2160p",
+    "1440p",
+    "1080p",
+    "720p",
+    "540p",
+    "480p",
+    "360p",
+    "270p",
+)
+_CAPTIONED = ("en", "en-US", "es", "fr", "de", "pt", "it")
+_STREAM_META_LIMITS = {"title": 512}
+"""LiveStreamMetadata of mux_python 5.1.2 has no other name."""
 _META_LIMITS = {"title": 512, "creator_id": 128, "external_id": 128}
 _POLICIES = ("public", "signed", "drm")
 _LATENCY_MODES = ("low", "reduced", "standard")
@@ -87,6 +104,9 @@ def created_stream(body: Json) -> LiveStream:
         raise invalid(MAX_TEST_MESSAGE)
     latency_mode = _latency_mode(body)
     window = 60.0 if latency_mode == "standard" else 0.0
+    extra = _echoed(body)
+    if latency_mode == "low" and extra.get("generated_subtitles"):
+        raise invalid("generated_subtitles are not supported for low latency live streams")
     return LiveStream(
         latency_mode=latency_mode,
         reconnect_window_s=number(body, "reconnect_window", 0, 1800, window),
@@ -95,7 +115,7 @@ def created_stream(body: Json) -> LiveStream:
         playback_ids=playback_ids(body),
         simulcast_targets=_simulcast_targets(body),
         new_asset_settings=_asset_settings(body, _ASSET_SETTINGS),
-        extra={name: value for name, value in _echoed(body).items() if value != ""},
+        extra={name: value for name, value in extra.items() if value != ""},
     )
 
 
@@ -113,6 +133,8 @@ def update_stream(stream: LiveStream, body: Json) -> None:
         limit = whole(body, "max_continuous_duration", 60, 43_200, limit or 43_200)
     settings = _asset_settings(body, _ASSET_SETTINGS_UPDATABLE)
     extra = _echoed(body)
+    if latency_mode == "low" and stream.extra.get("generated_subtitles"):
+        raise invalid("generated_subtitles are not supported for low latency live streams")
     stream.latency_mode = latency_mode
     stream.reconnect_window_s = window
     stream.max_continuous_duration_s = limit
@@ -205,7 +227,11 @@ def _asset_settings(body: Json, names: frozenset[str]) -> Json:
     settings = known(as_object(body["new_asset_settings"], "new_asset_settings"), names)
     playback_ids(settings)
     text(settings, "passthrough", 255)
-    _meta(settings)
+    _meta(settings, _META_LIMITS)
+    for given in array(settings, "static_renditions"):
+        rendition = known(as_object(given, "static_renditions"), frozenset({"resolution", "passthrough"}))
+        if rendition.get("resolution") not in _RESOLUTIONS:
+            raise invalid(f"static_renditions resolution must be one of {', '.join(_RESOLUTIONS)}")
     one_of(settings, "video_quality", ("plus", "premium"))
     one_of(settings, "master_access", ("none", "temporary"))
     if "playback_policy" in settings:
@@ -214,22 +240,29 @@ def _asset_settings(body: Json, names: frozenset[str]) -> Json:
     return settings
 
 
-def _meta(body: Json) -> None:
+def _meta(body: Json, limits: Mapping[str, int]) -> None:
     if "meta" not in body:
         return
-    meta = known(as_object(body["meta"], "meta"), frozenset(_META_LIMITS))
-    for name, limit in _META_LIMITS.items():
+    meta = known(as_object(body["meta"], "meta"), frozenset(limits))
+    for name, limit in limits.items():
         text(meta, name, limit)
 
 
 def _echoed(body: Json) -> Json:
     text(body, "passthrough", 255)
-    text(body, "reconnect_slate_url", 2048)
+    if (slate := text(body, "reconnect_slate_url", 2048)) and urlsplit(slate).scheme not in ("http", "https"):
+        raise invalid("reconnect_slate_url must be an HTTP or HTTPS URL")
     flag(body, "audio_only")
     flag(body, "use_slate_for_standard_latency")
-    _meta(body)
+    _meta(body, _STREAM_META_LIMITS)
     if len(array(body, "generated_subtitles")) > 1:
         raise invalid("at most one generated_subtitles track")
+    for given in array(body, "generated_subtitles"):
+        track = known(
+            as_object(given, "generated_subtitles"),
+            frozenset({"name", "passthrough", "language_code", "transcription_vocabulary_ids"}),
+        )
+        one_of(track, "language_code", _CAPTIONED)
     channels = [as_object(item, "embedded_subtitles").get("language_channel") for item in array(body, _EMBEDDED)]
     if len(set(channels)) != len(channels):
         raise invalid("language_channel must be unique")
