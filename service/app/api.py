@@ -1,9 +1,10 @@
-"""The role that serves callers over gRPC. It calls no provider that changes anything: it writes what is wanted."""
+"""The role that serves callers over gRPC. It writes what is wanted, and calls providers only to moderate a room."""
 
 from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -11,11 +12,13 @@ import structlog
 from service.api.services.admin import AdminApi
 from service.api.services.health import HealthApi
 from service.api.services.playback import PlaybackApi
+from service.api.services.stage import StageApi
 from service.api.services.webhooks import WebhookApi
 from service.api.streams.moved import Moved
 from service.api.transport.server import ApiOptions, ApiServer
 from service.app import descriptors
 from service.domain.errors import StoreUnavailable
+from service.providers.budget import Bucket, Rank
 from service.reconciler.background.orphans import Reaper
 from service.store.health_facts import HealthFacts
 from service.store.measurements.host_stats import HostReports
@@ -65,6 +68,12 @@ class ApiRole:
                 facts=HealthFacts(database, shared.rows, storage=shared.providers.storage is not None),
                 reports=HostReports(database),
                 timing=settings.timing,
+            ),
+            stage_api=StageApi(
+                broadcasts=shared.broadcasts,
+                moderation=shared.moderation,
+                spare=partial(shared.providers.budget.spare, Bucket.ROOMS, Rank.START),
+                moved=self._moved,
             ),
             playback=PlaybackApi(
                 broadcasts=shared.broadcasts,

@@ -37,7 +37,7 @@ from service.store.upkeep import Upkeep
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from service.domain.ports import HostTokens, ViewerTokens
+    from service.domain.ports import HostTokens, Moderation, ViewerTokens
     from service.settings.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -64,6 +64,7 @@ class Shared:
     providers: Providers
     host_tokens: HostTokens
     viewer_tokens: ViewerTokens
+    moderation: Moderation
 
     @property
     def longest_call(self) -> timedelta:
@@ -151,4 +152,5 @@ async def shared(settings: Settings) -> AsyncGenerator[Shared]:
             providers=providers,
             host_tokens=livekit.tokens,
             viewer_tokens=livekit.tokens,
+            moderation=livekit.rooms,
         )

@@ -17,6 +17,8 @@
     ├── WebhookRefused
     ├── WebhookNotFound
     ├── ViewerLimit
+    ├── ParticipantNotFound
+    ├── UnmuteRefused             the provider lets only the participant unmute
     └── ProviderUnavailable       a provider had to be asked now and did not answer
 
     ProviderError                 a call to a provider did not succeed; never leaves the reconciler
@@ -154,6 +156,14 @@ class ViewerLimit(ServiceError):
 
 class ProviderUnavailable(ServiceError):
     reason = "PROVIDER_UNAVAILABLE"
+
+
+class ParticipantNotFound(ServiceError):
+    reason = "PARTICIPANT_NOT_FOUND"
+
+
+class UnmuteRefused(ServiceError):
+    reason = "UNMUTE_REFUSED"
 
 
 class Outcome(StrEnum):

@@ -138,6 +138,19 @@ def delete(stored: Broadcast, now: datetime, *, etag: str) -> Change | None:
     )
 
 
+def tell(stored: Broadcast, event: Event) -> Change:
+    """Only the event: something is about to be done at a provider that is no state of ours. Raises StateForbids."""
+    check_running(stored)
+    return Change(broadcast=stored, events=(event,), wake=False)
+
+
+def check_running(stored: Broadcast) -> None:
+    """Raises StateForbids for a broadcast without a room."""
+    if stored.state.at_rest:
+        why = "it was not started" if stored.state is State.CREATED else "it is over"
+        raise _forbidden(stored, f"{why}, so it has no room")
+
+
 def check_wanted_live(stored: Broadcast) -> None:
     """Raises StateForbids."""
     if stored.target is not Target.LIVE:

@@ -29,6 +29,18 @@ class EventReason(Word):
     UPDATED = "UPDATED", "UpdateBroadcast changed the fields that the message names."
     STOP_REQUESTED = "STOP_REQUESTED", "StopBroadcast was called. The message is the caller's note."
     DELETED = "DELETED", "DeleteBroadcast was called."
+    REMOVAL_REQUESTED = (
+        "REMOVAL_REQUESTED",
+        "RemoveParticipant puts somebody out of the room now. The message is the identity and the caller's note.",
+    )
+    MUTE_REQUESTED = (
+        "MUTE_REQUESTED",
+        "MuteParticipant mutes tracks now. The message is the identity, the tracks and the caller's note.",
+    )
+    UNMUTE_REQUESTED = (
+        "UNMUTE_REQUESTED",
+        "MuteParticipant unmutes tracks now. The message is the identity, the tracks and the caller's note.",
+    )
 
     STATE_CREATED = "STATE_CREATED", "The state became CREATED."
     STATE_STARTING = "STATE_STARTING", "The state became STARTING: room and live stream are being made."
@@ -171,6 +183,8 @@ class Operation(Word):
     CREATE_ROOM = "CreateRoom", "Create the room."
     LIST_ROOMS = "ListRooms", "List rooms."
     LIST_PARTICIPANTS = "ListParticipants", "List who is in a room, and what each publishes."
+    REMOVE_PARTICIPANT = "RemoveParticipant", "Put a participant out of a room, as a caller asked."
+    MUTE_TRACK = "MutePublishedTrack", "Mute or unmute a track of a participant, as a caller asked."
     DELETE_ROOM = "DeleteRoom", "Delete the room."
     START_EGRESS = "StartRoomCompositeEgress", "Start an egress, to RTMP addresses or into a file."
     LIST_EGRESSES = "ListEgress", "List egresses."

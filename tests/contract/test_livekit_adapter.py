@@ -98,6 +98,8 @@ OTHERS: dict[str, Call] = {
     "ListRooms of one": lambda livekit: livekit.rooms.get("first"),
     "DeleteRoom": lambda livekit: livekit.rooms.delete("first"),
     "ListParticipants": lambda livekit: livekit.rooms.people("first"),
+    "RemoveParticipant": lambda livekit: livekit.rooms.remove("first", "ann"),
+    "MutePublishedTrack": lambda livekit: livekit.rooms.mute("first", "ann", "TR_1", muted=True),
     "ListEgress": lambda livekit: livekit.egresses.list_active(),
     "ListEgress of one": lambda livekit: livekit.egresses.list_room("first"),
     "StopEgress": lambda livekit: livekit.egresses.stop("EG_1"),

@@ -11,7 +11,16 @@ from livekit import api
 from livekit.protocol import models
 
 from service.domain.errors import Outcome
-from service.domain.ports import LayerSeen, PublisherSeen, RoomInside, RoomPeople, TrackKind, TrackSeen
+from service.domain.ports import (
+    HostRole,
+    LayerSeen,
+    ParticipantKind,
+    PublisherSeen,
+    RoomInside,
+    RoomPeople,
+    TrackKind,
+    TrackSeen,
+)
 from tests.contract.livekit_stage import KEY, SECRET, staged, until
 from tests.contract.provider_wire import wire
 from tests.contract.test_livekit_adapter import livekit_at, message, refusal
@@ -246,3 +255,76 @@ async def test_an_egress_in_the_room_is_nobody() -> None:
             return (len(people.publishers), people.viewers) == (1, 0)
 
         await eventually(alone)
+
+
+async def test_every_participant_has_a_kind_and_what_it_may_publish() -> None:
+    answer = message(
+        api.ListParticipantsResponse(
+            participants=[
+                person("ann", tracks=(track(),), can_publish=True),
+                person(
+                    "bob",
+                    can_publish=True,
+                    can_publish_sources=[models.TrackSource.CAMERA, models.TrackSource.MICROPHONE],
+                ),
+                person("viewer"),
+                person("sip", kind=Kind.SIP),
+                person("whip", kind=Kind.INGRESS),
+                person("EG_1", kind=Kind.EGRESS, hidden=True, recorder=True),
+                person("old recorder", recorder=True),
+                person("helper", kind=Kind.AGENT, hidden=True),
+                person("old agent", agent=True),
+                person("monitor", hidden=True, can_publish=True),
+                person("of the future", kind=99),
+                models.ParticipantInfo(identity="gone", state=models.ParticipantInfo.DISCONNECTED),
+            ]
+        )
+    )
+    async with wire(answer) as provider, livekit_at(provider.url) as livekit:
+        there = {each.identity: each for each in await livekit.rooms.participants("first")}
+    assert {identity: each.kind for identity, each in there.items()} == {
+        "ann": ParticipantKind.PERSON,
+        "bob": ParticipantKind.PERSON,
+        "viewer": ParticipantKind.PERSON,
+        "sip": ParticipantKind.SIP,
+        "whip": ParticipantKind.INGRESS,
+        "EG_1": ParticipantKind.RECORDER,
+        "old recorder": ParticipantKind.RECORDER,
+        "helper": ParticipantKind.AGENT,
+        "old agent": ParticipantKind.AGENT,
+        "monitor": ParticipantKind.HIDDEN,
+        "of the future": None,
+    }
+    assert there["ann"].may_publish == ("camera", "microphone", "screen_share", "screen_share_audio")
+    assert there["bob"].may_publish == ("camera", "microphone")
+    assert there["viewer"].may_publish == ()
+    assert [each.source for each in there["ann"].tracks] == ["camera"]
+
+
+async def test_a_co_host_publishes_camera_and_microphone_and_nothing_else() -> None:
+    async with livekit_at("https://livekit.example") as livekit:
+        issued = livekit.tokens.issue(
+            room_name="bc-1", identity="bob", display_name="", ttl=timedelta(minutes=5), role=HostRole.CO_HOST
+        )
+    grants = jwt.decode(issued.token.reveal(), SECRET, ["HS256"])["video"]
+    assert grants["canPublishSources"] == ["camera", "microphone"]
+    assert (grants["canPublish"], grants["canPublishData"], grants["canSubscribe"]) == (True, False, True)
+    assert not any(grants[name] for name in ("roomAdmin", "roomCreate", "roomList", "roomRecord", "hidden"))
+
+
+async def test_moderation_of_a_simulated_room() -> None:
+    async with staged() as stage, livekit_at(stage.simulator.base_url) as livekit:
+        await stage.host("bc-1", "camera", "microphone")
+        [host] = await livekit.rooms.participants("bc-1")
+        _, microphone = host.tracks
+        assert await livekit.rooms.mute("bc-1", "host", microphone.sid, muted=True)
+        [host] = await livekit.rooms.participants("bc-1")
+        assert [each.muted for each in host.tracks] == [False, True]
+        refused = await refusal(livekit.rooms.mute("bc-1", "host", microphone.sid, muted=False))
+        assert refused.outcome is Outcome.REFUSED
+        assert not await livekit.rooms.mute("bc-1", "host", "TR_none", muted=True)
+        await livekit.rooms.remove("bc-1", "host")
+        assert await livekit.rooms.participants("bc-1") == ()
+        assert (await refusal(livekit.rooms.remove("bc-1", "host"))).outcome is Outcome.MISSING
+        assert (await refusal(livekit.rooms.remove("nowhere", "host"))).outcome is Outcome.MISSING
+        assert await livekit.rooms.participants("nowhere") == ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,10 +18,11 @@ from broadcast.v1 import broadcast_pb2 as pb
 from broadcast.v1 import broadcast_service_pb2 as rpc
 from broadcast.v1.broadcast_service_pb2_grpc import BroadcastServiceStub
 from service.api.services.health import HealthApi
+from service.api.services.stage import StageApi
 from service.api.streams.moved import Moved
 from service.api.transport.server import ApiOptions, ApiServer
 from service.domain.lifecycle import Event
-from service.domain.ports import HostToken
+from service.domain.ports import HostRole, HostToken, Moderation, ParticipantSeen
 from service.domain.reasons import Actor, EventReason
 from service.domain.secret import Secret
 from service.domain.timing import Timing
@@ -49,6 +50,7 @@ class Issued:
     identity: str
     display_name: str
     ttl: timedelta
+    role: HostRole
 
 
 class Tokens:
@@ -57,10 +59,32 @@ class Tokens:
     def __init__(self) -> None:
         self.issued: list[Issued] = []
 
-    def issue(self, *, room_name: str, identity: str, display_name: str, ttl: timedelta) -> HostToken:
-        self.issued.append(Issued(room_name=room_name, identity=identity, display_name=display_name, ttl=ttl))
+    def issue(
+        self, *, room_name: str, identity: str, display_name: str, ttl: timedelta, role: HostRole = HostRole.HOST
+    ) -> HostToken:
+        self.issued.append(
+            Issued(room_name=room_name, identity=identity, display_name=display_name, ttl=ttl, role=role)
+        )
         expire_time = datetime(2030, 1, 1, tzinfo=UTC) + ttl
         return HostToken(url="wss://livekit.test", token=Secret("host-token"), expire_time=expire_time)
+
+
+class Nobody:
+    """A room in which nobody is."""
+
+    async def participants(self, name: str) -> Sequence[ParticipantSeen]:
+        del name
+        return ()
+
+    async def remove(self, name: str, identity: str) -> None:
+        raise NotImplementedError
+
+    async def mute(self, name: str, identity: str, track_sid: str, *, muted: bool) -> bool:
+        raise NotImplementedError
+
+
+async def _plenty() -> bool:
+    return True
 
 
 class Names:
@@ -161,8 +185,12 @@ async def api(
     options: ApiOptions | None = None,
     listen: bool = True,
     beside: Callable[[Behind], Beside] = _alone,
+    moderation: Moderation | None = None,
+    spare: Callable[[], Awaitable[bool]] = _plenty,
 ) -> AsyncGenerator[Stage]:
-    """*listen* False: nobody says that the log moved, as if every NOTIFY was lost."""
+    """*listen* False: nobody says that the log moved, as if every NOTIFY was lost. *moderation*: None: nobody is in any
+    room. *spare*: as of StageApi.
+    """
     database = await Database.connect(dsn)
     sealer = Sealer([b"k" * 32])
     rows = Rows(sealer)
@@ -181,6 +209,7 @@ async def api(
         wake=woken.append,
         resolve=names,
         health_api=health_api,
+        stage_api=StageApi(broadcasts=broadcasts, moderation=moderation or Nobody(), spare=spare, moved=moved),
         playback=others.playback,
         webhooks=others.webhooks,
         admin=others.admin,

@@ -220,6 +220,38 @@ async def _unknown_names(world: World, trace: Trace) -> None:
     trace.add("metadata of no room", await _refused(room.update_room_metadata(metadata)))
 
 
+async def _moderation(world: World, trace: Trace) -> None:
+    """A mute by the server, an unmute that is refused, a removal, and a return with the same token."""
+    room = world.api.room
+    await _room(world)
+    given = token(_ROOM)
+    host = await world.host(given)
+    await host.publish("camera")
+    await host.publish("microphone")
+    await until(lambda: _tracks(world, 2), "both tracks")
+    [ann] = await _people(world)
+    [microphone] = [track for track in ann.tracks if track.type == models.TrackType.AUDIO]
+
+    def mute(track_sid: str = microphone.sid, *, muted: bool = True) -> Awaitable[api.MuteRoomTrackResponse]:
+        wanted = api.MuteRoomTrackRequest(room=_ROOM, identity="ann", track_sid=track_sid, muted=muted)
+        return room.mute_published_track(wanted)
+
+    trace.add("muted", await mute())
+    await until(lambda: _muted(world), "the mute")
+    trace.add("people", await _people(world))
+    trace.add("muted again", await mute())
+    trace.add("no such track", await mute("TR_none"))
+    trace.add("unmuted", await _refused(mute(muted=False)))
+    trace.add("removed", await room.remove_participant(api.RoomParticipantIdentity(room=_ROOM, identity="ann")))
+    trace.add("left webhook", await _left(world))
+    trace.add("people after it", await _people(world))
+    again = api.RoomParticipantIdentity(room=_ROOM, identity="ann")
+    trace.add("removed again", await _refused(room.remove_participant(again)))
+    # The token was not revoked.
+    await world.host(given)
+    trace.add("people after the return", await _people(world))
+
+
 async def _refused_keys(world: World, trace: Trace) -> None:
     """The text of a refusal quotes the token that was sent."""
     grants = api.VideoGrants(room_list=True)
@@ -243,6 +275,7 @@ _SCENARIOS: dict[str, Scenario] = {
     "tokens": _tokens,
     "deleted outside": _deleted_outside,
     "unknown names": _unknown_names,
+    "moderation": _moderation,
     "refused keys": _refused_keys,
 }
 

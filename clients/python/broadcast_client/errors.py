@@ -9,11 +9,13 @@
     │   │   └── ResumeTokenInvalid
     │   ├── BroadcastNotFound       NOT_FOUND
     │   ├── WebhookNotFound         NOT_FOUND
+    │   ├── ParticipantNotFound     NOT_FOUND: not in the room, or it does not publish that track
     │   ├── BroadcastExists         ALREADY_EXISTS
     │   ├── EtagMismatch            ABORTED: read again, then write again
     │   ├── FailedPrecondition      FAILED_PRECONDITION
     │   │   ├── StateForbids
-    │   │   └── FieldImmutable
+    │   │   ├── FieldImmutable
+    │   │   └── UnmuteRefused           LiveKit lets only the participant unmute
     │   ├── ResumeTokenExpired      OUT_OF_RANGE (a watch overcomes it by itself)
     │   ├── Overloaded              RESOURCE_EXHAUSTED
     │   ├── ViewerLimit             RESOURCE_EXHAUSTED: every place in the room is taken (not tried again by itself)
@@ -143,6 +145,10 @@ class WebhookNotFound(BroadcastError):
     reasons = ("WEBHOOK_NOT_FOUND",)
 
 
+class ParticipantNotFound(BroadcastError):
+    reasons = ("PARTICIPANT_NOT_FOUND",)
+
+
 class BroadcastExists(BroadcastError):
     codes = (grpc.StatusCode.ALREADY_EXISTS,)
     reasons = ("BROADCAST_EXISTS",)
@@ -165,6 +171,11 @@ class StateForbids(FailedPrecondition):
 class FieldImmutable(FailedPrecondition):
     codes = ()
     reasons = ("FIELD_IMMUTABLE",)
+
+
+class UnmuteRefused(FailedPrecondition):
+    codes = ()
+    reasons = ("UNMUTE_REFUSED",)
 
 
 class ResumeTokenExpired(BroadcastError):

@@ -6,6 +6,7 @@ isort:skip_file
 from broadcast.v1 import broadcast_pb2 as _broadcast_pb2
 from broadcast.v1 import event_pb2 as _event_pb2
 from broadcast.v1 import health_pb2 as _health_pb2
+from broadcast.v1 import participant_pb2 as _participant_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
@@ -24,6 +25,36 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _HostRole:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _HostRoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HostRole.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    HOST_ROLE_UNSPECIFIED: _HostRole.ValueType  # 0
+    """HOST."""
+    HOST_ROLE_HOST: _HostRole.ValueType  # 1
+    """Publishes camera, microphone and screen with its sound, sends messages to the others, sees and hears them."""
+    HOST_ROLE_CO_HOST: _HostRole.ValueType  # 2
+    """Publishes camera and microphone, sees and hears the others. No screen, because LiveKit's layouts give the whole picture
+    to a shared screen, and no messages.
+    """
+
+class HostRole(_HostRole, metaclass=_HostRoleEnumTypeWrapper):
+    """What a token lets somebody do who publishes. None of them lets anybody mute or remove others: that is for callers of this
+    service. New values may be added.
+    """
+
+HOST_ROLE_UNSPECIFIED: HostRole.ValueType  # 0
+"""HOST."""
+HOST_ROLE_HOST: HostRole.ValueType  # 1
+"""Publishes camera, microphone and screen with its sound, sends messages to the others, sees and hears them."""
+HOST_ROLE_CO_HOST: HostRole.ValueType  # 2
+"""Publishes camera and microphone, sees and hears the others. No screen, because LiveKit's layouts give the whole picture
+to a shared screen, and no messages.
+"""
+Global___HostRole: _TypeAlias = HostRole  # noqa: Y015
 
 class _ChangeType:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -692,6 +723,7 @@ class IssueHostAccessRequest(_message.Message):
     IDENTITY_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     TTL_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
     broadcast_id: _builtins.str
     """The id of the broadcast."""
     identity: _builtins.str
@@ -701,6 +733,8 @@ class IssueHostAccessRequest(_message.Message):
     """
     display_name: _builtins.str
     """The name that the other participants see."""
+    role: Global___HostRole.ValueType
+    """What the token lets the host do. Unset: HOST."""
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
         """The time in which the token lets the host enter, 1 min to 6 h. Unset: 10 min."""
@@ -712,10 +746,11 @@ class IssueHostAccessRequest(_message.Message):
         identity: _builtins.str = ...,
         display_name: _builtins.str = ...,
         ttl: _duration_pb2.Duration | None = ...,
+        role: Global___HostRole.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["broadcast_id", b"broadcast_id", "display_name", b"display_name", "identity", b"identity", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broadcast_id", b"broadcast_id", "display_name", b"display_name", "identity", b"identity", "role", b"role", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -744,6 +779,175 @@ class IssueHostAccessResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___IssueHostAccessResponse: _TypeAlias = IssueHostAccessResponse  # noqa: Y015
+
+@_typing.final
+class ListParticipantsRequest(_message.Message):
+    """Request of ListParticipants."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BROADCAST_ID_FIELD_NUMBER: _builtins.int
+    PUBLISHERS_ONLY_FIELD_NUMBER: _builtins.int
+    broadcast_id: _builtins.str
+    """The id of the broadcast."""
+    publishers_only: _builtins.bool
+    """Leaves out those who publish nothing."""
+    def __init__(
+        self,
+        *,
+        broadcast_id: _builtins.str = ...,
+        publishers_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broadcast_id", b"broadcast_id", "publishers_only", b"publishers_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListParticipantsRequest: _TypeAlias = ListParticipantsRequest  # noqa: Y015
+
+@_typing.final
+class ListParticipantsResponse(_message.Message):
+    """Response of ListParticipants."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARTICIPANTS_FIELD_NUMBER: _builtins.int
+    PARTICIPANT_COUNT_FIELD_NUMBER: _builtins.int
+    participant_count: _builtins.int
+    """The number of those who match. More than there are `participants`: the others did not fit."""
+    @_builtins.property
+    def participants(self) -> _containers.RepeatedCompositeFieldContainer[_participant_pb2.Participant]:
+        """Those who publish first, then in the order in which they entered. Not more than fit into one message."""
+
+    def __init__(
+        self,
+        *,
+        participants: _abc.Iterable[_participant_pb2.Participant] | None = ...,
+        participant_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["participant_count", b"participant_count", "participants", b"participants"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListParticipantsResponse: _TypeAlias = ListParticipantsResponse  # noqa: Y015
+
+@_typing.final
+class RemoveParticipantRequest(_message.Message):
+    """Request of RemoveParticipant. It may be repeated."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BROADCAST_ID_FIELD_NUMBER: _builtins.int
+    IDENTITY_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    ALLOW_MISSING_FIELD_NUMBER: _builtins.int
+    broadcast_id: _builtins.str
+    """The id of the broadcast."""
+    identity: _builtins.str
+    """Its identity in the room. An egress is refused (INVALID_FIELD): StopBroadcast or SetOnAir ends it."""
+    note: _builtins.str
+    """Who asks for it, or why; it is shown in the events of the broadcast."""
+    allow_missing: _builtins.bool
+    """Answers OK instead of PARTICIPANT_NOT_FOUND if nobody of that identity is in the room."""
+    def __init__(
+        self,
+        *,
+        broadcast_id: _builtins.str = ...,
+        identity: _builtins.str = ...,
+        note: _builtins.str = ...,
+        allow_missing: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_missing", b"allow_missing", "broadcast_id", b"broadcast_id", "identity", b"identity", "note", b"note"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveParticipantRequest: _TypeAlias = RemoveParticipantRequest  # noqa: Y015
+
+@_typing.final
+class RemoveParticipantResponse(_message.Message):
+    """Response of RemoveParticipant."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveParticipantResponse: _TypeAlias = RemoveParticipantResponse  # noqa: Y015
+
+@_typing.final
+class MuteParticipantRequest(_message.Message):
+    """Request of MuteParticipant. It may be repeated."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BROADCAST_ID_FIELD_NUMBER: _builtins.int
+    IDENTITY_FIELD_NUMBER: _builtins.int
+    TRACK_SIDS_FIELD_NUMBER: _builtins.int
+    UNMUTE_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    broadcast_id: _builtins.str
+    """The id of the broadcast."""
+    identity: _builtins.str
+    """Its identity in the room."""
+    unmute: _builtins.bool
+    """Unmutes instead. Fails with UNMUTE_REFUSED unless LiveKit's setting `room.enable_remote_unmute` is on."""
+    note: _builtins.str
+    """Who asks for it, or why; it is shown in the events of the broadcast."""
+    @_builtins.property
+    def track_sids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The tracks, by the `sid` that ListParticipants shows. Empty: every track with sound."""
+
+    def __init__(
+        self,
+        *,
+        broadcast_id: _builtins.str = ...,
+        identity: _builtins.str = ...,
+        track_sids: _abc.Iterable[_builtins.str] | None = ...,
+        unmute: _builtins.bool = ...,
+        note: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broadcast_id", b"broadcast_id", "identity", b"identity", "note", b"note", "track_sids", b"track_sids", "unmute", b"unmute"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MuteParticipantRequest: _TypeAlias = MuteParticipantRequest  # noqa: Y015
+
+@_typing.final
+class MuteParticipantResponse(_message.Message):
+    """Response of MuteParticipant."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRACKS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tracks(self) -> _containers.RepeatedCompositeFieldContainer[_health_pb2.TrackHealth]:
+        """The tracks that were asked for, as they are now. Empty: the participant publishes no sound."""
+
+    def __init__(
+        self,
+        *,
+        tracks: _abc.Iterable[_health_pb2.TrackHealth] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tracks", b"tracks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MuteParticipantResponse: _TypeAlias = MuteParticipantResponse  # noqa: Y015
 
 @_typing.final
 class ListBroadcastEventsRequest(_message.Message):

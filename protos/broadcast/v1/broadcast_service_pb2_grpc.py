@@ -87,6 +87,21 @@ class BroadcastServiceStub:
                 request_serializer=broadcast_dot_v1_dot_broadcast__service__pb2.IssueHostAccessRequest.SerializeToString,
                 response_deserializer=broadcast_dot_v1_dot_broadcast__service__pb2.IssueHostAccessResponse.FromString,
                 _registered_method=True)
+        self.ListParticipants = channel.unary_unary(
+                '/broadcast.v1.BroadcastService/ListParticipants',
+                request_serializer=broadcast_dot_v1_dot_broadcast__service__pb2.ListParticipantsRequest.SerializeToString,
+                response_deserializer=broadcast_dot_v1_dot_broadcast__service__pb2.ListParticipantsResponse.FromString,
+                _registered_method=True)
+        self.RemoveParticipant = channel.unary_unary(
+                '/broadcast.v1.BroadcastService/RemoveParticipant',
+                request_serializer=broadcast_dot_v1_dot_broadcast__service__pb2.RemoveParticipantRequest.SerializeToString,
+                response_deserializer=broadcast_dot_v1_dot_broadcast__service__pb2.RemoveParticipantResponse.FromString,
+                _registered_method=True)
+        self.MuteParticipant = channel.unary_unary(
+                '/broadcast.v1.BroadcastService/MuteParticipant',
+                request_serializer=broadcast_dot_v1_dot_broadcast__service__pb2.MuteParticipantRequest.SerializeToString,
+                response_deserializer=broadcast_dot_v1_dot_broadcast__service__pb2.MuteParticipantResponse.FromString,
+                _registered_method=True)
         self.GetBroadcastHealth = channel.unary_unary(
                 '/broadcast.v1.BroadcastService/GetBroadcastHealth',
                 request_serializer=broadcast_dot_v1_dot_broadcast__service__pb2.GetBroadcastHealthRequest.SerializeToString,
@@ -194,6 +209,30 @@ class BroadcastServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListParticipants(self, request, context):
+        """Answers everybody in the room, with the tracks that each publishes, as LiveKit shows them now. Only of a broadcast that
+        is not at rest. This call and the next two ask LiveKit, so they may fail with PROVIDER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveParticipant(self, request, context):
+        """Puts a participant out of the room. LiveKit revokes no token: the participant may come back with the one it has until
+        that expires, and LiveKit renews the token of a connected client for 10 minutes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MuteParticipant(self, request, context):
+        """Mutes tracks of a participant. The participant may unmute them again; LiveKit lets nobody else do it, unless its
+        setting `room.enable_remote_unmute` is on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetBroadcastHealth(self, request, context):
         """Answers the health of every part of the chain: its state, since when, and the evidence.
         """
@@ -288,6 +327,21 @@ def add_BroadcastServiceServicer_to_server(servicer, server):
                     servicer.IssueHostAccess,
                     request_deserializer=broadcast_dot_v1_dot_broadcast__service__pb2.IssueHostAccessRequest.FromString,
                     response_serializer=broadcast_dot_v1_dot_broadcast__service__pb2.IssueHostAccessResponse.SerializeToString,
+            ),
+            'ListParticipants': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListParticipants,
+                    request_deserializer=broadcast_dot_v1_dot_broadcast__service__pb2.ListParticipantsRequest.FromString,
+                    response_serializer=broadcast_dot_v1_dot_broadcast__service__pb2.ListParticipantsResponse.SerializeToString,
+            ),
+            'RemoveParticipant': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveParticipant,
+                    request_deserializer=broadcast_dot_v1_dot_broadcast__service__pb2.RemoveParticipantRequest.FromString,
+                    response_serializer=broadcast_dot_v1_dot_broadcast__service__pb2.RemoveParticipantResponse.SerializeToString,
+            ),
+            'MuteParticipant': grpc.unary_unary_rpc_method_handler(
+                    servicer.MuteParticipant,
+                    request_deserializer=broadcast_dot_v1_dot_broadcast__service__pb2.MuteParticipantRequest.FromString,
+                    response_serializer=broadcast_dot_v1_dot_broadcast__service__pb2.MuteParticipantResponse.SerializeToString,
             ),
             'GetBroadcastHealth': grpc.unary_unary_rpc_method_handler(
                     servicer.GetBroadcastHealth,
@@ -571,6 +625,87 @@ class BroadcastService:
             '/broadcast.v1.BroadcastService/IssueHostAccess',
             broadcast_dot_v1_dot_broadcast__service__pb2.IssueHostAccessRequest.SerializeToString,
             broadcast_dot_v1_dot_broadcast__service__pb2.IssueHostAccessResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListParticipants(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broadcast.v1.BroadcastService/ListParticipants',
+            broadcast_dot_v1_dot_broadcast__service__pb2.ListParticipantsRequest.SerializeToString,
+            broadcast_dot_v1_dot_broadcast__service__pb2.ListParticipantsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveParticipant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broadcast.v1.BroadcastService/RemoveParticipant',
+            broadcast_dot_v1_dot_broadcast__service__pb2.RemoveParticipantRequest.SerializeToString,
+            broadcast_dot_v1_dot_broadcast__service__pb2.RemoveParticipantResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MuteParticipant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broadcast.v1.BroadcastService/MuteParticipant',
+            broadcast_dot_v1_dot_broadcast__service__pb2.MuteParticipantRequest.SerializeToString,
+            broadcast_dot_v1_dot_broadcast__service__pb2.MuteParticipantResponse.FromString,
             options,
             channel_credentials,
             insecure,

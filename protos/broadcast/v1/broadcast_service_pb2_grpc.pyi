@@ -61,6 +61,18 @@ class BroadcastServiceStub:
     """Forgets a broadcast that is CREATED, ENDED or FAILED. Its id is not given out again."""
     IssueHostAccess: _grpc.UnaryUnaryMultiCallable[_broadcast_service_pb2.IssueHostAccessRequest, _broadcast_service_pb2.IssueHostAccessResponse]
     """Mints a LiveKit token with which a host enters the room. Only while the broadcast is wanted live."""
+    ListParticipants: _grpc.UnaryUnaryMultiCallable[_broadcast_service_pb2.ListParticipantsRequest, _broadcast_service_pb2.ListParticipantsResponse]
+    """Answers everybody in the room, with the tracks that each publishes, as LiveKit shows them now. Only of a broadcast that
+    is not at rest. This call and the next two ask LiveKit, so they may fail with PROVIDER_UNAVAILABLE.
+    """
+    RemoveParticipant: _grpc.UnaryUnaryMultiCallable[_broadcast_service_pb2.RemoveParticipantRequest, _broadcast_service_pb2.RemoveParticipantResponse]
+    """Puts a participant out of the room. LiveKit revokes no token: the participant may come back with the one it has until
+    that expires, and LiveKit renews the token of a connected client for 10 minutes.
+    """
+    MuteParticipant: _grpc.UnaryUnaryMultiCallable[_broadcast_service_pb2.MuteParticipantRequest, _broadcast_service_pb2.MuteParticipantResponse]
+    """Mutes tracks of a participant. The participant may unmute them again; LiveKit lets nobody else do it, unless its
+    setting `room.enable_remote_unmute` is on.
+    """
     GetBroadcastHealth: _grpc.UnaryUnaryMultiCallable[_broadcast_service_pb2.GetBroadcastHealthRequest, _broadcast_service_pb2.GetBroadcastHealthResponse]
     """Answers the health of every part of the chain: its state, since when, and the evidence."""
     ExplainBroadcast: _grpc.UnaryUnaryMultiCallable[_broadcast_service_pb2.ExplainBroadcastRequest, _broadcast_service_pb2.ExplainBroadcastResponse]
@@ -116,6 +128,18 @@ class BroadcastServiceAsyncStub(BroadcastServiceStub):
     """Forgets a broadcast that is CREATED, ENDED or FAILED. Its id is not given out again."""
     IssueHostAccess: _aio.UnaryUnaryMultiCallable[_broadcast_service_pb2.IssueHostAccessRequest, _broadcast_service_pb2.IssueHostAccessResponse]  # type: ignore[assignment]
     """Mints a LiveKit token with which a host enters the room. Only while the broadcast is wanted live."""
+    ListParticipants: _aio.UnaryUnaryMultiCallable[_broadcast_service_pb2.ListParticipantsRequest, _broadcast_service_pb2.ListParticipantsResponse]  # type: ignore[assignment]
+    """Answers everybody in the room, with the tracks that each publishes, as LiveKit shows them now. Only of a broadcast that
+    is not at rest. This call and the next two ask LiveKit, so they may fail with PROVIDER_UNAVAILABLE.
+    """
+    RemoveParticipant: _aio.UnaryUnaryMultiCallable[_broadcast_service_pb2.RemoveParticipantRequest, _broadcast_service_pb2.RemoveParticipantResponse]  # type: ignore[assignment]
+    """Puts a participant out of the room. LiveKit revokes no token: the participant may come back with the one it has until
+    that expires, and LiveKit renews the token of a connected client for 10 minutes.
+    """
+    MuteParticipant: _aio.UnaryUnaryMultiCallable[_broadcast_service_pb2.MuteParticipantRequest, _broadcast_service_pb2.MuteParticipantResponse]  # type: ignore[assignment]
+    """Mutes tracks of a participant. The participant may unmute them again; LiveKit lets nobody else do it, unless its
+    setting `room.enable_remote_unmute` is on.
+    """
     GetBroadcastHealth: _aio.UnaryUnaryMultiCallable[_broadcast_service_pb2.GetBroadcastHealthRequest, _broadcast_service_pb2.GetBroadcastHealthResponse]  # type: ignore[assignment]
     """Answers the health of every part of the chain: its state, since when, and the evidence."""
     ExplainBroadcast: _aio.UnaryUnaryMultiCallable[_broadcast_service_pb2.ExplainBroadcastRequest, _broadcast_service_pb2.ExplainBroadcastResponse]  # type: ignore[assignment]
@@ -222,6 +246,36 @@ class BroadcastServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_broadcast_service_pb2.IssueHostAccessResponse, _abc.Awaitable[_broadcast_service_pb2.IssueHostAccessResponse]]:
         """Mints a LiveKit token with which a host enters the room. Only while the broadcast is wanted live."""
+
+    @_abc_1.abstractmethod
+    def ListParticipants(
+        self,
+        request: _broadcast_service_pb2.ListParticipantsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broadcast_service_pb2.ListParticipantsResponse, _abc.Awaitable[_broadcast_service_pb2.ListParticipantsResponse]]:
+        """Answers everybody in the room, with the tracks that each publishes, as LiveKit shows them now. Only of a broadcast that
+        is not at rest. This call and the next two ask LiveKit, so they may fail with PROVIDER_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def RemoveParticipant(
+        self,
+        request: _broadcast_service_pb2.RemoveParticipantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broadcast_service_pb2.RemoveParticipantResponse, _abc.Awaitable[_broadcast_service_pb2.RemoveParticipantResponse]]:
+        """Puts a participant out of the room. LiveKit revokes no token: the participant may come back with the one it has until
+        that expires, and LiveKit renews the token of a connected client for 10 minutes.
+        """
+
+    @_abc_1.abstractmethod
+    def MuteParticipant(
+        self,
+        request: _broadcast_service_pb2.MuteParticipantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broadcast_service_pb2.MuteParticipantResponse, _abc.Awaitable[_broadcast_service_pb2.MuteParticipantResponse]]:
+        """Mutes tracks of a participant. The participant may unmute them again; LiveKit lets nobody else do it, unless its
+        setting `room.enable_remote_unmute` is on.
+        """
 
     @_abc_1.abstractmethod
     def GetBroadcastHealth(

@@ -117,6 +117,18 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
 
         {"reason": "PROVIDER_UNAVAILABLE", "domain": "broadcast.v1", "metadata": {"provider": "mux"}}
     """
+    ERROR_REASON_PARTICIPANT_NOT_FOUND: _ErrorReason.ValueType  # 21
+    """Nobody of that identity is in the room, or it does not publish that track. NOT_FOUND.
+
+        {"reason": "PARTICIPANT_NOT_FOUND", "domain": "broadcast.v1",
+         "metadata": {"broadcast_id": "show-1", "identity": "ann"}}
+    """
+    ERROR_REASON_UNMUTE_REFUSED: _ErrorReason.ValueType  # 22
+    """LiveKit lets nobody unmute the track of another: only the participant can, or its setting `room.enable_remote_unmute`
+    has to be on. FAILED_PRECONDITION.
+
+        {"reason": "UNMUTE_REFUSED", "domain": "broadcast.v1", "metadata": {"broadcast_id": "show-1", "identity": "ann"}}
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why an RPC failed. It travels as `google.rpc.ErrorInfo.reason`, without the prefix, in the domain "broadcast.v1".
@@ -217,5 +229,17 @@ ERROR_REASON_PROVIDER_UNAVAILABLE: ErrorReason.ValueType  # 18
 """A provider that had to be asked for this call did not answer. UNAVAILABLE, with google.rpc.RetryInfo.
 
     {"reason": "PROVIDER_UNAVAILABLE", "domain": "broadcast.v1", "metadata": {"provider": "mux"}}
+"""
+ERROR_REASON_PARTICIPANT_NOT_FOUND: ErrorReason.ValueType  # 21
+"""Nobody of that identity is in the room, or it does not publish that track. NOT_FOUND.
+
+    {"reason": "PARTICIPANT_NOT_FOUND", "domain": "broadcast.v1",
+     "metadata": {"broadcast_id": "show-1", "identity": "ann"}}
+"""
+ERROR_REASON_UNMUTE_REFUSED: ErrorReason.ValueType  # 22
+"""LiveKit lets nobody unmute the track of another: only the participant can, or its setting `room.enable_remote_unmute`
+has to be on. FAILED_PRECONDITION.
+
+    {"reason": "UNMUTE_REFUSED", "domain": "broadcast.v1", "metadata": {"broadcast_id": "show-1", "identity": "ann"}}
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -11,11 +11,14 @@ from typing import Final, Generic, Protocol, TypeVar
 from google.protobuf.descriptor import EnumDescriptor
 
 from broadcast.v1 import broadcast_pb2 as pb
+from broadcast.v1 import broadcast_service_pb2 as rpc
 from broadcast.v1 import health_pb2 as health_pb
+from broadcast.v1 import participant_pb2
 from broadcast.v1 import webhook_service_pb2 as webhook_pb
 from service.domain import broadcast as domain
 from service.domain.health.model import ChainPart, HealthState
 from service.domain.measurements import Quality
+from service.domain.ports import HostRole, ParticipantKind
 from service.domain.provider import WEBHOOK_SENDERS, Provider
 from service.domain.resources import RecordingStatus
 from service.store.webhooks.stored import WebhookOutcome
@@ -64,6 +67,8 @@ RECORDING_STATES: Final = EnumTable(RecordingStatus, pb.RecordingState)
 CHAIN_PARTS: Final = EnumTable(ChainPart, health_pb.ChainPart)
 HEALTH_STATES: Final = EnumTable(HealthState, health_pb.HealthState)
 QUALITIES: Final = EnumTable(Quality, health_pb.ConnectionQuality)
+HOST_ROLES: Final = EnumTable(HostRole, rpc.HostRole)
+PARTICIPANT_KINDS: Final = EnumTable(ParticipantKind, participant_pb2.ParticipantKind)
 WEBHOOK_OUTCOMES: Final = EnumTable(WebhookOutcome, webhook_pb.WebhookOutcome)
 WEBHOOK_PROVIDERS: Final[EnumTable[Provider, webhook_pb.WebhookProvider.ValueType]] = EnumTable(
     WEBHOOK_SENDERS, webhook_pb.WebhookProvider

@@ -98,14 +98,14 @@ def _publisher_message(publisher: PublisherHealth) -> health_pb.PublisherHealth:
         identity=seen.identity,
         display_name=seen.name,
         joined_time=time_message(seen.joined_at),
-        tracks=[_track_message(track) for track in seen.tracks],
+        tracks=[track_message(track) for track in seen.tracks],
         connection_quality=QUALITIES.number[publisher.quality],
         stats=None if reported is None else _stats_message(reported.stats),
         stats_time=None if reported is None else time_message(reported.time),
     )
 
 
-def _track_message(track: TrackSeen) -> health_pb.TrackHealth:
+def track_message(track: TrackSeen) -> health_pb.TrackHealth:
     return health_pb.TrackHealth(
         sid=track.sid,
         source=track.source,

@@ -1,4 +1,6 @@
-"""BroadcastService: reads, watches and the access of hosts here, writes in `Writes`, health in `HealthApi`."""
+"""BroadcastService: reads, watches and the access of hosts here, writes in `Writes`, health in `HealthApi`, the people
+in the room in `StageApi`.
+"""
 # ruff: noqa: ARG002, N802
 # Names and arguments of the methods are the contract's.
 
@@ -16,9 +18,11 @@ from service.api.admission import Admission
 from service.api.identities import check_host_identity
 from service.api.messages import tokens
 from service.api.messages.broadcast import broadcast_message, event_message, given_filter, host_access_message
+from service.api.messages.enums import HOST_ROLES
 from service.api.messages.pages import fitting
 from service.api.messages.times import given_duration
 from service.api.services.health import HealthApi
+from service.api.services.stage import StageApi
 from service.api.services.writes import Writes
 from service.api.streams.broadcasts import BroadcastWatches
 from service.api.streams.change_log import Tail
@@ -27,7 +31,7 @@ from service.api.streams.waits import Waits
 from service.domain import lifecycle
 from service.domain.broadcast import Broadcast, State, Target
 from service.domain.errors import BroadcastNotFound
-from service.domain.ports import HostTokens
+from service.domain.ports import HostRole, HostTokens
 from service.store.broadcasts import Broadcasts
 from service.store.changes import Changes
 
@@ -51,6 +55,7 @@ class BroadcastApi(BroadcastServiceServicer):
         admission: Admission,
         playback_base_url: str,
         health: HealthApi,
+        stage: StageApi,
     ) -> None:
         """*moved* and *wake*: as of `ApiServer`."""
         self._broadcasts = broadcasts
@@ -58,6 +63,7 @@ class BroadcastApi(BroadcastServiceServicer):
         self._tokens = tokens
         self._playback_base_url = playback_base_url
         self._health = health
+        self._stage = stage
         self._writes = Writes(broadcasts=broadcasts, moved=moved, wake=wake, resolve=resolve)
         self._tail = tail
         self._waits = Waits(broadcasts, tail, admission)
@@ -112,7 +118,7 @@ class BroadcastApi(BroadcastServiceServicer):
         response = rpc.StartBroadcastResponse(broadcast=self._message(broadcast))
         # Not while the room is being deleted: a host that enters might create it again.
         if request.host_identity and broadcast.target is Target.LIVE:
-            response.host_access.CopyFrom(self._host_access(broadcast, request.host_identity, "", _DEFAULT_TTL))
+            response.host_access.CopyFrom(self._host_access(broadcast, request.host_identity))
         return response
 
     async def SetOnAir(self, request: rpc.SetOnAirRequest, context: _Context) -> rpc.SetOnAirResponse:
@@ -145,8 +151,24 @@ class BroadcastApi(BroadcastServiceServicer):
         ttl = given_duration(request.ttl, "ttl") if request.HasField("ttl") else _DEFAULT_TTL
         broadcast = await self._broadcasts.get(request.broadcast_id)
         lifecycle.check_wanted_live(broadcast)
-        access = self._host_access(broadcast, request.identity, request.display_name, ttl)
+        role = HOST_ROLES.member.get(request.role, HostRole.HOST)
+        access = self._host_access(broadcast, request.identity, request.display_name, ttl, role)
         return rpc.IssueHostAccessResponse(host_access=access)
+
+    async def ListParticipants(
+        self, request: rpc.ListParticipantsRequest, context: _Context
+    ) -> rpc.ListParticipantsResponse:
+        return await self._stage.participants(request)
+
+    async def RemoveParticipant(
+        self, request: rpc.RemoveParticipantRequest, context: _Context
+    ) -> rpc.RemoveParticipantResponse:
+        return await self._stage.remove(request)
+
+    async def MuteParticipant(
+        self, request: rpc.MuteParticipantRequest, context: _Context
+    ) -> rpc.MuteParticipantResponse:
+        return await self._stage.mute(request)
 
     async def ListBroadcastEvents(
         self, request: rpc.ListBroadcastEventsRequest, context: _Context
@@ -193,8 +215,17 @@ class BroadcastApi(BroadcastServiceServicer):
     def _message(self, broadcast: Broadcast) -> pb.Broadcast:
         return broadcast_message(broadcast, self._playback_base_url)
 
-    def _host_access(self, broadcast: Broadcast, identity: str, display_name: str, ttl: timedelta) -> rpc.HostAccess:
-        token = self._tokens.issue(room_name=broadcast.id, identity=identity, display_name=display_name, ttl=ttl)
+    def _host_access(
+        self,
+        broadcast: Broadcast,
+        identity: str,
+        display_name: str = "",
+        ttl: timedelta = _DEFAULT_TTL,
+        role: HostRole = HostRole.HOST,
+    ) -> rpc.HostAccess:
+        token = self._tokens.issue(
+            room_name=broadcast.id, identity=identity, display_name=display_name, ttl=ttl, role=role
+        )
         return host_access_message(token, room_name=broadcast.id, identity=identity)
 
 

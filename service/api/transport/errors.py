@@ -33,9 +33,14 @@ CODES: Final[dict[str, grpc.StatusCode]] = {
     "WEBHOOK_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
     "VIEWER_LIMIT": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "PROVIDER_UNAVAILABLE": grpc.StatusCode.UNAVAILABLE,
+    "PARTICIPANT_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
+    "UNMUTE_REFUSED": grpc.StatusCode.FAILED_PRECONDITION,
     INTERNAL: grpc.StatusCode.INTERNAL,
 }
 
+# The most particular first.
+_NAMED: Final = (("Webhook", "webhook_id"), ("Participant", "identity"), ("Broadcast", "broadcast_id"))
+"""Resource and the entry of the metadata that names it."""
 _RETRYABLE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
 _DEFAULT_PAUSE = (0.5, 2.0)
 # A replica that shuts down spreads its callers over this time, so that the next replica does not get all at once.
@@ -71,7 +76,7 @@ def status_of(error: ServiceError, method: str = "") -> status_pb2.Status:
             failure.violations.add(type=error.reason, subject=_cut(subject), description=_cut(error.message))
             details.append(failure)
         case grpc.StatusCode.NOT_FOUND | grpc.StatusCode.ALREADY_EXISTS:
-            kind, name = ("Webhook", "webhook_id") if "webhook_id" in error.metadata else ("Broadcast", "broadcast_id")
+            kind, name = next((each for each in _NAMED if each[1] in error.metadata), _NAMED[-1])
             details.append(
                 error_details_pb2.ResourceInfo(
                     resource_type=f"broadcast.v1.{kind}",

@@ -24,6 +24,7 @@ from service.api.admission import Admission
 from service.api.connection_ages import ConnectionAges, grace_s
 from service.api.services.broadcasts import BroadcastApi
 from service.api.services.health import HealthApi
+from service.api.services.stage import StageApi
 from service.api.streams.change_log import Tail
 from service.api.streams.moved import Moved
 from service.api.transport.interceptors import Interceptor
@@ -76,6 +77,7 @@ class ApiServer:
         moved: Moved,
         wake: Callable[[str], None],
         health_api: HealthApi,
+        stage_api: StageApi,
         resolve: Resolve = resolve_host,
         playback: PlaybackServiceServicer | None = None,
         webhooks: WebhookServiceServicer | None = None,
@@ -101,6 +103,7 @@ class ApiServer:
             admission=self._admission,
             playback_base_url=options.playback_base_url,
             health=health_api,
+            stage=stage_api,
         )
         self._services: dict[str, Callable[[grpc.aio.Server], None]] = {
             BROADCAST_SERVICE: partial(add_BroadcastServiceServicer_to_server, api)

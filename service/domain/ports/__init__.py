@@ -7,9 +7,13 @@ Every method raises ProviderError and nothing else. Each ends within its own tim
 from service.domain.ports.egresses import Egresses, EgressSeen, EgressWanted, OutputSeen, Push, RecordingWanted
 from service.domain.ports.playlists import Playlists, PlaylistSeen
 from service.domain.ports.rooms import (
+    HostRole,
     HostToken,
     HostTokens,
     LayerSeen,
+    Moderation,
+    ParticipantKind,
+    ParticipantSeen,
     PublisherSeen,
     RoomInside,
     RoomPeople,
@@ -29,10 +33,14 @@ __all__ = [
     "EgressWanted",
     "Egresses",
     "Heard",
+    "HostRole",
     "HostToken",
     "HostTokens",
     "LayerSeen",
+    "Moderation",
     "OutputSeen",
+    "ParticipantKind",
+    "ParticipantSeen",
     "PlaylistSeen",
     "Playlists",
     "PublisherSeen",

@@ -92,6 +92,33 @@ class RoomInside:
     """Whether anything is in it: a person, an egress, an agent, or somebody hidden."""
 
 
+class ParticipantKind(StrEnum):
+    """What a participant is. A person who only watches is a PERSON too: `may_publish` tells the two apart."""
+
+    PERSON = "person"
+    INGRESS = "ingress"
+    """Media that an encoder sends, by WHIP or RTMP."""
+    SIP = "sip"
+    """A telephone."""
+    RECORDER = "recorder"
+    """An egress, or a recorder of another kind. It only receives."""
+    AGENT = "agent"
+    HIDDEN = "hidden"
+    """One whom the others do not see, such as a monitor."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParticipantSeen:
+    identity: str
+    name: str
+    kind: ParticipantKind | None
+    """None: a kind that is newer than the service."""
+    joined_at: datetime | None
+    may_publish: tuple[str, ...]
+    """The sources that it may publish now, in the words of `TrackSeen.source`."""
+    tracks: tuple[TrackSeen, ...]
+
+
 class Rooms(Protocol):
     async def create(self, wanted: RoomWanted) -> RoomSeen:
         """Repeating it is safe: the same name is the same room."""
@@ -118,6 +145,38 @@ class Rooms(Protocol):
         ...
 
 
+class Moderation(Protocol):
+    """What callers ask of the people in a room. Every call may be repeated, and nothing of it is our state, so an
+    interface may call it itself.
+    """
+
+    async def participants(self, name: str) -> Sequence[ParticipantSeen]:
+        """Everybody in the room, of every kind. Nobody: the room is empty or does not exist."""
+        ...
+
+    async def remove(self, name: str, identity: str) -> None:
+        """Put *identity* out of the room. Its token stays valid, so it may come back. The outcome is MISSING if it is
+        not there.
+        """
+        ...
+
+    async def mute(self, name: str, identity: str, track_sid: str, *, muted: bool) -> bool:
+        """Mute a track, or unmute it: the outcome is REFUSED where the server does not allow that. False: the
+        participant has no such track. For one who is not there the outcome is UNAVAILABLE, after 3 s, so ask
+        `participants` before.
+        """
+        ...
+
+
+class HostRole(StrEnum):
+    """What a token lets somebody do who publishes."""
+
+    HOST = "host"
+    """Camera, microphone, screen with its sound, and messages to the others."""
+    CO_HOST = "co_host"
+    """Camera and microphone."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostToken:
     url: str
@@ -127,7 +186,9 @@ class HostToken:
 
 
 class HostTokens(Protocol):
-    def issue(self, *, room_name: str, identity: str, display_name: str, ttl: timedelta) -> HostToken:
+    def issue(
+        self, *, room_name: str, identity: str, display_name: str, ttl: timedelta, role: HostRole = HostRole.HOST
+    ) -> HostToken:
         """Signed here, no call is made."""
         ...
 

@@ -43,6 +43,8 @@ _WITHIN_S: Final[Mapping[Operation, float]] = {
     Operation.CREATE_ROOM: 6,
     Operation.LIST_ROOMS: 5,
     Operation.LIST_PARTICIPANTS: 5,
+    Operation.REMOVE_PARTICIPANT: 5,
+    Operation.MUTE_TRACK: 5,
     Operation.DELETE_ROOM: 10,
     Operation.START_EGRESS: 28,
     Operation.LIST_EGRESSES: 5,

@@ -15,6 +15,8 @@ from service.domain.ports import (
     EgressSeen,
     LayerSeen,
     OutputSeen,
+    ParticipantKind,
+    ParticipantSeen,
     PublisherSeen,
     RoomInside,
     RoomPeople,
@@ -37,6 +39,14 @@ _STATUSES = {
     api.EgressStatus.EGRESS_LIMIT_REACHED: EgressStatus.LIMIT_REACHED,
 }
 _TRACK_KINDS = {models.TrackType.AUDIO: TrackKind.AUDIO, models.TrackType.VIDEO: TrackKind.VIDEO}
+_KINDS = {
+    models.ParticipantInfo.STANDARD: ParticipantKind.PERSON,
+    models.ParticipantInfo.INGRESS: ParticipantKind.INGRESS,
+    models.ParticipantInfo.SIP: ParticipantKind.SIP,
+    models.ParticipantInfo.EGRESS: ParticipantKind.RECORDER,
+    models.ParticipantInfo.AGENT: ParticipantKind.AGENT,
+}
+_SOURCES = ("camera", "microphone", "screen_share", "screen_share_audio")
 _PEOPLE = (models.ParticipantInfo.STANDARD, models.ParticipantInfo.INGRESS, models.ParticipantInfo.SIP)
 
 
@@ -105,6 +115,42 @@ def people_seen(participants: Iterable[models.ParticipantInfo]) -> RoomPeople:
     # By the tracks, muted or not: the flag `is_publisher` stays set after an unpublish.
     publishers = [seen for person in people if (seen := _publisher(person)).tracks]
     return RoomPeople(publishers=tuple(publishers), viewers=len(people) - len(publishers))
+
+
+def participants_seen(participants: Iterable[models.ParticipantInfo]) -> tuple[ParticipantSeen, ...]:
+    """Everybody who is in the room, each with its kind."""
+    return tuple(_participant(each) for each in participants if each.state != models.ParticipantInfo.DISCONNECTED)
+
+
+def _participant(seen: models.ParticipantInfo) -> ParticipantSeen:
+    shown = _publisher(seen)
+    return ParticipantSeen(
+        identity=seen.identity,
+        name=seen.name,
+        kind=_kind(seen),
+        joined_at=shown.joined_at,
+        may_publish=_may_publish(seen.permission),
+        tracks=shown.tracks,
+    )
+
+
+def _kind(seen: models.ParticipantInfo) -> ParticipantKind | None:
+    """By the kind, and by the permissions of an older token, which has no kind."""
+    kind, permission = _KINDS.get(seen.kind), seen.permission
+    if permission.recorder:
+        return ParticipantKind.RECORDER
+    if permission.agent:
+        return ParticipantKind.AGENT
+    hidden = permission.hidden and kind not in (ParticipantKind.RECORDER, ParticipantKind.AGENT)
+    return ParticipantKind.HIDDEN if hidden else kind
+
+
+def _may_publish(permission: models.ParticipantPermission) -> tuple[str, ...]:
+    """A list of sources narrows `can_publish` down (livekit/protocol auth/grants.go)."""
+    if not permission.can_publish:
+        return ()
+    named = tuple(_name(models.TrackSource, source) for source in permission.can_publish_sources)
+    return named or _SOURCES
 
 
 def inside_seen(participants: Iterable[models.ParticipantInfo]) -> RoomInside:

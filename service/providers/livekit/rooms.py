@@ -9,14 +9,14 @@ from livekit import api
 from service.domain.errors import Outcome, ProviderError
 from service.domain.reasons import Operation
 from service.providers.livekit.calls import LiveKitCalls, each_seen, not_empty
-from service.providers.livekit.observed import inside_seen, people_seen, room_seen
+from service.providers.livekit.observed import inside_seen, participants_seen, people_seen, room_seen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from livekit.protocol import models
 
-    from service.domain.ports import RoomInside, RoomPeople, RoomSeen, RoomWanted
+    from service.domain.ports import ParticipantSeen, RoomInside, RoomPeople, RoomSeen, RoomWanted
 
 
 class Rooms:
@@ -60,6 +60,26 @@ class Rooms:
 
     async def inside(self, name: str) -> RoomInside:
         return inside_seen(await self._participants(name))
+
+    async def participants(self, name: str) -> Sequence[ParticipantSeen]:
+        return participants_seen(await self._participants(name))
+
+    async def remove(self, name: str, identity: str) -> None:
+        """LiveKit revokes no token: `revoke_token_ts` is read nowhere in the server."""
+        await self._call(
+            Operation.REMOVE_PARTICIPANT,
+            self._rooms.remove_participant(api.RoomParticipantIdentity(room=name, identity=identity)),
+        )
+
+    async def mute(self, name: str, identity: str, track_sid: str, *, muted: bool) -> bool:
+        """An unmute is answered with 412 unless `room.enable_remote_unmute` is set on the server."""
+        answer = await self._call(
+            Operation.MUTE_TRACK,
+            self._rooms.mute_published_track(
+                api.MuteRoomTrackRequest(room=name, identity=identity, track_sid=track_sid, muted=muted)
+            ),
+        )
+        return answer.track.sid == track_sid
 
     async def _participants(self, name: str) -> Sequence[models.ParticipantInfo]:
         """What the server's store last heard of them: it is written when a participant changes, and a room that it

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from livekit import api
 
-from service.domain.ports import HostToken
+from service.domain.ports import HostRole, HostToken
 from service.domain.secret import Secret
 
 if TYPE_CHECKING:
@@ -15,6 +15,14 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from service.domain.ports import RoomWanted
+
+
+SOURCES_OF: Final = {
+    HostRole.HOST: ("camera", "microphone", "screen_share", "screen_share_audio"),
+    # LiveKit's template gives the whole picture to a shared screen, whoever shares it.
+    HostRole.CO_HOST: ("camera", "microphone"),
+}
+"""The sources that each may publish, in LiveKit's words."""
 
 
 class Tokens:
@@ -29,11 +37,13 @@ class Tokens:
         self._key = api_key
         self._secret = api_secret
 
-    def issue(self, *, room_name: str, identity: str, display_name: str, ttl: timedelta) -> HostToken:
+    def issue(
+        self, *, room_name: str, identity: str, display_name: str, ttl: timedelta, role: HostRole = HostRole.HOST
+    ) -> HostToken:
         grants = _grants(room_name)
         grants.can_publish = True
-        grants.can_publish_sources = ["camera", "microphone", "screen_share", "screen_share_audio"]
-        grants.can_publish_data = True
+        grants.can_publish_sources = [*SOURCES_OF[role]]
+        grants.can_publish_data = role is HostRole.HOST
         return self._signed(grants, identity, display_name, ttl)
 
     def issue_viewer(self, *, room_name: str, identity: str, ttl: timedelta) -> HostToken:

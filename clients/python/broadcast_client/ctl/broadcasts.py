@@ -16,7 +16,12 @@ from broadcast.v1.broadcast_pb2 import (
     Broadcast,
     BroadcastSpec,
 )
-from broadcast.v1.broadcast_service_pb2 import IssueHostAccessRequest, StartBroadcastRequest, StopBroadcastRequest
+from broadcast.v1.broadcast_service_pb2 import (
+    HostRole,
+    IssueHostAccessRequest,
+    StartBroadcastRequest,
+    StopBroadcastRequest,
+)
 from broadcast_client.ctl.arguments import (
     BroadcastId,
     DestinationList,
@@ -28,7 +33,7 @@ from broadcast_client.ctl.arguments import (
     States,
     span,
 )
-from broadcast_client.ctl.contract import FieldOptions, bounds, options_of
+from broadcast_client.ctl.contract import FieldOptions, bounds, choices, one_of, options_of
 from broadcast_client.ctl.session import OK, InSession, UsageError
 from broadcast_client.errors import BroadcastEndedEarly, WaitTimeout
 from broadcast_client.values import broadcast_filter, state_name
@@ -141,10 +146,17 @@ async def host_access(
     *,
     display_name: Annotated[str, Parameter(metavar="NAME")] = "",
     ttl: Annotated[float | None, span(f"{bounds(IssueHostAccessRequest, 'ttl')} (default: 10m)")] = None,
+    role: Annotated[
+        int,
+        Parameter(converter=one_of(HostRole.DESCRIPTOR), metavar="ROLE", help=choices(HostRole.DESCRIPTOR)),
+    ] = 0,
     session: InSession,
 ) -> int:
     """Print a token with which a host enters."""
-    session.out.access(await session.client.issue_host_access(id, identity, display_name=display_name, ttl=ttl))
+    access = await session.client.issue_host_access(
+        id, identity, display_name=display_name, ttl=ttl, role=HostRole.ValueType(role)
+    )
+    session.out.access(access)
     return OK
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, cast
 from cyclopts import App, CycloptsError, Group, Parameter
 
 from broadcast_client.client import BroadcastClient
-from broadcast_client.ctl import broadcasts, services, watching
+from broadcast_client.ctl import broadcasts, services, stage, watching
 from broadcast_client.ctl.demo import demo
 from broadcast_client.ctl.output import Output
 from broadcast_client.ctl.session import (
@@ -36,6 +36,9 @@ _COMMANDS = {
     "explain": watching.explain,
     "watch-health": watching.watch_health,
     "host-access": broadcasts.host_access,
+    "participants": stage.participants,
+    "remove": stage.remove,
+    "mute": stage.mute,
     "join": services.join,
     "wake": services.wake,
     "orphans": services.orphans,

@@ -4,12 +4,12 @@
 
 import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping
-from typing import TYPE_CHECKING
 
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from broadcast.v1.broadcast_pb2 import Broadcast, BroadcastSpec
 from broadcast.v1.broadcast_service_pb2 import (
+    HOST_ROLE_UNSPECIFIED,
     BroadcastFilter,
     CreateBroadcastRequest,
     DeleteBroadcastRequest,
@@ -17,6 +17,7 @@ from broadcast.v1.broadcast_service_pb2 import (
     GetBroadcastHealthRequest,
     GetBroadcastRequest,
     HostAccess,
+    HostRole,
     IssueHostAccessRequest,
     ListBroadcastEventsRequest,
     ListBroadcastEventsResponse,
@@ -29,29 +30,15 @@ from broadcast.v1.broadcast_service_pb2 import (
     StopBroadcastRequest,
     UpdateBroadcastRequest,
 )
-from broadcast.v1.broadcast_service_pb2_grpc import BroadcastServiceStub
 from broadcast.v1.event_pb2 import BroadcastEvent
 from broadcast.v1.health_pb2 import BroadcastHealth, Explanation, HostStats
-from broadcast_client.caller import Caller
-from broadcast_client.connection import Connection
 from broadcast_client.retry import Safety
+from broadcast_client.services.stage import StageCalls
 from broadcast_client.values import Seconds, duration
 
-if TYPE_CHECKING:
-    # Declared in the stub file alone.
-    from broadcast.v1.broadcast_service_pb2_grpc import BroadcastServiceAsyncStub
 
-
-class BroadcastCalls:
+class BroadcastCalls(StageCalls):
     """The unary calls of BroadcastService. `BroadcastClient` is one, and says what holds for every call."""
-
-    def __init__(self, connection: Connection, call: Caller) -> None:
-        self._connection = connection
-        self._call = call
-
-    @property
-    def _stub(self) -> "BroadcastServiceAsyncStub":
-        return self._connection.stub(BroadcastServiceStub)
 
     async def create(
         self,
@@ -292,6 +279,7 @@ class BroadcastCalls:
         *,
         display_name: str = "",
         ttl: Seconds | None = None,
+        role: HostRole.ValueType = HOST_ROLE_UNSPECIFIED,
         timeout: float | None = None,
     ) -> HostAccess:
         """Mint a token with which a host enters the room. The token is a secret, and the repr of the answer shows it.
@@ -301,6 +289,7 @@ class BroadcastCalls:
             identity: the host's identity in the room. If it enters a second time, the first one is removed.
             display_name: the name that the other participants see.
             ttl: the time in which the token lets the host enter, 1 min to 6 h. None: 10 min.
+            role: what the token lets the host do. HOST_ROLE_CO_HOST: camera and microphone alone. Unset: everything.
             timeout: deadline of one try, in seconds.
 
         Raises:
@@ -313,6 +302,7 @@ class BroadcastCalls:
             identity=identity,
             display_name=display_name,
             ttl=None if ttl is None else duration(ttl),
+            role=role,
         )
         # Minting changes nothing at the service: a token whose answer was lost simply expires.
         answer = await self._call(self._stub.IssueHostAccess, request, "IssueHostAccess", Safety.READ, timeout=timeout)
