@@ -84,6 +84,14 @@ CONNECTIONS_CLOSED = _meter.create_counter(
     "broadcast.http.connections.closed",
     description="Connections of the HTTP port closed before they sent a request, by reason.",
 )
+AUDIENCE_FLUSH = _meter.create_histogram(
+    "broadcast.audience.flush.duration",
+    unit="s",
+    description="Duration of the statements that tell of viewers, by outcome.",
+)
+AUDIENCE_SKETCHES = _meter.create_gauge(
+    "broadcast.audience.sketches", description="Sketches of viewers that this replica holds in memory."
+)
 WEBHOOK_DURATION = _meter.create_histogram(
     "broadcast.webhook.duration", unit="s", description="From the body to the answer, by provider and outcome."
 )

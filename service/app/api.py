@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from service.api.audience.collector import Collector
 from service.api.services.admin import AdminApi
 from service.api.services.health import HealthApi
 from service.api.services.playback import PlaybackApi
@@ -17,9 +18,11 @@ from service.api.services.webhooks import WebhookApi
 from service.api.streams.moved import Moved
 from service.api.transport.server import ApiOptions, ApiServer
 from service.app import descriptors
+from service.domain.broadcast import seconds
 from service.domain.errors import StoreUnavailable
 from service.providers.budget import Bucket, Rank
 from service.reconciler.background.orphans import Reaper
+from service.store.audience.slots import AudienceSlots
 from service.store.health_facts import HealthFacts
 from service.store.measurements.host_stats import HostReports
 from service.store.viewers import Viewers
@@ -44,6 +47,10 @@ class ApiRole:
         settings, database = shared.settings, shared.database
         self._shared = shared
         self._moved = Moved()
+        slot, window = seconds(settings.timing.audience_slot_s), seconds(settings.timing.audience_window_s)
+        self._collector = Collector(
+            AudienceSlots(database, slot=slot, window=window), replica=settings.replica, slot=slot, window=window
+        )
 
         def woken(_broadcast_id: str) -> None:
             wake()
@@ -103,8 +110,15 @@ class ApiRole:
         return await self._server.start()
 
     async def drain(self, within: timedelta) -> None:
-        """Readiness off, streams sent away, then unary calls under way may take *within*."""
+        """Readiness off, streams sent away, then unary calls under way may take *within*. The viewers of the last of
+        them are told of at the end.
+        """
         await self._server.drain(grace=within.total_seconds())
+        await self._collector.drain()
+
+    async def count_viewers(self) -> None:
+        """Tell the database of the viewers who are seen here, until the drain."""
+        await self._collector.run()
 
     async def watch_database(self) -> None:
         """Until it is cancelled. While the database is away or takes no writes the health service says NOT_SERVING, so

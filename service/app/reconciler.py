@@ -11,12 +11,15 @@ import contextlib
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from service.domain.broadcast import seconds
 from service.providers.hls import Hls
 from service.reconciler.background.observer import Observer
 from service.reconciler.background.prober import Prober
 from service.reconciler.background.sweeper import Sweeper
 from service.reconciler.loop import Loop
 from service.reconciler.reconciler import Reconciler, derive
+from service.store.audience.slots import AudienceSlots
+from service.store.audience.totals import AudienceTotals
 from service.store.measurements.host_stats import HostReports
 from service.store.measurements.outages import Outages
 from service.store.measurements.probes import Probes
@@ -61,6 +64,7 @@ async def reconciler_role(
     passes = Passes(database, shared.rows, derive=derive(settings.timing), storage=shared.providers.storage is not None)
     probes = Probes(database)
     reconciler = Reconciler(passes, shared.providers, settings.timing, lease=settings.lease)
+    slot, window = seconds(settings.timing.audience_slot_s), seconds(settings.timing.audience_window_s)
     playlists = Hls(longest_call=shared.longest_call)
     try:
         yield ReconcilerRole(
@@ -92,6 +96,8 @@ async def reconciler_role(
                         Viewers(database).forget,
                         probes.forget,
                         HostReports(database).forget,
+                        AudienceTotals(database, slot=slot, window=window).fold,
+                        AudienceSlots(database).forget,
                         lambda: shared.broadcasts.forget_deleted(older_than=settings.deleted_kept),
                     ],
                     oldest=shared.upkeep.oldest,

@@ -55,6 +55,7 @@ async def run(settings: Settings, *, stop: asyncio.Event, started: Callable[[Por
         async with asyncio.TaskGroup() as tasks:
             background = reconciler.start(tasks)
             background.append(tasks.create_task(api.watch_database(), name="database"))
+            background.append(tasks.create_task(api.count_viewers(), name="audience"))
             # LISTEN is session state, which a pooler does not keep.
             if settings.listen and (not settings.database_pooler or settings.database_listen_url is not None):
                 background.append(tasks.create_task(listener.run(), name="listener"))

@@ -113,6 +113,14 @@ class Timing:
     recording_wait_s: float = 86_400.0
     """How long a recording is waited for after the end."""
 
+    audience_window_s: float = 60.0
+    """A viewer who gave a sign within this time may be there still: three times the longest time between two signs."""
+    audience_slot_s: float = 15.0
+    """Viewers are counted in slots of this length, by the clock of the database. The same in all replicas."""
+    keep_alive_s: float = 20.0
+    """Viewers are told to give a sign this often, or more often where `audience_window_s` is short: a viewer of whom
+    one sign is lost still counts when the next one comes."""
+
     def viewers_s(self, mode: LatencyMode) -> float:
         """Seconds from the end of the playlist until the slowest viewer of *mode* has seen it."""
         match mode:

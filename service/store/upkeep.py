@@ -20,6 +20,7 @@ SELECT 'event' AS name, now() - (
   SELECT time FROM event WHERE revision > (SELECT floor FROM head) ORDER BY revision LIMIT 1) AS age
 UNION ALL SELECT 'request', now() - (SELECT min(create_time) FROM request)
 UNION ALL SELECT 'webhook', now() - (SELECT min(receive_time) FROM webhook)
+UNION ALL SELECT 'audience_slot', now() - (SELECT min(slot) FROM audience_slot)
 UNION ALL SELECT 'broadcast', now() - (SELECT min(update_time) FROM broadcast WHERE deleted)
 """
 _LOOK = """

@@ -37,7 +37,7 @@ _MOMENTS = {
     "broadcast": ("due_at", "lease_until", "dirty_at", "create_time"),
     "budget": ("refilled_at",),
     "duty": ("lease_until",),
-    "audience_replica": ("alive_at",),
+    "audience_replica": ("alive_at", "counted_since"),
     "audience_slot": ("seen_at", "slot"),
     "audience_total": ("seen_at", "up_to"),
     "probe": ("look_due_at",),

@@ -3,12 +3,12 @@
 A viewer counts as present from the flush that tells of them for at least the window and at most a slot longer.
 
 Invariant: a row belongs to one replica, which replaces it as a whole, so a flush that is repeated changes nothing. The
-database clock says in which slot a flush falls: a replica keeps the slot that it was told until its time is over.
+database clock says in which slot a flush falls: a replica counts the slots on from the one that it was told last.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -19,40 +19,41 @@ from service.store.leases import NEWS
 
 SLOT = timedelta(seconds=15)
 WINDOW = timedelta(seconds=60)
+GAP_S = 10
+"""Seconds without a flush, after which a replica that flushes again may have missed signs of viewers."""
 
-# $2 to $5: one element a sighting. $6: the slot that ended for this replica, NULL: none did. A replica whose clock runs
-# ahead asks for a new slot before the old one is over: the new one must not overwrite it. A sighting that came too late
-# to count is left out, because its slot may be folded already. A broadcast that is over has no audience.
+# $2 to $5: one element a sighting. A sighting that came too late to count is left out, because its slot may be folded
+# already. A broadcast that is over has no audience.
 #
-# $7: the broadcasts whose first viewer is told. ON_DEMAND ones are woken: only `due_at`, as by every wake. A row that a
-# writer holds is not waited for, since all other broadcasts would wait too: it is answered as busy, and asked again.
+# ON_DEMAND ones that are watched are woken: only `due_at`, as by every wake. A row that a writer holds is not waited
+# for, since all other broadcasts would wait too: it is answered as busy.
 _FLUSH = f"""
 WITH given AS (
   SELECT * FROM unnest($2::text[], $3::timestamptz[], $4::bytea[], $5::int[]) AS g (id, slot, sketch, viewers)),
-present AS (SELECT date_bin($8::interval, now(), timestamptz '2000-01-01 00:00+00') AS slot),
-open AS (SELECT CASE WHEN slot = $6::timestamptz THEN slot + $8::interval ELSE slot END AS slot FROM present),
+present AS (SELECT date_bin($6::interval, now(), timestamptz '2000-01-01 00:00+00') AS slot),
 kept AS (
-  INSERT INTO audience_slot AS s (broadcast_id, slot, replica, sketch, seen_at, viewers)
-  SELECT b.id, coalesce(g.slot, open.slot), $1, g.sketch, now(), g.viewers
-  FROM given g CROSS JOIN open JOIN broadcast b ON b.id = g.id
-  WHERE b.target <> 'ENDED' AND NOT b.deleted AND (g.slot IS NULL OR g.slot > now() - $9::interval - $8::interval)
+  INSERT INTO audience_slot (broadcast_id, slot, replica, sketch, seen_at, viewers)
+  SELECT b.id, coalesce(g.slot, present.slot), $1, g.sketch, now(), g.viewers
+  FROM given g CROSS JOIN present JOIN broadcast b ON b.id = g.id
+  WHERE b.target <> 'ENDED' AND NOT b.deleted AND (g.slot IS NULL OR g.slot > now() - $7::interval - $6::interval)
   ORDER BY b.id
   ON CONFLICT (broadcast_id, slot, replica) DO UPDATE SET
     sketch = excluded.sketch, seen_at = excluded.seen_at, viewers = excluded.viewers),
 alive AS (
-  INSERT INTO audience_replica (replica, alive_at) VALUES ($1, now())
-  ON CONFLICT (replica) DO UPDATE SET alive_at = excluded.alive_at),
+  INSERT INTO audience_replica AS r (replica, alive_at, counted_since) VALUES ($1, now(), now())
+  ON CONFLICT (replica) DO UPDATE SET alive_at = now(), counted_since =
+    CASE WHEN r.alive_at > now() - interval '{GAP_S} s' THEN least(r.counted_since, now()) ELSE now() END),
 waiting AS MATERIALIZED (
-  SELECT id FROM broadcast WHERE id = ANY($7::text[]) AND target = 'LIVE' AND state NOT IN ('ENDED', 'FAILED')
+  SELECT id FROM broadcast WHERE id IN (SELECT id FROM given) AND target = 'LIVE'
     AND spec ->> 'delivery_policy' = 'on_demand'),
 free AS MATERIALIZED (
   SELECT id FROM broadcast WHERE id IN (SELECT id FROM waiting) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED),
 woken AS (
   UPDATE broadcast SET due_at = least(due_at, now()) WHERE id IN (SELECT id FROM free) RETURNING {NEWS} AS news),
 told AS MATERIALIZED (SELECT pg_notify('broadcast_due', '') FROM woken WHERE news LIMIT 1)
-SELECT slot, slot + $8::interval - now() AS lasts, (SELECT count(*) FROM told) AS told,
+SELECT slot, slot + $6::interval - now() AS lasts, (SELECT count(*) FROM told) AS told,
   array(SELECT id FROM waiting EXCEPT SELECT id FROM free) AS busy
-FROM open
+FROM present
 """  # noqa: S608 - a constant
 _PRESENT = """
 SELECT broadcast_id, array_agg(sketch) AS sketches, max(seen_at) AS seen_at, now() AS read_at FROM audience_slot
@@ -63,12 +64,14 @@ LAST_SEEN = """greatest(
   (SELECT max(seen_at) FROM audience_slot WHERE audience_slot.broadcast_id = broadcast.id),
   (SELECT seen_at FROM audience_total WHERE audience_total.broadcast_id = broadcast.id))"""
 """SQL, of a row of `broadcast`: when a viewer was seen last, by any replica. NULL: none ever was."""
-COUNTED_UP_TO = """(SELECT min(alive_at) FROM audience_replica
-  WHERE alive_at > (SELECT max(alive_at) FROM audience_replica) - interval '60 s')"""
+_HEARD_OF = "alive_at > (SELECT max(alive_at) FROM audience_replica) - interval '60 s'"
+COUNTED_UP_TO = f"(SELECT min(alive_at) FROM audience_replica WHERE {_HEARD_OF})"  # noqa: S608 - a constant
 """SQL: up to when all replicas told what they saw. NULL: none counts.
 
 A replica that died keeps this time back for a minute: its viewers may not have come to another one yet.
 """
+COUNTED_SINCE = f"(SELECT min(counted_since) FROM audience_replica WHERE {_HEARD_OF})"  # noqa: S608 - a constant
+"""SQL: since when at least one replica has told what it saw without a gap. NULL: none counts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +80,7 @@ class Sighting:
 
     broadcast_id: str
     slot: datetime | None
-    """The begin of the slot, as a flush before was told. None: the present one."""
+    """The begin of the slot, counted on from the one that an earlier flush was told. None: the present one."""
     sketch: bytes
     viewers: int
 
@@ -89,7 +92,7 @@ class Flushed:
     lasts: timedelta
     """How long it is still open."""
     busy: frozenset[str]
-    """Broadcasts of the first viewers that could not be woken now: a writer holds their row."""
+    """Broadcasts that are to be woken and could not be now: a writer holds their row. They are to be told of again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,14 +113,11 @@ class AudienceSlots:
         self._slot = slot
         self._window = window
 
-    async def flush(
-        self, replica: str, seen: Sequence[Sighting], *, ended: datetime | None = None, first: Collection[str] = ()
-    ) -> Flushed:
+    async def flush(self, replica: str, seen: Sequence[Sighting]) -> Flushed:
         """Keep what *replica* saw and that it is alive, in one statement. With nothing seen it says so.
 
         Each sighting replaces what the replica told before of that broadcast and slot, so it has all viewers of its
-        slot. *ended*: the slot that is over for the replica; viewers that are seen now do not belong to it. *first*:
-        broadcasts whose first viewer is told: they are woken if they are delivered on demand.
+        slot. Broadcasts that are delivered on demand and have no egress are woken.
         """
         async with self._database.connection() as connection:
             row = await connection.fetchrow(
@@ -127,8 +127,6 @@ class AudienceSlots:
                 [each.slot for each in seen],
                 [each.sketch for each in seen],
                 [each.viewers for each in seen],
-                ended,
-                list(first),
                 self._slot,
                 self._window,
             )
@@ -155,7 +153,8 @@ class AudienceSlots:
     async def watching(self, broadcast_id: str) -> Watching:
         async with self._database.connection() as connection:
             row = await connection.fetchrow(
-                f"SELECT {LAST_SEEN} AS last_seen, {COUNTED_UP_TO} AS counted_up_to "  # noqa: S608 - constants
+                f"SELECT {LAST_SEEN} AS last_seen, {COUNTED_UP_TO} AS counted_up_to, "  # noqa: S608 - constants
+                f"{COUNTED_SINCE} AS counted_since "
                 "FROM (SELECT $1::text AS id) AS broadcast",
                 broadcast_id,
             )

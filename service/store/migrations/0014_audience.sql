@@ -31,8 +31,10 @@ CREATE TABLE audience_total (
 -- The replicas that count. Each says again and again that it told all that it saw: nobody watches is known only where all of
 -- them said so lately.
 CREATE TABLE audience_replica (
-  replica  text PRIMARY KEY,
-  alive_at timestamptz NOT NULL
+  replica       text PRIMARY KEY,
+  alive_at      timestamptz NOT NULL,
+  -- It has told what it saw without a gap since this time.
+  counted_since timestamptz NOT NULL
 );
 
 -- Counts that others made: the latest of each source.

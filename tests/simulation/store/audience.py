@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from service.domain.audience.watching import Watching
 from service.domain.broadcast import Target
 from service.store.audience.sketches import distinct
-from service.store.audience.slots import SLOT, WINDOW, Flushed, Present, Sighting
+from service.store.audience.slots import GAP_S, SLOT, WINDOW, Flushed, Present, Sighting
 from tests.simulation.store.tables import Slot, transactions
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _HEARD = timedelta(seconds=60)
+_GAP = timedelta(seconds=GAP_S)
 
 
 @transactions
@@ -27,14 +28,10 @@ class AudienceSlots:
         self._slot = slot
         self._window = window
 
-    async def flush(
-        self, replica: str, seen: Sequence[Sighting], *, ended: datetime | None = None, first: Collection[str] = ()
-    ) -> Flushed:
+    async def flush(self, replica: str, seen: Sequence[Sighting]) -> Flushed:
         await self._line.begin("flush")
         tables, now = self._tables, self._tables.now()
         opened = now - (now - _EPOCH) % self._slot
-        if opened == ended:
-            opened += self._slot
         for each in seen:
             row, slot = tables.rows.get(each.broadcast_id), each.slot or opened
             if row is None or row.broadcast.target is Target.ENDED or row.broadcast.deleted:
@@ -43,16 +40,17 @@ class AudienceSlots:
                 tables.audience[each.broadcast_id, slot, replica] = Slot(
                     sketch=each.sketch, viewers=each.viewers, seen_at=now
                 )
-        tables.counting[replica] = now
-        self._wake(first)
+        since, last = tables.counting.get(replica, (now, now))
+        tables.counting[replica] = (since if now - last < _GAP else now, now)
+        self._wake([each.broadcast_id for each in seen])
         await self._line.commit("flush")
         return Flushed(slot=opened, lasts=opened + self._slot - now, busy=frozenset())
 
-    def _wake(self, first: Collection[str]) -> None:
+    def _wake(self, watched: Sequence[str]) -> None:
         now, woken = self._tables.now(), False
-        for broadcast_id in first:
+        for broadcast_id in watched:
             row = self._tables.rows.get(broadcast_id)
-            if row is None or row.broadcast.target is not Target.LIVE or row.broadcast.state.over:
+            if row is None or row.broadcast.target is not Target.LIVE:
                 continue
             if str(row.broadcast.spec.delivery_policy) == "on_demand":
                 row.due_at = now if row.due_at is None else min(row.due_at, now)
@@ -95,8 +93,10 @@ class AudienceSlots:
 
 def watching(tables: Tables, broadcast_id: str) -> Watching:
     """What a pass reads of who watches."""
-    last = max(tables.counting.values(), default=None)
+    last = max((last for _, last in tables.counting.values()), default=None)
+    told = [each for each in tables.counting.values() if last is not None and each[1] > last - _HEARD]
     return Watching(
         last_seen=max((each.seen_at for key, each in tables.audience.items() if key[0] == broadcast_id), default=None),
-        counted_up_to=None if last is None else min(each for each in tables.counting.values() if each > last - _HEARD),
+        counted_up_to=min((last for _, last in told), default=None),
+        counted_since=min((since for since, _ in told), default=None),
     )

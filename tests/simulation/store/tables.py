@@ -200,8 +200,8 @@ class Tables:
         """By broadcast id: when the next look is due, and the state at the last claim."""
         self.audience: dict[tuple[str, datetime, str], Slot] = {}
         """By the broadcast, the begin of the slot and the replica."""
-        self.counting: dict[str, datetime] = {}
-        """By the replica: when it told last what it saw."""
+        self.counting: dict[str, tuple[datetime, datetime]] = {}
+        """By the replica: since when it told without a gap what it saw, and when it did so last."""
         self.external: dict[tuple[str, str], tuple[str, int]] = {}
         self.clock_seen: datetime | None = None
         """The time at the last look at the clock."""

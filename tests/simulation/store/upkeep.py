@@ -39,6 +39,6 @@ class Upkeep:
             if row.lease_until is not None and row.lease_until > now + 2 * self._lease:
                 row.lease_until = now
         tables.audience = {key: slot for key, slot in tables.audience.items() if key[1] <= now}
-        tables.counting = {replica: alive_at for replica, alive_at in tables.counting.items() if alive_at <= now}
+        tables.counting = {replica: told for replica, told in tables.counting.items() if told[1] <= now}
         await self._line.commit("look_at_clock")
         return back

@@ -1,0 +1,1 @@
+"""The viewers that this replica sees: counted in memory, told to the database, and read from it."""
