@@ -59,6 +59,8 @@ class EventReason(Word):
     ROOM_CREATED = "ROOM_CREATED", "The room was created. The message is its sid."
     ROOM_DELETED = "ROOM_DELETED", "The room was seen gone after it had been deleted."
     ROOM_LOST = "ROOM_LOST", "The room is gone, and the service had not deleted it."
+    ROOM_FORGOTTEN = "ROOM_FORGOTTEN", "No list has the room any more, and a create answers with it."
+    ROOM_DESERTED = "ROOM_DESERTED", "A room that cannot be deleted is empty: it closes by itself."
     HOST_PUBLISHING = "HOST_PUBLISHING", "Somebody publishes in the room."
     HOST_STOPPED = "HOST_STOPPED", "Nobody publishes in the room any more."
 
@@ -280,6 +282,7 @@ class ConditionReason(Word):
     DELETING = "DELETING", "It is being deleted."
     NOT_OBSERVED = "NOT_OBSERVED", "It was not looked at yet."
     NOT_LISTED = "NOT_LISTED", "It is not listed any more, and whether it exists is not known: it is asked for again."
+    FORGOTTEN = "FORGOTTEN", "No list has it any more, and a create answers with it: it is there, and cannot be seen."
     ROOMS_UNREACHABLE = "LIVEKIT_UNREACHABLE", "The provider of rooms does not answer."
     STREAMS_UNREACHABLE = "MUX_UNREACHABLE", "The provider of live streams does not answer."
     ROOMS_CREDENTIALS = "LIVEKIT_CREDENTIALS", "The provider of rooms answers, and refuses our credentials."

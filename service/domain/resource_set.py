@@ -275,7 +275,7 @@ def host_deadline(broadcast: Broadcast, resource_set: ResourceSet, timing: Timin
     """
     if broadcast.ready_time is None or not resource_set.rooms:
         return None
-    room = resource_set.rooms[-1]
+    room = resource_set.room or resource_set.rooms[-1]
     there, live = room.phase is Phase.PRESENT, broadcast.live_time is not None
     if (there and room.host_publishing) or (live and not there):
         return None

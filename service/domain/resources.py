@@ -81,6 +81,14 @@ class Room(Resource):
     """Since when `host_publishing` has its value."""
     recorded: bool | None = None
     """Whether any egress is in it."""
+    forgotten_at: datetime | None = None
+    """Since when the provider answers a create with this room although its lists, or the answer to a delete, say that
+    there is none: the room is there, and the provider's store lost it. None: they do not contradict each other.
+    """
+    doubted: bool = False
+    """The provider answered a delete that there is no such room, and no create was asked yet whether that is so."""
+    deserted_at: datetime | None = None
+    """Since when the creates that answer with a forgotten room count nobody in it. None: they count somebody."""
     missing: Mapping[str, datetime] = field(default_factory=dict[str, datetime])
     """Egresses of ours that are not in it, by id, and since when: one that is listed as active is a ghost."""
 

@@ -66,6 +66,8 @@ class Timing:
     LiveKit tries for 3 + 5 + 7 s (livekit/protocol rpc/typed_api.go)."""
     absence_s: float = 5.0
     """Between two looks that lack a resource before it is believed to be gone, where no other source contradicts."""
+    forgotten_s: float = 10.0
+    """Between two creates that ask for a room which the provider's lists lack and a create before answered with."""
     counts_lag_s: float = 10.0
     """For so long the counts of a room may be late: 9.2 s were measured (livekit-server 1.13.5)."""
     lookup_s: float = 2.0

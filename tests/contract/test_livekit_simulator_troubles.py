@@ -125,6 +125,27 @@ async def test_an_older_egress_stays_wedged_for_ever(stage: Stage) -> None:
     assert (info.status, info.stream_results[0].status) == (EgressStatus.EGRESS_ACTIVE, StreamInfo.ACTIVE)
 
 
+async def test_a_wedged_egress_that_is_stopped_drains_for_30_s(stage: Stage) -> None:
+    """Measured with egress 1.14.1: it waits for the end of a stream that does not come. A healthy one takes 3 s."""
+    stage.fault("rtmp_wedge", "publish", detail={"monitor": False})
+    egress_id = await stage.live()
+    await until(lambda: stage.ingest.messages[-1:] == [{"media": False}])
+    stopped = stage.simulator.clock.now()
+    assert (await stage.stop(egress_id)).status == EgressStatus.EGRESS_ENDING
+    assert (await stage.ended(egress_id)).status == EgressStatus.EGRESS_COMPLETE
+    assert stage.simulator.clock.now() - stopped >= 30
+
+
+async def test_a_worker_that_failed_with_500_takes_no_more_work(stage: Stage) -> None:
+    """Measured with egress 1.14.1: it exits. Other failures leave it there."""
+    await stage.post("/_control", workers=2)
+    for status, left in ((503, 2), (500, 1)):
+        egress_id = await stage.live()
+        stage.fault("egress_fail", "egress", match=egress_id, status=status)
+        await stage.ended(egress_id)
+        assert (await stage.get("/_control"))["workers"] == left
+
+
 async def test_of_two_destinations_one_is_wedged_and_the_other_goes_on(stage: Stage) -> None:
     """One of several failing is that stream's FAILED; the egress stays ACTIVE."""
     egress_id = await stage.live(urls=(MUX, OTHER))

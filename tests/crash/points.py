@@ -28,6 +28,7 @@ class Path(StrEnum):
     GHOST = "the worker of the egress dies on air, and its record does not"
     FALLBACK = "the egress fails on air, and the show is recorded meanwhile"
     UPLOAD_ERRORED = "the same, and Mux can make nothing of the file at first"
+    DELETE_LOST = "deletion of the room without an answer and with effect"
     NO_HOST = "nobody comes"
     MANUAL = "the host is taken on air by hand"
     CHANGED = "title, layout and destinations are changed on air"
@@ -271,6 +272,10 @@ POINTS: tuple[Point, ...] = (
     _down("room.delete.before_call", "the deletion of the room, behind the last look at the lease"),
     _down("room.delete.after_call", "the room, deleted and not recorded"),
     _down("room.delete.after_record", "the room, deleted, its absence not yet seen"),
+    _down("room.ask.after_intent", "the question whether there is a room that no delete finds", Path.DELETE_LOST),
+    _down("room.ask.before_call", "the same question, behind the last look at the lease", Path.DELETE_LOST),
+    _down("room.ask.after_call", "the room that the question made, not recorded", Path.DELETE_LOST),
+    _down("room.ask.after_record", "the room that the question made, recorded and not deleted", Path.DELETE_LOST),
     _down("recordings.settle.after_call", "the recordings, listed and not recorded"),
     _down("recordings.settle.after_record", "the recordings, listed and not yet deleted"),
     _down("recordings.discard.after_call", "a recording, deleted and not recorded"),

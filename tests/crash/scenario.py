@@ -221,6 +221,8 @@ class Scenario:
             case Path.RESET_LOST:
                 self.stack.livekit.add_fault(Fault(kind="reset", operation=start))
                 self.stack.mux.faults.add(Fault(kind="lost_reply", operation="reset_stream_key"))
+            case Path.DELETE_LOST:
+                self.stack.livekit.add_fault(Fault(kind="lost_reply", operation="DeleteRoom"))
             case Path.UPLOAD_ERRORED:
                 self.stack.mux.faults.add(Fault(kind="upload_fail", operation="upload"))
             case _:

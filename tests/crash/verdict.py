@@ -92,7 +92,8 @@ class Verdict:
 
     def _rooms(self) -> set[str]:
         effects = self.stack.livekit.effects
-        return {each.id for each in effects.of("room.created")} - {each.id for each in effects.of("room.deleted")}
+        closed = {each.detail["sid"] for each in effects.of("room.deleted")}
+        return {each.id for each in effects.of("room.created") if each.detail["sid"] not in closed}
 
     def _streams(self) -> set[str]:
         effects = self.stack.mux.effects

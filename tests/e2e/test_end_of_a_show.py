@@ -71,7 +71,7 @@ async def end_shown(viewer: Viewer, url: str) -> int:
 async def test_a_stop_with_a_wedged_egress_does_not_wait_for_its_end(database_url: str) -> None:
     """Nobody noticed the wedge yet: the live stream is disabled when the egress drains for too long."""
     times: dict[str, Any] = {**REAL_TIMES, "BROADCAST_TIMING_DRAIN_S": "4"}
-    async with running_stack(database_url, scale=1, livekit={"egress_stop_s": 12.0}, **times) as stack:
+    async with running_stack(database_url, scale=1, livekit={"drain_cap_s": 12.0}, **times) as stack:
         show = await on_air(stack)
         stack.livekit.add_fault(Fault(kind="rtmp_wedge", operation="publish"))
         await show.client.stop(show.id)

@@ -73,6 +73,9 @@ def rooms(ordinal: int) -> st.SearchStrategy[Room]:
         refused=st.booleans(),
         host_publishing=st.none() | st.booleans(),
         host_since=st.none() | moments,
+        absent_since=st.none() | st.none() | moments,
+        forgotten_at=st.none() | moments,
+        doubted=st.booleans(),
     )
 
 

@@ -116,6 +116,7 @@ class Case:
     """Causes that are found too, in this order."""
 
 
+LEAVING_ROOM = replace(EMPTY, phase=Phase.DELETING, failures=3)
 PLACE = Destination(name="one", url="rtmps://a.example/app")
 OTHER = Destination(name="two", url="rtmps://b.example/app", carrier=Carrier.STREAM)
 FALLBACK = Fallback(modes=(FallbackMode.DIRECT_WEBRTC,), reason=FallbackReason.EGRESS_FAILING, since=ago(60))
@@ -231,6 +232,18 @@ CASES = (
         ),
         dark(EMPTY, STREAM, ended(Fault.COMPLETE), probe=NOBODY),
         ("HOST_LEFT", "EGRESS_ENDED_UNASKED"),
+    ),
+    Case(
+        "ROOM_FORGOTTEN",
+        dark(replace(EMPTY, host_publishing=None, forgotten_at=ago(15), absent_since=ago(20)), STREAM, probe=NOBODY),
+        dark(replace(EMPTY, host_publishing=None, absent_since=ago(20)), STREAM, probe=NOBODY),
+        ("ROOM_LOST",),
+    ),
+    Case(
+        "ROOM_FORGOTTEN",
+        over(EndReason.STOPPED, replace(LEAVING_ROOM, forgotten_at=ago(15)), state=State.STOPPING),
+        over(EndReason.STOPPED, LEAVING_ROOM, state=State.STOPPING),
+        ("TAKE_DOWN_BLOCKED", "STOPPED_BY_CALLER"),
     ),
     Case(
         "STREAM_DISABLED_OUTSIDE",

@@ -43,6 +43,7 @@ class Control:
             "/_control": self._set,
             **self._people.actions(),
             "/_control/egress": self._end_egress,
+            "/_control/forget": self._forget,
             "/_faults": self._add_faults,
         }
         return [
@@ -108,6 +109,12 @@ class Control:
             raise ControlError(f"end: one of {', '.join(ends)}")
         end(egress)
         return MessageToDict(egress.info(), preserving_proto_field_name=True)
+
+    def _forget(self, _: Body) -> Any:
+        """The store loses its data, as a Redis without persistence does that is restarted. Nothing ends by it."""
+        self._rooms.forget()
+        self._egress.forget()
+        return {"rooms": len(self._rooms.living), "egresses": len(self._egress.egresses)}
 
     def _add_faults(self, body: Any) -> Any:
         try:

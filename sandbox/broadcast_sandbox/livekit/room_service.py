@@ -68,7 +68,7 @@ class RoomService:
         return room.info()
 
     async def _list(self, request: proto.ListRoomsRequest) -> proto.ListRoomsResponse:
-        rooms = self._rooms.living.values()
+        rooms = self._rooms.stored.values()
         return proto.ListRoomsResponse(
             rooms=[room.info() for room in rooms if not request.names or room.name in request.names]
         )
@@ -80,7 +80,7 @@ class RoomService:
     async def _list_participants(self, request: proto.ListParticipantsRequest) -> proto.ListParticipantsResponse:
         """An unknown room is an empty list (livekit/livekit pkg/service/redisstore.go)."""
         room = self._rooms.living.get(request.room)
-        return proto.ListParticipantsResponse(participants=room.participants.values() if room is not None else [])
+        return proto.ListParticipantsResponse(participants=room.listed if room is not None else [])
 
     async def _get_participant(self, request: proto.RoomParticipantIdentity) -> models.ParticipantInfo:
         return self._person(request.room, request.identity)[1]
@@ -139,24 +139,26 @@ class RoomService:
         return room.info()
 
     def _room(self, name: str) -> Room:
-        room = self._rooms.living.get(name)
+        room = self._rooms.stored.get(name)
         if room is None:
             raise psrpc_error("not_found", "requested room does not exist")
         return room
 
     def _person(self, room_name: str, identity: str) -> tuple[Room, models.ParticipantInfo]:
+        """As the store has it. Raises TwirpError."""
         room = self._rooms.living.get(room_name)
-        person = room.participants.get(identity) if room is not None else None
+        person = next((each for each in room.listed if each.identity == identity), None) if room is not None else None
         if room is None or person is None:
             raise psrpc_error("not_found", "participant does not exist")
         return room, person
 
     async def _held(self, room_name: str, identity: str) -> tuple[Room, models.ParticipantInfo]:
         """For requests that go to the server that holds the participant. Raises TwirpError."""
-        try:
-            return self._person(room_name, identity)
-        except TwirpError:
-            raise await nobody_holds(self._world) from None
+        room = self._rooms.living.get(room_name)
+        person = room.participants.get(identity) if room is not None else None
+        if room is None or person is None:
+            raise await nobody_holds(self._world)
+        return room, person
 
 
 def _may_create(grants: api.VideoGrants, _: Message) -> bool:

@@ -2,6 +2,10 @@
 
 A room is closed by DeleteRoom, `empty_timeout` after its creation when no standard participant ever joined, or
 `departure_timeout` after the last of them left (livekit/livekit pkg/rtc/room.go, CloseIfEmpty).
+
+The server holds its rooms in memory, and its store (Redis) has what was written there of each. A store that lost its
+data knows of a room or of a participant again when something of it changes. Until then only CreateRoom, which the
+memory answers, shows that the room is there (measured with livekit-server 1.13.5).
 """
 
 import asyncio
@@ -46,6 +50,10 @@ class Room:
     """When the counts were refreshed last, by the clock of the simulator."""
     recount: asyncio.Task[None] | None = None
     closed: bool = False
+    stored: bool = True
+    """Whether the store knows of it."""
+    unstored: set[str] = field(default_factory=set[str])
+    """Sids of the participants that the store does not know of."""
 
     @property
     def name(self) -> str:
@@ -55,6 +63,11 @@ class Room:
         info = models.Room()
         info.CopyFrom(self.base)
         return info
+
+    @property
+    def listed(self) -> list[models.ParticipantInfo]:
+        """The participants that the store knows of."""
+        return [person for person in self.participants.values() if person.sid not in self.unstored]
 
     def count(self) -> None:
         """Egresses and agents are not counted. A publisher is counted by the flag, which an unpublish leaves set."""
@@ -108,6 +121,17 @@ class Rooms:
         self._arm(room, base.empty_timeout, "empty")
         return room, True
 
+    @property
+    def stored(self) -> dict[str, Room]:
+        """The rooms that the store knows of, by their names. Every call but CreateRoom looks here."""
+        return {name: room for name, room in self.living.items() if room.stored}
+
+    def forget(self) -> None:
+        """The store loses its data. The rooms, and who is in them, stay as they are."""
+        for room in self.living.values():
+            room.stored = False
+            room.unstored = {person.sid for person in room.participants.values()}
+
     def delete(self, room: Room) -> None:
         self._close(room, "api", models.DisconnectReason.ROOM_DELETED, models.RoomEndReason.ROOM_END_API_DELETE)
 
@@ -124,7 +148,7 @@ class Rooms:
         person.state = models.ParticipantInfo.ACTIVE
         person.joined_at, person.joined_at_ms = now_ms // 1000, now_ms
         room.participants[person.identity] = person
-        self._changed(person)
+        self._changed(room, person)
         if not dependent(person):
             self._disarm(room)
         self._recount(room)
@@ -143,6 +167,7 @@ class Rooms:
         self._log("participant.left", room, person, reason=models.DisconnectReason.Name(reason))
         self._world.webhooks.participant("participant_left", room.info(), person)
         self._count(room)
+        room.unstored.discard(person.sid)
         if not room.closed and not dependent(person) and all(map(dependent, room.participants.values())):
             self._arm(room, room.base.departure_timeout, "departure")
         for listener in self.on_left:
@@ -170,7 +195,7 @@ class Rooms:
             else:
                 track.backup_codec_policy = models.BackupCodecPolicy.SIMULCAST
                 _add_codec(track)
-            self._changed(person)
+            self._changed(room, person)
             person.is_publisher = True
             self._recount(room)
             room.media.set()
@@ -183,7 +208,7 @@ class Rooms:
 
     def mute(self, room: Room, person: models.ParticipantInfo, track: models.TrackInfo, *, muted: bool) -> None:
         track.muted = muted
-        self._changed(person)
+        self._changed(room, person)
         self._log("track.muted" if muted else "track.unmuted", room, person, track=track.sid)
 
     def set_permission(
@@ -193,18 +218,18 @@ class Rooms:
         person.permission.CopyFrom(permission)
         person.is_publisher = person.is_publisher and permission.can_publish
         self._recount(room)
-        self._changed(person)
+        self._changed(room, person)
         self.unpublish(room, person, [track for track in person.tracks if not may_publish(permission, track.source)])
 
     def update(self, room: Room, person: models.ParticipantInfo) -> None:
-        self._changed(person)
+        self._changed(room, person)
         self._log("participant.updated", room, person, can_publish=person.permission.can_publish)
 
     def _unpublish(self, room: Room, person: models.ParticipantInfo, track: models.TrackInfo) -> None:
         gone = models.TrackInfo()
         gone.CopyFrom(track)
         person.tracks.remove(track)
-        self._changed(person)
+        self._changed(room, person)
         if not any(other.tracks for other in room.participants.values()):
             room.media.clear()
         self._log("track.unpublished", room, person, source=gone.name, track=gone.sid)
@@ -226,9 +251,11 @@ class Rooms:
 
     def _count(self, room: Room) -> None:
         room.count()
+        room.stored = True
         room.counted_at = self._world.clock.now()
 
-    def _changed(self, person: models.ParticipantInfo) -> None:
+    def _changed(self, room: Room, person: models.ParticipantInfo) -> None:
+        room.unstored.discard(person.sid)
         person.version += 1
 
     def _log(self, kind: str, room: Room, person: models.ParticipantInfo, **detail: object) -> None:

@@ -36,8 +36,10 @@ class LiveKitSimulatorSettings:
     """An egress holds so much media. A stop sends it, and who throws the egress out loses it (measured, egress 1.14.1:
     a jitter buffer of 2 s, a mixer of 2.75 s)."""
     egress_stop_s: float = 3.0
-    """From ENDING to COMPLETE: what it holds is sent. The real end of stream is capped at 30 s (livekit/egress
-    pkg/pipeline/controller.go)."""
+    """From ENDING to COMPLETE: what it holds is sent."""
+    drain_cap_s: float = 30.0
+    """The same for an egress whose connection is wedged: it waits for the end of its stream for so long (livekit/egress
+    pkg/pipeline/controller.go; measured, egress 1.14.1)."""
     list_lag_s: float = 0.0
     """ListEgress shows the records as they were this long ago."""
     drop_timeout_s: float = 21.0
@@ -47,7 +49,8 @@ class LiveKitSimulatorSettings:
     session_limit_s: float | None = None
     """An egress is ended with LIMIT_REACHED this long after ACTIVE. Self-hosted default: no limit."""
     workers: int = -1
-    """Number of egresses that can run at once; -1 = no limit, 0 = no worker at all."""
+    """Number of egresses that can run at once; -1 = no limit, 0 = no worker at all. An egress that fails with error
+    code 500 takes its worker away."""
     auto_create: bool = True
     """Joining an unknown room creates it (livekit-server `room.auto_create`)."""
     empty_timeout_s: int = 300

@@ -106,6 +106,12 @@ class CauseCode(StrEnum):
         "the room was gone and we had not deleted it",
         "Find out who deleted the room. It is made again by itself; the host has to enter again.",
     )
+    ROOM_FORGOTTEN = (
+        "ROOM_FORGOTTEN",
+        Blame.ROOM_PROVIDER,
+        f"{_ROOMS} says that there is no such room, and answers a create with it",
+        f"Look whether the Redis of {_ROOMS} lost its data. Restart the server of the room to end it at once.",
+    )
     STREAM_DISABLED_OUTSIDE = (
         "STREAM_DISABLED_OUTSIDE",
         Blame.STREAM_PROVIDER,

@@ -10,7 +10,7 @@ from service.domain.explain.causes import OF_PROVIDER, CauseCode
 from service.domain.explain.rules_end import waits_for_us
 from service.domain.facts import Told
 from service.domain.health.model import Evidence, noted
-from service.domain.provider import OWNER, STREAMS, Provider
+from service.domain.provider import OWNER, ROOMS, STREAMS, Provider
 from service.domain.reasons import EventReason
 from service.domain.resources import Phase, Stream, StreamStatus
 from service.domain.sentences import clock, coded, failed_call, failed_operation, no_answer
@@ -116,6 +116,23 @@ def _read(provider: Provider, code: str, outcome: str) -> tuple[CauseCode, str]:
     return codes.unreachable, f"{name} does not answer as it should"
 
 
+def room_forgotten(case: Case) -> Finding | None:
+    """The provider contradicts itself about the room."""
+    room = case.resource_set.room
+    if room is None or room.forgotten_at is None:
+        return None
+    leaving = ", so it cannot be deleted" if room.phase is Phase.DELETING else ""
+    return Finding(
+        code=CauseCode.ROOM_FORGOTTEN,
+        weight=Weight.CERTAIN + 8,
+        message=(
+            f"{ROOMS.display_name} says that there is no such room{leaving}, and answers a create with it since "
+            f"{clock(room.forgotten_at)}: the room is there, and the store of {ROOMS.display_name} lost it."
+        ),
+        evidence=noted((f"{ROOMS}_room_sid", room.sid, room.forgotten_at)),
+    )
+
+
 def stream_disabled(case: Case) -> Finding | None:
     broadcast, stream = case.facts.broadcast, _last_stream(case)
     if broadcast.spec.test:
@@ -183,4 +200,4 @@ def _about(stream: Stream | None, told: Told | None) -> tuple[Evidence, ...]:
 _OF_EACH_PROVIDER: tuple[Rule, ...] = tuple(
     partial(rule, provider=provider) for provider in OF_PROVIDER for rule in (unreachable, failing_call)
 )
-RULES: tuple[Rule, ...] = (*_OF_EACH_PROVIDER, stream_disabled, stream_deleted, key_reset)
+RULES: tuple[Rule, ...] = (*_OF_EACH_PROVIDER, room_forgotten, stream_disabled, stream_deleted, key_reset)

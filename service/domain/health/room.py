@@ -54,7 +54,7 @@ def host(facts: Facts, timing: Timing) -> Answer:
         part=ChainPart.HOST,
         state=HealthState.UNKNOWN,
         reason=HealthReason.NOT_OBSERVED,
-        message="nobody looked yet",
+        message="nobody looked yet" if last.forgotten_at is None else "the room is not listed, so nobody can look",
         since=last.host_since,
         evidence=(*noted(("host_publishing", publishing, seen)), *_people_evidence(facts)),
     )

@@ -4,7 +4,7 @@ Who publishes is read from the participants, never from the counts of a room: th
 they count by stays set after an unpublish.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -14,6 +14,7 @@ from service.domain.observing.evidence import absent, believed_gone
 from service.domain.observing.learned import Learned
 from service.domain.ports import RoomInside, RoomSeen
 from service.domain.reasons import EventReason
+from service.domain.resource_set import next_ordinal
 from service.domain.resources import Phase, Room
 from service.domain.timing import Timing
 
@@ -24,14 +25,73 @@ def room_absent(
     """The row after a look that did not show the room. *contradicted*: media arrive that only this room can send.
     *source_closed*: the room's egress ended by itself, as it does with its room.
 
-    A room that was deleted is expected to be absent. One that was not keeps its host until its absence is believed.
+    A room that was deleted is expected to be absent. One that was not keeps its host until its absence is believed. Of
+    a forgotten room a look says nothing: a create is asked for it (`room_asked`).
     """
+    contradicted = contradicted or (room.phase is Phase.PRESENT and room.forgotten_at is not None)
     confirmed = source_closed or (room.phase is Phase.DELETING and room.acked)
     if not believed_gone(room, now, timing, confirmed=confirmed, contradicted=contradicted):
         return Learned(resources=(absent(room, now),))
     gone = replace(absent(room, now), phase=Phase.GONE, changed_at=now, host_publishing=False, host_since=now)
     reason = EventReason.ROOM_DELETED if room.phase is Phase.DELETING else EventReason.ROOM_LOST
     return Learned(resources=(gone,), events=(Event(reason=reason),))
+
+
+def room_created(room: Room, seen: RoomSeen, rooms: Sequence[Room], now: datetime) -> Learned:
+    """The rows after a create of *room* that was answered with *seen*. *rooms*: all rows.
+
+    A create answers with the room of that name if there is one. So if one of *rooms* has its sid, that room was there
+    all the time, although the provider had said that it was not: its row goes on, and *room* was never made.
+    """
+    known = next((each for each in rooms if each.sid == seen.sid), None) if seen.sid else None
+    present = replace(
+        known or room,
+        phase=Phase.PRESENT,
+        external_id=seen.name,
+        sid=seen.sid,
+        changed_at=now,
+        failures=0,
+        retry_at=None,
+        # The answer counts those who ever published: who does now is for a look to say.
+        host_publishing=False if seen.publishers == 0 and known is None else None,
+        host_since=now,
+        observed_at=now,
+    )
+    if known is None:
+        return Learned(resources=(present,), events=(Event(reason=EventReason.ROOM_CREATED, message=seen.sid),))
+    kept = replace(present, forgotten_at=known.forgotten_at or now)
+    never = () if known.ordinal == room.ordinal else (replace(room, phase=Phase.GONE, changed_at=now),)
+    return Learned(resources=(kept, *never), events=_forgotten_told(known))
+
+
+def room_asked(room: Room, seen: RoomSeen, rooms: Sequence[Room], now: datetime, timing: Timing) -> Learned:
+    """The rows after a create that asked for *room*, which the provider's store does not know. *rooms*: all rows.
+
+    Answered with the same sid the room is there. It cannot be deleted, and closes by itself some time after the last
+    participant left: so one that is to be deleted is as good as gone when it is empty. Answered with another sid the
+    room was gone, and the create has made another one, which takes its place or is to be deleted.
+    """
+    leaving = room.phase is Phase.DELETING
+    if seen.sid == room.sid:
+        deserted_at = (room.deserted_at or now) if seen.participants == 0 else None
+        kept = replace(room, doubted=False, forgotten_at=room.forgotten_at or now, deserted_at=deserted_at)
+        if leaving and deserted_at is not None and now - deserted_at >= seconds(timing.counts_lag_s):
+            gone = replace(kept, phase=Phase.GONE, changed_at=now)
+            return Learned(resources=(gone,), events=(Event(reason=EventReason.ROOM_DESERTED, message=room.sid),))
+        return Learned(resources=(kept,), events=_forgotten_told(room))
+    if leaving:
+        other = replace(room, sid=seen.sid, doubted=False, forgotten_at=None, deserted_at=None)
+        return Learned(resources=(replace(other, changed_at=now, failures=0, retry_at=None),))
+    gone = replace(room, phase=Phase.GONE, changed_at=now, host_publishing=False, host_since=now)
+    made = Room(ordinal=next_ordinal(rooms), phase=Phase.INTENDED, intended_at=now, changed_at=now)
+    created = room_created(made, seen, rooms, now)
+    return Learned(resources=(gone, *created.resources), events=(Event(reason=EventReason.ROOM_LOST), *created.events))
+
+
+def _forgotten_told(room: Room) -> tuple[Event, ...]:
+    if room.forgotten_at is not None:
+        return ()
+    return (Event(reason=EventReason.ROOM_FORGOTTEN, message=room.sid),)
 
 
 def people_doubted(room: Room, inside: RoomInside, listed: RoomSeen | None, now: datetime, timing: Timing) -> bool:
@@ -73,6 +133,7 @@ def room_seen(
                 phase=Phase.PRESENT,
                 observed_at=now,
                 absent_since=None,
+                forgotten_at=None,
                 changed_at=room.changed_at if room.phase is Phase.PRESENT else now,
                 external_id=listed.name if listed is not None else room.external_id,
                 sid=listed.sid if listed is not None else room.sid,

@@ -4,6 +4,7 @@ from datetime import datetime
 
 from service.domain.broadcast import Broadcast, seconds
 from service.domain.planning.steps import (
+    AskForRoom,
     DeleteRoom,
     DeleteStream,
     DeleteUpload,
@@ -239,6 +240,8 @@ class Planner:
             self.look_again(resource, self.timing.lookup_s)
         elif self.due(resource):
             match resource:
+                case Room() if resource.doubted:
+                    self.steps.append(AskForRoom(ordinal=resource.ordinal))
                 case Room():
                     self.steps.append(DeleteRoom(ordinal=resource.ordinal))
                 case Stream():

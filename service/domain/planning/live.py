@@ -9,6 +9,7 @@ from service.domain.planning import fallback
 from service.domain.planning.common import queued_s, retried_since
 from service.domain.planning.recording import RecordingPlanner
 from service.domain.planning.steps import (
+    AskForRoom,
     CreateRoom,
     CreateStream,
     CutStream,
@@ -127,6 +128,9 @@ class Live(RecordingPlanner):
         elif room.unresolved and self.due(room):
             # Creating a room of the same name again answers the same room, so an unknown one is simply created again.
             self.steps.append(CreateRoom(ordinal=room.ordinal))
+        elif room.forgotten_at is not None and room.absent_since is not None:
+            if self.due(room):
+                self.steps.append(AskForRoom(ordinal=room.ordinal))
         elif room.phase is Phase.PRESENT and room.host_publishing is None:
             self.look_again(room, self.timing.lookup_s)
         elif (every := self.resource_set.roll_call_s(self.timing)) is not None:

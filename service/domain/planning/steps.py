@@ -16,6 +16,15 @@ class CreateRoom:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AskForRoom:
+    """Find out by a create, which answers with the room of the name if there is one, whether a room that the provider's
+    store does not know is there.
+    """
+
+    ordinal: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteRoom:
     ordinal: int
 
@@ -140,7 +149,7 @@ class EndBroadcast:
     reason: EndReason
 
 
-RoomStep = CreateRoom | DeleteRoom
+RoomStep = CreateRoom | AskForRoom | DeleteRoom
 StreamStep = CreateStream | DisableStream | SettleRecordings | DeleteStream | ResetKey | CutStream | SetTitle
 EgressStep = StartEgress | StopEgress | SetLayout | SetDestinations
 RecordingStep = StartRecording | StopRecording | UploadRecording | DeleteUpload

@@ -7,6 +7,7 @@ from datetime import datetime
 from service.domain.broadcast import Target
 from service.domain.facts import Facts
 from service.domain.planning.steps import (
+    AskForRoom,
     CreateRoom,
     CreateStream,
     CutStream,
@@ -30,7 +31,7 @@ from service.domain.planning.steps import (
     UploadRecording,
     WriteOff,
 )
-from service.domain.provider import STREAMS
+from service.domain.provider import ROOMS, STREAMS
 from service.domain.reasons import Action
 
 
@@ -68,6 +69,7 @@ ACTIONS: Mapping[type[Step], tuple[Action, str]] = {
     SettleRecordings: (Action.SETTLE_RECORDINGS, "the recordings are listed, or discarded"),
     WriteOff: (Action.WRITE_OFF, "what nobody saw within its time is written off"),
     DeleteRoom: (Action.DELETE_ROOM, "the room is deleted"),
+    AskForRoom: (Action.LOOK_AGAIN, f"{ROOMS.display_name} is asked for the room that it does not list"),
     DeleteStream: (Action.DELETE_STREAM, "the live stream is deleted"),
 }
 """The action of each step, and a sentence about it for people. The foremost step of a plan is the one that comes first

@@ -23,7 +23,7 @@ from service.domain.broadcast import (
     Target,
 )
 from service.domain.planning.steps import Plan
-from service.domain.provider import OWNER, UNREACHABLE, reason_away
+from service.domain.provider import OWNER, ROOMS, UNREACHABLE, reason_away
 from service.domain.reasons import Blocked, ConditionReason
 from service.domain.resource_set import ResourceSet, output_changes
 from service.domain.resources import (
@@ -33,6 +33,7 @@ from service.domain.resources import (
     OutputState,
     Phase,
     Resource,
+    Room,
     Stream,
     StreamStatus,
 )
@@ -142,7 +143,8 @@ def _conditions(
 ) -> tuple[Condition, ...]:
     blocked = plan.blocked if plan is not None else Blocked.NOTHING
     facts: dict[ConditionType, _Fact] = {
-        ConditionType.ROOM_READY: _listed(resource_set.room, _existence(resource_set.room)),
+        ConditionType.ROOM_READY: _forgotten(resource_set.room)
+        or _listed(resource_set.room, _existence(resource_set.room)),
         ConditionType.STREAM_READY: _listed(resource_set.stream, _existence(resource_set.stream)),
         ConditionType.HOST_PUBLISHING: _confirmed(resource_set.room, _host(resource_set), availability),
         ConditionType.EGRESS_RUNNING: _confirmed(
@@ -184,6 +186,15 @@ def _listed(resource: Resource | None, fact: _Fact) -> _Fact:
     return None, ConditionReason.NOT_LISTED, f"not listed since {dated(resource.absent_since)}"
 
 
+def _forgotten(room: Room | None) -> _Fact | None:
+    """The fact about a room whose provider contradicts itself about it. None: it does not."""
+    if room is None or room.forgotten_at is None or room.phase is Phase.GONE:
+        return None
+    since = dated(room.forgotten_at)
+    message = f"{ROOMS.display_name} says that there is none, and answers a create with it, since {since}"
+    return None, ConditionReason.FORGOTTEN, message
+
+
 def _disabled(resource: Resource | None) -> bool:
     return isinstance(resource, Stream) and resource.disabled
 
@@ -208,6 +219,8 @@ def _host(resource_set: ResourceSet) -> _Fact:
     room = resource_set.room
     if room is None or room.phase is not Phase.PRESENT:
         return False, ConditionReason.NO_ROOM, ""
+    if room.host_publishing is None and (forgotten := _forgotten(room)) is not None:
+        return forgotten
     if room.host_publishing is None:
         return None, ConditionReason.NOT_OBSERVED, "nobody looked yet"
     if room.host_publishing:

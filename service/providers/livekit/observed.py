@@ -57,6 +57,7 @@ def room_seen(room: api.Room) -> RoomSeen:
         tag=room.metadata,
         recorded=room.active_recording,
         publishers=room.num_publishers,
+        participants=room.num_participants,
         created_at=datetime.fromtimestamp(room.creation_time, UTC) if room.creation_time else None,
     )
 

@@ -48,12 +48,14 @@ class Rooms:
         found = await self._call(Operation.LIST_ROOMS, self._rooms.list_rooms(api.ListRoomsRequest(names=names)))
         return await each_seen(found.rooms, room_seen)
 
-    async def delete(self, name: str) -> None:
+    async def delete(self, name: str) -> bool:
         try:
             await self._call(Operation.DELETE_ROOM, self._rooms.delete_room(api.DeleteRoomRequest(room=name)))
         except ProviderError as error:
             if error.outcome is not Outcome.MISSING:
                 raise
+            return False
+        return True
 
     async def people(self, name: str) -> RoomPeople:
         return people_seen(await self._participants(name))

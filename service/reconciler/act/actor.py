@@ -18,6 +18,7 @@ from service.domain.errors import Overtaken
 from service.domain.lifecycle import Event
 from service.domain.planning.steps import (
     WRITTEN_OFF,
+    AskForRoom,
     CreateRoom,
     CreateStream,
     CutStream,
@@ -81,7 +82,7 @@ class Actor:
     async def _do(self, step: Step) -> None:
         context = self._context
         match step:
-            case CreateRoom() | DeleteRoom():
+            case CreateRoom() | AskForRoom() | DeleteRoom():
                 await rooms.carry_out(context, step)
             case (
                 CreateStream()

@@ -24,18 +24,25 @@ if TYPE_CHECKING:
 async def delete(
     context: PassContext,
     resource: Room | Stream | Upload,
-    call: Callable[[str], Coroutine[Any, Any, None]],
+    call: Callable[[str], Coroutine[Any, Any, bool | None]],
     point: str,
     provider: Provider,
 ) -> None:
-    """Delete *resource* at its *provider* by *call*. It is DELETING afterwards, and GONE when it was seen absent."""
+    """Delete *resource* at its *provider* by *call*. It is DELETING afterwards, and GONE when it was seen absent.
+
+    *call* answers False where the provider says that there is no such resource. A room is doubted then, unless it was
+    never seen: nothing was heard of its end.
+    """
     leaving = replace(resource, phase=Phase.DELETING, changed_at=context.now(), acked=False)
     await context.intend(leaving, point)
     try:
-        await call(resource.external_id or context.broadcast.id)
+        deleted = await call(resource.external_id or context.broadcast.id)
     except ProviderError as error:
         await record_failure(context, leaving, error)
         return
     failpoint(f"{point}.after_call")
+    if isinstance(leaving, Room) and leaving.sid and deleted is False:
+        await context.record([replace(leaving, doubted=True)])
+        return
     await context.record([replace(leaving, acked=True, failures=0, retry_at=None)], recovered=provider)
     failpoint(f"{point}.after_record")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from service.domain.broadcast import Broadcast, Carrier, seconds
 from service.domain.planning.steps import (
+    AskForRoom,
     CreateRoom,
     CreateStream,
     CutStream,
@@ -92,7 +93,9 @@ def bucket_of(step: Step) -> Bucket | None:
             return Bucket.STREAMS_POST
         case CutStream() | DisableStream() | DeleteStream() | SettleRecordings() | DeleteUpload() | SetTitle():
             return Bucket.STREAMS_OTHER
-        case CreateRoom() | DeleteRoom() | StartEgress() | StopEgress() | SetLayout() | SetDestinations():
+        case CreateRoom() | AskForRoom() | DeleteRoom():
+            return Bucket.ROOMS
+        case StartEgress() | StopEgress() | SetLayout() | SetDestinations():
             return Bucket.ROOMS
         case StartRecording() | StopRecording():
             return Bucket.ROOMS

@@ -1,4 +1,4 @@
-"""The steps of a room: create, delete.
+"""The steps of a room: create, ask whether it is there, delete.
 
 A room is found by its name, and several environments and applications may share a project of LiveKit. So a room that
 carries somebody else's mark is never used and never deleted.
@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from service.domain.broadcast import seconds
 from service.domain.errors import Outcome, ProviderError
-from service.domain.lifecycle import Event
-from service.domain.planning.steps import CreateRoom, DeleteRoom, RoomStep
+from service.domain.observing.rooms import room_asked, room_created
+from service.domain.planning.steps import AskForRoom, CreateRoom, DeleteRoom, RoomStep
 from service.domain.provider import ROOMS
-from service.domain.reasons import EventReason, Operation
+from service.domain.reasons import Operation
 from service.domain.resources import Phase, Room
 from service.failpoints import failpoint
 from service.reconciler.act.call import delete
@@ -30,9 +31,14 @@ async def carry_out(context: PassContext, step: RoomStep) -> None:
     match step:
         case CreateRoom():
             await _create(context, step)
+        case AskForRoom():
+            await _ask(context, _row(context, step))
         case DeleteRoom():
-            room = next(room for room in context.resources.rooms if room.ordinal == step.ordinal)
-            await _delete(context, room)
+            await _delete(context, _row(context, step))
+
+
+def _row(context: PassContext, step: RoomStep) -> Room:
+    return next(room for room in context.resources.rooms if room.ordinal == step.ordinal)
 
 
 async def _create(context: PassContext, step: CreateRoom) -> None:
@@ -73,25 +79,54 @@ async def _create(context: PassContext, step: CreateRoom) -> None:
         refused = replace(room, phase=Phase.GONE, changed_at=context.now(), failures=room.failures + 1, refused=True)
         await context.record([refused], trouble=trouble_of(error, context.now()))
         return
-    present = replace(
-        room,
-        phase=Phase.PRESENT,
-        external_id=seen.name,
-        sid=seen.sid,
-        changed_at=context.now(),
-        failures=0,
-        retry_at=None,
-        # The answer counts those who ever published: who does now is for a look to say.
-        host_publishing=False if seen.publishers == 0 else None,
-        host_since=context.now(),
-        observed_at=context.now(),
-    )
-    await context.record(
-        [present],
-        events=[Event(reason=EventReason.ROOM_CREATED, message=seen.sid)],
-        recovered=ROOMS,
-    )
+    learned = room_created(room, seen, context.resources.rooms, context.now())
+    await context.record(learned.resources, events=learned.events, recovered=ROOMS)
     failpoint("room.create.after_record")
+
+
+async def _ask(context: PassContext, room: Room) -> None:
+    """The create may make a room. Its row is DELETING, or of this room, until the answer is recorded, so a pass that is
+    cut off here leaves a room that the next one deletes or takes.
+    """
+    await context.intend(room, "room.ask")
+    try:
+        seen = await context.providers.rooms.create(
+            room_wanted(context.broadcast.id, context.providers.tag, context.timing)
+        )
+    except ProviderError as error:
+        await record_failure(context, room, error)
+        return
+    failpoint("room.ask.after_call")
+    now = context.now()
+    if _is_foreign(context, seen):
+        # Ours is gone, and what has its name now is not deleted.
+        leaving = room.phase is Phase.DELETING
+        gone = replace(room, acked=True, doubted=False) if leaving else replace(room, forgotten_at=None)
+        await context.record([gone], recovered=ROOMS)
+        return
+    learned = room_asked(room, seen, context.resources.rooms, now, context.timing)
+    kept = learned.resources[0]
+    assert isinstance(kept, Room)  # noqa: S101 - the row that was asked for comes first
+    trouble = None
+    if kept.phase is Phase.DELETING and kept.sid == room.sid:
+        error = ProviderError(
+            f"{ROOMS.display_name} answers that there is no such room, and answers a create with it: its store lost it",
+            provider=ROOMS,
+            operation=Operation.DELETE_ROOM,
+            outcome=Outcome.MISSING,
+            code="forgotten_room",
+        )
+        trouble, failures = trouble_of(error, now), room.failures + 1
+        kept = replace(kept, failures=failures, retry_at=retry_at(context, failures, error), failed_at=now)
+    elif kept.phase is Phase.PRESENT:
+        kept = replace(kept, failures=0, retry_at=now + seconds(context.timing.forgotten_s), failed_at=None)
+    await context.record(
+        [kept, *learned.resources[1:]],
+        events=learned.events,
+        trouble=trouble,
+        recovered=ROOMS if trouble is None else None,
+    )
+    failpoint("room.ask.after_record")
 
 
 async def _delete(context: PassContext, room: Room) -> None:

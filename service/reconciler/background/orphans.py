@@ -124,7 +124,7 @@ class Reaper:
             )
         return removed
 
-    def _remover(self, kind: Kind) -> tuple[Bucket, Callable[[str], Awaitable[None]]]:
+    def _remover(self, kind: Kind) -> tuple[Bucket, Callable[[str], Awaitable[bool | None]]]:
         match kind:
             case Kind.ROOM:
                 return Bucket.ROOMS, self._providers.rooms.delete

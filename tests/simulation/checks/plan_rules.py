@@ -14,6 +14,7 @@ from datetime import datetime
 from service.domain.broadcast import Broadcast, Target, seconds
 from service.domain.planning.common import back_off_ended
 from service.domain.planning.steps import (
+    AskForRoom,
     CreateRoom,
     CreateStream,
     CutStream,
@@ -66,7 +67,7 @@ class Planned:
 def resource_of(step: Step) -> tuple[Kind, int] | None:  # noqa: PLR0911 - one answer a kind
     """Kind and ordinal of the resource that *step* is about. None: it is about the broadcast itself."""
     match step:
-        case CreateRoom() | DeleteRoom():
+        case CreateRoom() | AskForRoom() | DeleteRoom():
             return Kind.ROOM, step.ordinal
         case (
             CreateStream()

@@ -77,12 +77,12 @@ class Rooms:
         livekit = self._livekit
 
         def listed() -> Sequence[RoomSeen]:
-            return [livekit.seen_room(room) for name, room in livekit.rooms.items() if not names or name in names]
+            return [livekit.seen_room(room) for name, room in livekit.stored.items() if not names or name in names]
 
         return await self._call(_LIST_ROOMS, "", listed)
 
-    async def delete(self, name: str) -> None:
-        await self._call(_DELETE_ROOM, name, lambda: self._livekit.delete_room(name, self._replica.doing))
+    async def delete(self, name: str) -> bool:
+        return await self._call(_DELETE_ROOM, name, lambda: self._livekit.delete_stored_room(name, self._replica.doing))
 
     async def people(self, name: str) -> RoomPeople:
         return await self._call(_PEOPLE, name, lambda: self._livekit.people(name))
@@ -91,7 +91,7 @@ class Rooms:
         return await self._call(_PEOPLE, name, lambda: self._livekit.inside(name))
 
     def _seen(self, name: str) -> RoomSeen | None:
-        room = self._livekit.rooms.get(name)
+        room = self._livekit.stored.get(name)
         return None if room is None else self._livekit.seen_room(room)
 
     async def _call(self, call: Call, subject: str, effect: Callable[[], _T]) -> _T:

@@ -71,6 +71,15 @@ class TrueRoom:
     comings: int = 0
     """Counts who came and went, to tell a timer of before."""
     closed: bool = False
+    forgotten: bool = False
+    """The store does not know of it."""
+    unlisted: set[str] = field(default_factory=set[str])
+    """Those inside that the store does not know of."""
+
+    def written(self, identity: str) -> None:
+        """The server writes the room and the participant into the store."""
+        self.forgotten = False
+        self.unlisted.discard(identity)
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -107,6 +116,8 @@ class TrueEgress:
     """When it began to end."""
     hangs: bool = False
     """Its connection never comes about, because the other side does not answer."""
+    forgotten: bool = False
+    """The store does not know of it."""
     strange: bool = False
     """Of another application in the same project."""
     session: Session | None = None
@@ -362,12 +373,15 @@ class Workers:
             file_bytes=1000 if egress.file and egress.status is EgressStatus.COMPLETE else 0,
         )
         egress.shown.append((self._env.loop.time(), seen))
+        egress.forgotten = False
         self._env.tell("livekit", webhook, egress.room.name, egress=seen)
 
     def _listed(self, egresses: Iterable[TrueEgress]) -> list[EgressSeen]:
         now = self._env.loop.time()
         found: list[EgressSeen] = []
         for egress in egresses:
+            if egress.forgotten:
+                continue
             for at, seen in reversed(egress.shown):
                 if at + egress.lag_s <= now:
                     found.append(seen)

@@ -42,6 +42,19 @@ class LiveKit(Workers):
         self.room_of: Callable[[str], RoomWanted] | None = None
         """The room that a host's token carries. A host who enters a room that does not exist creates it so."""
 
+    @property
+    def stored(self) -> dict[str, TrueRoom]:
+        """The rooms that the store knows of. Every call but a create looks here."""
+        return {name: room for name, room in self.rooms.items() if not room.forgotten}
+
+    def forget(self) -> None:
+        """The store loses its data. Rooms and egresses go on. The store knows of each again when it changes."""
+        for room in self.rooms.values():
+            room.forgotten = True
+            room.unlisted = room.hosts | room.silent | self.recorders(room.name)
+        for egress in self.egresses.values():
+            egress.forgotten = True
+
     def create_room(self, wanted: RoomWanted) -> RoomSeen:
         room = self.rooms.get(wanted.name)
         if room is None:
@@ -65,6 +78,7 @@ class LiveKit(Workers):
             sid=room.sid,
             tag=room.tag,
             publishers=len(room.hosts | room.silent),
+            participants=len(room.hosts | room.silent),
             recorded=bool(self.recorders(room.name)),
             created_at=room.created_at,
         )
@@ -76,16 +90,23 @@ class LiveKit(Workers):
 
     def people(self, name: str) -> RoomPeople:
         room = self.rooms.get(name)
-        hosts = sorted(room.hosts) if room is not None else []
+        hosts = sorted(room.hosts - room.unlisted) if room is not None else []
         return RoomPeople(
             publishers=tuple(PublisherSeen(identity=host, name=host, joined_at=None, tracks=()) for host in hosts),
-            viewers=len(room.silent) if room is not None else 0,
+            viewers=len(room.silent - room.unlisted) if room is not None else 0,
         )
 
     def inside(self, name: str) -> RoomInside:
-        people, recorders = self.people(name), self.recorders(name)
+        room = self.rooms.get(name)
+        people, recorders = self.people(name), self.recorders(name) - (room.unlisted if room is not None else set())
         anybody = bool(people.publishers or people.viewers or recorders)
         return RoomInside(people=people, recorders=recorders, recorded=bool(recorders), anybody=anybody)
+
+    def delete_stored_room(self, name: str, by: str = "us") -> bool:
+        if name not in self.stored:
+            return False
+        self.delete_room(name, by)
+        return True
 
     def delete_room(self, name: str, by: str = "us") -> None:
         room = self.rooms.pop(name, None)
@@ -110,6 +131,7 @@ class LiveKit(Workers):
         if identity in room.hosts:
             return
         room.hosts.add(identity)
+        room.written(identity)
         room.silent.discard(identity)
         room.comings += 1
         self._env.effects.add("host.joined", name, name, identity)
@@ -126,6 +148,7 @@ class LiveKit(Workers):
             self._env.effects.add("host.left", name, name, identity)
         room.hosts.discard(identity)
         room.silent.discard(identity)
+        room.written(identity)
         room.comings += 1
         if not room.hosts | room.silent:
             counted = room.comings
@@ -139,6 +162,7 @@ class LiveKit(Workers):
             return
         room.hosts.discard(identity)
         room.silent.add(identity)
+        room.written(identity)
         room.comings += 1
         self._env.effects.add("host.left", name, name, identity)
         self._env.tell("livekit", "track_unpublished", name, room_sid=room.sid)
@@ -149,7 +173,7 @@ class LiveKit(Workers):
 
     def start(self, wanted: EgressWanted) -> EgressSeen:
         env = self._env
-        room = self.rooms.get(wanted.room_name)
+        room = self.stored.get(wanted.room_name)
         if room is None:
             raise failure(Operation.START_EGRESS, Outcome.MISSING, "not_found")
         egress = TrueEgress(
@@ -168,7 +192,7 @@ class LiveKit(Workers):
 
     def record(self, wanted: RecordingWanted) -> EgressSeen:
         env = self._env
-        room = self.rooms.get(wanted.room_name)
+        room = self.stored.get(wanted.room_name)
         if room is None:
             raise failure(Operation.START_EGRESS, Outcome.MISSING, "not_found")
         egress = TrueEgress(
@@ -196,7 +220,7 @@ class LiveKit(Workers):
     def get_egress(self, egress_id: str) -> EgressSeen | None:
         """By its id it is found as soon as it is stored."""
         egress = self.egresses.get(egress_id)
-        return None if egress is None else next(iter(self._listed([egress])), egress.shown[-1][1])
+        return None if egress is None or egress.forgotten else next(iter(self._listed([egress])), egress.shown[-1][1])
 
     def list_active(self) -> list[EgressSeen]:
         return [seen for seen in self._listed(self.egresses.values()) if not seen.status.terminal]

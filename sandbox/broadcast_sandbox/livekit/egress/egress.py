@@ -21,6 +21,9 @@ from broadcast_sandbox.livekit.egress.stream_url import StreamUrl
 from broadcast_sandbox.livekit.rooms import Room, Rooms
 from broadcast_sandbox.livekit.world import World, new_id
 
+_WORKER_EXITS = 500
+"""A worker that reported this error_code takes no more work and exits (measured, egress 1.14.1)."""
+
 
 class Egress:
     def __init__(
@@ -85,9 +88,13 @@ class Egress:
     def info(self) -> proto.EgressInfo:
         return self._record.info()
 
-    def listed(self) -> proto.EgressInfo:
-        """As the API shows it, `list_lag_s` behind."""
+    def listed(self) -> proto.EgressInfo | None:
+        """As the API shows it, `list_lag_s` behind. None: the store lost it."""
         return self._record.listed()
+
+    def forget(self) -> None:
+        """The store loses its record. It runs on."""
+        self._record.forget()
 
     def start(self) -> None:
         request = self._record.base.room_composite
@@ -99,7 +106,9 @@ class Egress:
         self._spawn(self._start())
 
     def stop(self, reason: str) -> None:
-        """As the real SendEOS: ABORTED before ACTIVE, else it ends in `egress_stop_s`. No effect while it ends."""
+        """As the real SendEOS: ABORTED before ACTIVE, else it ends in `egress_stop_s`, or in `drain_cap_s` where it is
+        wedged. No effect while it ends.
+        """
         if self.ended or self.ghost or self.status == ENDING:
             return
         self._record.base.details = f"End reason: {reason}"
@@ -118,6 +127,8 @@ class Egress:
             return
         if not self._record.base.details:
             self._record.base.details = "End reason: Failure"
+        if code == _WORKER_EXITS and self._world.workers > 0:
+            self._world.workers -= 1
         self._end(proto.EgressStatus.EGRESS_FAILED, error=error, code=code)
 
     def limit_reached(self) -> None:
@@ -190,7 +201,8 @@ class Egress:
             self._spawn(self._after(limit, self.limit_reached))
 
     async def _finish(self, status: proto.EgressStatus, error: str = "", code: int = 0) -> None:
-        await self._world.clock.sleep(self._world.settings.egress_stop_s)
+        settings = self._world.settings
+        await self._world.clock.sleep(settings.drain_cap_s if self.outputs.wedged else settings.egress_stop_s)
         await self.outputs.end_pushes()
         if self._file is not None:
             if trouble := await self._file.upload(self._session):

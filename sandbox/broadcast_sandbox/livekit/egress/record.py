@@ -24,7 +24,7 @@ class EgressRecord:
         self.outputs: list[RtmpOutput] = []
         """Ended ones too."""
         self._file = file
-        self._stored = self.info()
+        self._stored: proto.EgressInfo | None = self.info()
 
     @property
     def id(self) -> str:
@@ -57,8 +57,10 @@ class EgressRecord:
             info.stream.info.extend(results)
         return info
 
-    def listed(self) -> proto.EgressInfo:
-        """As the store has it, `list_lag_s` behind."""
+    def listed(self) -> proto.EgressInfo | None:
+        """As the store has it, `list_lag_s` behind. None: the store lost it."""
+        if self._stored is None:
+            return None
         shown = proto.EgressInfo()
         shown.CopyFrom(self._stored)
         results = list(shown.stream_results)
@@ -90,10 +92,14 @@ class EgressRecord:
         else:
             self._stored = self.info()
 
+    def forget(self) -> None:
+        """The store loses it, until its worker writes the next state."""
+        self._stored = None
+
     def log(self, kind: str, **detail: Any) -> None:
         self._world.effects.append(kind, self.id, room=self.room_name, **detail)
 
     async def _store_late(self, info: proto.EgressInfo, lag_s: float) -> None:
         await self._world.clock.sleep(lag_s)
-        if info.updated_at > self._stored.updated_at:
+        if self._stored is None or info.updated_at > self._stored.updated_at:
             self._stored = info

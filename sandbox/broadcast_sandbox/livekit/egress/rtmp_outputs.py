@@ -41,6 +41,11 @@ class RtmpOutputs:
         self.living: dict[str, RtmpOutput] = {}
         """By expanded url."""
 
+    @property
+    def wedged(self) -> bool:
+        """Whether one of them carries nothing although its connection stands."""
+        return any(output.push is not None and output.push.wedged for output in self.living.values())
+
     def add(self, url: StreamUrl) -> None:
         output = RtmpOutput(url=url, info=proto.StreamInfo(url=url.redacted))
         self._record.outputs.append(output)

@@ -73,7 +73,7 @@ class EgressService:
             egress.take_faults()
 
     async def start(self, request: proto.RoomCompositeEgressRequest) -> proto.EgressInfo:
-        room = self._rooms.living.get(request.room_name)
+        room = self._rooms.stored.get(request.room_name)
         if room is None:
             raise psrpc_error("not_found", "requested room does not exist")
         await self._worker()
@@ -84,6 +84,11 @@ class EgressService:
         self.egresses[egress.id] = egress
         egress.start()
         return egress.info()
+
+    def forget(self) -> None:
+        """The store loses the records of all egresses."""
+        for egress in self.egresses.values():
+            egress.forget()
 
     async def _worker(self) -> None:
         """Find a worker that is free, also one that becomes free between two tries. Raises TwirpError."""
@@ -97,8 +102,8 @@ class EgressService:
     async def _list(self, request: proto.ListEgressRequest) -> proto.ListEgressResponse:
         """Records as stored. An unknown id is 404, not an empty list; with an id the other filters are ignored."""
         if request.egress_id:
-            return proto.ListEgressResponse(items=[self._known(request.egress_id).listed()])
-        shown = [egress.listed() for egress in self.egresses.values()]
+            return proto.ListEgressResponse(items=[self._known(request.egress_id)[1]])
+        shown = [info for egress in self.egresses.values() if (info := egress.listed()) is not None]
         return proto.ListEgressResponse(
             items=[
                 info
@@ -139,7 +144,7 @@ class EgressService:
 
     async def _update_layout(self, request: proto.UpdateLayoutRequest) -> proto.EgressInfo:
         """Only sets the metadata of the egress participant; the stock template does not look at it."""
-        egress = self._known(request.egress_id)
+        egress, _ = self._known(request.egress_id)
         room = self._rooms.living.get(egress.room_name)
         person = room.participants.get(egress.id) if room is not None else None
         if room is None or person is None:
@@ -148,18 +153,19 @@ class EgressService:
         self._world.effects.append("egress.layout", egress.id, room=egress.room_name, layout=request.layout)
         return egress.info()
 
-    def _known(self, egress_id: str) -> Egress:
+    def _known(self, egress_id: str) -> tuple[Egress, proto.EgressInfo]:
+        """The egress, and its record in the store. Raises TwirpError."""
         egress = self.egresses.get(egress_id)
-        if egress is None:
+        if egress is None or (stored := egress.listed()) is None:
             raise psrpc_error("not_found", "egress does not exist")
-        return egress
+        return egress, stored
 
     async def _running(self, egress_id: str, verb: str) -> Egress:
         """The egress, if its worker answers; *verb* is for the error text. Raises TwirpError."""
         egress = self.egresses.get(egress_id)
         if egress is None or egress.ended:
             await self._world.clock.sleep(_SELECTION_S)
-            egress = self._known(egress_id)
+            egress, _ = self._known(egress_id)
             name = proto.EgressStatus.Name(egress.status)
             raise TwirpError("failed_precondition", f"egress with status {name} cannot be {verb}")
         if egress.ghost:
