@@ -22,13 +22,21 @@ if TYPE_CHECKING:
 
     class Reservation(Protocol):
         @property
-        def granted(self) -> bool: ...
+        def taken(self) -> int: ...
         @property
         def come_back(self) -> datetime: ...
 
     class Take(Protocol):
         def __call__(
-            self, name: str, *, rate: float, burst: float, floor: float, turn: datetime | None, queues: bool
+            self,
+            name: str,
+            *,
+            rate: float,
+            burst: float,
+            floor: float,
+            turn: datetime | None,
+            queues: bool,
+            wanted: int,
         ) -> Awaitable[Reservation]: ...
 
 
@@ -92,13 +100,18 @@ class Budget:
         with that time as *turn*; a caller who has a turn is served before callers who come for the first time. Raises
         StoreUnavailable.
         """
-        return await self._ask(bucket, rank, turn, queues=True)
+        given = await self._ask(bucket, rank, turn, queues=True)
+        return None if given.taken else given.come_back
 
     async def spare(self, bucket: Bucket, rank: Rank) -> bool:
         """Take one token if there is one, without a queue: for calls that are left out rather than put off. Answers
         whether it was taken. Raises StoreUnavailable.
         """
-        return await self._ask(bucket, rank, None, queues=False) is None
+        return await self.spare_of(bucket, rank, 1) == 1
+
+    async def spare_of(self, bucket: Bucket, rank: Rank, wanted: int) -> int:
+        """As `spare`, for *wanted* calls at once. Answers how many tokens were taken. Raises StoreUnavailable."""
+        return (await self._ask(bucket, rank, None, queues=False, wanted=wanted)).taken
 
     async def next_page(self, bucket: Bucket, rank: Rank, *, within_s: float = 0.0) -> None:
         """Take the token of a further page of a list. Waits for one for at most *within_s* seconds, so that a long list
@@ -111,11 +124,14 @@ class Budget:
                 raise NoToken
             await asyncio.sleep(1 / self._limits.of(bucket).rate)
 
-    async def _ask(self, bucket: Bucket, rank: Rank, turn: datetime | None, *, queues: bool) -> datetime | None:
+    async def _ask(
+        self, bucket: Bucket, rank: Rank, turn: datetime | None, *, queues: bool, wanted: int = 1
+    ) -> Reservation:
         limit = self._limits.of(bucket)
         floor = min(rank, limit.burst - 1)
-        given = await self._take(bucket, rate=limit.rate, burst=limit.burst, floor=floor, turn=turn, queues=queues)
-        if given.granted:
-            return None
-        telemetry.BUDGET_WAITS.add(1, {"budget": bucket, "rank": rank.name})
-        return given.come_back
+        given = await self._take(
+            bucket, rate=limit.rate, burst=limit.burst, floor=floor, turn=turn, queues=queues, wanted=wanted
+        )
+        if not given.taken:
+            telemetry.BUDGET_WAITS.add(1, {"budget": bucket, "rank": rank.name})
+        return given

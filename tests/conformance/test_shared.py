@@ -77,6 +77,20 @@ async def test_who_would_rather_go_without_takes_no_turn(stage: Stage) -> None:
     assert await budget.take(Bucket.STREAMS_POST, Rank.STOP) is None
 
 
+async def test_several_tokens_are_taken_at_once_as_far_as_there_are_any(stage: Stage) -> None:
+    """Those of the ranks above are left, and a queue is neither overtaken nor joined."""
+    limit = Limits(livekit=Limit(rate=SLOW, burst=10))
+    budget = Budget(stage.budgets.take, limit)
+    assert [await budget.spare_of(Bucket.ROOMS, Rank.SWEEP, wanted) for wanted in (3, 64, 64)] == [3, 4, 0]
+    assert [await budget.spare_of(Bucket.ROOMS, Rank.HEAL, wanted) for wanted in (64, 1)] == [1, 0]
+    taken = await stage.budgets.take("b", rate=SLOW, burst=10, floor=1, wanted=4)
+    assert (taken.taken, taken.granted) == (4, True)
+    await drained(stage, floor=1)
+    turns = [await stage.budgets.take("b", rate=SLOW, burst=10, floor=1, wanted=4) for _ in range(2)]
+    assert [turn.taken for turn in turns] == [0, 0]
+    assert turns[1].come_back - turns[0].come_back == timedelta(seconds=1 / SLOW)
+
+
 async def known(stage: Stage) -> list[OwnedResource]:
     return sorted(await stage.owned_ids.of_running(), key=lambda each: (each.broadcast_id, each.kind, each.external_id))
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 
 import pytest
+from asyncpg.connection import LoggedQuery
 
 from service.providers.budget import Bucket, Budget, Limit, Limits, Rank
 from service.store.budgets import Budgets
@@ -135,6 +136,29 @@ async def test_a_token_is_there_when_its_turn_comes(one: Store) -> None:
 
     await eventually(come, every=0.005)
     assert (await budgets.take("b", rate=rate, burst=1, floor=0)).granted
+
+
+async def test_a_request_is_one_statement(one: Store) -> None:
+    """A round trip of the network between the lock and the commit would hold up all who ask for the same bucket."""
+    budgets, statements = Budgets(one.database), list[str]()
+
+    def logged(query: LoggedQuery) -> None:
+        statements.append(query.query)
+
+    assert (await budgets.take("b", rate=SLOW, burst=3, floor=0)).granted
+    async with (
+        one.database.connection() as first,
+        one.database.connection() as second,
+        one.database.connection() as third,
+    ):
+        for connection in (first, second, third):
+            connection.add_query_logger(logged)
+    for floor in (0, 0, 0, 2):
+        await budgets.take("b", rate=SLOW, burst=3, floor=floor)
+    await budgets.take("b", rate=SLOW, burst=3, floor=0, wanted=24)
+    asked = [statement.split()[0] for statement in statements if "budget" in statement]
+    assert asked == ["WITH"] * 5
+    assert not {"BEGIN;", "COMMIT;"} & {statement.strip() for statement in statements}
 
 
 async def test_replicas_share_one_bucket(one: Store, database_url: str) -> None:

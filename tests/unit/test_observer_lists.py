@@ -37,7 +37,7 @@ class Fakes:
         if granted and self.tokens is not None:
             self.tokens -= 1
         self.taken += granted
-        return Granted(granted=granted)
+        return Granted(taken=int(granted))
 
     async def list(self, names: Sequence[str] = ()) -> Sequence[RoomSeen]:
         self.calls.append(f"ListRooms {len(names)}")
@@ -92,8 +92,8 @@ class Fakes:
 
 
 class Granted:
-    def __init__(self, *, granted: bool) -> None:
-        self.granted = granted
+    def __init__(self, *, taken: int) -> None:
+        self.taken = taken
         self.come_back = NOW
 
 

@@ -52,8 +52,6 @@ _PEOPLE_TOGETHER = 24
 _MOST_PER_S = 250.0
 """Looks of one replica, each of which costs some 2 ms of its processor. 5,000 broadcasts are looked at every 20 s then,
 which is within the time for which a look counts, and the rest of the core is for callers and passes."""
-_ASKING_AT_ONCE = 2
-"""The pool belongs to passes and callers."""
 _CLAIMED_TOGETHER = 64
 _REPEATED_S = 2.0
 """Seconds from a look that failed to the next, for the first that fail in a row."""
@@ -61,7 +59,7 @@ _REPEATED_FOR_S = 6.0
 _SEGMENT_S = 1.0
 """The least time between two looks of which the second is to see a new segment."""
 _WITHOUT_TOKEN_S = 0.5
-"""Seconds without a question for a token, after one that was refused: each is a transaction."""
+"""Seconds without a question for tokens, after one that was refused."""
 
 
 class Prober(Rounds):
@@ -85,7 +83,6 @@ class Prober(Rounds):
         self._providers = providers
         self._playlists = playlists
         self._playback_base_url = playback_base_url
-        self._asking = asyncio.Semaphore(_ASKING_AT_ONCE)
         self._no_token_until = 0.0
 
     async def round(self) -> None:
@@ -121,28 +118,28 @@ class Prober(Rounds):
         return answered
 
     async def _some(self, targets: Sequence[ProbeTarget]) -> int:
-        places, asking = asyncio.Semaphore(_AT_ONCE), self._asking
-        results = ProbeResults()
+        places, results = asyncio.Semaphore(_AT_ONCE), ProbeResults()
 
         async def people(each: ProbeTarget) -> None:
-            async with asking:
-                allowed = await self._may_ask()
-            if allowed:
-                async with places:
-                    await self._people(each, results)
+            async with places:
+                await self._people(each, results)
+
+        async def all_people() -> None:
+            needing = self._of_people(targets)
+            await asyncio.gather(*map(people, needing[: await self._tokens(len(needing))]))
 
         async def playlist(each: ProbeTarget) -> None:
             async with places:
                 await self._playlist(each, results)
 
         # A playlist does not wait for the tokens of the people.
-        await asyncio.gather(*map(playlist, targets), *map(people, self._of_people(targets)))
+        await asyncio.gather(*map(playlist, targets), all_people())
         await self._probes.saw(results)
         return len(results.people) + len(results.playlists)
 
     def _of_people(self, targets: Sequence[ProbeTarget]) -> list[ProbeTarget]:
         """Those of *targets* whose people are looked at. Of a full batch, behind which others wait, only a part, those
-        first that wait longest: LiveKit takes so many calls a second, and each token is a transaction.
+        first that wait longest: LiveKit takes so many calls a second.
         """
         needing = [each for each in targets if self._needs_people(each)]
         if len(targets) < _CLAIMED_TOGETHER:
@@ -160,14 +157,15 @@ class Prober(Rounds):
         kept = people_at is not None and target.read_at - people_at < seconds(PROBED_S) - 1.5 * self._look_every
         return not (passed and kept)
 
-    async def _may_ask(self) -> bool:
+    async def _tokens(self, wanted: int) -> int:
+        """How many of *wanted* calls the budget allows now."""
         now = asyncio.get_running_loop().time()
-        if now < self._no_token_until:
-            return False
-        if await self._providers.budget.spare(Bucket.ROOMS, Rank.SWEEP):
-            return True
-        self._no_token_until = now + _WITHOUT_TOKEN_S
-        return False
+        if not wanted or now < self._no_token_until:
+            return 0
+        taken = await self._providers.budget.spare_of(Bucket.ROOMS, Rank.SWEEP, wanted)
+        if not taken:
+            self._no_token_until = now + _WITHOUT_TOKEN_S
+        return taken
 
     async def _people(self, target: ProbeTarget, results: ProbeResults) -> None:
         try:

@@ -33,6 +33,7 @@ class Budgets:
         floor: float,
         turn: datetime | None = None,
         queues: bool = True,
+        wanted: int = 1,
     ) -> Reservation:
         await self._line.begin("take")
         now = self._tables.now()
@@ -48,14 +49,14 @@ class Budgets:
         queue = min(int(floor), _QUEUES - 1)
         waiting = any(next_turn > now for next_turn in bucket.next_turns[: queue + 1])
         overtakes = queues and floor > 0 and not called and waiting
-        granted = tokens >= 1 + floor and not overtakes
+        taken = 0 if overtakes else max(min(int(tokens - floor), wanted), 0)
         step = timedelta(seconds=1 / rate)
         come_back = now + step
-        if not granted and queues and not called:
+        if not taken and queues and not called:
             come_back = bucket.next_turns[queue] = max(bucket.next_turns[queue], now) + step
-        bucket.tokens, bucket.refilled_at = tokens - granted, now
+        bucket.tokens, bucket.refilled_at = tokens - taken, now
         await self._line.commit("take")
-        return Reservation(granted=granted, come_back=come_back)
+        return Reservation(taken=taken, come_back=come_back)
 
 
 @transactions
