@@ -36,6 +36,7 @@ from service.domain.resources import (
     Stream,
     StreamStatus,
 )
+from service.domain.secret import Secret
 from service.domain.situation import Availability, Outage
 from tests.simulation.environment import T0
 
@@ -277,6 +278,37 @@ def test_destinations_are_told_by_who_carries_them() -> None:
         ("a", DestinationState.FAILED, "refused"),
         ("b", DestinationState.ACTIVE, ""),
         ("c", DestinationState.IDLE, ""),
+    ]
+
+
+def test_of_two_destinations_that_look_alike_it_is_not_known_which_failed() -> None:
+    """New ones are refused. A row of an earlier version may have them, and whoever removes the one that is told FAILED
+    would cut off the one that lives.
+    """
+    place = "rtmp://live.example.com/app"
+    spec = Spec(destinations=tuple(Destination(name=name, url=place) for name in ("one", "two", "other")))
+    keys = {"one": "studio-main-2026-stage", "two": "studio-back-2026-stage", "other": "another-key-of-2026"}
+    broadcast = replace(a_broadcast(spec=spec), destination_keys={name: Secret(key) for name, key in keys.items()})
+    active = Output(name="two", state=OutputState.ACTIVE)
+
+    def shown(failed: Output) -> list[tuple[str, DestinationState, str]]:
+        egress = replace(EGRESS, outputs=(*EGRESS.outputs, failed, active), destinations=("one", "other", "two"))
+        status = status_of(broadcast, (ROOM, STREAM, egress), PLAN, T0)[1]
+        return [(each.name, each.state, each.message) for each in status.destinations]
+
+    why = "one of one and two failed, and their keys look alike, so it is not known which: refused"
+    assert shown(Output(name="one", state=OutputState.FAILED, message="refused")) == [
+        ("one", DestinationState.FAILED, why),
+        ("two", DestinationState.FAILED, why),
+        ("other", DestinationState.IDLE, ""),
+    ]
+    unsaid = shown(Output(name="one", state=OutputState.FAILED))
+    assert unsaid[0][2] == why.removesuffix(": refused")
+    # Of another place it is known.
+    assert shown(Output(name="other", state=OutputState.FAILED, message="refused")) == [
+        ("one", DestinationState.IDLE, ""),
+        ("two", DestinationState.ACTIVE, ""),
+        ("other", DestinationState.FAILED, "refused"),
     ]
 
 
