@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from service.domain.broadcast import EndReason
+from service.domain.delivery import DeliveryReason
 from service.domain.explain.causes import CauseCode
 from service.domain.reasons import (
     Action,
@@ -39,6 +40,7 @@ KINDS: Final[tuple[type[StrEnum], ...]] = (
     Blocked,
     CauseCode,
     ConditionReason,
+    DeliveryReason,
     EndReason,
     EventReason,
     FallbackReason,
@@ -122,6 +124,7 @@ BLOCKS: Final[Mapping[str, Mapping[str, Callable[[], str]]]] = {
         "actors": words(Actor, "actor", "who made it happen"),
         "events": words(EventReason, "reason", "what happened"),
         "fallback-reasons": words(FallbackReason, "reason", "why"),
+        "delivery-reasons": words(DeliveryReason, "reason", "why an egress runs, or does not"),
     },
     "explain.md": {
         "causes": causes,

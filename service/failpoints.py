@@ -74,6 +74,8 @@ NAMES = (
     "write_off.after_record",
     "fallback.before_record",
     "fallback.after_record",
+    "delivery.before_record",
+    "delivery.after_record",
     "recording.start.after_intent",
     "recording.start.before_call",
     "recording.start.after_call",

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
+from service.domain.delivery import UNDECIDED, Delivery
 from service.domain.provider import Provider
 from service.domain.reasons import Blocked, ConditionReason, FallbackReason, Operation
 from service.domain.resources import EgressStatus, Recording
@@ -99,6 +100,16 @@ class StaticRendition(StrEnum):
 class DeliveryPolicy(StrEnum):
     ON_PUBLISH = "on_publish"
     MANUAL = "manual"
+    ON_DEMAND = "on_demand"
+
+
+class IdlePolicy(StrEnum):
+    """What an ON_DEMAND broadcast does with its egress when nobody watches."""
+
+    STOP = "stop"
+    """It stops, and the recording goes on in another piece if nobody comes within the reconnect window."""
+    KEEP_RECORDING = "keep_recording"
+    """It runs on once a recording has begun that is kept: one unbroken recording matters more than the cost."""
 
 
 class FallbackMode(StrEnum):
@@ -176,6 +187,9 @@ class Spec:
     playback_policy: PlaybackPolicy = PlaybackPolicy.PUBLIC
     recording_policy: RecordingPolicy = RecordingPolicy.KEEP
     delivery_policy: DeliveryPolicy = field(default=DeliveryPolicy.ON_PUBLISH, metadata=LIVE)
+    linger_s: float | None = field(default=None, metadata=LIVE)
+    """ON_DEMAND: from the last sign of a viewer to the stop of the egress. None: `Timing.linger_s`."""
+    idle_policy: IdlePolicy = field(default=IdlePolicy.STOP, metadata=LIVE)
     destinations: tuple[Destination, ...] = field(default=(), metadata=LIVE)
     """Live for those that an egress carries."""
     test: bool = False
@@ -311,6 +325,8 @@ class Broadcast:
     target: Target = Target.CREATED
     on_air: bool = False
     fallback: Fallback = Fallback()
+    delivery: Delivery = UNDECIDED
+    """Whether an egress is to run for viewers. It counts only with the policy ON_DEMAND."""
     state: State = State.CREATED
     status: Status = Status()
     end_reason: EndReason | None = None

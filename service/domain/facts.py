@@ -6,6 +6,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Final
 
+from service.domain.audience.watching import NOBODY_KNOWS, Watching
 from service.domain.broadcast import Broadcast, ProviderTrouble, Target, seconds
 from service.domain.lifecycle import Event
 from service.domain.measurements import SEEN_S, Probe, ReportedStats
@@ -61,6 +62,8 @@ class Facts:
     probe: Probe = field(default_factory=Probe)
     stats: Mapping[str, ReportedStats] = field(default_factory=dict[str, ReportedStats])
     """By the host's identity."""
+    watching: Watching = NOBODY_KNOWS
+    """Of its viewers. Nothing is known of them by default."""
     story: tuple[Told, ...] = ()
     """Its last events, oldest first."""
     viewers: int | None = None

@@ -4,7 +4,8 @@ A word is declared here, once, with the sentence that the documentation gives it
 stored and shown to callers, so a text that was given out keeps its meaning. The member's name is ours and may change.
 `docs/events.md`, `docs/health.md` and `docs/explain.md` have tables made of these classes, and tests hold them equal.
 
-Codes of causes are declared with their remedies in `explain/causes.py`, reasons of refused RPCs in `errors.py`.
+Codes of causes are declared with their remedies in `explain/causes.py`, reasons of refused RPCs in `errors.py`, those
+of decisions about the delivery in `delivery.py`.
 """
 
 from service.domain.words import Word
@@ -107,6 +108,11 @@ class EventReason(Word):
     PLAYBACK_STALLED = "PLAYBACK_STALLED", "The playlist that viewers play does not move on."
     PLAYBACK_RESUMED = "PLAYBACK_RESUMED", "The playlist moves on again, or was not looked at lately."
     FALLBACK_ENTERED = "FALLBACK_ENTERED", "Viewers are served by a fallback. The message is the reason and the modes."
+    DELIVERY_WANTED = (
+        "DELIVERY_WANTED",
+        "By the delivery policy an egress is to run, or to run on. The message says why, and what is known of viewers.",
+    )
+    DELIVERY_IDLE = "DELIVERY_IDLE", "No egress is to run until somebody watches. The message says who was seen last."
     FALLBACK_LEFT = "FALLBACK_LEFT", "The fallback was left. The message is the reason."
     PASS_FAILED = (
         "PASS_FAILED",
@@ -234,7 +240,7 @@ class FallbackReason(Word):
     EGRESS_FAILING = "EGRESS_FAILING", "Egresses kept failing and nothing was playable."
     STREAMS_UNREACHABLE = "MUX_UNREACHABLE", "The provider of live streams did not answer for too long."
     RETURNED = "RETURNED", "The normal way was healthy for long enough."
-    OFF_AIR = "OFF_AIR", "The broadcast was taken off air."
+    OFF_AIR = "OFF_AIR", "The broadcast was taken off air, or nobody watches any more (ON_DEMAND)."
 
 
 class Action(Word):
@@ -245,6 +251,7 @@ class Action(Word):
     RETRY = "RETRY", "Try again what failed."
     WAIT_FOR_HOST = "WAIT_FOR_HOST", "Wait for a host to publish."
     WAIT_FOR_ON_AIR = "WAIT_FOR_ON_AIR", "Wait for SetOnAir."
+    WAIT_FOR_VIEWER = "WAIT_FOR_VIEWER", "Wait for somebody who watches."
     WAIT_FOR_EGRESS = "WAIT_FOR_EGRESS", "Wait for the egress to become active."
     WAIT_FOR_CONNECTION = "WAIT_FOR_CONNECTION", "Wait for the egress to connect to the live stream."
     WAIT_FOR_MEDIA = "WAIT_FOR_MEDIA", "Wait for media at the live stream, or for the playlist to move on."
@@ -269,6 +276,7 @@ class Action(Word):
     UPLOAD_RECORDING = "UPLOAD_RECORDING", "Hand over a local recording to become an asset."
     DELETE_UPLOAD = "DELETE_UPLOAD", "Delete an asset that could not be made."
     SET_FALLBACK = "SET_FALLBACK", "Enter or leave a fallback."
+    SET_DELIVERY = "SET_DELIVERY", "Decide whether an egress is to run for viewers."
     WRITE_OFF = "WRITE_OFF", "Give up something that was not seen in time."
     END_BROADCAST = "END_BROADCAST", "End the broadcast."
 
@@ -291,6 +299,7 @@ class ConditionReason(Word):
     NO_HOST = "NO_HOST", "Nobody publishes in the room."
     PUBLISHING = "PUBLISHING", "Somebody publishes in the room."
     NOT_RUNNING = "NOT_RUNNING", "No egress runs."
+    NO_VIEWER = "NO_VIEWER", "No egress runs because nobody watches (ON_DEMAND): the next viewer starts one."
     STARTING = "STARTING", "The egress is not active yet."
     CONNECTING = "CONNECTING", "The egress connects to the live stream, or to the destination."
     DELIVERING = "DELIVERING", "The egress is connected to the live stream."
@@ -345,6 +354,7 @@ class HealthReason(Word):
     ENDED = "ENDED", "It ended."
     NOT_WANTED = "NOT_WANTED", "No egress is wanted now."
     NOT_ON_AIR = "NOT_ON_AIR", "It waits for SetOnAir, or the playlist is not there yet."
+    NO_VIEWER = "NO_VIEWER", "Nobody watches (ON_DEMAND): it is started for the next viewer."
     IDLE = "IDLE", "Nothing is wanted of it now."
     CUTTING = "CUTTING", "A connected encoder is being cut off."
     DISABLED = "DISABLED", "Somebody else disabled the live stream."

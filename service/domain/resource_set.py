@@ -288,7 +288,19 @@ def host_deadline(broadcast: Broadcast, resource_set: ResourceSet, timing: Timin
 
 
 def on_air(broadcast: Broadcast) -> bool:
-    return broadcast.spec.delivery_policy is not DeliveryPolicy.MANUAL or broadcast.on_air
+    """Whether an egress may run by the delivery policy."""
+    match broadcast.spec.delivery_policy:
+        case DeliveryPolicy.ON_PUBLISH:
+            return True
+        case DeliveryPolicy.MANUAL:
+            return broadcast.on_air
+        case DeliveryPolicy.ON_DEMAND:
+            return broadcast.delivery.wanted
+
+
+def unwatched(broadcast: Broadcast) -> bool:
+    """Whether no egress runs because nobody watches: that is no fault."""
+    return broadcast.spec.delivery_policy is DeliveryPolicy.ON_DEMAND and not broadcast.delivery.wanted
 
 
 def wants_egress(broadcast: Broadcast, resource_set: ResourceSet) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from service.domain.audience.watching import NOBODY_KNOWS, Watching
 from service.domain.broadcast import Broadcast
 from service.domain.errors import CREDENTIAL_CODES
 from service.domain.measurements import Probe
@@ -50,6 +51,8 @@ class Situation:
     """The event loop's clock, in seconds, just before it was read."""
     probe: Probe = field(default_factory=Probe)
     """The playlist of the broadcast, as the prober saw it. The people in the room are not read here."""
+    watching: Watching = NOBODY_KNOWS
+    """Of its viewers. Nothing is known of them by default."""
     heard: tuple[tuple[int, Heard], ...] = ()
     """Webhooks about it that no pass has taken into account yet, by their number in the inbox."""
     unverified_since: datetime | None = None

@@ -106,6 +106,25 @@ class Timing:
     hopeless_s: float = 900.0
     """With no fallback left, a broadcast that was not playable for so long ends. Longer than `starts_window_s` and one
     start, so a broadcast that used up the limit of starts gets one more."""
+    linger_s: float = 60.0
+    """ON_DEMAND: from the last sign of a viewer to the stop of the egress, where the spec does not say. Not shorter
+    than the window, in which a viewer may be there without a sign; and not longer, because a viewer who comes back
+    within the reconnect window of the live stream after it, 120 s more, still gets the same recording."""
+    min_run_s: float = 120.0
+    """ON_DEMAND: from the decision to run an egress to the earliest stop. A start takes up to 30 s to be playable: one
+    that is stopped before it serves anybody is paid for nothing."""
+    flap_starts: int = 6
+    """ON_DEMAND: with so many starts of a broadcast in an hour its egress runs on to the end."""
+    flap_s: float = 3600.0
+    """The window of `flap_starts`."""
+    audience_stale_s: float = 10.0
+    """If no replica wrote down its viewers for longer, nobody knows whether somebody watches, and nothing is stopped.
+    Replicas do it once a second."""
+    audience_hold_s: float = 90.0
+    """From a gap in the counting of viewers to the earliest stop: every viewer who is there has given a sign again by
+    then, with a retry."""
+    warm_s: float = 45.0
+    """ON_DEMAND: an egress is started so long before the scheduled start of the show, so that it is playable then."""
     upload_grace_s: float = 600.0
     """An upload without an answer is looked for so long before it is tried again."""
     upload_attempts: int = 3

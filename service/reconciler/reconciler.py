@@ -62,7 +62,8 @@ def derive(timing: Timing) -> Callable[[Situation], tuple[State, Status]]:
             situation.now,
             situation.availability,
         )
-        return status_of(broadcast, resources, plan(broadcast, resources, now, timing, availability), now, availability)
+        decided = plan(broadcast, resources, now, timing, availability, watching=situation.watching)
+        return status_of(broadcast, resources, decided, now, availability)
 
     return told
 
@@ -209,7 +210,12 @@ class Reconciler:
                 blind |= missed
             tally.state = situation.broadcast.state
             decided = plan(
-                situation.broadcast, situation.resources, situation.now, self._timing, situation.availability
+                situation.broadcast,
+                situation.resources,
+                situation.now,
+                self._timing,
+                situation.availability,
+                watching=situation.watching,
             )
             now = situation.now
             steps = decided.steps if unverified is None else allowed(decided.steps, situation.broadcast)

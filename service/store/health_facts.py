@@ -26,7 +26,17 @@ from service.domain.situation import Availability
 from service.domain.words import as_stored
 from service.store.database import Database
 from service.store.history import HISTORY, settled
-from service.store.rows import BROADCAST_COLUMNS, OUTAGES, RESOURCE_COLUMNS, Row, Rows, availability_of, played_of
+from service.store.rows import (
+    BROADCAST_COLUMNS,
+    OUTAGES,
+    RESOURCE_COLUMNS,
+    WATCHED,
+    Row,
+    Rows,
+    availability_of,
+    played_of,
+    watching_of,
+)
 
 if TYPE_CHECKING:
     from service.store.database import Connection
@@ -37,7 +47,7 @@ STORY = 200
 # The columns of the queue tell whether a replica works on the broadcast. Secrets are left out: nothing is decrypted.
 _BROADCASTS = f"""
 SELECT {BROADCAST_COLUMNS}, coalesce(lease_until, due_at) AS claimable_at, now() AS read_at,
-  people, people_at, playlist, playlist_at, unseen,
+  {WATCHED}, people, people_at, playlist, playlist_at, unseen,
   (SELECT jsonb_object_agg(identity, jsonb_build_object('stats', stats, 'time', report_time)) FROM host_stats h
    WHERE h.broadcast_id = broadcast.id AND report_time > now() - interval '5 min') AS reported,
   (SELECT count(*) FROM viewer v WHERE v.broadcast_id = broadcast.id AND expire_time > now()) AS viewers
@@ -188,6 +198,7 @@ class HealthFacts:
                 people=None if row["people"] is None else msgspec.convert(row["people"], RoomPeople),
                 people_at=row["people_at"],
             ),
+            watching=watching_of(row),
             stats=msgspec.convert(row["reported"] or {}, dict[str, ReportedStats]),
             viewers=row["viewers"] if in_the_room else None,
             claimable_since=due if due is not None and due <= row["read_at"] else None,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from service.domain.broadcast import Broadcast, EndReason, Fallback, ProviderTrouble, Target
+from service.domain.delivery import Delivery
 from service.domain.errors import LeaseLost, Overtaken
 from service.domain.lifecycle import Event
 from service.domain.observing.set_back import moved_back
@@ -34,11 +35,13 @@ from service.store.rows import (
     OUTAGES,
     PLAYED,
     RESOURCE_COLUMNS,
+    WATCHED,
     Row,
     Rows,
     availability_of,
     heard_of,
     played_of,
+    watching_of,
 )
 
 if TYPE_CHECKING:
@@ -46,10 +49,10 @@ if TYPE_CHECKING:
 
 _RENEW = f"""
 UPDATE broadcast SET lease_until = now() + $3::interval WHERE id = $1 AND fence = $2
-RETURNING {BROADCAST_COLUMNS}, secrets, unverified_since, now() AS read_at, {OUTAGES}, {HEARD}, {PLAYED}
+RETURNING {BROADCAST_COLUMNS}, secrets, unverified_since, now() AS read_at, {OUTAGES}, {HEARD}, {PLAYED}, {WATCHED}
 """  # noqa: S608 - a constant
 _LOCK = f"""
-SELECT {BROADCAST_COLUMNS}, secrets, now() AS read_at, {OUTAGES} FROM broadcast
+SELECT {BROADCAST_COLUMNS}, secrets, now() AS read_at, {OUTAGES}, {WATCHED} FROM broadcast
 WHERE id = $1 AND fence = $2 FOR NO KEY UPDATE
 """  # noqa: S608 - a constant
 _RESOURCES = f"SELECT {RESOURCE_COLUMNS} FROM resource WHERE broadcast_id = $1 ORDER BY kind, ordinal"  # noqa: S608
@@ -111,6 +114,7 @@ class Passes:
                 availability=self._availability(row),
                 read=read,
                 probe=played_of(row),
+                watching=watching_of(row),
                 heard=heard_of(row),
                 unverified_since=row["unverified_since"],
             )
@@ -147,6 +151,7 @@ class Passes:
         recovered: Provider | None = None,
         end: EndReason | None = None,
         fallback: Fallback | None = None,
+        delivery: Delivery | None = None,
         heard: Sequence[int] = (),
         verified: bool = False,
         fault_over: bool = False,
@@ -155,9 +160,10 @@ class Passes:
         """Store what came of a step or a look, and the status that follows from it, in one transaction.
 
         *trouble* becomes `last_error`; *recovered* is the provider whose trouble is over. *end* sets the target to
-        ENDED. *heard*: ids of the webhooks that were taken into account, which are marked as applied. *verified*: the
-        rows are up to date with the providers again, see `Situation.unverified_since`. *fault_over*: the pass ended
-        well, and the one before did not. Raises LeaseLost, StoreUnavailable.
+        ENDED, *fallback* and *delivery* are those from now on. *heard*: ids of the webhooks that were taken into
+        account, which are marked as applied. *verified*: the rows are up to date with the providers again, see
+        `Situation.unverified_since`. *fault_over*: the pass ended well, and the one before did not. Raises LeaseLost,
+        StoreUnavailable.
         """
         async with self._database.transaction() as connection:
             read = asyncio.get_running_loop().time()
@@ -168,11 +174,14 @@ class Passes:
             for resource in resources:
                 await self._upsert(connection, claim.broadcast_id, resource)
             situation = Situation(
-                broadcast=with_outcome(stored, trouble=trouble, recovered=recovered, end=end, fallback=fallback),
+                broadcast=with_outcome(
+                    stored, trouble=trouble, recovered=recovered, end=end, fallback=fallback, delivery=delivery
+                ),
                 resources=await self._resources(connection, stored),
                 now=row["read_at"],
                 availability=self._availability(row),
                 read=read,
+                watching=watching_of(row),
             )
             if heard:
                 await connection.execute("UPDATE webhook SET apply_time = now() WHERE id = ANY($1)", list(heard))
@@ -235,7 +244,7 @@ class Passes:
             return replace(situation, broadcast=broadcast)
         await connection.execute(
             "UPDATE broadcast SET target = $2, end_reason = $3, state = $4, status = $5, ready_time = $6, "
-            "live_time = $7, end_time = $8, lane = $9, fallback = $11, update_time = now(), "
+            "live_time = $7, end_time = $8, lane = $9, fallback = $11, delivery = $12, update_time = now(), "
             # A wake that came before the end would only claim a broadcast at rest.
             "due_at = CASE WHEN $10 THEN NULL ELSE due_at END WHERE id = $1",
             broadcast.id,
@@ -249,6 +258,7 @@ class Passes:
             lane_of(broadcast.target, ready=broadcast.ready_time is not None),
             broadcast.state.over and broadcast.status.next_attempt_time is None,
             msgspec.to_builtins(broadcast.fallback, builtin_types=(datetime,)),
+            msgspec.to_builtins(broadcast.delivery, builtin_types=(datetime,)),
         )
         await append(connection, broadcast.id, told, actor=actor, before=stored)
         return replace(situation, broadcast=broadcast)

@@ -11,12 +11,14 @@ from typing import Any, cast
 import asyncpg
 import msgspec
 
+from service.domain.audience.watching import Watching
 from service.domain.broadcast import Broadcast
 from service.domain.measurements import Probe, Unseen
 from service.domain.ports import Heard, PlaylistSeen
 from service.domain.resources import AnyResource, Egress, LocalRecording, Resource, Room, Stream, Upload
 from service.domain.secret import NO_SECRET, Secret
 from service.domain.situation import Availability, Outage
+from service.store.audience.slots import COUNTED_SINCE, COUNTED_UP_TO, LAST_SEEN
 from service.store.sealing import CannotOpen, Sealer
 
 Row = Mapping[str, Any] | asyncpg.Record
@@ -29,8 +31,9 @@ _NO_TEXT = dict.fromkeys((0, *range(0xD800, 0xE000)), "\ufffd")
 _SEALED = ("key", "pushes")
 
 BROADCAST_COLUMNS = (
-    "id, spec, labels, generation, version, target, on_air, fallback, state, status, end_reason, create_time, "
-    "update_time, start_time, ready_time, live_time, end_time, dirty_at, due_at, retry_from, turn_at, deleted, fault"
+    "id, spec, labels, generation, version, target, on_air, fallback, delivery, state, status, end_reason, "
+    "create_time, update_time, start_time, ready_time, live_time, end_time, dirty_at, due_at, retry_from, "
+    "turn_at, deleted, fault"
 )
 RESOURCE_COLUMNS = (
     "kind, ordinal, phase, external_id, intended_at, observed_at, changed_at, failures, retry_at, acked, refused, "
@@ -59,6 +62,17 @@ PLAYED = (
     "(SELECT playlist FROM probe WHERE probe.broadcast_id = broadcast.id) AS playlist, "
     "(SELECT playlist_at FROM probe WHERE probe.broadcast_id = broadcast.id) AS playlist_at, "
     "(SELECT unseen FROM probe WHERE probe.broadcast_id = broadcast.id) AS unseen"
+)
+
+
+# The viewers, asked for where the delivery depends on them.
+WATCHED = ", ".join(
+    f"CASE WHEN spec ->> 'delivery_policy' = 'on_demand' THEN {sql} END AS {name}"
+    for name, sql in (
+        ("last_seen", LAST_SEEN),
+        ("counted_up_to", COUNTED_UP_TO),
+        ("counted_since", COUNTED_SINCE),
+    )
 )
 
 
@@ -93,6 +107,12 @@ def played_of(row: Row) -> Probe:
         standing_since=movement.standing_since,
         unseen=None if unseen is None else msgspec.convert(unseen, Unseen),
     )
+
+
+def watching_of(row: Row) -> Watching:
+    """Nothing is known of the viewers unless the delivery policy is ON_DEMAND."""
+    names = ("last_seen", "counted_up_to", "counted_since")
+    return Watching(**{name: row[name] for name in names})
 
 
 def _heard(value: object) -> Heard:

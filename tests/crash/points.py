@@ -31,6 +31,7 @@ class Path(StrEnum):
     DELETE_LOST = "deletion of the room without an answer and with effect"
     NO_HOST = "nobody comes"
     MANUAL = "the host is taken on air by hand"
+    ON_DEMAND = "on air it is to be delivered only while somebody watches"
     CHANGED = "title, layout and destinations are changed on air"
     DELETED = "it is deleted in the end"
     WATCHED = "somebody watches from the beginning"
@@ -231,6 +232,8 @@ POINTS: tuple[Point, ...] = (
         passing=2,
         variant="return",
     ),
+    _up("delivery.before_record", "whether the egress runs on for viewers, decided", Path.ON_DEMAND),
+    _up("delivery.after_record", "whether the egress runs on for viewers, recorded", Path.ON_DEMAND),
     _up("recording.start.after_intent", "the file egress of a fallback, intended", Path.FALLBACK),
     _up("recording.start.before_call", "the file egress, behind the last look at the lease", Path.FALLBACK),
     _up("recording.start.after_call", "the file egress, started and not recorded", Path.FALLBACK),

@@ -17,6 +17,7 @@ import asyncpg
 
 from broadcast.v1.broadcast_pb2 import (
     DELIVERY_POLICY_MANUAL,
+    DELIVERY_POLICY_ON_DEMAND,
     RECORDING_POLICY_DISCARD,
     RECORDING_POLICY_KEEP,
     BroadcastSpec,
@@ -254,18 +255,28 @@ class Scenario:
         await self.stack.host_joins(created.id)
         if path is Path.MANUAL:
             await self._ask(lambda client: client.set_on_air(created.id, True, request_id="on-air"))
-        if path in (Path.CHANGED, *_ENDS) or self.point.stage is Stage.DOWN:
+        if path in (Path.CHANGED, Path.ON_DEMAND, *_ENDS) or self.point.stage is Stage.DOWN:
             await eventually(lambda: self._in("LIVE"), within=WITHIN_S, every=0.05)
-        if path is Path.CHANGED:
-            spec.title = "Another title"
-            spec.layout = "speaker"
-            spec.destinations.append(_DESTINATION)
-            mask = ("spec.title", "spec.layout", "spec.destinations")
-            self._changed = True
-            await self._ask(lambda client: client.update(created.id, mask=mask, spec=spec, request_id="update"))
+        await self._change(created.id, spec)
         if path in _ENDS:
             [egress] = self.stack.livekit.effects.of("egress.started")
             await self.stack.control("egress", egress_id=egress.id, end=_ENDS[path])
+
+    async def _change(self, broadcast_id: str, spec: BroadcastSpec) -> None:
+        """Whatever is changed on air, by a caller."""
+        match self.point.path:
+            case Path.CHANGED:
+                spec.title = "Another title"
+                spec.layout = "speaker"
+                spec.destinations.append(_DESTINATION)
+                mask = ("spec.title", "spec.layout", "spec.destinations")
+                self._changed = True
+            case Path.ON_DEMAND:
+                spec.delivery_policy = DELIVERY_POLICY_ON_DEMAND
+                mask = ("spec.delivery_policy",)
+            case _:
+                return
+        await self._ask(lambda client: client.update(broadcast_id, mask=mask, spec=spec, request_id="update"))
 
     async def _cut_short(self) -> None:
         bringing = asyncio.create_task(self._bring_up())

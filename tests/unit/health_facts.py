@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from service.domain.audience.watching import NOBODY_KNOWS, Watching
 from service.domain.broadcast import Broadcast, Spec, Target, seconds
 from service.domain.facts import Facts, Told
 from service.domain.lifecycle import Event
@@ -141,6 +142,7 @@ def known(
     probe: Probe = PROBE,
     status: Mapping[str, Any] | None = None,
     timing: Timing = TIMING,
+    watching: Watching = NOBODY_KNOWS,
     **fields: Any,
 ) -> Facts:
     """*fields* of the broadcast, *status* of its status. State and conditions are those that a pass would write."""
@@ -154,7 +156,7 @@ def known(
     }
     broadcast = Broadcast(id="show", create_time=T0, update_time=T0, **given)
     broadcast = replace(broadcast, status=replace(broadcast.status, **(status or {})))
-    decided = plan(broadcast, resources, NOW, timing, availability)
+    decided = plan(broadcast, resources, NOW, timing, availability, watching=watching)
     state, derived = status_of(broadcast, resources, decided, ago(20), availability)
     kept = {
         name: value for name, value in (status or {}).items() if name in ("destinations", "recordings", "state_time")
@@ -167,6 +169,7 @@ def known(
         availability=availability,
         looked_at={"livekit": ago(3), "mux": ago(3)},
         probe=probe,
+        watching=watching,
         story=tuple(story),
     )
 

@@ -1,9 +1,11 @@
 """Generated arguments of `plan`: states that no world need bring about, and states built towards rare cases."""
 
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from hypothesis import strategies as st
 
+from service.domain.audience.watching import NOBODY_KNOWS, Watching
 from service.domain.broadcast import (
     Broadcast,
     DeliveryPolicy,
@@ -14,6 +16,7 @@ from service.domain.broadcast import (
     Target,
     seconds,
 )
+from service.domain.delivery import UNDECIDED, Decided, Delivery, DeliveryReason
 from service.domain.provider import ROOMS, STREAMS
 from service.domain.reasons import FallbackReason, Fault
 from service.domain.resources import (
@@ -44,6 +47,7 @@ class Case:
     broadcast: Broadcast
     resources: list[AnyResource]
     availability: Availability
+    watching: Watching = NOBODY_KNOWS
 
 
 moments = st.sampled_from([-5000, -600, -130, -91, -76, -46, -31, -10, -3, -2, -1, 0]).map(lambda s: T0 + seconds(s))
@@ -192,6 +196,31 @@ broadcasts = st.builds(
     dirty_at=st.none() | moments,
 )
 anything = st.builds(Case, broadcast=broadcasts, resources=resource_sets(), availability=availabilities)
+
+
+watchings = st.builds(
+    Watching,
+    last_seen=st.none() | moments,
+    counted_up_to=st.sampled_from([None, T0, T0, T0, T0 - seconds(30)]),
+    counted_since=st.none() | moments,
+)
+
+
+def _decided(since: datetime, *, wanted: bool) -> Delivery:
+    reason = DeliveryReason.VIEWERS if wanted else DeliveryReason.NO_VIEWER
+    return Delivery(decided=Decided(wanted=wanted, reason=reason, since=since))
+
+
+deliveries = st.just(UNDECIDED) | st.builds(_decided, moments, wanted=st.booleans())
+
+
+@st.composite
+def on_demand(draw: st.DrawFn) -> Case:
+    """As `delivering`, or without an egress, with the policy ON_DEMAND and viewers who come and go."""
+    case = draw(on_air() | delivering())
+    spec = replace(case.broadcast.spec, delivery_policy=DeliveryPolicy.ON_DEMAND)
+    broadcast = replace(case.broadcast, spec=spec, delivery=draw(deliveries))
+    return replace(case, broadcast=broadcast, watching=draw(watchings))
 
 
 @st.composite
@@ -353,5 +382,5 @@ def written_off(draw: st.DrawFn) -> Case:
     return replace(case, resources=[room, stream, *ended, deaf])
 
 
-CASES = (anything, on_air(), delivering(), in_trouble(), recovered(), written_off(), ending())
+CASES = (anything, on_air(), on_demand(), delivering(), in_trouble(), recovered(), written_off(), ending())
 FALLBACK_CASES = (on_air(), in_trouble(), recovered())

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
+from service.domain.audience.watching import Watching
 from service.domain.broadcast import (
     DeliveryPolicy,
     Destination,
@@ -19,6 +20,7 @@ from service.domain.broadcast import (
     Spec,
     Target,
 )
+from service.domain.delivery import Decided, Delivery, DeliveryReason
 from service.domain.errors import Outcome
 from service.domain.facts import Facts
 from service.domain.measurements import Probe, Quality, Unseen
@@ -62,6 +64,13 @@ NOBODY: Final = replace(PROBE, people=RoomPeople())
 UNSEEN: Final = Unseen(since=ago(12), at=ago(4), code="503", message="the playback edge answers 503")
 STANDING: Final = replace(PROBE, advanced_at=ago(20), standing_since=ago(20))
 MANUAL: Final = Spec(delivery_policy=DeliveryPolicy.MANUAL)
+ON_DEMAND: Final = Spec(delivery_policy=DeliveryPolicy.ON_DEMAND)
+UNWATCHED: Final = Delivery(decided=Decided(since=ago(100)))
+WATCHED: Final = Delivery(decided=Decided(wanted=True, reason=DeliveryReason.VIEWERS, since=ago(100)))
+NO_VIEWER: Final = Watching(last_seen=ago(160), counted_up_to=ago(1), counted_since=ago(5000))
+VIEWERS: Final = replace(NO_VIEWER, last_seen=ago(4))
+IDLES: Final[dict[str, Any]] = {"spec": ON_DEMAND, "delivery": UNWATCHED, "watching": NO_VIEWER}
+SERVES: Final[dict[str, Any]] = {"spec": ON_DEMAND, "delivery": WATCHED, "watching": VIEWERS}
 PLACE: Final = Spec(destinations=(Destination(name="one", url="rtmps://a.example/app"),))
 INTERRUPTED: Final = (told(EventReason.STATE_LIVE, 500), told(EventReason.STATE_INTERRUPTED, 20))
 SILENT: Final = replace(STREAM, status=StreamStatus.IDLE, status_since=ago(20))
@@ -162,6 +171,15 @@ SITUATIONS: Final[Mapping[str, Facts]] = {
     "ready, no host yet": known(EMPTY, IDLE, probe=NOBODY),
     "ready, nobody looked into the room yet": known(replace(ROOM, host_publishing=None), IDLE, probe=NOTHING),
     "ready, off air": known(ROOM, IDLE, spec=MANUAL),
+    "ready, nobody watches": known(ROOM, IDLE, **IDLES),
+    "ready, nobody watches any more": known(
+        ROOM,
+        replace(STREAM, connected=False, connected_at=ago(20), heard_at=ago(20)),
+        gone(EGRESS, end_seen=True),
+        **WAS_LIVE,
+        **IDLES,
+    ),
+    "ready, a viewer came": known(ROOM, IDLE, **SERVES),
     "ready, the egress is about to be started": known(ROOM, IDLE),
     "ready, the egress is being called for": known(ROOM, IDLE, CALLED),
     "ready, the egress starts": known(ROOM, IDLE, STARTED),

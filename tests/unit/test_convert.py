@@ -23,7 +23,9 @@ from service.api.messages.times import given_duration
 from service.api.streams.broadcasts import transition
 from service.api.transport import errors
 from service.domain import broadcast as domain
+from service.domain.audience.watching import Watching
 from service.domain.broadcast import Broadcast, Condition, ConditionType, Spec, State, Status, Target
+from service.domain.delivery import Decided, Delivery, DeliveryReason, Inputs, Limits
 from service.domain.errors import (
     InvalidField,
     PageTokenInvalid,
@@ -40,6 +42,18 @@ from service.store.broadcasts import Filter
 from service.store.changes import Before, LoggedChange
 
 NOW = datetime(2030, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+WATCHED = Delivery(
+    decided=Decided(wanted=True, reason=DeliveryReason.VIEWERS, since=NOW, starts=(NOW,)),
+    inputs=Inputs(
+        now=NOW,
+        before=Decided(),
+        watching=Watching(last_seen=NOW - timedelta(seconds=2), counted_up_to=NOW),
+        limits=Limits(linger_s=90, window_s=60, min_run_s=120, stale_s=10, hold_s=90, warm_s=45, flap_s=3600, starts=6),
+        running=False,
+        host=True,
+        recording=False,
+    ),
+)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +103,8 @@ def test_everything_there_is_to_tell() -> None:
     spec = Spec(
         destinations=tuple(domain.Destination(name=name, url="rtmp://a.b/c") for name in ("one", "two")),
         playback_policy=domain.PlaybackPolicy.SIGNED,
+        delivery_policy=domain.DeliveryPolicy.ON_DEMAND,
+        linger_s=90,
     )
     times = {name: NOW + timedelta(seconds=n) for n, name in enumerate(("start_time", "live_time", "end_time"))}
     message = broadcast_message(
@@ -103,6 +119,7 @@ def test_everything_there_is_to_tell() -> None:
             fallback=domain.Fallback(
                 modes=(domain.FallbackMode.DIRECT_WEBRTC,), reason=FallbackReason.EGRESS_FAILING, since=NOW
             ),
+            delivery=WATCHED,
             labels={"a": "b"},
             **times,
         ),
@@ -123,6 +140,12 @@ def test_everything_there_is_to_tell() -> None:
     assert [each.mux_asset_id for each in told.recordings] == ["asset"]
     assert (told.fallback.modes, told.fallback.reason) == ([pb.FALLBACK_MODE_DIRECT_WEBRTC], "EGRESS_FAILING")
     assert told.fallback.since.ToDatetime(tzinfo=UTC) == NOW
+    delivery = told.delivery
+    assert (delivery.wanted, delivery.reason, delivery.linger.seconds) == (True, "VIEWERS", 90)
+    seen, counted = delivery.last_viewer_time, delivery.counted_time
+    assert (seen.ToDatetime(tzinfo=UTC), counted.ToDatetime(tzinfo=UTC)) == (NOW - timedelta(seconds=2), NOW)
+    assert [each.ToDatetime(tzinfo=UTC) for each in delivery.start_times] == [NOW]
+    assert {field.name for field, _ in delivery.ListFields()} == set(delivery.DESCRIPTOR.fields_by_name)
     for name, value in times.items():
         assert getattr(told, name).ToDatetime(tzinfo=UTC) == value
     assert told.on_air

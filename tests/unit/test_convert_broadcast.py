@@ -7,10 +7,12 @@ from enum import Enum
 from typing import Any, Final, cast, get_type_hints
 
 from service.api.messages.broadcast import broadcast_message
+from service.domain.audience.watching import Watching
 from service.domain.broadcast import (
     Broadcast,
     Condition,
     ConditionType,
+    DeliveryPolicy,
     Destination,
     DestinationState,
     DestinationStatus,
@@ -23,6 +25,7 @@ from service.domain.broadcast import (
     Status,
     Target,
 )
+from service.domain.delivery import Decided, Delivery, DeliveryReason, Inputs, Limits
 from service.domain.provider import Provider
 from service.domain.reasons import ConditionReason, Operation
 from service.domain.resources import Recording, RecordingStatus
@@ -31,11 +34,25 @@ NOW: Final = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 FULL: Final = Broadcast(
     id="show",
-    spec=Spec(destinations=(Destination(name="one", url="rtmp://a.b/c"),)),
+    spec=Spec(destinations=(Destination(name="one", url="rtmp://a.b/c"),), delivery_policy=DeliveryPolicy.ON_DEMAND),
     labels={"a": "b"},
     target=Target.LIVE,
     on_air=True,
     fallback=Fallback(modes=(FallbackMode.DIRECT_WEBRTC,), since=NOW),
+    delivery=Delivery(
+        decided=Decided(wanted=True, reason=DeliveryReason.VIEWERS, since=NOW, starts=(NOW,)),
+        inputs=Inputs(
+            now=NOW,
+            before=Decided(starts=(NOW,)),
+            watching=Watching(last_seen=NOW, counted_up_to=NOW, counted_since=NOW),
+            limits=Limits(
+                linger_s=90, window_s=60, min_run_s=120, stale_s=10, hold_s=90, warm_s=45, flap_s=3600, starts=6
+            ),
+            running=False,
+            host=True,
+            recording=False,
+        ),
+    ),
     state=State.LIVE,
     status=Status(
         state_time=NOW,
@@ -70,6 +87,13 @@ NOT_TOLD: Final = {
     # A deleted broadcast is not told at all.
     "deleted",
     "status.last_error.outcome",
+    # The event of the decision names those that it depends on. They are kept so that it can be made again.
+    *(f"delivery.inputs.{name}" for name in ("running", "host", "recording", "scheduled_at", "watching.counted_since")),
+    *(f"delivery.inputs.before.{name}" for name in ("wanted", "reason", "since", "starts")),
+    *(
+        f"delivery.inputs.limits.{name}"
+        for name in ("window_s", "min_run_s", "stale_s", "hold_s", "warm_s", "flap_s", "starts")
+    ),
 }
 
 

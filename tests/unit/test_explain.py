@@ -68,7 +68,7 @@ from tests.unit.health_facts import (
     reported,
     told,
 )
-from tests.unit.situations import INTERRUPTED, MANUAL, NOBODY, NOTHING, STARTED, UNANSWERED
+from tests.unit.situations import IDLES, INTERRUPTED, MANUAL, NOBODY, NOTHING, SERVES, STARTED, UNANSWERED
 
 NOT_STARTED = replace(UNANSWERED, phase=Phase.GONE, end_seen=True)
 
@@ -210,6 +210,13 @@ CASES = (
         dark(ROOM, STREAM, gone(EGRESS, end_seen=True), spec=MANUAL, story=(told(EventReason.OFF_AIR_REQUESTED, 25),)),
         dark(ROOM, STREAM, gone(EGRESS, end_seen=True), spec=MANUAL, on_air=True),
     ),
+    Case("NO_VIEWER", known(ROOM, IDLE, **IDLES), known(ROOM, IDLE, **SERVES)),
+    Case(
+        "NO_VIEWER",
+        known(ROOM, IDLE, gone(EGRESS, end_seen=True), **WAS_LIVE, **IDLES),
+        known(ROOM, IDLE, gone(EGRESS, end_seen=True), **WAS_LIVE, **SERVES),
+    ),
+    Case("WAITING_FOR_HOST", known(EMPTY, IDLE, probe=NOBODY, **IDLES), known(ROOM, IDLE, **IDLES), ("NO_VIEWER",)),
     Case("STOPPED_BY_CALLER", over(EndReason.STOPPED, *at_rest(ROOM)), known(ROOM, IDLE)),
     # That its host is gone by now has nothing to do with it.
     Case(

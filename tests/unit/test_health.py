@@ -66,6 +66,7 @@ from tests.unit.health_facts import (
     live,
     reported,
 )
+from tests.unit.situations import IDLES, NO_VIEWER, SERVES
 
 NOTHING = Probe()
 
@@ -370,6 +371,8 @@ REFUSED = (Output(name="", state=OutputState.FAILED, message="refused"),)
     [
         (known(EMPTY, IDLE), HealthState.IDLE, "NOT_WANTED"),
         (known(ROOM, IDLE, spec=Spec(delivery_policy=DeliveryPolicy.MANUAL)), HealthState.IDLE, "NOT_ON_AIR"),
+        (known(ROOM, IDLE, **IDLES), HealthState.IDLE, "NO_VIEWER"),
+        (known(ROOM, IDLE, **SERVES), HealthState.PENDING, "STARTING"),
         (known(ROOM, IDLE), HealthState.PENDING, "STARTING"),
         (known(ROOM, IDLE, STARTING), HealthState.PENDING, "STARTING"),
         (known(ROOM, IDLE, replace(STARTING, intended_at=ago(31))), HealthState.DEGRADED, "STARTING_SLOWLY"),
@@ -683,6 +686,10 @@ JUST_NOW = {"intended_at": ago(60), "changed_at": ago(5)}
         ),
         (live(), "END_BROADCAST", T0 + seconds(60 + 43_200)),
         (known(ROOM, IDLE, spec=MANUAL), "WAIT_FOR_ON_AIR", None),
+        (known(ROOM, IDLE, **IDLES), "WAIT_FOR_VIEWER", None),
+        (known(ROOM, IDLE, **SERVES), "START_EGRESS", None),
+        (live(**SERVES), "STOP_EGRESS", ago(4) + seconds(60)),
+        (live(**{**SERVES, "watching": NO_VIEWER}), "SET_DELIVERY", None),
         (
             known(replace(ROOM, phase=Phase.INTENDED, failures=2, retry_at=ago(-4)), IDLE),
             "RETRY",

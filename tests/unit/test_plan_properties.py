@@ -10,14 +10,14 @@ from hypothesis import HealthCheck, given, settings
 
 from service.domain.broadcast import State, Target, seconds
 from service.domain.planning.plan import plan
-from service.domain.planning.steps import Plan, SetFallback, Step
+from service.domain.planning.steps import Plan, SetDelivery, SetFallback, StartEgress, Step, StopEgress
 from service.domain.planning.what_to_observe import to_observe
 from service.domain.reporting.status import status_of
 from service.domain.resources import AnyResource, Phase, Room, Stream
 from service.domain.timing import Timing
 from tests.simulation.checks.plan_rules import Planned, broken_rules
 from tests.simulation.environment import T0
-from tests.unit.plan_strategies import CASES, FALLBACK_CASES, Case
+from tests.unit.plan_strategies import CASES, FALLBACK_CASES, Case, on_demand
 
 TIMING = Timing()
 EXAMPLES = 90
@@ -29,13 +29,14 @@ many = settings(
 
 def planned(case: Case) -> Planned:
     """The plan of *case* at T0, with what it was made of."""
-    current = plan(case.broadcast, case.resources, T0, TIMING, case.availability)
+    current = plan(case.broadcast, case.resources, T0, TIMING, case.availability, watching=case.watching)
     return Planned(
         broadcast=case.broadcast,
         resources=case.resources,
         now=T0,
         timing=TIMING,
         availability=case.availability,
+        watching=case.watching,
         plan=current,
     )
 
@@ -77,6 +78,25 @@ def test_a_fallback_is_set_once() -> None:
         many(given(cases)(holds))()
     for decision in ("entered or widened", "left"):
         assert met[decision] >= 0.1 * EXAMPLES * len(FALLBACK_CASES), f"{decision} in {met[decision]} examples"
+
+
+def test_a_delivery_is_decided_once() -> None:
+    """And nothing is started or stopped for viewers before the decision is stored."""
+    met: Counter[str] = Counter()
+
+    def holds(case: Case) -> None:
+        steps = planned(case).plan.steps
+        for step in steps:
+            if not isinstance(step, SetDelivery):
+                continue
+            met[step.delivery.decided.reason] += 1
+            assert not [each for each in steps if isinstance(each, StartEgress | StopEgress)]
+            then = replace(case, broadcast=replace(case.broadcast, delivery=step.delivery))
+            assert not [each for each in planned(then).plan.steps if isinstance(each, SetDelivery)]
+
+    many(given(on_demand())(holds))()
+    for reason in ("VIEWERS", "NO_VIEWER", "HOLD"):
+        assert met[reason] >= 0.05 * EXAMPLES, met
 
 
 def check_looks(case: Case) -> None:

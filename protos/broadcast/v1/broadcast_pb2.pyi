@@ -21,6 +21,42 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _IdlePolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _IdlePolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_IdlePolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    IDLE_POLICY_UNSPECIFIED: _IdlePolicy.ValueType  # 0
+    """STOP, because who chooses ON_DEMAND chooses to pay only while somebody watches, and its recording has no beginning
+    anyway: it begins with the first viewer. A broadcast that is to be recorded as a whole has the policy ON_PUBLISH.
+    """
+    IDLE_POLICY_STOP: _IdlePolicy.ValueType  # 1
+    """The egress stops after `linger`. The recording goes on if a viewer comes back within `reconnect_window` of the stop;
+    otherwise the next viewer begins another one.
+    """
+    IDLE_POLICY_KEEP_RECORDING: _IdlePolicy.ValueType  # 2
+    """Once it was LIVE, the egress runs on without viewers, so that there is one unbroken recording from the first viewer to the
+    end. Without a recording that is kept (RECORDING_POLICY_DISCARD) it is the same as STOP.
+    """
+
+class IdlePolicy(_IdlePolicy, metaclass=_IdlePolicyEnumTypeWrapper):
+    """The egress of an ON_DEMAND broadcast when nobody watches. New values may be added."""
+
+IDLE_POLICY_UNSPECIFIED: IdlePolicy.ValueType  # 0
+"""STOP, because who chooses ON_DEMAND chooses to pay only while somebody watches, and its recording has no beginning
+anyway: it begins with the first viewer. A broadcast that is to be recorded as a whole has the policy ON_PUBLISH.
+"""
+IDLE_POLICY_STOP: IdlePolicy.ValueType  # 1
+"""The egress stops after `linger`. The recording goes on if a viewer comes back within `reconnect_window` of the stop;
+otherwise the next viewer begins another one.
+"""
+IDLE_POLICY_KEEP_RECORDING: IdlePolicy.ValueType  # 2
+"""Once it was LIVE, the egress runs on without viewers, so that there is one unbroken recording from the first viewer to the
+end. Without a recording that is kept (RECORDING_POLICY_DISCARD) it is the same as STOP.
+"""
+Global___IdlePolicy: _TypeAlias = IdlePolicy  # noqa: Y015
+
 class _StaticRendition:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -209,6 +245,11 @@ class _DeliveryPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Delive
     """As soon as a host publishes."""
     DELIVERY_POLICY_MANUAL: _DeliveryPolicy.ValueType  # 2
     """Only after SetOnAir: until then the host is backstage."""
+    DELIVERY_POLICY_ON_DEMAND: _DeliveryPolicy.ValueType  # 3
+    """While somebody watches: the first viewer who joins starts it, and it stops when nobody was seen for `linger`. Who comes
+    while it is being started is told STARTING, for half a minute or so. The service must be told of viewers: see
+    JoinBroadcast and KeepAlive.
+    """
 
 class DeliveryPolicy(_DeliveryPolicy, metaclass=_DeliveryPolicyEnumTypeWrapper):
     """The event that starts the egress. New values may be added."""
@@ -219,6 +260,11 @@ DELIVERY_POLICY_ON_PUBLISH: DeliveryPolicy.ValueType  # 1
 """As soon as a host publishes."""
 DELIVERY_POLICY_MANUAL: DeliveryPolicy.ValueType  # 2
 """Only after SetOnAir: until then the host is backstage."""
+DELIVERY_POLICY_ON_DEMAND: DeliveryPolicy.ValueType  # 3
+"""While somebody watches: the first viewer who joins starts it, and it stops when nobody was seen for `linger`. Who comes
+while it is being started is told STARTING, for half a minute or so. The service must be told of viewers: see
+JoinBroadcast and KeepAlive.
+"""
 Global___DeliveryPolicy: _TypeAlias = DeliveryPolicy  # noqa: Y015
 
 class _DestinationCarrier:
@@ -527,6 +573,8 @@ class BroadcastSpec(_message.Message):
     DESTINATIONS_FIELD_NUMBER: _builtins.int
     TEST_FIELD_NUMBER: _builtins.int
     FALLBACK_POLICY_FIELD_NUMBER: _builtins.int
+    LINGER_FIELD_NUMBER: _builtins.int
+    IDLE_POLICY_FIELD_NUMBER: _builtins.int
     STATIC_RENDITION_FIELD_NUMBER: _builtins.int
     CAPTIONS_LANGUAGE_FIELD_NUMBER: _builtins.int
     SLATE_URL_FIELD_NUMBER: _builtins.int
@@ -548,6 +596,8 @@ class BroadcastSpec(_message.Message):
     """The event that starts the egress. Unset: ON_PUBLISH. Live."""
     test: _builtins.bool
     """A test broadcast: free at the live stream, watermarked, cut after 5 minutes, its recording deleted after 24 hours."""
+    idle_policy: Global___IdlePolicy.ValueType
+    """Delivery policy ON_DEMAND: what matters more when nobody watches, the cost or one unbroken recording. Unset: STOP. Live."""
     static_rendition: Global___StaticRendition.ValueType
     """A file to download that is made of each recording, beside its HLS. Unset: none. It is at
     `https://stream.mux.com/PLAYBACK_ID/highest.mp4` or `.../audio.m4a` some time after the recording is READY. A recording
@@ -588,6 +638,13 @@ class BroadcastSpec(_message.Message):
         Live.
         """
 
+    @_builtins.property
+    def linger(self) -> _duration_pb2.Duration:
+        """Delivery policy ON_DEMAND: how long the egress runs on after the last sign of a viewer, at most 1 h. A sign is a
+        JoinBroadcast or a KeepAlive. Less than the window in which viewers count as present (60 s, a setting of the service) counts
+        as that window, because a viewer who watches may be silent for so long. Unset: 60 s, a setting of the service. Live.
+        """
+
     def __init__(
         self,
         *,
@@ -605,13 +662,15 @@ class BroadcastSpec(_message.Message):
         destinations: _abc.Iterable[Global___Destination] | None = ...,
         test: _builtins.bool = ...,
         fallback_policy: Global___FallbackPolicy | None = ...,
+        linger: _duration_pb2.Duration | None = ...,
+        idle_policy: Global___IdlePolicy.ValueType = ...,
         static_rendition: Global___StaticRendition.ValueType = ...,
         captions_language: _builtins.str = ...,
         slate_url: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["encoding", b"encoding", "fallback_policy", b"fallback_policy", "max_duration", b"max_duration", "reconnect_window", b"reconnect_window"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["encoding", b"encoding", "fallback_policy", b"fallback_policy", "linger", b"linger", "max_duration", b"max_duration", "reconnect_window", b"reconnect_window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_only", b"audio_only", "captions_language", b"captions_language", "delivery_policy", b"delivery_policy", "destinations", b"destinations", "encoding", b"encoding", "fallback_policy", b"fallback_policy", "latency_mode", b"latency_mode", "layout", b"layout", "max_duration", b"max_duration", "owner_id", b"owner_id", "playback_policy", b"playback_policy", "reconnect_window", b"reconnect_window", "recording_policy", b"recording_policy", "slate_url", b"slate_url", "static_rendition", b"static_rendition", "test", b"test", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_only", b"audio_only", "captions_language", b"captions_language", "delivery_policy", b"delivery_policy", "destinations", b"destinations", "encoding", b"encoding", "fallback_policy", b"fallback_policy", "idle_policy", b"idle_policy", "latency_mode", b"latency_mode", "layout", b"layout", "linger", b"linger", "max_duration", b"max_duration", "owner_id", b"owner_id", "playback_policy", b"playback_policy", "reconnect_window", b"reconnect_window", "recording_policy", b"recording_policy", "slate_url", b"slate_url", "static_rendition", b"static_rendition", "test", b"test", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -779,6 +838,7 @@ class BroadcastStatus(_message.Message):
     END_TIME_FIELD_NUMBER: _builtins.int
     RECORDINGS_FIELD_NUMBER: _builtins.int
     FALLBACK_FIELD_NUMBER: _builtins.int
+    DELIVERY_FIELD_NUMBER: _builtins.int
     state: Global___BroadcastState.ValueType
     """Where the broadcast is in its life."""
     state_reason: _builtins.str
@@ -841,6 +901,12 @@ class BroadcastStatus(_message.Message):
     def fallback(self) -> Global___Fallback:
         """The fallback in use. Unset: none."""
 
+    @_builtins.property
+    def delivery(self) -> Global___Delivery:
+        """Delivery policy ON_DEMAND: the last decision whether an egress is to run for viewers. Unset: another policy, or nothing was
+        decided yet.
+        """
+
     def __init__(
         self,
         *,
@@ -862,14 +928,81 @@ class BroadcastStatus(_message.Message):
         end_time: _timestamp_pb2.Timestamp | None = ...,
         recordings: _abc.Iterable[Global___Recording] | None = ...,
         fallback: Global___Fallback | None = ...,
+        delivery: Global___Delivery | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "fallback", b"fallback", "last_error", b"last_error", "live_time", b"live_time", "next_attempt_time", b"next_attempt_time", "playback", b"playback", "provider_ids", b"provider_ids", "start_time", b"start_time", "state_time", b"state_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery", "end_time", b"end_time", "fallback", b"fallback", "last_error", b"last_error", "live_time", b"live_time", "next_attempt_time", b"next_attempt_time", "playback", b"playback", "provider_ids", b"provider_ids", "start_time", b"start_time", "state_time", b"state_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conditions", b"conditions", "destinations", b"destinations", "end_time", b"end_time", "fallback", b"fallback", "last_error", b"last_error", "live_time", b"live_time", "next_attempt_time", b"next_attempt_time", "observed_generation", b"observed_generation", "on_air", b"on_air", "playback", b"playback", "provider_ids", b"provider_ids", "reconciling", b"reconciling", "recordings", b"recordings", "start_time", b"start_time", "state", b"state", "state_reason", b"state_reason", "state_time", b"state_time", "target_state", b"target_state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conditions", b"conditions", "delivery", b"delivery", "destinations", b"destinations", "end_time", b"end_time", "fallback", b"fallback", "last_error", b"last_error", "live_time", b"live_time", "next_attempt_time", b"next_attempt_time", "observed_generation", b"observed_generation", "on_air", b"on_air", "playback", b"playback", "provider_ids", b"provider_ids", "reconciling", b"reconciling", "recordings", b"recordings", "start_time", b"start_time", "state", b"state", "state_reason", b"state_reason", "state_time", b"state_time", "target_state", b"target_state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BroadcastStatus: _TypeAlias = BroadcastStatus  # noqa: Y015
+
+@_typing.final
+class Delivery(_message.Message):
+    """The last decision about the delivery of an ON_DEMAND broadcast, and the inputs that it follows from. Each decision is an event
+    of the story, DELIVERY_WANTED or DELIVERY_IDLE.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WANTED_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    DECIDE_TIME_FIELD_NUMBER: _builtins.int
+    LAST_VIEWER_TIME_FIELD_NUMBER: _builtins.int
+    COUNTED_TIME_FIELD_NUMBER: _builtins.int
+    LINGER_FIELD_NUMBER: _builtins.int
+    START_TIMES_FIELD_NUMBER: _builtins.int
+    wanted: _builtins.bool
+    """Whether an egress is to run for viewers. Whether one runs is in the condition EGRESS_RUNNING."""
+    reason: _builtins.str
+    """Why, for programs: "VIEWERS", "NO_VIEWER", "MIN_RUN", "RECORDING", "HOLD", "FLAPPING" or "SCHEDULE". docs/events.md says what
+    each means.
+    """
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Since when `wanted` is what it is."""
+
+    @_builtins.property
+    def decide_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was decided: all that follows is of that moment."""
+
+    @_builtins.property
+    def last_viewer_time(self) -> _timestamp_pb2.Timestamp:
+        """When a viewer gave a sign last. Unset: none ever did."""
+
+    @_builtins.property
+    def counted_time(self) -> _timestamp_pb2.Timestamp:
+        """Up to when every replica of the service had told of its viewers. Unset: none ever did."""
+
+    @_builtins.property
+    def linger(self) -> _duration_pb2.Duration:
+        """From the last sign of a viewer to the stop."""
+
+    @_builtins.property
+    def start_times(self) -> _containers.RepeatedCompositeFieldContainer[_timestamp_pb2.Timestamp]:
+        """When `wanted` became true while a host published, within the hour before the decision, oldest first."""
+
+    def __init__(
+        self,
+        *,
+        wanted: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        decide_time: _timestamp_pb2.Timestamp | None = ...,
+        last_viewer_time: _timestamp_pb2.Timestamp | None = ...,
+        counted_time: _timestamp_pb2.Timestamp | None = ...,
+        linger: _duration_pb2.Duration | None = ...,
+        start_times: _abc.Iterable[_timestamp_pb2.Timestamp] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["counted_time", b"counted_time", "decide_time", b"decide_time", "last_viewer_time", b"last_viewer_time", "linger", b"linger", "since", b"since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counted_time", b"counted_time", "decide_time", b"decide_time", "last_viewer_time", b"last_viewer_time", "linger", b"linger", "reason", b"reason", "since", b"since", "start_times", b"start_times", "wanted", b"wanted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Delivery: _TypeAlias = Delivery  # noqa: Y015
 
 @_typing.final
 class Fallback(_message.Message):

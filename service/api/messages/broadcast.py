@@ -20,8 +20,10 @@ from service.api.messages.enums import (
 from service.api.messages.spec import spec_message
 from service.api.messages.times import duration_message, given_time, time_message
 from service.domain import broadcast as domain
+from service.domain.audience.decide import linger_s
 from service.domain.broadcast import Broadcast, ConditionType, DeliveryPolicy, State, Target
 from service.domain.ports import HostToken
+from service.domain.resource_set import on_air
 from service.domain.resources import RecordingStatus
 from service.store.broadcasts import Filter
 from service.store.changes import StoryEvent
@@ -76,6 +78,8 @@ def _status_message(broadcast: Broadcast, playback_base_url: str) -> pb.Broadcas
         message.fallback.reason = broadcast.fallback.reason
         message.fallback.modes.extend(FALLBACK_MODES.number[mode] for mode in broadcast.fallback.modes)
         message.fallback.since.MergeFrom(time_message(broadcast.fallback.since) or Timestamp())
+    if (delivery := delivery_message(broadcast)) is not None:
+        message.delivery.CopyFrom(delivery)
     if status.playback_id:
         message.playback.playback_id = status.playback_id
         message.playback.policy = PLAYBACK_POLICIES.number[broadcast.spec.playback_policy]
@@ -110,6 +114,23 @@ def _status_message(broadcast: Broadcast, playback_base_url: str) -> pb.Broadcas
     return message
 
 
+def delivery_message(broadcast: Broadcast) -> pb.Delivery | None:
+    """None: the delivery policy is not ON_DEMAND, nothing was decided yet, or the broadcast is over."""
+    delivery, inputs = broadcast.delivery, broadcast.delivery.inputs
+    if broadcast.spec.delivery_policy is not DeliveryPolicy.ON_DEMAND or inputs is None or broadcast.state.over:
+        return None
+    return pb.Delivery(
+        wanted=delivery.wanted,
+        reason=delivery.decided.reason,
+        since=time_message(delivery.decided.since),
+        decide_time=time_message(inputs.now),
+        last_viewer_time=time_message(inputs.watching.last_seen),
+        counted_time=time_message(inputs.watching.counted_up_to),
+        linger=duration_message(linger_s(inputs)),
+        start_times=[message for each in delivery.decided.starts if (message := time_message(each)) is not None],
+    )
+
+
 def recording_message(recording: domain.Recording, playback_base_url: str) -> pb.Recording:
     origin = pb.RECORDING_ORIGIN_UPLOAD if recording.uploaded else pb.RECORDING_ORIGIN_LIVE_STREAM
     duration = recording.duration_s
@@ -139,8 +160,7 @@ def is_reconciling(broadcast: Broadcast) -> bool:
         case State.READY | State.LIVE:
             if broadcast.target is not Target.LIVE or broadcast.status.observed_generation != broadcast.generation:
                 return True
-            wanted = broadcast.spec.delivery_policy is DeliveryPolicy.ON_PUBLISH or broadcast.on_air
-            return broadcast.state is State.READY and wanted and _host_publishes(broadcast)
+            return broadcast.state is State.READY and on_air(broadcast) and _host_publishes(broadcast)
 
 
 def _host_publishes(broadcast: Broadcast) -> bool:

@@ -83,6 +83,11 @@ def _given_max_duration(message: pb.BroadcastSpec) -> tuple[int]:
     return (int(max_duration.total_seconds()) if message.HasField("max_duration") else _DEFAULTS.max_duration_s,)
 
 
+def _given_linger(message: pb.BroadcastSpec) -> tuple[float | None]:
+    linger = given_duration(message.linger, "spec.linger")
+    return (linger.total_seconds() if message.HasField("linger") else None,)
+
+
 def _given_destinations(message: pb.BroadcastSpec) -> tuple[tuple[domain.Destination, ...]]:
     return (
         tuple(
@@ -149,6 +154,13 @@ SPEC_FIELDS: Final[Mapping[str, SpecField]] = {
         _enum("playback_policy", enums.PLAYBACK_POLICIES),
         _enum("recording_policy", enums.RECORDING_POLICIES),
         _enum("delivery_policy", enums.DELIVERY_POLICIES),
+        SpecField(
+            name="linger",
+            parts=("linger_s",),
+            given=_given_linger,
+            told=lambda spec: None if spec.linger_s is None else duration_message(spec.linger_s),
+        ),
+        _enum("idle_policy", enums.IDLE_POLICIES),
         SpecField(
             name="destinations",
             parts=("destinations",),

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,3 +16,6 @@ class Watching:
     counted_since: datetime | None = None
     """Since when at least one replica told without a gap. Before it signs of viewers may be missing. None: none counts.
     """
+
+
+NOBODY_KNOWS: Final = Watching()

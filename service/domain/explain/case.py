@@ -87,7 +87,9 @@ class Case:
         since = broadcast.start_time or broadcast.create_time
         playing = broadcast.live_time is not None
         for told in self.facts.story:
-            if told.reason == EventReason.STATE_LIVE or (told.reason == EventReason.STATE_INTERRUPTED and playing):
+            # A broadcast of the policy ON_DEMAND goes from LIVE to READY when nobody watches.
+            lost = told.reason in (EventReason.STATE_INTERRUPTED, EventReason.STATE_READY) and playing
+            if told.reason == EventReason.STATE_LIVE or lost:
                 since, playing = told.time, told.reason == EventReason.STATE_LIVE
         return since
 

@@ -79,6 +79,12 @@ class CauseCode(StrEnum):
         "delivery policy MANUAL, and SetOnAir was not called",
         "Call SetOnAir when the show begins.",
     )
+    NO_VIEWER = (
+        "NO_VIEWER",
+        Blame.CALLER,
+        "delivery policy ON_DEMAND, and nobody watches",
+        "Nothing: the next viewer starts it. If somebody watches, call JoinBroadcast and KeepAlive for them.",
+    )
     STOPPED_BY_CALLER = (
         "STOPPED_BY_CALLER",
         Blame.CALLER,

@@ -1,4 +1,4 @@
-"""Rules about the host and the room, and about SetOnAir."""
+"""Rules about the host and the room, and about the delivery policies that wait for somebody."""
 
 from service.domain.broadcast import DeliveryPolicy, State
 from service.domain.explain.case import Case, Finding, Rule, Weight
@@ -8,6 +8,7 @@ from service.domain.health.room import people, poor_uplinks, publishes, silence
 from service.domain.measurements import Quality, ReportedStats
 from service.domain.provider import ROOMS
 from service.domain.reasons import ConditionReason, EventReason, HealthReason
+from service.domain.resource_set import unwatched
 from service.domain.resources import Phase, Room
 from service.domain.sentences import clock
 
@@ -135,6 +136,24 @@ def not_on_air(case: Case) -> Finding | None:
     )
 
 
+def no_viewer(case: Case) -> Finding | None:
+    broadcast, decided = case.facts.broadcast, case.facts.broadcast.delivery.decided
+    if not unwatched(broadcast) or case.live or broadcast.state not in (State.READY, State.INTERRUPTED):
+        return None
+    seen = case.facts.watching.last_seen
+    # Without a host no viewer would see anything: the absent host is the foremost cause.
+    return Finding(
+        code=CauseCode.NO_VIEWER,
+        weight=Weight.CERTAIN + 5 if _absent(case) is None else Weight.CERTAIN - 5,
+        message="The delivery policy is ON_DEMAND, and nobody watches.",
+        evidence=noted(
+            ("delivery_policy", "ON_DEMAND", None),
+            ("decision", decided.reason, decided.since),
+            ("viewer_seen", clock(seen) if seen is not None else None, seen),
+        ),
+    )
+
+
 def _room_not_listed(case: Case) -> Finding | None:
     """Before the absence of the room is believed, when nothing contradicts it any more."""
     room = case.resource_set.room
@@ -178,5 +197,6 @@ RULES: tuple[Rule, ...] = (
     host_silent,
     uplink_poor,
     not_on_air,
+    no_viewer,
     room_lost,
 )

@@ -13,7 +13,7 @@ from service.domain.observing.playlist import not_seen
 from service.domain.ports import PlaylistSeen
 from service.domain.provider import STREAMS
 from service.domain.reasons import Fault, HealthReason
-from service.domain.resource_set import wants_egress
+from service.domain.resource_set import unwatched, wants_egress
 from service.domain.resources import (
     Egress,
     EgressStatus,
@@ -65,17 +65,27 @@ def _arrives(facts: Facts, stream: Stream, part: PartHealth, timing: Timing) -> 
             message = "nobody looked yet"
             return replace(part, state=HealthState.UNKNOWN, reason=HealthReason.NOT_OBSERVED, message=message)
         case StreamStatus.ACTIVE if encoder_left(facts, stream):
-            return replace(
-                part,
-                state=HealthState.DOWN,
-                reason=HealthReason.DISCONNECTED,
-                message=f"the encoder left; {STREAMS.display_name} waits for it within the reconnect window",
-                since=stream.connected_at,
-            )
+            return _left(facts, stream, part)
         case StreamStatus.ACTIVE:
             return replace(part, state=HealthState.OK, reason=HealthReason.ACTIVE, message="")
         case StreamStatus.IDLE:
             return _silent(facts, stream, part, timing)
+
+
+def _left(facts: Facts, stream: Stream, part: PartHealth) -> PartHealth:
+    """*part* with the state of a live stream that waits for its encoder within the reconnect window."""
+    if unwatched(facts.broadcast):
+        message = f"nobody watches; {STREAMS.display_name} waits for an encoder within the reconnect window"
+        return replace(part, message=message)
+    if facts.broadcast.state is State.READY:
+        return replace(part, state=HealthState.PENDING, reason=HealthReason.WAITING_FOR_EGRESS, message="")
+    return replace(
+        part,
+        state=HealthState.DOWN,
+        reason=HealthReason.DISCONNECTED,
+        message=f"the encoder left; {STREAMS.display_name} waits for it within the reconnect window",
+        since=stream.connected_at,
+    )
 
 
 def fell_silent(facts: Facts, egress: Egress, stream: Stream | None) -> bool:

@@ -4,13 +4,13 @@ from dataclasses import replace
 from datetime import datetime
 from functools import partial
 
-from service.domain.broadcast import Carrier, DeliveryPolicy, Destination, DestinationState, DestinationStatus, seconds
+from service.domain.broadcast import Carrier, Destination, DestinationState, DestinationStatus, seconds
 from service.domain.facts import Facts
 from service.domain.health.common import Answer, chain_part, still_there, with_common_rules
 from service.domain.health.model import ChainPart, Evidence, HealthState, PartHealth, noted
 from service.domain.provider import ROOMS
 from service.domain.reasons import Fault, HealthReason
-from service.domain.resource_set import wants_egress
+from service.domain.resource_set import on_air, unwatched, wants_egress
 from service.domain.resources import Egress, EgressStatus, LocalRecording, OutputState
 from service.domain.timing import Timing
 
@@ -96,12 +96,16 @@ def unconnected_since(facts: Facts, egress: Egress, timing: Timing) -> datetime 
 
 def _unwanted(facts: Facts) -> PartHealth:
     broadcast, egresses = facts.broadcast, facts.resource_set.egresses
-    manual = broadcast.spec.delivery_policy is DeliveryPolicy.MANUAL and not broadcast.on_air
+    reason, message = HealthReason.NOT_WANTED, "it is started when a host publishes"
+    if unwatched(broadcast):
+        reason, message = HealthReason.NO_VIEWER, "nobody watches: it is started for the next viewer"
+    elif not on_air(broadcast):
+        reason, message = HealthReason.NOT_ON_AIR, "it is started when SetOnAir is called"
     return PartHealth(
         part=ChainPart.EGRESS,
         state=HealthState.IDLE,
-        reason=HealthReason.NOT_ON_AIR if manual else HealthReason.NOT_WANTED,
-        message="it is started when SetOnAir is called" if manual else "it is started when a host publishes",
+        reason=reason,
+        message=message,
         since=egresses[-1].changed_at if egresses else broadcast.ready_time,
     )
 

@@ -58,7 +58,7 @@ class Health:
 
 def health_of(facts: Facts, timing: Timing) -> Health:
     broadcast = facts.broadcast
-    decided = plan(broadcast, facts.resources, facts.now, timing, facts.availability)
+    decided = plan(broadcast, facts.resources, facts.now, timing, facts.availability, watching=facts.watching)
     parts = (
         *(rule(facts, timing) for rule in _BEFORE_DESTINATIONS),
         *destinations(facts),

@@ -2,6 +2,7 @@
 
 from datetime import datetime
 
+from service.domain.audience.watching import NOBODY_KNOWS, Watching
 from service.domain.broadcast import Broadcast, seconds
 from service.domain.planning.steps import (
     AskForRoom,
@@ -83,13 +84,21 @@ class Planner:
     """
 
     def __init__(
-        self, broadcast: Broadcast, resource_set: ResourceSet, now: datetime, timing: Timing, availability: Availability
+        self,
+        broadcast: Broadcast,
+        resource_set: ResourceSet,
+        now: datetime,
+        timing: Timing,
+        availability: Availability,
+        *,
+        watching: Watching = NOBODY_KNOWS,
     ) -> None:
         self.broadcast = broadcast
         self.resource_set = resource_set
         self.now = now
         self.timing = timing
         self.availability = availability
+        self.watching = watching
         self.steps: list[Step] = []
         self.waits: list[datetime] = []
         self.blocked = Blocked.NOTHING

@@ -173,8 +173,10 @@ class _Decider(Planner):
         room, stream = self.resource_set.room, self.resource_set.stream
         if self.resource_set.playable or room is None or room.host_since is None or stream is None:
             return None
+        # While nobody watched, nothing was to be playable.
+        wanted_since = self.broadcast.delivery.decided.since or room.host_since
         if reason is FallbackReason.STREAMS_UNREACHABLE:
-            return max(room.host_since, self.availability.outages[STREAMS].since)
+            return max(room.host_since, wanted_since, self.availability.outages[STREAMS].since)
         if stream.status is StreamStatus.ACTIVE:
             return stream.stalled_since
-        return max(room.host_since, stream.status_since or stream.changed_at)
+        return max(room.host_since, wanted_since, stream.status_since or stream.changed_at)

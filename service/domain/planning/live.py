@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from service.domain.broadcast import EndReason, seconds
+from service.domain.audience.decide import decide
+from service.domain.broadcast import DeliveryPolicy, EndReason, seconds
+from service.domain.delivery import UNDECIDED, Delivery, DeliveryReason
 from service.domain.measurements import PROBED_S
 from service.domain.planning import fallback
 from service.domain.planning.common import queued_s, retried_since
+from service.domain.planning.on_demand import inputs_of
 from service.domain.planning.recording import RecordingPlanner
 from service.domain.planning.steps import (
     AskForRoom,
@@ -16,6 +19,7 @@ from service.domain.planning.steps import (
     EndBroadcast,
     Plan,
     ResetKey,
+    SetDelivery,
     SetDestinations,
     SetFallback,
     SetLayout,
@@ -34,6 +38,7 @@ from service.domain.resource_set import (
     output_changes,
     recent_failures,
     recent_starts,
+    unwatched,
     wants_egress,
 )
 from service.domain.resources import (
@@ -67,11 +72,34 @@ class Live(RecordingPlanner):
             self.steps.append(SetFallback(fallback=decision.fallback))
         self.plan_room()
         self.plan_stream()
-        self.plan_egress()
+        if not self.plan_delivery():
+            # With a decision that is not stored yet nothing is started or stopped.
+            self.plan_egress()
         self.plan_title()
         self.plan_recording()
         self.plan_uploads()
         return self.finish()
+
+    def plan_delivery(self) -> bool:
+        """Decide whether an egress is to run for viewers. Answers whether the decision is to be stored first."""
+        broadcast, stored = self.broadcast, self.broadcast.delivery
+        if broadcast.spec.delivery_policy is not DeliveryPolicy.ON_DEMAND:
+            if stored != UNDECIDED:
+                self.steps.append(SetDelivery(delivery=UNDECIDED))
+            return stored != UNDECIDED
+        inputs = inputs_of(broadcast, self.resource_set, self.now, self.timing, self.watching)
+        decision = decide(inputs)
+        if decision.decided != stored.decided:
+            self.steps.append(SetDelivery(delivery=Delivery(decided=decision.decided, inputs=inputs)))
+            return True
+        if not stored.wanted:
+            message = "an egress is started when somebody watches"
+            self.awaited.append(Wait(action=Action.WAIT_FOR_VIEWER, message=message))
+        if decision.until is not None:
+            stops = stored.wanted and stored.decided.reason is not DeliveryReason.HOLD
+            action = Action.STOP_EGRESS if stops else Action.NONE
+            self.reached(decision.until, action=action, message="the egress is stopped, if nobody watches until then")
+        return False
 
     def end_reason(self) -> EndReason | None:
         broadcast, resource_set = self.broadcast, self.resource_set
@@ -155,11 +183,11 @@ class Live(RecordingPlanner):
             if egress is not current:
                 self.stop(egress, "it is not the one in use")
         if not wants_egress(self.broadcast, resource_set):
-            if not on_air(self.broadcast):
+            if self.broadcast.spec.delivery_policy is DeliveryPolicy.MANUAL and not on_air(self.broadcast):
                 message = "an egress is started when SetOnAir is called"
                 self.awaited.append(Wait(action=Action.WAIT_FOR_ON_AIR, message=message))
             if current is not None:
-                self.stop(current, "it is not wanted now")
+                self.stop(current, "nobody watches" if unwatched(self.broadcast) else "it is not wanted now")
             return
         if current is None:
             self.start_egress()

@@ -13,6 +13,7 @@ Invariants, each a property test:
 from collections.abc import Sequence
 from datetime import datetime
 
+from service.domain.audience.watching import NOBODY_KNOWS, Watching
 from service.domain.broadcast import Broadcast, Target
 from service.domain.planning.ending import End
 from service.domain.planning.live import Live
@@ -29,12 +30,15 @@ def plan(
     now: datetime,
     timing: Timing,
     availability: Availability | None = None,
+    *,
+    watching: Watching = NOBODY_KNOWS,
 ) -> Plan:
+    """*watching*: of the viewers. While nothing is known of them no egress that runs for viewers is stopped."""
     resource_set, availability = ResourceSet(resources), availability or Availability()
     match broadcast.target:
         case Target.CREATED:
             return Plan()
         case Target.LIVE:
-            return Live(broadcast, resource_set, now, timing, availability).plan()
+            return Live(broadcast, resource_set, now, timing, availability, watching=watching).plan()
         case Target.ENDED:
             return End(broadcast, resource_set, now, timing, availability).plan()

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Final
 
 from service.domain.broadcast import EndReason, Fallback
+from service.domain.delivery import Delivery
 from service.domain.reasons import Action, Blocked, EventReason, Fault
 from service.domain.resources import Kind
 
@@ -127,6 +128,13 @@ class SetFallback:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SetDelivery:
+    """An egress is to run for viewers from now on, or not; or the reason is another one."""
+
+    delivery: Delivery
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WriteOff:
     """Give up a resource that was not seen within its grace: it does not exist."""
 
@@ -153,7 +161,7 @@ RoomStep = CreateRoom | AskForRoom | DeleteRoom
 StreamStep = CreateStream | DisableStream | SettleRecordings | DeleteStream | ResetKey | CutStream | SetTitle
 EgressStep = StartEgress | StopEgress | SetLayout | SetDestinations
 RecordingStep = StartRecording | StopRecording | UploadRecording | DeleteUpload
-Step = RoomStep | StreamStep | EgressStep | RecordingStep | SetFallback | WriteOff | EndBroadcast
+Step = RoomStep | StreamStep | EgressStep | RecordingStep | SetFallback | SetDelivery | WriteOff | EndBroadcast
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

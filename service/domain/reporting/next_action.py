@@ -18,6 +18,7 @@ from service.domain.planning.steps import (
     EndBroadcast,
     Plan,
     ResetKey,
+    SetDelivery,
     SetDestinations,
     SetFallback,
     SetLayout,
@@ -46,6 +47,7 @@ class NextAction:
 ACTIONS: Mapping[type[Step], tuple[Action, str]] = {
     EndBroadcast: (Action.END_BROADCAST, "the broadcast is ended"),
     SetFallback: (Action.SET_FALLBACK, "viewers are served another way"),
+    SetDelivery: (Action.SET_DELIVERY, "it is decided whether an egress is to run for viewers"),
     CreateRoom: (Action.CREATE_ROOM, "the room is made"),
     CreateStream: (Action.CREATE_STREAM, "the live stream is made"),
     ResetKey: (Action.RESET_KEY, "the stream key is reset, so that no earlier egress can publish any more"),

@@ -7,13 +7,13 @@ from service.domain.broadcast import (
     Broadcast,
     Condition,
     ConditionType,
-    DeliveryPolicy,
     FallbackMode,
     ReasonOfCondition,
     State,
     seconds,
 )
 from service.domain.reasons import ConditionReason
+from service.domain.resource_set import on_air, unwatched
 from service.domain.resources import Recording, RecordingStatus
 
 # StartEgress with its browser takes 5 to 15 s, its connection 1 or 2 s, and the live stream is active 10 to 20 s after
@@ -116,7 +116,9 @@ def _eta(broadcast: Broadcast, now: datetime) -> timedelta | None:
     host = _condition(broadcast, ConditionType.HOST_PUBLISHING)
     egress = _condition(broadcast, ConditionType.EGRESS_RUNNING)
     ingest = _condition(broadcast, ConditionType.INGEST_ACTIVE)
-    if host is None or egress is None or ingest is None or not host.met or not _wanted(broadcast):
+    # A broadcast that waits for a viewer waits for the one who asks.
+    wanted = on_air(broadcast) or unwatched(broadcast)
+    if host is None or egress is None or ingest is None or not host.met or not wanted:
         return None
     if ingest.reason == ConditionReason.NO_STREAM or (stream is not None and stream.reason in _NO_STREAM):
         return None
@@ -124,15 +126,14 @@ def _eta(broadcast: Broadcast, now: datetime) -> timedelta | None:
         return None
     if egress.met:
         ready_at = egress.transition_time + _INGEST_TAKES
+    elif egress.reason == ConditionReason.NO_VIEWER:
+        ready_at = now + _EGRESS_TAKES + _INGEST_TAKES
     elif egress.reason in _EGRESS_ON_ITS_WAY:
-        ready_at = max(host.transition_time, egress.transition_time) + _EGRESS_TAKES + _INGEST_TAKES
+        wanted_since = broadcast.delivery.decided.since or host.transition_time
+        ready_at = max(host.transition_time, egress.transition_time, wanted_since) + _EGRESS_TAKES + _INGEST_TAKES
     else:
         return None
     return ready_at - now if ready_at > now else None
-
-
-def _wanted(broadcast: Broadcast) -> bool:
-    return broadcast.spec.delivery_policy is DeliveryPolicy.ON_PUBLISH or broadcast.on_air
 
 
 def _condition(broadcast: Broadcast, type_: ConditionType) -> Condition | None:

@@ -12,6 +12,7 @@ from service.domain.broadcast import (
     Carrier,
     Condition,
     ConditionType,
+    DeliveryPolicy,
     DestinationState,
     DestinationStatus,
     EndReason,
@@ -25,7 +26,7 @@ from service.domain.broadcast import (
 from service.domain.planning.steps import Plan
 from service.domain.provider import OWNER, ROOMS, UNREACHABLE, reason_away
 from service.domain.reasons import Blocked, ConditionReason
-from service.domain.resource_set import ResourceSet, output_changes
+from service.domain.resource_set import ResourceSet, output_changes, unwatched
 from service.domain.resources import (
     AnyResource,
     Egress,
@@ -69,14 +70,23 @@ def _live_state(broadcast: Broadcast, resource_set: ResourceSet, availability: A
         # While a provider does not answer, the broadcast stays LIVE as it was seen last, with the outage as the reason.
         # So it does while the playlist cannot be seen.
         return State.LIVE, away or _out_of_sight(resource_set.stream)
-    _, reason, _ = _playable(resource_set, availability, broadcast.spec.playback_policy)
+    _, reason, _ = _playable(broadcast, resource_set, availability)
     if FallbackMode.DIRECT_WEBRTC in broadcast.fallback.modes:
         return State.INTERRUPTED, FallbackMode.DIRECT_WEBRTC
-    if broadcast.live_time is not None:
+    there = _there(resource_set.room) and _there(resource_set.stream)
+    if broadcast.live_time is not None and not (there and _idles(broadcast)):
         return State.INTERRUPTED, reason
-    if _there(resource_set.room) and _there(resource_set.stream):
+    if there:
         return State.READY, reason
     return State.STARTING, away
+
+
+def _idles(broadcast: Broadcast) -> bool:
+    """Whether nothing is playable because nobody watched, which is no interruption: nobody watches now, or a viewer
+    came and the egress that was started is not playable yet.
+    """
+    on_demand = broadcast.spec.delivery_policy is DeliveryPolicy.ON_DEMAND
+    return on_demand and (unwatched(broadcast) or broadcast.state is State.READY)
 
 
 def status_of(
@@ -149,11 +159,11 @@ def _conditions(
         ConditionType.HOST_PUBLISHING: _confirmed(resource_set.room, _host(resource_set), availability),
         ConditionType.EGRESS_RUNNING: _confirmed(
             resource_set.egress,
-            _leaving(resource_set, blocked) or _listed(resource_set.egress, _egress(resource_set, blocked)),
+            _leaving(resource_set, blocked) or _listed(resource_set.egress, _egress(broadcast, resource_set, blocked)),
             availability,
         ),
         ConditionType.INGEST_ACTIVE: _confirmed(resource_set.stream, _ingest(resource_set.stream), availability),
-        ConditionType.PLAYABLE: _playable(resource_set, availability, broadcast.spec.playback_policy),
+        ConditionType.PLAYABLE: _playable(broadcast, resource_set, availability),
     }
     earlier = {condition.type: condition for condition in broadcast.status.conditions}
     conditions: list[Condition] = []
@@ -228,11 +238,17 @@ def _host(resource_set: ResourceSet) -> _Fact:
     return False, ConditionReason.NO_HOST, "nobody publishes in the room"
 
 
-def _egress(resource_set: ResourceSet, blocked: Blocked) -> _Fact:
+def _no_egress(broadcast: Broadcast, resource_set: ResourceSet, blocked: Blocked) -> _Fact:
+    if unwatched(broadcast):
+        return False, ConditionReason.NO_VIEWER, "nobody watches: the next viewer starts an egress"
+    last = resource_set.egresses[-1] if resource_set.egresses else None
+    return False, blocked or ConditionReason.NOT_RUNNING, last.error if last is not None else ""
+
+
+def _egress(broadcast: Broadcast, resource_set: ResourceSet, blocked: Blocked) -> _Fact:
     egress = resource_set.egress
     if egress is None:
-        last = resource_set.egresses[-1] if resource_set.egresses else None
-        return False, blocked or ConditionReason.NOT_RUNNING, last.error if last is not None else ""
+        return _no_egress(broadcast, resource_set, blocked)
     if egress.unresolved:
         return None, ConditionReason.UNKNOWN, "started, and no answer came: it is being looked for"
     if egress.delivering:
@@ -295,12 +311,12 @@ def _movement(stream: Stream | None, policy: PlaybackPolicy) -> _Fact:
     return False, ConditionReason.PLAYLIST_STALLED, message
 
 
-def _playable(resource_set: ResourceSet, availability: Availability, policy: PlaybackPolicy) -> _Fact:
+def _playable(broadcast: Broadcast, resource_set: ResourceSet, availability: Availability) -> _Fact:
     facts = (
         _confirmed(resource_set.room, _host(resource_set), availability),
-        _confirmed(resource_set.egress, _egress(resource_set, Blocked.NOTHING), availability),
+        _confirmed(resource_set.egress, _egress(broadcast, resource_set, Blocked.NOTHING), availability),
         _confirmed(resource_set.stream, _ingest(resource_set.stream), availability),
-        _movement(resource_set.stream, policy),
+        _movement(resource_set.stream, broadcast.spec.playback_policy),
     )
     for met, reason, message in sorted(facts, key=lambda fact: fact[0] is None):
         if not met:

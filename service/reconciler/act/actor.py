@@ -28,6 +28,7 @@ from service.domain.planning.steps import (
     DisableStream,
     EndBroadcast,
     ResetKey,
+    SetDelivery,
     SetDestinations,
     SetFallback,
     SetLayout,
@@ -42,6 +43,7 @@ from service.domain.planning.steps import (
     WriteOff,
 )
 from service.domain.reasons import EventReason, Fault
+from service.domain.reporting.delivery import delivery_event
 from service.domain.resources import Egress, LocalRecording, Phase
 from service.failpoints import failpoint
 from service.reconciler.act import egresses, recordings, rooms, streams
@@ -102,6 +104,8 @@ class Actor:
                 await self._write_off(step)
             case SetFallback():
                 await self._set_fallback(step)
+            case SetDelivery():
+                await self._set_delivery(step)
             case EndBroadcast():
                 await context.record(events=[Event(reason=EventReason.ENDING, message=step.reason)], end=step.reason)
                 failpoint("end.after_record")
@@ -118,6 +122,12 @@ class Actor:
         failpoint("fallback.before_record")
         await self._context.record(fallback=fallback, events=[event])
         failpoint("fallback.after_record")
+
+    async def _set_delivery(self, step: SetDelivery) -> None:
+        delivery = step.delivery
+        failpoint("delivery.before_record")
+        await self._context.record(delivery=delivery, events=[delivery_event(delivery)])
+        failpoint("delivery.after_record")
 
     async def _write_off(self, step: WriteOff) -> None:
         context, held = self._context, self._context.resources

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
     from service.domain.broadcast import Broadcast, EndReason, Fallback, ProviderTrouble
+    from service.domain.delivery import Delivery
     from service.domain.lifecycle import Event
     from service.domain.provider import Provider
     from service.domain.situation import Situation
@@ -123,10 +124,18 @@ class PassContext:
         recovered: Provider | None = None,
         end: EndReason | None = None,
         fallback: Fallback | None = None,
+        delivery: Delivery | None = None,
     ) -> None:
         """`Passes.record` of this claim. A *trouble* with our credentials is noted for this replica."""
         if trouble is not None:
             self.providers.refusals.note(trouble.provider, trouble.outcome)
         await self.passes.record(
-            self.claim, resources, events=events, trouble=trouble, recovered=recovered, end=end, fallback=fallback
+            self.claim,
+            resources,
+            events=events,
+            trouble=trouble,
+            recovered=recovered,
+            end=end,
+            fallback=fallback,
+            delivery=delivery,
         )

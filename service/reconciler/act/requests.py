@@ -17,6 +17,7 @@ from service.domain.planning.steps import (
     DisableStream,
     EndBroadcast,
     ResetKey,
+    SetDelivery,
     SetDestinations,
     SetFallback,
     SetLayout,
@@ -99,5 +100,5 @@ def bucket_of(step: Step) -> Bucket | None:
             return Bucket.ROOMS
         case StartRecording() | StopRecording():
             return Bucket.ROOMS
-        case WriteOff() | SetFallback() | EndBroadcast():
+        case WriteOff() | SetFallback() | SetDelivery() | EndBroadcast():
             return None

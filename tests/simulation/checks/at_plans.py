@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 from unittest.mock import patch
 
+from service.domain.audience.watching import NOBODY_KNOWS, Watching
 from service.domain.broadcast import Broadcast
 from service.domain.planning.plan import plan
 from service.domain.resources import AnyResource
@@ -44,8 +45,10 @@ def plans_shown() -> Generator[None]:
         now: datetime,
         timing: Timing,
         availability: Availability | None = None,
+        *,
+        watching: Watching = NOBODY_KNOWS,
     ) -> Plan:
-        current = plan(broadcast, resources, now, timing, availability)
+        current = plan(broadcast, resources, now, timing, availability, watching=watching)
         replica = owner.get()
         if replica is not None:
             replica.shared.planned(
@@ -55,6 +58,7 @@ def plans_shown() -> Generator[None]:
                     now=now,
                     timing=timing,
                     availability=availability or Availability(),
+                    watching=watching,
                     plan=current,
                 )
             )

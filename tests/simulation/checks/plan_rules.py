@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from service.domain.audience.watching import Watching
 from service.domain.broadcast import Broadcast, Target, seconds
 from service.domain.planning.common import back_off_ended
 from service.domain.planning.steps import (
@@ -25,6 +26,7 @@ from service.domain.planning.steps import (
     EndBroadcast,
     Plan,
     ResetKey,
+    SetDelivery,
     SetDestinations,
     SetFallback,
     SetLayout,
@@ -61,6 +63,7 @@ class Planned:
     now: datetime
     timing: Timing
     availability: Availability
+    watching: Watching
     plan: Plan
 
 
@@ -87,7 +90,7 @@ def resource_of(step: Step) -> tuple[Kind, int] | None:  # noqa: PLR0911 - one a
             return Kind.UPLOAD, step.ordinal
         case WriteOff():
             return step.kind, step.ordinal
-        case SetFallback() | EndBroadcast():
+        case SetFallback() | SetDelivery() | EndBroadcast():
             return None
 
 

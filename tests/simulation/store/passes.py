@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from service.domain.broadcast import EndReason, Fallback, PassFault, ProviderTrouble, Target
+from service.domain.audience.watching import NOBODY_KNOWS, Watching
+from service.domain.broadcast import DeliveryPolicy, EndReason, Fallback, PassFault, ProviderTrouble, Target
+from service.domain.delivery import Delivery
 from service.domain.errors import LeaseLost, Overtaken
 from service.domain.lifecycle import Event
 from service.domain.measurements import Probe
@@ -18,6 +20,7 @@ from service.domain.reporting.record import Derive, tell, with_outcome
 from service.domain.resources import AnyResource
 from service.domain.situation import Availability, Situation
 from service.store.leases import Claim
+from tests.simulation.store.audience import watching
 from tests.simulation.store.tables import Line, Row, Tables, Written, lane, transactions
 
 
@@ -46,6 +49,7 @@ class Passes:
             resources=row.sorted_resources(),
             now=now,
             availability=self._availability(),
+            watching=self._watching(row),
             read=read,
             probe=self._tables.probes.get(claim.broadcast_id, Probe()),
             heard=tuple(heard[:50]),
@@ -89,6 +93,7 @@ class Passes:
         recovered: Provider | None = None,
         end: EndReason | None = None,
         fallback: Fallback | None = None,
+        delivery: Delivery | None = None,
         heard: Sequence[int] = (),
         verified: bool = False,
         fault_over: bool = False,
@@ -103,10 +108,13 @@ class Passes:
             stored = replace(stored, fault=None)
         after = row.resources | {(resource.kind, resource.ordinal): resource for resource in resources}
         situation = Situation(
-            broadcast=with_outcome(stored, trouble=trouble, recovered=recovered, end=end, fallback=fallback),
+            broadcast=with_outcome(
+                stored, trouble=trouble, recovered=recovered, end=end, fallback=fallback, delivery=delivery
+            ),
             resources=tuple(after[key] for key in sorted(after)),
             now=self._tables.now(),
             availability=self._availability(),
+            watching=self._watching(row),
             read=read,
         )
         broadcast, told = tell(stored, situation, events, self._derive)
@@ -162,6 +170,10 @@ class Passes:
     def _availability(self) -> Availability:
         answering = {name: looked.answering_since for name, looked in self._tables.looked.items()}
         return Availability(outages=self._tables.outages(), answering_since=answering, storage=self._storage)
+
+    def _watching(self, row: Row) -> Watching:
+        on_demand = row.broadcast.spec.delivery_policy is DeliveryPolicy.ON_DEMAND
+        return watching(self._tables, row.broadcast.id) if on_demand else NOBODY_KNOWS
 
     @staticmethod
     def _earlier(row: Row, due: datetime | None) -> datetime | None:

@@ -9,7 +9,17 @@ if TYPE_CHECKING:
     from tests.simulation.store.tables import Row, Tables, Webhook
 
 _SAME = ("head", "floor", "history", "fence_base")
-_COPIED = ("events", "requests", "duties", "delivered", "looked", "probes", "external")
+_COPIED = (
+    "events",
+    "requests",
+    "duties",
+    "delivered",
+    "looked",
+    "probes",
+    "external",
+    "audience",
+    "counting",
+)
 """Their values are never changed in place."""
 
 
