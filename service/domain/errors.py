@@ -18,6 +18,8 @@
     ├── WebhookNotFound
     ├── ViewerLimit
     ├── ParticipantNotFound
+    ├── DestinationNotFound
+    ├── DestinationExists
     ├── UnmuteRefused             the provider lets only the participant unmute
     └── ProviderUnavailable       a provider had to be asked now and did not answer
 
@@ -160,6 +162,20 @@ class ProviderUnavailable(ServiceError):
 
 class ParticipantNotFound(ServiceError):
     reason = "PARTICIPANT_NOT_FOUND"
+
+
+class DestinationNotFound(ServiceError):
+    reason = "DESTINATION_NOT_FOUND"
+
+    def __init__(self, broadcast_id: str, name: str) -> None:
+        super().__init__(f"{broadcast_id!r} has no destination {name!r}", broadcast_id=broadcast_id, destination=name)
+
+
+class DestinationExists(ServiceError):
+    reason = "DESTINATION_EXISTS"
+
+    def __init__(self, broadcast_id: str, name: str) -> None:
+        super().__init__(f"{broadcast_id!r} has a destination {name!r}", broadcast_id=broadcast_id, destination=name)
 
 
 class UnmuteRefused(ServiceError):

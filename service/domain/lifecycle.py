@@ -7,8 +7,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 
-from service.domain.broadcast import Broadcast, Carrier, DeliveryPolicy, EndReason, Spec, State, Target
-from service.domain.errors import EtagMismatch, FieldImmutable, StateForbids
+from service.domain.broadcast import (
+    Broadcast,
+    Carrier,
+    DeliveryPolicy,
+    Destination,
+    EndReason,
+    Spec,
+    State,
+    Status,
+    Target,
+)
+from service.domain.errors import DestinationExists, DestinationNotFound, EtagMismatch, FieldImmutable, StateForbids
 from service.domain.reasons import EventReason
 from service.domain.secret import Secret
 
@@ -115,6 +125,7 @@ def update(
             stored,
             spec=merged,
             destination_keys=kept,
+            status=_without_others(stored.status, merged),
             labels=labels if labels is not None else stored.labels,
             generation=stored.generation + spec_changed,
             version=stored.version + 1,
@@ -124,6 +135,41 @@ def update(
         ),
         wake=stored.target is Target.LIVE,
     )
+
+
+def add_destination(stored: Broadcast, now: datetime, *, etag: str, destination: Destination, key: Secret) -> Change:
+    """Raises DestinationExists too."""
+    check_etag(stored, etag)
+    if any(each.name == destination.name for each in stored.spec.destinations):
+        raise DestinationExists(stored.id, destination.name)
+    return _with_destinations(
+        stored,
+        now,
+        (*stored.spec.destinations, destination),
+        {destination.name: key},
+        Event(reason=EventReason.DESTINATION_ADD_REQUESTED, message=destination.name),
+    )
+
+
+def remove_destination(stored: Broadcast, now: datetime, *, etag: str, name: str) -> Change:
+    """Raises DestinationNotFound too."""
+    check_etag(stored, etag)
+    left = tuple(each for each in stored.spec.destinations if each.name != name)
+    if left == stored.spec.destinations:
+        raise DestinationNotFound(stored.id, name)
+    event = Event(reason=EventReason.DESTINATION_REMOVE_REQUESTED, message=name)
+    return _with_destinations(stored, now, left, {}, event)
+
+
+def _with_destinations(
+    stored: Broadcast, now: datetime, wanted: tuple[Destination, ...], keys: Mapping[str, Secret], event: Event
+) -> Change:
+    if stored.target is Target.ENDED:
+        raise _forbidden(stored, "it was stopped")
+    spec = replace(stored.spec, destinations=wanted)
+    change = update(stored, now, etag="", spec=spec, keys=keys, labels=None, paths=("destinations",))
+    assert change is not None  # noqa: S101 - the callers changed the destinations
+    return replace(change, events=(event,))
 
 
 def delete(stored: Broadcast, now: datetime, *, etag: str) -> Change | None:
@@ -177,7 +223,9 @@ def _check_live(stored: Broadcast, spec: Spec, keys: Mapping[str, Secret], names
         if getattr(spec, name) != getattr(stored.spec, name):
             raise _immutable(name)
     if "destinations" in names and spec.carried_by(Carrier.STREAM) != stored.spec.carried_by(Carrier.STREAM):
-        raise _immutable("destinations", f"; those by {Carrier.STREAM.upper()} are")
+        raise _immutable(
+            "destinations", f"; those by {Carrier.STREAM.upper()}, which changes them only while it is idle, are"
+        )
     if "destinations" in names:
         urls = {destination.name: destination.url for destination in stored.spec.destinations}
         for destination in spec.destinations:
@@ -188,6 +236,12 @@ def _check_live(stored: Broadcast, spec: Spec, keys: Mapping[str, Secret], names
                 raise _immutable(
                     "destinations", f": url and key of {name!r}, which can be removed and added by another name, are"
                 )
+
+
+def _without_others(status: Status, spec: Spec) -> Status:
+    """*status* without destinations that *spec* has not: the memory of its failures goes with a destination."""
+    names = {each.name for each in spec.destinations}
+    return replace(status, destinations=tuple(each for each in status.destinations if each.name in names))
 
 
 def _immutable(name: str, which: str = "; it is") -> FieldImmutable:

@@ -28,6 +28,11 @@ class EventReason(Word):
     ON_AIR_REQUESTED = "ON_AIR_REQUESTED", "SetOnAir put it on air."
     OFF_AIR_REQUESTED = "OFF_AIR_REQUESTED", "SetOnAir took it off air."
     UPDATED = "UPDATED", "UpdateBroadcast changed the fields that the message names."
+    DESTINATION_ADD_REQUESTED = "DESTINATION_ADD_REQUESTED", "AddDestination was called. The message is the name."
+    DESTINATION_REMOVE_REQUESTED = (
+        "DESTINATION_REMOVE_REQUESTED",
+        "RemoveDestination was called. The message is the name.",
+    )
     STOP_REQUESTED = "STOP_REQUESTED", "StopBroadcast was called. The message is the caller's note."
     DELETED = "DELETED", "DeleteBroadcast was called."
     REMOVAL_REQUESTED = (

@@ -10,7 +10,9 @@
     │   ├── BroadcastNotFound       NOT_FOUND
     │   ├── WebhookNotFound         NOT_FOUND
     │   ├── ParticipantNotFound     NOT_FOUND: not in the room, or it does not publish that track
+    │   ├── DestinationNotFound     NOT_FOUND
     │   ├── BroadcastExists         ALREADY_EXISTS
+    │   ├── DestinationExists       ALREADY_EXISTS
     │   ├── EtagMismatch            ABORTED: read again, then write again
     │   ├── FailedPrecondition      FAILED_PRECONDITION
     │   │   ├── StateForbids
@@ -147,6 +149,14 @@ class WebhookNotFound(BroadcastError):
 
 class ParticipantNotFound(BroadcastError):
     reasons = ("PARTICIPANT_NOT_FOUND",)
+
+
+class DestinationNotFound(BroadcastError):
+    reasons = ("DESTINATION_NOT_FOUND",)
+
+
+class DestinationExists(BroadcastError):
+    reasons = ("DESTINATION_EXISTS",)
 
 
 class BroadcastExists(BroadcastError):

@@ -714,6 +714,132 @@ class DeleteBroadcastResponse(_message.Message):
 Global___DeleteBroadcastResponse: _TypeAlias = DeleteBroadcastResponse  # noqa: Y015
 
 @_typing.final
+class AddDestinationRequest(_message.Message):
+    """Request of AddDestination."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    BROADCAST_ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    DESTINATION_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Makes a retry safe."""
+    broadcast_id: _builtins.str
+    """The id of the broadcast."""
+    etag: _builtins.str
+    """The etag of the broadcast that the caller read: if it changed since, the call fails with ETAG_MISMATCH. Empty: the
+    destination is added whatever the etag is.
+    """
+    @_builtins.property
+    def destination(self) -> _broadcast_pb2.Destination:
+        """The destination, with its stream key. If there is one of that name the call fails with DESTINATION_EXISTS."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        broadcast_id: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        destination: _broadcast_pb2.Destination | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broadcast_id", b"broadcast_id", "destination", b"destination", "etag", b"etag", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddDestinationRequest: _TypeAlias = AddDestinationRequest  # noqa: Y015
+
+@_typing.final
+class AddDestinationResponse(_message.Message):
+    """Response of AddDestination."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BROADCAST_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def broadcast(self) -> _broadcast_pb2.Broadcast:
+        """The broadcast as it is stored now."""
+
+    def __init__(
+        self,
+        *,
+        broadcast: _broadcast_pb2.Broadcast | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["broadcast", b"broadcast"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broadcast", b"broadcast"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddDestinationResponse: _TypeAlias = AddDestinationResponse  # noqa: Y015
+
+@_typing.final
+class RemoveDestinationRequest(_message.Message):
+    """Request of RemoveDestination."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    BROADCAST_ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    ALLOW_MISSING_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Makes a retry safe."""
+    broadcast_id: _builtins.str
+    """The id of the broadcast."""
+    etag: _builtins.str
+    """The etag of the broadcast that the caller read: if it changed since, the call fails with ETAG_MISMATCH. Empty: the
+    destination is removed whatever the etag is.
+    """
+    name: _builtins.str
+    """The name of the destination. If there is none of that name the call fails with DESTINATION_NOT_FOUND."""
+    allow_missing: _builtins.bool
+    """Answers OK instead of DESTINATION_NOT_FOUND if there is no such destination."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        broadcast_id: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        name: _builtins.str = ...,
+        allow_missing: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_missing", b"allow_missing", "broadcast_id", b"broadcast_id", "etag", b"etag", "name", b"name", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveDestinationRequest: _TypeAlias = RemoveDestinationRequest  # noqa: Y015
+
+@_typing.final
+class RemoveDestinationResponse(_message.Message):
+    """Response of RemoveDestination."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BROADCAST_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def broadcast(self) -> _broadcast_pb2.Broadcast:
+        """The broadcast as it is stored now."""
+
+    def __init__(
+        self,
+        *,
+        broadcast: _broadcast_pb2.Broadcast | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["broadcast", b"broadcast"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broadcast", b"broadcast"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveDestinationResponse: _TypeAlias = RemoveDestinationResponse  # noqa: Y015
+
+@_typing.final
 class IssueHostAccessRequest(_message.Message):
     """Request of IssueHostAccess."""
 

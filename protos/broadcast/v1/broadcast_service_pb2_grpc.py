@@ -82,6 +82,16 @@ class BroadcastServiceStub:
                 request_serializer=broadcast_dot_v1_dot_broadcast__service__pb2.DeleteBroadcastRequest.SerializeToString,
                 response_deserializer=broadcast_dot_v1_dot_broadcast__service__pb2.DeleteBroadcastResponse.FromString,
                 _registered_method=True)
+        self.AddDestination = channel.unary_unary(
+                '/broadcast.v1.BroadcastService/AddDestination',
+                request_serializer=broadcast_dot_v1_dot_broadcast__service__pb2.AddDestinationRequest.SerializeToString,
+                response_deserializer=broadcast_dot_v1_dot_broadcast__service__pb2.AddDestinationResponse.FromString,
+                _registered_method=True)
+        self.RemoveDestination = channel.unary_unary(
+                '/broadcast.v1.BroadcastService/RemoveDestination',
+                request_serializer=broadcast_dot_v1_dot_broadcast__service__pb2.RemoveDestinationRequest.SerializeToString,
+                response_deserializer=broadcast_dot_v1_dot_broadcast__service__pb2.RemoveDestinationResponse.FromString,
+                _registered_method=True)
         self.IssueHostAccess = channel.unary_unary(
                 '/broadcast.v1.BroadcastService/IssueHostAccess',
                 request_serializer=broadcast_dot_v1_dot_broadcast__service__pb2.IssueHostAccessRequest.SerializeToString,
@@ -197,6 +207,21 @@ class BroadcastServiceServicer:
 
     def DeleteBroadcast(self, request, context):
         """Forgets a broadcast that is CREATED, ENDED or FAILED. Its id is not given out again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AddDestination(self, request, context):
+        """Adds one destination: by EGRESS also on air, by MUX only before StartBroadcast (FIELD_IMMUTABLE).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveDestination(self, request, context):
+        """Removes one destination, with its state and the memory of its failures: by EGRESS also on air, by MUX only before
+        StartBroadcast (FIELD_IMMUTABLE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -322,6 +347,16 @@ def add_BroadcastServiceServicer_to_server(servicer, server):
                     servicer.DeleteBroadcast,
                     request_deserializer=broadcast_dot_v1_dot_broadcast__service__pb2.DeleteBroadcastRequest.FromString,
                     response_serializer=broadcast_dot_v1_dot_broadcast__service__pb2.DeleteBroadcastResponse.SerializeToString,
+            ),
+            'AddDestination': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddDestination,
+                    request_deserializer=broadcast_dot_v1_dot_broadcast__service__pb2.AddDestinationRequest.FromString,
+                    response_serializer=broadcast_dot_v1_dot_broadcast__service__pb2.AddDestinationResponse.SerializeToString,
+            ),
+            'RemoveDestination': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveDestination,
+                    request_deserializer=broadcast_dot_v1_dot_broadcast__service__pb2.RemoveDestinationRequest.FromString,
+                    response_serializer=broadcast_dot_v1_dot_broadcast__service__pb2.RemoveDestinationResponse.SerializeToString,
             ),
             'IssueHostAccess': grpc.unary_unary_rpc_method_handler(
                     servicer.IssueHostAccess,
@@ -598,6 +633,60 @@ class BroadcastService:
             '/broadcast.v1.BroadcastService/DeleteBroadcast',
             broadcast_dot_v1_dot_broadcast__service__pb2.DeleteBroadcastRequest.SerializeToString,
             broadcast_dot_v1_dot_broadcast__service__pb2.DeleteBroadcastResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddDestination(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broadcast.v1.BroadcastService/AddDestination',
+            broadcast_dot_v1_dot_broadcast__service__pb2.AddDestinationRequest.SerializeToString,
+            broadcast_dot_v1_dot_broadcast__service__pb2.AddDestinationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveDestination(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broadcast.v1.BroadcastService/RemoveDestination',
+            broadcast_dot_v1_dot_broadcast__service__pb2.RemoveDestinationRequest.SerializeToString,
+            broadcast_dot_v1_dot_broadcast__service__pb2.RemoveDestinationResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -59,6 +59,12 @@ class BroadcastServiceStub:
     """Ends a broadcast. It is accepted in every state, and may be repeated."""
     DeleteBroadcast: _grpc.UnaryUnaryMultiCallable[_broadcast_service_pb2.DeleteBroadcastRequest, _broadcast_service_pb2.DeleteBroadcastResponse]
     """Forgets a broadcast that is CREATED, ENDED or FAILED. Its id is not given out again."""
+    AddDestination: _grpc.UnaryUnaryMultiCallable[_broadcast_service_pb2.AddDestinationRequest, _broadcast_service_pb2.AddDestinationResponse]
+    """Adds one destination: by EGRESS also on air, by MUX only before StartBroadcast (FIELD_IMMUTABLE)."""
+    RemoveDestination: _grpc.UnaryUnaryMultiCallable[_broadcast_service_pb2.RemoveDestinationRequest, _broadcast_service_pb2.RemoveDestinationResponse]
+    """Removes one destination, with its state and the memory of its failures: by EGRESS also on air, by MUX only before
+    StartBroadcast (FIELD_IMMUTABLE).
+    """
     IssueHostAccess: _grpc.UnaryUnaryMultiCallable[_broadcast_service_pb2.IssueHostAccessRequest, _broadcast_service_pb2.IssueHostAccessResponse]
     """Mints a LiveKit token with which a host enters the room. Only while the broadcast is wanted live."""
     ListParticipants: _grpc.UnaryUnaryMultiCallable[_broadcast_service_pb2.ListParticipantsRequest, _broadcast_service_pb2.ListParticipantsResponse]
@@ -126,6 +132,12 @@ class BroadcastServiceAsyncStub(BroadcastServiceStub):
     """Ends a broadcast. It is accepted in every state, and may be repeated."""
     DeleteBroadcast: _aio.UnaryUnaryMultiCallable[_broadcast_service_pb2.DeleteBroadcastRequest, _broadcast_service_pb2.DeleteBroadcastResponse]  # type: ignore[assignment]
     """Forgets a broadcast that is CREATED, ENDED or FAILED. Its id is not given out again."""
+    AddDestination: _aio.UnaryUnaryMultiCallable[_broadcast_service_pb2.AddDestinationRequest, _broadcast_service_pb2.AddDestinationResponse]  # type: ignore[assignment]
+    """Adds one destination: by EGRESS also on air, by MUX only before StartBroadcast (FIELD_IMMUTABLE)."""
+    RemoveDestination: _aio.UnaryUnaryMultiCallable[_broadcast_service_pb2.RemoveDestinationRequest, _broadcast_service_pb2.RemoveDestinationResponse]  # type: ignore[assignment]
+    """Removes one destination, with its state and the memory of its failures: by EGRESS also on air, by MUX only before
+    StartBroadcast (FIELD_IMMUTABLE).
+    """
     IssueHostAccess: _aio.UnaryUnaryMultiCallable[_broadcast_service_pb2.IssueHostAccessRequest, _broadcast_service_pb2.IssueHostAccessResponse]  # type: ignore[assignment]
     """Mints a LiveKit token with which a host enters the room. Only while the broadcast is wanted live."""
     ListParticipants: _aio.UnaryUnaryMultiCallable[_broadcast_service_pb2.ListParticipantsRequest, _broadcast_service_pb2.ListParticipantsResponse]  # type: ignore[assignment]
@@ -238,6 +250,24 @@ class BroadcastServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_broadcast_service_pb2.DeleteBroadcastResponse, _abc.Awaitable[_broadcast_service_pb2.DeleteBroadcastResponse]]:
         """Forgets a broadcast that is CREATED, ENDED or FAILED. Its id is not given out again."""
+
+    @_abc_1.abstractmethod
+    def AddDestination(
+        self,
+        request: _broadcast_service_pb2.AddDestinationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broadcast_service_pb2.AddDestinationResponse, _abc.Awaitable[_broadcast_service_pb2.AddDestinationResponse]]:
+        """Adds one destination: by EGRESS also on air, by MUX only before StartBroadcast (FIELD_IMMUTABLE)."""
+
+    @_abc_1.abstractmethod
+    def RemoveDestination(
+        self,
+        request: _broadcast_service_pb2.RemoveDestinationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broadcast_service_pb2.RemoveDestinationResponse, _abc.Awaitable[_broadcast_service_pb2.RemoveDestinationResponse]]:
+        """Removes one destination, with its state and the memory of its failures: by EGRESS also on air, by MUX only before
+        StartBroadcast (FIELD_IMMUTABLE).
+        """
 
     @_abc_1.abstractmethod
     def IssueHostAccess(

@@ -129,6 +129,18 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
 
         {"reason": "UNMUTE_REFUSED", "domain": "broadcast.v1", "metadata": {"broadcast_id": "show-1", "identity": "ann"}}
     """
+    ERROR_REASON_DESTINATION_NOT_FOUND: _ErrorReason.ValueType  # 23
+    """The broadcast has no destination of that name. NOT_FOUND.
+
+        {"reason": "DESTINATION_NOT_FOUND", "domain": "broadcast.v1",
+         "metadata": {"broadcast_id": "show-1", "destination": "tube"}}
+    """
+    ERROR_REASON_DESTINATION_EXISTS: _ErrorReason.ValueType  # 24
+    """The broadcast has a destination of that name. ALREADY_EXISTS.
+
+        {"reason": "DESTINATION_EXISTS", "domain": "broadcast.v1",
+         "metadata": {"broadcast_id": "show-1", "destination": "tube"}}
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why an RPC failed. It travels as `google.rpc.ErrorInfo.reason`, without the prefix, in the domain "broadcast.v1".
@@ -241,5 +253,17 @@ ERROR_REASON_UNMUTE_REFUSED: ErrorReason.ValueType  # 22
 has to be on. FAILED_PRECONDITION.
 
     {"reason": "UNMUTE_REFUSED", "domain": "broadcast.v1", "metadata": {"broadcast_id": "show-1", "identity": "ann"}}
+"""
+ERROR_REASON_DESTINATION_NOT_FOUND: ErrorReason.ValueType  # 23
+"""The broadcast has no destination of that name. NOT_FOUND.
+
+    {"reason": "DESTINATION_NOT_FOUND", "domain": "broadcast.v1",
+     "metadata": {"broadcast_id": "show-1", "destination": "tube"}}
+"""
+ERROR_REASON_DESTINATION_EXISTS: ErrorReason.ValueType  # 24
+"""The broadcast has a destination of that name. ALREADY_EXISTS.
+
+    {"reason": "DESTINATION_EXISTS", "domain": "broadcast.v1",
+     "metadata": {"broadcast_id": "show-1", "destination": "tube"}}
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -144,6 +144,16 @@ class BroadcastApi(BroadcastServiceServicer):
                 raise
         return rpc.DeleteBroadcastResponse()
 
+    async def AddDestination(self, request: rpc.AddDestinationRequest, context: _Context) -> rpc.AddDestinationResponse:
+        broadcast = await self._writes.add_destination(request)
+        return rpc.AddDestinationResponse(broadcast=self._message(broadcast))
+
+    async def RemoveDestination(
+        self, request: rpc.RemoveDestinationRequest, context: _Context
+    ) -> rpc.RemoveDestinationResponse:
+        broadcast = await self._writes.remove_destination(request)
+        return rpc.RemoveDestinationResponse(broadcast=self._message(broadcast))
+
     async def IssueHostAccess(
         self, request: rpc.IssueHostAccessRequest, context: _Context
     ) -> rpc.IssueHostAccessResponse:

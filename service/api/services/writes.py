@@ -8,11 +8,13 @@ import base64
 import hashlib
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from google.protobuf.message import Message
 
+from broadcast.v1 import broadcast_pb2 as pb
 from broadcast.v1 import broadcast_service_pb2 as rpc
 from service import telemetry
 from service.api.addresses import Resolve, private_hosts
@@ -20,8 +22,8 @@ from service.api.messages.masks import domain_fields, masked_fields, only
 from service.api.messages.spec import NAMES_OF_PARTS, GivenSpec, given_spec, in_words_of_the_contract
 from service.api.streams.moved import Moved
 from service.domain import lifecycle
-from service.domain.broadcast import Broadcast
-from service.domain.errors import BroadcastNotFound, FieldImmutable, InvalidField, Violation
+from service.domain.broadcast import Broadcast, Carrier
+from service.domain.errors import BroadcastNotFound, DestinationNotFound, FieldImmutable, InvalidField, Violation
 from service.domain.lifecycle import Change
 from service.domain.validation import (
     combination_violations,
@@ -38,13 +40,21 @@ _FAILPOINTS = {
     "StartBroadcast": "api.start",
     "StopBroadcast": "api.stop",
     "UpdateBroadcast": "api.update",
+    "AddDestination": "api.update",
+    "RemoveDestination": "api.update",
     "SetOnAir": "api.on_air",
     "DeleteBroadcast": "api.delete",
 }
 """What the names of a write's failpoints begin with; CreateBroadcast has its own in the store."""
 
+_MOST: Final = 8
+_MOST_RELAYED: Final = 6
+"""Destinations of a broadcast, as the contract's rules for a whole spec have it."""
+
 _Change: TypeAlias = (
     rpc.UpdateBroadcastRequest
+    | rpc.AddDestinationRequest
+    | rpc.RemoveDestinationRequest
     | rpc.StartBroadcastRequest
     | rpc.SetOnAirRequest
     | rpc.StopBroadcastRequest
@@ -117,6 +127,37 @@ class Writes:
         except FieldImmutable as error:
             raise in_words_of_the_contract(error) from None
 
+    async def add_destination(self, request: rpc.AddDestinationRequest) -> Broadcast:
+        """As `update`, and raises DestinationExists, StateForbids."""
+        given = given_spec(pb.BroadcastSpec(destinations=[request.destination]))
+        [destination] = given.spec.destinations
+        try:
+            await self._check(given, missing_keys(given.spec.destinations, given.keys))
+        except InvalidField as error:
+            raise InvalidField(*(_of_one(violation) for violation in error.violations)) from None
+
+        def decide(stored: Broadcast, now: datetime) -> Change:
+            change = lifecycle.add_destination(
+                stored, now, etag=request.etag, destination=destination, key=given.keys[destination.name]
+            )
+            _check_whole(change.broadcast)
+            return change
+
+        return await self.change(request, decide)
+
+    async def remove_destination(self, request: rpc.RemoveDestinationRequest) -> Broadcast:
+        """Raises DestinationNotFound, FieldImmutable, StateForbids, EtagMismatch, and what `change` raises."""
+
+        def decide(stored: Broadcast, now: datetime) -> Change | None:
+            try:
+                return lifecycle.remove_destination(stored, now, etag=request.etag, name=request.name)
+            except DestinationNotFound:
+                if request.allow_missing:
+                    return None
+                raise
+
+        return await self.change(request, decide)
+
     async def change(self, request: _Change, decide: Decide) -> Broadcast:
         """The broadcast after the write. A repeated request is answered with the broadcast as it is now.
 
@@ -146,6 +187,27 @@ class Writes:
             violations = await private_hosts(urls, self._resolve)
         if violations:
             raise InvalidField(*violations)
+
+
+def _of_one(violation: Violation) -> Violation:
+    """*violation* of the only destination of a spec, in the request that has it alone."""
+    return replace(violation, field=violation.field.replace("spec.destinations[0]", "destination"))
+
+
+def _check_whole(broadcast: Broadcast) -> None:
+    """The rules for all destinations together, after the last of them was added. Raises InvalidField."""
+    destinations = broadcast.spec.destinations
+    if len(destinations) > _MOST:
+        raise InvalidField(Violation(field="destination", description=f"there may be {_MOST} destinations"))
+    if len(broadcast.spec.carried_by(Carrier.STREAM)) > _MOST_RELAYED:
+        raise InvalidField(
+            Violation(
+                field="destination.carrier", description=f"there may be {_MOST_RELAYED} by {Carrier.STREAM.upper()}"
+            )
+        )
+    if look_alikes(destinations, broadcast.destination_keys):
+        why = "begins and ends like the key of another one with the same url: the two could not be told apart"
+        raise InvalidField(Violation(field="destination.stream_key", description=why))
 
 
 def _present(broadcast: Broadcast) -> Broadcast:

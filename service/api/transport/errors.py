@@ -34,12 +34,19 @@ CODES: Final[dict[str, grpc.StatusCode]] = {
     "VIEWER_LIMIT": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "PROVIDER_UNAVAILABLE": grpc.StatusCode.UNAVAILABLE,
     "PARTICIPANT_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
+    "DESTINATION_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
+    "DESTINATION_EXISTS": grpc.StatusCode.ALREADY_EXISTS,
     "UNMUTE_REFUSED": grpc.StatusCode.FAILED_PRECONDITION,
     INTERNAL: grpc.StatusCode.INTERNAL,
 }
 
 # The most particular first.
-_NAMED: Final = (("Webhook", "webhook_id"), ("Participant", "identity"), ("Broadcast", "broadcast_id"))
+_NAMED: Final = (
+    ("Webhook", "webhook_id"),
+    ("Participant", "identity"),
+    ("Destination", "destination"),
+    ("Broadcast", "broadcast_id"),
+)
 """Resource and the entry of the metadata that names it."""
 _RETRYABLE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
 _DEFAULT_PAUSE = (0.5, 2.0)

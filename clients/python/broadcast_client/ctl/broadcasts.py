@@ -15,6 +15,7 @@ from broadcast.v1.broadcast_pb2 import (
     BROADCAST_STATE_READY,
     Broadcast,
     BroadcastSpec,
+    Destination,
 )
 from broadcast.v1.broadcast_service_pb2 import (
     HostRole,
@@ -31,6 +32,8 @@ from broadcast_client.ctl.arguments import (
     NewId,
     Owner,
     States,
+    a_destination,
+    one,
     span,
 )
 from broadcast_client.ctl.contract import FieldOptions, bounds, choices, one_of, options_of
@@ -212,6 +215,40 @@ async def update(
     if not mask:
         raise UsageError("nothing to change: see broadcastctl update --help")
     session.out.broadcast(await session.client.update(id, mask=mask, spec=wanted, labels=labels, etag=etag))
+    return OK
+
+
+async def add_destination(
+    id: BroadcastId,
+    destination: Annotated[
+        Destination,
+        Parameter(
+            converter=one(a_destination),
+            metavar="NAME=URL,KEY",
+            help="KEY may be @FILE, which keeps it out of the process list",
+            accepts_keys=False,
+            n_tokens=1,
+        ),
+    ],
+    /,
+    *,
+    session: InSession,
+) -> int:
+    """Send to one more RTMP address, by the egress; also on air."""
+    session.out.broadcast(await session.client.add_destination(id, destination))
+    return OK
+
+
+async def remove_destination(
+    id: BroadcastId,
+    name: Annotated[str, Parameter(metavar="NAME")],
+    /,
+    *,
+    allow_missing: Annotated[bool, Parameter(help="no error when there is none")] = False,
+    session: InSession,
+) -> int:
+    """Send no longer to an RTMP address."""
+    session.out.broadcast(await session.client.remove_destination(id, name, allow_missing=allow_missing))
     return OK
 
 

@@ -36,6 +36,8 @@ _COMMANDS = {
     "explain": watching.explain,
     "watch-health": watching.watch_health,
     "host-access": broadcasts.host_access,
+    "add-destination": broadcasts.add_destination,
+    "remove-destination": broadcasts.remove_destination,
     "participants": stage.participants,
     "remove": stage.remove,
     "mute": stage.mute,
