@@ -19,7 +19,6 @@ from service.domain.broadcast import Target
 from service.domain.errors import LeaseLost, Outcome, ProviderError, StoreUnavailable
 from service.domain.observing import egresses as observed_egresses
 from service.domain.observing import evidence
-from service.domain.observing import recordings as observed_recordings
 from service.domain.observing import rooms as observed_rooms
 from service.domain.observing.learned import Learned
 from service.domain.observing.streams import streams_found
@@ -332,7 +331,7 @@ def _without_doubt() -> contextlib.AbstractContextManager[Any]:
     def at_once(*_: object, **__: object) -> bool:
         return True
 
-    return _everywhere("believed_gone", at_once, observed_egresses, observed_recordings, observed_rooms)
+    return _everywhere("believed_gone", at_once, evidence, observed_rooms)
 
 
 def _without_contradiction() -> contextlib.AbstractContextManager[Any]:
@@ -343,7 +342,7 @@ def _without_contradiction() -> contextlib.AbstractContextManager[Any]:
         del contradicted
         return believed(resource, now, timing, confirmed=confirmed, contradicted=False)
 
-    return _everywhere("believed_gone", alone, observed_egresses, observed_recordings, observed_rooms)
+    return _everywhere("believed_gone", alone, evidence, observed_rooms)
 
 
 def _without_address() -> contextlib.AbstractContextManager[Any]:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from service.domain.lifecycle import Event
-from service.domain.observing.evidence import absent, believed_gone, not_shown_yet, not_started
+from service.domain.observing.evidence import recorder_absent
 from service.domain.observing.learned import Learned
 from service.domain.ports import EgressSeen, OutputSeen
 from service.domain.reasons import EventReason, Fault
@@ -128,7 +128,7 @@ def egresses_seen(
                     tries_over_at=None,
                 )
         if seen is None:
-            learned = egress_absent(
+            learned = recorder_absent(
                 egress, now, timing, unknown_by_id=egress.external_id in unknown, contradicted=egress is feeding
             )
         else:
@@ -188,22 +188,6 @@ def _came_back(egress: Egress, by_id: Mapping[str, EgressSeen]) -> EgressSeen | 
     """
     seen = by_id.get(egress.external_id) if egress.fault is Fault.LOST and not egress.end_seen else None
     return seen if seen is not None and not seen.status.terminal else None
-
-
-def egress_absent(egress: Egress, now: datetime, timing: Timing, *, unknown_by_id: bool, contradicted: bool) -> Learned:
-    """The row after a look that did not show *egress*. One that is believed to be gone was not seen to end, so it may
-    still be connected until it is cut off.
-    """
-    if not_started(egress, now, timing):
-        gone = replace(egress, phase=Phase.GONE, observed_at=now, changed_at=now, end_seen=True)
-        return Learned(resources=(gone,))
-    if not_shown_yet(egress, now, timing):
-        return Learned(resources=(replace(egress, observed_at=now),))
-    if not believed_gone(egress, now, timing, confirmed=unknown_by_id, contradicted=contradicted):
-        return Learned(resources=(absent(egress, now),))
-    fault = egress.fault if egress.phase is Phase.DELETING and egress.fault else Fault.LOST
-    gone = replace(absent(egress, now), phase=Phase.GONE, changed_at=now, fault=fault)
-    return Learned(resources=(gone,), events=(Event(reason=EventReason.EGRESS_LOST, message=egress.external_id),))
 
 
 def egress_seen(egress: Egress, seen: EgressSeen, names: Mapping[str, Sequence[str]], now: datetime) -> Learned:

@@ -12,15 +12,25 @@ An absence that is believed says that a resource cannot be found. It does not sa
 may still publish, and is fenced before another one is started.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from service.domain.broadcast import seconds
-from service.domain.resources import Egress, LocalRecording, Resource
+from service.domain.lifecycle import Event
+from service.domain.observing.learned import Learned
+from service.domain.reasons import EventReason, Fault
+from service.domain.resources import Egress, Kind, LocalRecording, Phase, Resource
 from service.domain.timing import Timing
 
 _R = TypeVar("_R", bound=Resource)
+_LOST: Final[Mapping[Kind, tuple[EventReason, Fault]]] = {
+    Kind.EGRESS: (EventReason.EGRESS_LOST, Fault.LOST),
+    # Without a fault: one that is listed again is taken up, for it may put its file into the storage yet.
+    Kind.RECORDING: (EventReason.RECORDING_LOST, Fault.NONE),
+}
+"""The event of one that is believed to be gone, and the fault of it where it had none before."""
 
 
 def absent(resource: _R, now: datetime) -> _R:
@@ -49,3 +59,26 @@ def believed_gone(resource: Resource, now: datetime, timing: Timing, *, confirme
         return False
     again = resource.absent_since is not None and now - resource.absent_since >= seconds(timing.absence_s)
     return confirmed or again
+
+
+def recorder_absent(
+    recorder: Egress | LocalRecording,
+    now: datetime,
+    timing: Timing,
+    *,
+    unknown_by_id: bool,
+    contradicted: bool = False,
+) -> Learned:
+    """The row after a look that did not show *recorder*. One that is believed to be gone was not seen to end, so an
+    egress may still be connected until it is cut off. *contradicted*: media arrive that only it can have brought;
+    nothing shows whether a file is being written.
+    """
+    if not_started(recorder, now, timing):
+        return Learned(resources=(replace(recorder, phase=Phase.GONE, observed_at=now, changed_at=now, end_seen=True),))
+    if not_shown_yet(recorder, now, timing):
+        return Learned(resources=(replace(recorder, observed_at=now),))
+    if not believed_gone(recorder, now, timing, confirmed=unknown_by_id, contradicted=contradicted):
+        return Learned(resources=(absent(recorder, now),))
+    reason, fault = _LOST[recorder.kind]
+    gone = replace(absent(recorder, now), phase=Phase.GONE, changed_at=now, fault=recorder.fault or fault)
+    return Learned(resources=(gone,), events=(Event(reason=reason, message=recorder.external_id),))

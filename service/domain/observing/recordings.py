@@ -10,7 +10,7 @@ from datetime import datetime
 
 from service.domain.broadcast import seconds
 from service.domain.lifecycle import Event
-from service.domain.observing.evidence import absent, believed_gone, not_shown_yet, not_started
+from service.domain.observing.evidence import recorder_absent
 from service.domain.observing.learned import Learned
 from service.domain.ports import EgressSeen
 from service.domain.provider import STREAMS
@@ -45,7 +45,7 @@ def recordings_seen(
         if recording.phase is Phase.GONE and (seen is None or recording.end_seen or _stays(recording, seen)):
             continue
         if seen is None:
-            learned.append(_recording_absent(recording, now, timing, unknown_by_id=recording.external_id in unknown))
+            learned.append(recorder_absent(recording, now, timing, unknown_by_id=recording.external_id in unknown))
         else:
             learned.append(local_recording_seen(recording, seen, now))
     return Learned(
@@ -78,19 +78,6 @@ def with_recording(recording: LocalRecording, seen: EgressSeen, now: datetime) -
         file_bytes=seen.file_bytes,
         duration_s=seen.file_duration_s,
     )
-
-
-def _recording_absent(recording: LocalRecording, now: datetime, timing: Timing, *, unknown_by_id: bool) -> Learned:
-    """The row after a look that did not show *recording*. Nothing else shows whether a file is being written."""
-    if not_started(recording, now, timing):
-        gone = replace(recording, phase=Phase.GONE, observed_at=now, changed_at=now, end_seen=True)
-        return Learned(resources=(gone,))
-    if not_shown_yet(recording, now, timing):
-        return Learned(resources=(replace(recording, observed_at=now),))
-    if not believed_gone(recording, now, timing, confirmed=unknown_by_id, contradicted=False):
-        return Learned(resources=(absent(recording, now),))
-    gone = replace(absent(recording, now), phase=Phase.GONE, changed_at=now)
-    return Learned(resources=(gone,), events=(Event(reason=EventReason.RECORDING_LOST, message=recording.external_id),))
 
 
 def local_recording_seen(recording: LocalRecording, seen: EgressSeen, now: datetime) -> Learned:

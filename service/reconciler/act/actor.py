@@ -13,7 +13,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING, assert_never
 
 from service import telemetry
-from service.domain.broadcast import Target
 from service.domain.errors import Overtaken
 from service.domain.lifecycle import Event
 from service.domain.planning.steps import (
@@ -44,9 +43,10 @@ from service.domain.planning.steps import (
 )
 from service.domain.reasons import EventReason, Fault
 from service.domain.reporting.delivery import delivery_event
-from service.domain.resources import Egress, LocalRecording, Phase
+from service.domain.resources import Egress, LocalRecording
 from service.failpoints import failpoint
 from service.reconciler.act import egresses, recordings, rooms, streams
+from service.reconciler.act.outcomes import written_off
 from service.reconciler.act.requests import bucket_of
 
 if TYPE_CHECKING:
@@ -133,18 +133,8 @@ class Actor:
         context, held = self._context, self._context.resources
         everything = (*held.streams, *held.egresses, *held.recordings, *held.uploads)
         resource = next(each for each in everything if each.kind is step.kind and each.ordinal == step.ordinal)
-        written_off = replace(resource, phase=Phase.GONE, changed_at=context.now())
-        if isinstance(written_off, Egress) and not written_off.fault and context.broadcast.target is Target.LIVE:
-            fault = Fault.NOT_STOPPED if resource.phase is Phase.DELETING else Fault.START_LOST
-            written_off = replace(written_off, fault=fault)
-        if isinstance(written_off, Egress) and written_off.fault is Fault.LOST and resource.phase is Phase.DELETING:
-            # It was lost, came back and answered no stop. Its provider may list it for ever, and it must not come back
-            # each time.
-            written_off = replace(written_off, fault=Fault.NOT_STOPPED)
-        if isinstance(written_off, LocalRecording) and not written_off.fault and resource.phase is Phase.DELETING:
-            # The provider may list it unchanged for ever, and it must not be taken for a recording that came late.
-            written_off = replace(written_off, fault=Fault.NOT_STOPPED)
-        fault = written_off.fault if isinstance(written_off, Egress | LocalRecording) else Fault.NONE
-        message = f"{' '.join(filter(None, (written_off.external_id, fault)))}: {step.why}".removeprefix(": ")
-        await context.record([written_off], events=[Event(reason=WRITTEN_OFF[step.kind], message=message)])
+        gone = written_off(resource, context.now())
+        fault = gone.fault if isinstance(gone, Egress | LocalRecording) else Fault.NONE
+        message = f"{' '.join(filter(None, (gone.external_id, fault)))}: {step.why}".removeprefix(": ")
+        await context.record([gone], events=[Event(reason=WRITTEN_OFF[step.kind], message=message)])
         failpoint("write_off.after_record")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from service.domain.broadcast import ProviderTrouble, seconds
 from service.domain.errors import Outcome, ProviderError
 from service.domain.reasons import Fault
-from service.domain.resources import AnyResource, Egress, LocalRecording, Phase, Stream, Upload
+from service.domain.resources import AnyResource, Egress, Kind, LocalRecording, Phase, Stream, Upload
 
 if TYPE_CHECKING:
     from service.reconciler.act.context import PassContext
@@ -55,6 +55,30 @@ def not_created(context: PassContext, resource: _Created, failures: int, error: 
         failed_at=context.now(),
         refused=error.outcome is Outcome.REFUSED,
     )
+
+
+_WRITTEN_OFF: Final[Mapping[tuple[Kind, Phase], Fault]] = {
+    (Kind.EGRESS, Phase.INTENDED): Fault.START_LOST,
+    (Kind.EGRESS, Phase.UNKNOWN): Fault.START_LOST,
+    (Kind.EGRESS, Phase.DELETING): Fault.NOT_STOPPED,
+    (Kind.RECORDING, Phase.DELETING): Fault.NOT_STOPPED,
+}
+"""The fault of one that is given up. One that answered no stop may be listed for ever, and its fault says that it is
+not to be taken for one that came late.
+"""
+
+
+def written_off(
+    resource: Stream | Egress | LocalRecording | Upload, now: datetime
+) -> Stream | Egress | LocalRecording | Upload:
+    """*resource* after it was given up at *now*. It keeps the fault that it was stopped for. That it was lost before,
+    and came back, is no such fault.
+    """
+    gone = replace(resource, phase=Phase.GONE, changed_at=now)
+    fault = _WRITTEN_OFF.get((resource.kind, resource.phase))
+    if fault is None or not isinstance(gone, Egress | LocalRecording) or gone.fault not in (Fault.NONE, Fault.LOST):
+        return gone
+    return replace(gone, fault=fault)
 
 
 def stopping(context: PassContext, resource: _Stopped) -> _Stopped:
