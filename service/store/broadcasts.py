@@ -115,7 +115,7 @@ class Broadcasts:
         *keys*: stream keys of the destinations, by their names. Raises BroadcastExists, RequestIdReused,
         StoreUnavailable.
         """
-        async with self._database.transaction() as connection:
+        async with self._database.transaction(proves=True) as connection:
             if (earlier := await self._replayed(connection, request, broadcast_id)) is not None:
                 return await self._read(connection, earlier)
             row = await connection.fetchrow(
@@ -149,7 +149,7 @@ class Broadcasts:
         the call, for the pass that serves it. Raises what *decide* raises, BroadcastNotFound, RequestIdReused,
         StoreUnavailable.
         """
-        async with self._database.transaction() as connection:
+        async with self._database.transaction(proves=True) as connection:
             if (earlier := await self._replayed(connection, request, broadcast_id)) is not None:
                 return await self._read(connection, earlier)
             row = await connection.fetchrow(

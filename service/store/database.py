@@ -159,7 +159,7 @@ class Database:
         self._told: dict[str, float] = {}
         """By the name of an error: when it was logged last, by the monotonic clock."""
         self._refused_at = -_REFUSED_FOR_S
-        """When a write was refused last, by the monotonic clock. A transaction that commits takes it back."""
+        """When a write was refused last, by the monotonic clock. A transaction that proves it wrong takes it back."""
 
     @classmethod
     async def connect(
@@ -243,11 +243,16 @@ class Database:
             raise unavailable from error
 
     @contextlib.asynccontextmanager
-    async def transaction(self) -> AsyncGenerator[Connection]:
-        """A connection in a transaction that commits at the end of the body. Raises StoreUnavailable."""
+    async def transaction(self, *, proves: bool = False) -> AsyncGenerator[Connection]:
+        """A connection in a transaction that commits at the end of the body. Raises StoreUnavailable.
+
+        *proves*: its commit shows that the server takes writes again, because it always adds rows. One that reads, or
+        deletes, commits on a full disk too.
+        """
         async with self.connection() as connection, connection.transaction():
             yield connection
-        self._refused_at = -_REFUSED_FOR_S
+        if proves:
+            self._refused_at = -_REFUSED_FOR_S
 
     async def writable(self) -> bool:
         """Whether the server takes writes, as far as can be seen without one: it is no standby and not read-only, our

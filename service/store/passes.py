@@ -128,7 +128,7 @@ class Passes:
         target that the call was planned for; Overtaken is raised if callers want another one by now. Raises LeaseLost,
         StoreUnavailable.
         """
-        async with self._database.transaction() as connection:
+        async with self._database.transaction(proves=True) as connection:
             target = await self._renew(connection, claim, lease)
             if planned_for is not None and target != planned_for:
                 raise Overtaken(claim.broadcast_id)
@@ -165,7 +165,7 @@ class Passes:
         `Situation.unverified_since`. *fault_over*: the pass ended well, and the one before did not. Raises LeaseLost,
         StoreUnavailable.
         """
-        async with self._database.transaction() as connection:
+        async with self._database.transaction(proves=True) as connection:
             read = asyncio.get_running_loop().time()
             row = await connection.fetchrow(_LOCK, claim.broadcast_id, claim.fence)
             if row is None:

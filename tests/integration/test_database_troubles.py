@@ -9,6 +9,7 @@ import re
 import socket
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -17,7 +18,7 @@ import asyncpg
 import pytest
 
 from broadcast.v1 import broadcast_service_pb2 as rpc
-from broadcast_client import RetryPolicy, Unavailable
+from broadcast_client import BroadcastClient, RetryPolicy, Unavailable
 from broadcast_client.ctl import run
 from broadcast_sandbox.postgres.server import PostgresServer
 from service.domain.broadcast import Spec
@@ -116,18 +117,18 @@ async def test_reads_go_on_and_no_replica_ends_while_writes_are_refused(role: Ro
     begin, end = _TROUBLES[trouble]
     async with running_stack(role.dsn, webhooks=False) as stack:
         replica = await stack.replica()
-        client = await stack.client(replica.target)
+        client = await stack.cleanup.enter_async_context(BroadcastClient(replica.target, retry=RetryPolicy(attempts=1)))
         await client.create(broadcast_id="show")
         await role.sql(*(each.format(role=role.name) for each in begin))
         with pytest.raises(Unavailable) as caught:
-            await client.create(broadcast_id="other", timeout=2)
+            await client.create(broadcast_id="other")
         assert "STORE_UNAVAILABLE" in repr(caught.value) or "database" in str(caught.value)
         # Long enough for every loop to have met the trouble.
         await asyncio.sleep(2.5)
         assert not replica.task.done()
-        assert (await client.get("show")).id == "show"
         if trouble != "the server itself fails":
-            assert await _ready(stack, replica) == 503
+            await eventually(lambda: _is_not_ready(stack, replica))
+        assert (await client.get("show")).id == "show"
         await role.sql(*(each.format(role=role.name) for each in end))
 
         async def made() -> bool:
@@ -137,6 +138,20 @@ async def test_reads_go_on_and_no_replica_ends_while_writes_are_refused(role: Ro
 
         await eventually(made)
         await eventually(lambda: _is_ready(stack, replica))
+
+
+async def test_what_reads_or_deletes_does_not_show_that_writes_are_taken(role: Role) -> None:
+    """Readiness went back and forth on a full disk: the sweeper, which found nothing to delete, committed."""
+    async with store(role.dsn) as one:
+        await role.sql(*_FULL)
+        with pytest.raises(StoreUnavailable):
+            await one.broadcasts.create("first", Spec(), {}, {}, NOBODYS)
+        assert not await one.database.writable()
+        await one.changes.trim(older_than=timedelta(days=30))
+        assert not await one.database.writable()
+        await role.sql("DROP FUNCTION full_disk CASCADE")
+        await one.broadcasts.create("second", Spec(), {}, {}, NOBODYS)
+        assert await one.database.writable()
 
 
 async def _is_ready(stack: Stack, replica: Replica) -> bool:
