@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from service.api.audience.collector import Collector
+from service.api.audience.reader import AudienceReader
 from service.api.services.admin import AdminApi
 from service.api.services.health import HealthApi
 from service.api.services.playback import PlaybackApi
@@ -22,6 +23,7 @@ from service.domain.broadcast import seconds
 from service.domain.errors import StoreUnavailable
 from service.providers.budget import Bucket, Rank
 from service.reconciler.background.orphans import Reaper
+from service.store.audience.counts import AudienceCounts
 from service.store.audience.slots import AudienceSlots
 from service.store.health_facts import HealthFacts
 from service.store.measurements.host_stats import HostReports
@@ -48,9 +50,9 @@ class ApiRole:
         self._shared = shared
         self._moved = Moved()
         slot, window = seconds(settings.timing.audience_slot_s), seconds(settings.timing.audience_window_s)
-        self._collector = Collector(
-            AudienceSlots(database, slot=slot, window=window), replica=settings.replica, slot=slot, window=window
-        )
+        slots = AudienceSlots(database, slot=slot, window=window)
+        self._collector = Collector(slots, replica=settings.replica, slot=slot, window=window)
+        counts = AudienceCounts(database, slots)
 
         def woken(_broadcast_id: str) -> None:
             wake()
@@ -82,12 +84,14 @@ class ApiRole:
                 spare=partial(shared.providers.budget.spare, Bucket.ROOMS, Rank.START),
                 moved=self._moved,
             ),
+            audience=AudienceReader(counts),
             playback=PlaybackApi(
                 broadcasts=shared.broadcasts,
                 viewers=Viewers(database),
                 tokens=shared.viewer_tokens,
                 now=database.now,
                 playback_base_url=settings.playback_base_url,
+                audience=counts,
             ),
             webhooks=WebhookApi(webhooks.deliver),
             admin=AdminApi(

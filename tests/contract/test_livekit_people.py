@@ -77,6 +77,16 @@ async def test_people_are_counted_and_machines_are_not() -> None:
     )
     assert [publisher.identity for publisher in people.publishers] == ["ann", "sip", "whip"]
     assert people.viewers == 2
+    assert people.watching == 2
+
+
+async def test_a_host_who_publishes_nothing_and_a_machine_are_no_audience() -> None:
+    """Who may publish is a host, or will be one."""
+    host = person("ann")
+    host.permission.can_publish = True
+    people = await people_of(host, person("bob"), person("sip", kind=Kind.SIP), person("whip", kind=Kind.INGRESS))
+    assert people.viewers == 4
+    assert people.watching == 1
 
 
 async def test_who_has_left_is_not_there() -> None:
@@ -195,7 +205,7 @@ async def test_people_of_a_simulated_show() -> None:
         assert [each.muted for each in host.tracks] == [True, False]
 
         await stage.post("/_control/unpublish", room="bc-1", identity="host", sources=["camera", "microphone"])
-        assert await livekit.rooms.people("bc-1") == RoomPeople(viewers=2)
+        assert await livekit.rooms.people("bc-1") == RoomPeople(viewers=2, watching=1)
         await stage.post("/_control/publish", room="bc-1", identity="host", sources=["camera"], simulcast=False)
         [host] = (await livekit.rooms.people("bc-1")).publishers
         assert (host.tracks[0].simulcast, len(host.tracks[0].layers)) == (False, 1)
@@ -227,7 +237,7 @@ async def test_a_viewer_may_watch_and_nothing_else() -> None:
         token = ticket.token.reveal()
         status, answer = await stage.post("/_control/join", token=token, publish=["camera"])
         assert (status, "may not publish" in str(answer)) == (403, True)
-        assert await livekit.rooms.people("bc-1") == RoomPeople(viewers=1)
+        assert await livekit.rooms.people("bc-1") == RoomPeople(viewers=1, watching=1)
 
 
 @pytest.mark.parametrize("kind", ["latency", "lost_reply"])

@@ -17,6 +17,7 @@ from google.rpc import error_details_pb2, status_pb2
 from broadcast.v1 import broadcast_pb2 as pb
 from broadcast.v1 import broadcast_service_pb2 as rpc
 from broadcast.v1.broadcast_service_pb2_grpc import BroadcastServiceStub
+from service.api.audience.reader import AudienceReader
 from service.api.services.health import HealthApi
 from service.api.services.stage import StageApi
 from service.api.streams.moved import Moved
@@ -26,6 +27,8 @@ from service.domain.ports import HostRole, HostToken, Moderation, ParticipantSee
 from service.domain.reasons import Actor, EventReason
 from service.domain.secret import Secret
 from service.domain.timing import Timing
+from service.store.audience.counts import AudienceCounts
+from service.store.audience.slots import AudienceSlots
 from service.store.broadcasts import Broadcasts
 from service.store.changes import Changes, Listener, append
 from service.store.database import Database
@@ -209,6 +212,7 @@ async def api(
         wake=woken.append,
         resolve=names,
         health_api=health_api,
+        audience=AudienceReader(AudienceCounts(database, AudienceSlots(database))),
         stage_api=StageApi(broadcasts=broadcasts, moderation=moderation or Nobody(), spare=spare, moved=moved),
         playback=others.playback,
         webhooks=others.webhooks,

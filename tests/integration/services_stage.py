@@ -11,6 +11,8 @@ from service.api.services.webhooks import WebhookApi
 from service.domain.orphans import Found, Reaped
 from service.domain.secret import Secret
 from service.providers.livekit.tokens import Tokens
+from service.store.audience.counts import AudienceCounts
+from service.store.audience.slots import AudienceSlots
 from service.store.leases import Leases
 from service.store.viewers import Viewers
 from service.store.webhooks.inbox import Inbox
@@ -49,6 +51,7 @@ def playback_api(behind: Behind) -> PlaybackApi:
         tokens=Tokens("wss://livekit.test", KEY, Secret(SECRET)),
         now=behind.database.now,
         playback_base_url=PLAYBACK,
+        audience=AudienceCounts(behind.database, AudienceSlots(behind.database)),
     )
 
 

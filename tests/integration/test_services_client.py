@@ -29,6 +29,7 @@ from service.domain.resources import Kind, Recording, RecordingStatus
 from service.store.sealing import Sealer
 from tests.integration.api_stage import Behind, Beside, Stage, api
 from tests.integration.services_stage import admin_api, inbox_of, playback_api
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -232,3 +233,20 @@ async def test_join(ctl: Ctl, client: BroadcastClient, stage: Stage) -> None:
     ).out == "show-1 is ENDED: over; the recordings are\nhttps://stream.mux.com/PB2.m3u8"
     await is_now(stage, "ENDED", recordings=(Recording(asset_id="A1"),))
     assert (await ctl("join", "show-1", "ann")).out == "show-1 is ENDED: over; its recording is being prepared"
+
+
+async def test_audience(ctl: Ctl, stage: Stage) -> None:
+    assert (await ctl("audience", "show-1")).out == "show-1 is STARTING: nobody measured how many watch"
+    assert (await ctl("audience", "show-1", "--report", "7")).out == "show-1 has 7 viewers, for the next minute"
+
+    async def told() -> str | None:
+        out = (await ctl("audience", "show-1")).out
+        return None if "nobody" in out else out
+
+    # What was read is kept for a second.
+    out = await eventually(told)
+    number, _, row = out.splitlines()[:3]
+    assert number == "show-1 has 7 viewers, as REPORTED says"
+    assert row.split()[:2] == ["REPORTED", "7"]
+    [record] = (await ctl("--json", "audience", "show-1")).records
+    assert record["viewers"] == "7"

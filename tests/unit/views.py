@@ -93,7 +93,9 @@ def _joined(facts: Facts) -> playback_pb.JoinBroadcastResponse:
         return facts.now
 
     stored = cast("Any", Stored())
-    api = PlaybackApi(broadcasts=stored, viewers=stored, tokens=_TOKENS, now=now, playback_base_url=EDGE)
+    api = PlaybackApi(
+        broadcasts=stored, viewers=stored, tokens=_TOKENS, now=now, playback_base_url=EDGE, audience=stored
+    )
     request = playback_pb.JoinBroadcastRequest(broadcast_id=facts.broadcast.id, viewer_id="v")
     call = api.JoinBroadcast(request, cast("Any", None))
     try:

@@ -291,6 +291,42 @@ DESTINATION_CARRIER_MUX: DestinationCarrier.ValueType  # 2
 """The live stream relays to it: fixed from StartBroadcast on, costs the egress nothing."""
 Global___DestinationCarrier: _TypeAlias = DestinationCarrier  # noqa: Y015
 
+class _AudienceSource:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AudienceSourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AudienceSource.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    AUDIENCE_SOURCE_UNSPECIFIED: _AudienceSource.ValueType  # 0
+    """Nobody."""
+    AUDIENCE_SOURCE_SESSIONS: _AudienceSource.ValueType  # 1
+    """The service: distinct viewers who called JoinBroadcast or KeepAlive within the last minute or so. Exact up to about 1,500,
+    above with a standard deviation of 0.7 %. A viewer who leaves counts up to 75 seconds longer.
+    """
+    AUDIENCE_SOURCE_ENGAGEMENT: _AudienceSource.ValueType  # 2
+    """The provider of live streams: unique viewers of the players that report to it (Mux Data)."""
+    AUDIENCE_SOURCE_ROOM: _AudienceSource.ValueType  # 3
+    """The rooms' provider: people in the room who may not publish. No host, no egress, no agent, nobody hidden."""
+    AUDIENCE_SOURCE_REPORTED: _AudienceSource.ValueType  # 4
+    """A caller, by ReportAudience."""
+
+class AudienceSource(_AudienceSource, metaclass=_AudienceSourceEnumTypeWrapper):
+    """Who counts viewers. New values may be added."""
+
+AUDIENCE_SOURCE_UNSPECIFIED: AudienceSource.ValueType  # 0
+"""Nobody."""
+AUDIENCE_SOURCE_SESSIONS: AudienceSource.ValueType  # 1
+"""The service: distinct viewers who called JoinBroadcast or KeepAlive within the last minute or so. Exact up to about 1,500,
+above with a standard deviation of 0.7 %. A viewer who leaves counts up to 75 seconds longer.
+"""
+AUDIENCE_SOURCE_ENGAGEMENT: AudienceSource.ValueType  # 2
+"""The provider of live streams: unique viewers of the players that report to it (Mux Data)."""
+AUDIENCE_SOURCE_ROOM: AudienceSource.ValueType  # 3
+"""The rooms' provider: people in the room who may not publish. No host, no egress, no agent, nobody hidden."""
+AUDIENCE_SOURCE_REPORTED: AudienceSource.ValueType  # 4
+"""A caller, by ReportAudience."""
+Global___AudienceSource: _TypeAlias = AudienceSource  # noqa: Y015
+
 class _BroadcastState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -838,6 +874,7 @@ class BroadcastStatus(_message.Message):
     END_TIME_FIELD_NUMBER: _builtins.int
     RECORDINGS_FIELD_NUMBER: _builtins.int
     FALLBACK_FIELD_NUMBER: _builtins.int
+    AUDIENCE_FIELD_NUMBER: _builtins.int
     DELIVERY_FIELD_NUMBER: _builtins.int
     state: Global___BroadcastState.ValueType
     """Where the broadcast is in its life."""
@@ -902,6 +939,13 @@ class BroadcastStatus(_message.Message):
         """The fallback in use. Unset: none."""
 
     @_builtins.property
+    def audience(self) -> Global___Audience:
+        """How many watch. Only GetBroadcast and ListBroadcasts fill it, from what was counted up to a second before: it is no part of
+        the change log, because it changes all the time, so WatchBroadcasts and the answers to writes leave it unset. Unset there:
+        the broadcast is not wanted live, or the counts could not be read now.
+        """
+
+    @_builtins.property
     def delivery(self) -> Global___Delivery:
         """Delivery policy ON_DEMAND: the last decision whether an egress is to run for viewers. Unset: another policy, or nothing was
         decided yet.
@@ -928,11 +972,12 @@ class BroadcastStatus(_message.Message):
         end_time: _timestamp_pb2.Timestamp | None = ...,
         recordings: _abc.Iterable[Global___Recording] | None = ...,
         fallback: Global___Fallback | None = ...,
+        audience: Global___Audience | None = ...,
         delivery: Global___Delivery | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery", "end_time", b"end_time", "fallback", b"fallback", "last_error", b"last_error", "live_time", b"live_time", "next_attempt_time", b"next_attempt_time", "playback", b"playback", "provider_ids", b"provider_ids", "start_time", b"start_time", "state_time", b"state_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "delivery", b"delivery", "end_time", b"end_time", "fallback", b"fallback", "last_error", b"last_error", "live_time", b"live_time", "next_attempt_time", b"next_attempt_time", "playback", b"playback", "provider_ids", b"provider_ids", "start_time", b"start_time", "state_time", b"state_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conditions", b"conditions", "delivery", b"delivery", "destinations", b"destinations", "end_time", b"end_time", "fallback", b"fallback", "last_error", b"last_error", "live_time", b"live_time", "next_attempt_time", b"next_attempt_time", "observed_generation", b"observed_generation", "on_air", b"on_air", "playback", b"playback", "provider_ids", b"provider_ids", "reconciling", b"reconciling", "recordings", b"recordings", "start_time", b"start_time", "state", b"state", "state_reason", b"state_reason", "state_time", b"state_time", "target_state", b"target_state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "conditions", b"conditions", "delivery", b"delivery", "destinations", b"destinations", "end_time", b"end_time", "fallback", b"fallback", "last_error", b"last_error", "live_time", b"live_time", "next_attempt_time", b"next_attempt_time", "observed_generation", b"observed_generation", "on_air", b"on_air", "playback", b"playback", "provider_ids", b"provider_ids", "reconciling", b"reconciling", "recordings", b"recordings", "start_time", b"start_time", "state", b"state", "state_reason", b"state_reason", "state_time", b"state_time", "target_state", b"target_state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1037,6 +1082,83 @@ class Fallback(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Fallback: _TypeAlias = Fallback  # noqa: Y015
+
+@_typing.final
+class Audience(_message.Message):
+    """How many watch: one number, and all counts that it was chosen from."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VIEWERS_FIELD_NUMBER: _builtins.int
+    RULE_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    viewers: _builtins.int
+    """The number of people who watch now. Unset: nobody measured it, which is not zero.
+
+    A count that a caller reports is taken first. Otherwise it is the largest of the others: each of them sees a part of the
+    viewers, and the parts overlap, so they are never added. Zero is only told if it was reported, or if viewers of this
+    broadcast gave signs before (KeepAlive) and none does now.
+    """
+    rule: Global___AudienceSource.ValueType
+    """Whose count it is. AUDIENCE_SOURCE_UNSPECIFIED: there is no number."""
+    @_builtins.property
+    def counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___AudienceCount]:
+        """The latest count of each source. One that is older than a minute is left out."""
+
+    def __init__(
+        self,
+        *,
+        viewers: _builtins.int | None = ...,
+        rule: Global___AudienceSource.ValueType = ...,
+        counts: _abc.Iterable[Global___AudienceCount] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_viewers", b"_viewers", "viewers", b"viewers"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_viewers", b"_viewers", "counts", b"counts", "rule", b"rule", "viewers", b"viewers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__viewers: _TypeAlias = _typing.Literal["viewers"]  # noqa: Y015
+    _WhichOneofArgType__viewers: _TypeAlias = _typing.Literal["_viewers", b"_viewers"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__viewers) -> _WhichOneofReturnType__viewers | None: ...
+
+Global___Audience: _TypeAlias = Audience  # noqa: Y015
+
+@_typing.final
+class AudienceCount(_message.Message):
+    """The viewers that one source counted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    VIEWERS_FIELD_NUMBER: _builtins.int
+    COUNT_TIME_FIELD_NUMBER: _builtins.int
+    AGE_FIELD_NUMBER: _builtins.int
+    source: Global___AudienceSource.ValueType
+    """Who counted."""
+    viewers: _builtins.int
+    """How many."""
+    @_builtins.property
+    def count_time(self) -> _timestamp_pb2.Timestamp:
+        """When they were counted. SESSIONS: up to when all replicas of the service told of the viewers they saw."""
+
+    @_builtins.property
+    def age(self) -> _duration_pb2.Duration:
+        """How old the count is."""
+
+    def __init__(
+        self,
+        *,
+        source: Global___AudienceSource.ValueType = ...,
+        viewers: _builtins.int = ...,
+        count_time: _timestamp_pb2.Timestamp | None = ...,
+        age: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "count_time", b"count_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "count_time", b"count_time", "source", b"source", "viewers", b"viewers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AudienceCount: _TypeAlias = AudienceCount  # noqa: Y015
 
 @_typing.final
 class Condition(_message.Message):

@@ -28,7 +28,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#broadcast/v1/playback_service.proto\x12\x0c\x62roadcast.v1\x1a\x1c\x62roadcast/v1/broadcast.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"j\n\x14JoinBroadcastRequest\x12\x1f\n\x0c\x62roadcast_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?\x12\x31\n\tviewer_id\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x10\x01\x18\x64\x32\x13^[A-Za-z0-9._:@-]+$\"\xf2\x02\n\x15JoinBroadcastResponse\x12+\n\x05state\x18\x01 \x01(\x0e\x32\x1c.broadcast.v1.BroadcastState\x12(\n\x03hls\x18\x02 \x01(\x0b\x32\x19.broadcast.v1.HlsPlaybackH\x00\x12.\n\x06webrtc\x18\x03 \x01(\x0b\x32\x1c.broadcast.v1.WebRtcPlaybackH\x00\x12\x32\n\x08starting\x18\x04 \x01(\x0b\x32\x1e.broadcast.v1.StartingPlaybackH\x00\x12\x34\n\trecording\x18\x05 \x01(\x0b\x32\x1f.broadcast.v1.RecordingPlaybackH\x00\x12,\n\x05\x65nded\x18\x06 \x01(\x0b\x32\x1b.broadcast.v1.EndedPlaybackH\x00\x12\x30\n\rrefresh_after\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationB\x08\n\x06handle\"7\n\x0bHlsPlayback\x12(\n\x08playback\x18\x01 \x01(\x0b\x32\x16.broadcast.v1.Playback\"j\n\x0eWebRtcPlayback\x12\x13\n\x0blivekit_url\x18\x01 \x01(\t\x12\x12\n\x05token\x18\x02 \x01(\tB\x03\x80\x01\x01\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"J\n\x10StartingPlayback\x12&\n\x03\x65ta\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06reason\x18\x02 \x01(\t\"@\n\x11RecordingPlayback\x12+\n\nrecordings\x18\x01 \x03(\x0b\x32\x17.broadcast.v1.Recording\"*\n\rEndedPlayback\x12\x19\n\x11recording_pending\x18\x01 \x01(\x08\x32k\n\x0fPlaybackService\x12X\n\rJoinBroadcast\x12\".broadcast.v1.JoinBroadcastRequest\x1a#.broadcast.v1.JoinBroadcastResponseBS\n\x0c\x62roadcast.v1P\x01Z/broadcast.internal/gen/broadcast/v1;broadcastv1\xaa\x02\x0f\x42roadcastApi.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#broadcast/v1/playback_service.proto\x12\x0c\x62roadcast.v1\x1a\x1c\x62roadcast/v1/broadcast.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"j\n\x14JoinBroadcastRequest\x12\x1f\n\x0c\x62roadcast_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?\x12\x31\n\tviewer_id\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x10\x01\x18\x64\x32\x13^[A-Za-z0-9._:@-]+$\"\xf2\x02\n\x15JoinBroadcastResponse\x12+\n\x05state\x18\x01 \x01(\x0e\x32\x1c.broadcast.v1.BroadcastState\x12(\n\x03hls\x18\x02 \x01(\x0b\x32\x19.broadcast.v1.HlsPlaybackH\x00\x12.\n\x06webrtc\x18\x03 \x01(\x0b\x32\x1c.broadcast.v1.WebRtcPlaybackH\x00\x12\x32\n\x08starting\x18\x04 \x01(\x0b\x32\x1e.broadcast.v1.StartingPlaybackH\x00\x12\x34\n\trecording\x18\x05 \x01(\x0b\x32\x1f.broadcast.v1.RecordingPlaybackH\x00\x12,\n\x05\x65nded\x18\x06 \x01(\x0b\x32\x1b.broadcast.v1.EndedPlaybackH\x00\x12\x30\n\rrefresh_after\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationB\x08\n\x06handle\"7\n\x0bHlsPlayback\x12(\n\x08playback\x18\x01 \x01(\x0b\x32\x16.broadcast.v1.Playback\"j\n\x0eWebRtcPlayback\x12\x13\n\x0blivekit_url\x18\x01 \x01(\t\x12\x12\n\x05token\x18\x02 \x01(\tB\x03\x80\x01\x01\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"J\n\x10StartingPlayback\x12&\n\x03\x65ta\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06reason\x18\x02 \x01(\t\"@\n\x11RecordingPlayback\x12+\n\nrecordings\x18\x01 \x03(\x0b\x32\x17.broadcast.v1.Recording\"*\n\rEndedPlayback\x12\x19\n\x11recording_pending\x18\x01 \x01(\x08\"Y\n\x15ReportAudienceRequest\x12\x1f\n\x0c\x62roadcast_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?\x12\x1f\n\x07viewers\x18\x02 \x01(\x03\x42\x0e\xbaH\x0b\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00\"\x18\n\x16ReportAudienceResponse2\xc8\x01\n\x0fPlaybackService\x12X\n\rJoinBroadcast\x12\".broadcast.v1.JoinBroadcastRequest\x1a#.broadcast.v1.JoinBroadcastResponse\x12[\n\x0eReportAudience\x12#.broadcast.v1.ReportAudienceRequest\x1a$.broadcast.v1.ReportAudienceResponseBS\n\x0c\x62roadcast.v1P\x01Z/broadcast.internal/gen/broadcast/v1;broadcastv1\xaa\x02\x0f\x42roadcastApi.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,6 +42,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_JOINBROADCASTREQUEST'].fields_by_name['viewer_id']._serialized_options = b'\272H\033r\031\020\001\030d2\023^[A-Za-z0-9._:@-]+$'
   _globals['_WEBRTCPLAYBACK'].fields_by_name['token']._loaded_options = None
   _globals['_WEBRTCPLAYBACK'].fields_by_name['token']._serialized_options = b'\200\001\001'
+  _globals['_REPORTAUDIENCEREQUEST'].fields_by_name['broadcast_id']._loaded_options = None
+  _globals['_REPORTAUDIENCEREQUEST'].fields_by_name['broadcast_id']._serialized_options = b'\272H\006r\004\020\001\030?'
+  _globals['_REPORTAUDIENCEREQUEST'].fields_by_name['viewers']._loaded_options = None
+  _globals['_REPORTAUDIENCEREQUEST'].fields_by_name['viewers']._serialized_options = b'\272H\013\"\t\030\200\240\224\245\215\035(\000'
   _globals['_JOINBROADCASTREQUEST']._serialized_start=177
   _globals['_JOINBROADCASTREQUEST']._serialized_end=283
   _globals['_JOINBROADCASTRESPONSE']._serialized_start=286
@@ -56,6 +60,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECORDINGPLAYBACK']._serialized_end=963
   _globals['_ENDEDPLAYBACK']._serialized_start=965
   _globals['_ENDEDPLAYBACK']._serialized_end=1007
-  _globals['_PLAYBACKSERVICE']._serialized_start=1009
-  _globals['_PLAYBACKSERVICE']._serialized_end=1116
+  _globals['_REPORTAUDIENCEREQUEST']._serialized_start=1009
+  _globals['_REPORTAUDIENCEREQUEST']._serialized_end=1098
+  _globals['_REPORTAUDIENCERESPONSE']._serialized_start=1100
+  _globals['_REPORTAUDIENCERESPONSE']._serialized_end=1124
+  _globals['_PLAYBACKSERVICE']._serialized_start=1127
+  _globals['_PLAYBACKSERVICE']._serialized_end=1327
 # @@protoc_insertion_point(module_scope)

@@ -236,3 +236,46 @@ class EndedPlayback(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EndedPlayback: _TypeAlias = EndedPlayback  # noqa: Y015
+
+@_typing.final
+class ReportAudienceRequest(_message.Message):
+    """Request of ReportAudience."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BROADCAST_ID_FIELD_NUMBER: _builtins.int
+    VIEWERS_FIELD_NUMBER: _builtins.int
+    broadcast_id: _builtins.str
+    """The id of the broadcast."""
+    viewers: _builtins.int
+    """The number of people who watch now."""
+    def __init__(
+        self,
+        *,
+        broadcast_id: _builtins.str = ...,
+        viewers: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broadcast_id", b"broadcast_id", "viewers", b"viewers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportAudienceRequest: _TypeAlias = ReportAudienceRequest  # noqa: Y015
+
+@_typing.final
+class ReportAudienceResponse(_message.Message):
+    """Response of ReportAudience."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportAudienceResponse: _TypeAlias = ReportAudienceResponse  # noqa: Y015

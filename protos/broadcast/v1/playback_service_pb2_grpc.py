@@ -40,6 +40,11 @@ class PlaybackServiceStub:
                 request_serializer=broadcast_dot_v1_dot_playback__service__pb2.JoinBroadcastRequest.SerializeToString,
                 response_deserializer=broadcast_dot_v1_dot_playback__service__pb2.JoinBroadcastResponse.FromString,
                 _registered_method=True)
+        self.ReportAudience = channel.unary_unary(
+                '/broadcast.v1.PlaybackService/ReportAudience',
+                request_serializer=broadcast_dot_v1_dot_playback__service__pb2.ReportAudienceRequest.SerializeToString,
+                response_deserializer=broadcast_dot_v1_dot_playback__service__pb2.ReportAudienceResponse.FromString,
+                _registered_method=True)
 
 
 class PlaybackServiceServicer:
@@ -55,6 +60,15 @@ class PlaybackServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReportAudience(self, request, context):
+        """Tells how many watch, for callers who count their viewers themselves: the number becomes status.audience, with the source
+        REPORTED, for a minute. Report again before that; the latest report counts, whoever made it. A report starts no egress
+        (ON_DEMAND): viewers do, by JoinBroadcast. Fails with STATE_FORBIDS unless the broadcast is wanted live.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PlaybackServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -62,6 +76,11 @@ def add_PlaybackServiceServicer_to_server(servicer, server):
                     servicer.JoinBroadcast,
                     request_deserializer=broadcast_dot_v1_dot_playback__service__pb2.JoinBroadcastRequest.FromString,
                     response_serializer=broadcast_dot_v1_dot_playback__service__pb2.JoinBroadcastResponse.SerializeToString,
+            ),
+            'ReportAudience': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportAudience,
+                    request_deserializer=broadcast_dot_v1_dot_playback__service__pb2.ReportAudienceRequest.FromString,
+                    response_serializer=broadcast_dot_v1_dot_playback__service__pb2.ReportAudienceResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -92,6 +111,33 @@ class PlaybackService:
             '/broadcast.v1.PlaybackService/JoinBroadcast',
             broadcast_dot_v1_dot_playback__service__pb2.JoinBroadcastRequest.SerializeToString,
             broadcast_dot_v1_dot_playback__service__pb2.JoinBroadcastResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportAudience(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broadcast.v1.PlaybackService/ReportAudience',
+            broadcast_dot_v1_dot_playback__service__pb2.ReportAudienceRequest.SerializeToString,
+            broadcast_dot_v1_dot_playback__service__pb2.ReportAudienceResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -38,6 +38,11 @@ class PlaybackServiceStub:
     Call again after `refresh_after`: the answer may change while a broadcast is interrupted. In the room a viewer holds one
     of `max_webrtc_viewers` places until `expire_time`; a call with the same viewer_id keeps the place.
     """
+    ReportAudience: _grpc.UnaryUnaryMultiCallable[_playback_service_pb2.ReportAudienceRequest, _playback_service_pb2.ReportAudienceResponse]
+    """Tells how many watch, for callers who count their viewers themselves: the number becomes status.audience, with the source
+    REPORTED, for a minute. Report again before that; the latest report counts, whoever made it. A report starts no egress
+    (ON_DEMAND): viewers do, by JoinBroadcast. Fails with STATE_FORBIDS unless the broadcast is wanted live.
+    """
 
 @_typing.type_check_only
 class PlaybackServiceAsyncStub(PlaybackServiceStub):
@@ -48,6 +53,11 @@ class PlaybackServiceAsyncStub(PlaybackServiceStub):
     """Answers how one viewer watches now: by HLS, in the room (fallback DIRECT_WEBRTC), the recording, or not yet.
     Call again after `refresh_after`: the answer may change while a broadcast is interrupted. In the room a viewer holds one
     of `max_webrtc_viewers` places until `expire_time`; a call with the same viewer_id keeps the place.
+    """
+    ReportAudience: _aio.UnaryUnaryMultiCallable[_playback_service_pb2.ReportAudienceRequest, _playback_service_pb2.ReportAudienceResponse]  # type: ignore[assignment]
+    """Tells how many watch, for callers who count their viewers themselves: the number becomes status.audience, with the source
+    REPORTED, for a minute. Report again before that; the latest report counts, whoever made it. A report starts no egress
+    (ON_DEMAND): viewers do, by JoinBroadcast. Fails with STATE_FORBIDS unless the broadcast is wanted live.
     """
 
 class PlaybackServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -62,6 +72,17 @@ class PlaybackServiceServicer(metaclass=_abc_1.ABCMeta):
         """Answers how one viewer watches now: by HLS, in the room (fallback DIRECT_WEBRTC), the recording, or not yet.
         Call again after `refresh_after`: the answer may change while a broadcast is interrupted. In the room a viewer holds one
         of `max_webrtc_viewers` places until `expire_time`; a call with the same viewer_id keeps the place.
+        """
+
+    @_abc_1.abstractmethod
+    def ReportAudience(
+        self,
+        request: _playback_service_pb2.ReportAudienceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_playback_service_pb2.ReportAudienceResponse, _abc.Awaitable[_playback_service_pb2.ReportAudienceResponse]]:
+        """Tells how many watch, for callers who count their viewers themselves: the number becomes status.audience, with the source
+        REPORTED, for a minute. Report again before that; the latest report counts, whoever made it. A report starts no egress
+        (ON_DEMAND): viewers do, by JoinBroadcast. Fails with STATE_FORBIDS unless the broadcast is wanted live.
         """
 
 def add_PlaybackServiceServicer_to_server(servicer: PlaybackServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

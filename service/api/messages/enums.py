@@ -16,6 +16,7 @@ from broadcast.v1 import health_pb2 as health_pb
 from broadcast.v1 import participant_pb2
 from broadcast.v1 import webhook_service_pb2 as webhook_pb
 from service.domain import broadcast as domain
+from service.domain.audience.audience import Source
 from service.domain.health.model import ChainPart, HealthState
 from service.domain.measurements import Quality
 from service.domain.ports import HostRole, ParticipantKind
@@ -50,6 +51,7 @@ class EnumTable(Generic[_MemberT, _NumberT]):
         """Members of the domain by numbers of the contract."""
 
 
+AUDIENCE_SOURCES: Final = EnumTable(Source, pb.AudienceSource)
 STATES: Final = EnumTable(domain.State, pb.BroadcastState)
 TARGETS: Final = EnumTable(domain.Target, pb.BroadcastState)
 """A target is told as the state that the callers want."""

@@ -4,7 +4,7 @@ in the room in `StageApi`.
 # ruff: noqa: ARG002, N802
 # Names and arguments of the methods are the contract's.
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -15,8 +15,10 @@ from broadcast.v1 import broadcast_service_pb2 as rpc
 from broadcast.v1.broadcast_service_pb2_grpc import BroadcastServiceServicer
 from service.api.addresses import Resolve
 from service.api.admission import Admission
+from service.api.audience.reader import AudienceReader
 from service.api.identities import check_host_identity
 from service.api.messages import tokens
+from service.api.messages.audience import audience_message
 from service.api.messages.broadcast import broadcast_message, event_message, given_filter, host_access_message
 from service.api.messages.enums import HOST_ROLES
 from service.api.messages.pages import fitting
@@ -55,6 +57,7 @@ class BroadcastApi(BroadcastServiceServicer):
         admission: Admission,
         playback_base_url: str,
         health: HealthApi,
+        audience: AudienceReader,
         stage: StageApi,
     ) -> None:
         """*moved* and *wake*: as of `ApiServer`."""
@@ -63,6 +66,7 @@ class BroadcastApi(BroadcastServiceServicer):
         self._tokens = tokens
         self._playback_base_url = playback_base_url
         self._health = health
+        self._audience = audience
         self._stage = stage
         self._writes = Writes(broadcasts=broadcasts, moved=moved, wake=wake, resolve=resolve)
         self._tail = tail
@@ -77,7 +81,8 @@ class BroadcastApi(BroadcastServiceServicer):
 
     async def GetBroadcast(self, request: rpc.GetBroadcastRequest, context: _Context) -> rpc.GetBroadcastResponse:
         broadcast = await self._broadcasts.get(request.broadcast_id)
-        return rpc.GetBroadcastResponse(broadcast=self._message(broadcast))
+        [message] = await self._counted([broadcast])
+        return rpc.GetBroadcastResponse(broadcast=message)
 
     async def ListBroadcasts(self, request: rpc.ListBroadcastsRequest, context: _Context) -> rpc.ListBroadcastsResponse:
         filter_ = given_filter(request.filter)
@@ -90,7 +95,7 @@ class BroadcastApi(BroadcastServiceServicer):
         )
         if page is not None:
             revision, history = page.revision, page.history
-        broadcasts = fitting(self._message(broadcast) for broadcast in found[:size])
+        broadcasts = fitting(iter(await self._counted(found[:size])))
         next_page_token = ""
         if len(found) > len(broadcasts):
             end = found[len(broadcasts) - 1]
@@ -221,6 +226,17 @@ class BroadcastApi(BroadcastServiceServicer):
         self, request: rpc.WatchHealthRequest, context: _Context
     ) -> AsyncIterator[bytes]:
         return self._health.watch(request)
+
+    async def _counted(self, broadcasts: Sequence[Broadcast]) -> list[pb.Broadcast]:
+        """With the audience, which is read beside the row: it changes all the time, and a change in the log for each
+        would go to all who watch.
+        """
+        audiences = await self._audience.of(broadcasts)
+        messages = [self._message(broadcast) for broadcast in broadcasts]
+        for message in messages:
+            if (audience := audiences.get(message.id)) is not None:
+                message.status.audience.CopyFrom(audience_message(audience))
+        return messages
 
     def _message(self, broadcast: Broadcast) -> pb.Broadcast:
         return broadcast_message(broadcast, self._playback_base_url)

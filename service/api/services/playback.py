@@ -18,6 +18,7 @@ from service.domain.errors import ViewerLimit
 from service.domain.ports import ViewerTokens
 from service.domain.reasons import ConditionReason
 from service.domain.reporting.playback import Hls, InTheRoom, NotYet, Over, way_of
+from service.store.audience.counts import AudienceCounts
 from service.store.broadcasts import Broadcasts
 from service.store.viewers import Full, Viewers
 
@@ -44,6 +45,7 @@ class PlaybackApi(PlaybackServiceServicer):
         tokens: ViewerTokens,
         now: Callable[[], Awaitable[datetime]],
         playback_base_url: str,
+        audience: AudienceCounts,
     ) -> None:
         """*now*: the time of the database."""
         self._broadcasts = broadcasts
@@ -51,6 +53,7 @@ class PlaybackApi(PlaybackServiceServicer):
         self._tokens = tokens
         self._now = now
         self._playback_base_url = playback_base_url
+        self._audience = audience
 
     async def JoinBroadcast(self, request: rpc.JoinBroadcastRequest, context: _Context) -> rpc.JoinBroadcastResponse:
         broadcast = await self._broadcasts.get(request.broadcast_id)
@@ -85,6 +88,10 @@ class PlaybackApi(PlaybackServiceServicer):
                 refresh_s = _WHILE_RECORDING_S if pending else _FOR_GOOD_S
         answer.refresh_after.CopyFrom(duration_message(refresh_s))
         return answer
+
+    async def ReportAudience(self, request: rpc.ReportAudienceRequest, context: _Context) -> rpc.ReportAudienceResponse:
+        await self._audience.report(request.broadcast_id, request.viewers)
+        return rpc.ReportAudienceResponse()
 
     async def _enter(self, broadcast: Broadcast, viewer_id: str) -> rpc.WebRtcPlayback:
         """A slot in the room for the viewer, held for _LEASE. Raises ViewerLimit."""

@@ -21,6 +21,7 @@ from broadcast.v1.playback_service_pb2_grpc import PlaybackServiceServicer, add_
 from broadcast.v1.webhook_service_pb2_grpc import WebhookServiceServicer, add_WebhookServiceServicer_to_server
 from service.api.addresses import Resolve, resolve_host
 from service.api.admission import Admission
+from service.api.audience.reader import AudienceReader
 from service.api.connection_ages import ConnectionAges, grace_s
 from service.api.services.broadcasts import BroadcastApi
 from service.api.services.health import HealthApi
@@ -77,6 +78,7 @@ class ApiServer:
         moved: Moved,
         wake: Callable[[str], None],
         health_api: HealthApi,
+        audience: AudienceReader,
         stage_api: StageApi,
         resolve: Resolve = resolve_host,
         playback: PlaybackServiceServicer | None = None,
@@ -104,6 +106,7 @@ class ApiServer:
             playback_base_url=options.playback_base_url,
             health=health_api,
             stage=stage_api,
+            audience=audience,
         )
         self._services: dict[str, Callable[[grpc.aio.Server], None]] = {
             BROADCAST_SERVICE: partial(add_BroadcastServiceServicer_to_server, api)

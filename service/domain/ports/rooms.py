@@ -79,6 +79,10 @@ class RoomPeople:
     publishers: tuple[PublisherSeen, ...] = ()
     viewers: int = 0
     """The number of people who publish nothing."""
+    watching: int = 0
+    """The number of those among them who came by themselves (kind STANDARD) and may not publish: a host who publishes
+    nothing now is no viewer.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -115,7 +115,15 @@ def people_seen(participants: Iterable[models.ParticipantInfo]) -> RoomPeople:
     ]
     # By the tracks, muted or not: the flag `is_publisher` stays set after an unpublish.
     publishers = [seen for person in people if (seen := _publisher(person)).tracks]
-    return RoomPeople(publishers=tuple(publishers), viewers=len(people) - len(publishers))
+    publishing = {seen.identity for seen in publishers}
+    watching = [
+        person
+        for person in people
+        if person.kind == models.ParticipantInfo.STANDARD
+        and not person.permission.can_publish
+        and person.identity not in publishing
+    ]
+    return RoomPeople(publishers=tuple(publishers), viewers=len(people) - len(publishers), watching=len(watching))
 
 
 def participants_seen(participants: Iterable[models.ParticipantInfo]) -> tuple[ParticipantSeen, ...]:

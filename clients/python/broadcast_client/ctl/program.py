@@ -42,6 +42,7 @@ _COMMANDS = {
     "remove": stage.remove,
     "mute": stage.mute,
     "join": services.join,
+    "audience": services.audience,
     "wake": services.wake,
     "orphans": services.orphans,
     "reap": services.reap,

@@ -7,6 +7,7 @@ from cyclopts import Parameter
 from rich.text import Text
 
 from broadcast.v1.admin_service_pb2 import Orphan, Webhook
+from broadcast.v1.broadcast_pb2 import AudienceSource
 from broadcast.v1.playback_service_pb2 import JoinBroadcastResponse
 from broadcast.v1.webhook_service_pb2 import WebhookOutcome, WebhookProvider
 from broadcast_client.ctl.arguments import BroadcastId, Limit
@@ -129,6 +130,39 @@ async def join(
         # By itself and never wrapped: it is copied.
         session.out.line(answer.webrtc.token)
     return OK
+
+
+async def audience(
+    id: BroadcastId,
+    /,
+    *,
+    report: Annotated[int | None, Parameter(help="tell that so many watch, instead of asking")] = None,
+    session: InSession,
+) -> int:
+    """Show how many watch, and who counted them."""
+    if report is not None:
+        await session.client.playback.report_audience(id, report)
+        session.out.line(f"{id} has {report} viewers, for the next minute")
+        return OK
+    broadcast = await session.client.get(id)
+    told = broadcast.status.audience
+    if session.out.as_json:
+        session.out.message(told)
+        return OK
+    if told.HasField("viewers"):
+        session.out.line(f"{id} has {told.viewers} viewers, as {_source(told.rule)} says")
+    else:
+        session.out.line(f"{id} is {state_name(broadcast.status.state)}: nobody measured how many watch")
+    rows: list[list[str | Text]] = [
+        [_source(each.source), str(each.viewers), human(each.age.ToTimedelta().total_seconds())] for each in told.counts
+    ]
+    if rows:
+        session.out.table([Column(name) for name in ("SOURCE", "VIEWERS", "AGE")], rows)
+    return OK
+
+
+def _source(source: int) -> str:
+    return short_name(AudienceSource.DESCRIPTOR, source)
 
 
 def _how(answer: JoinBroadcastResponse) -> str:

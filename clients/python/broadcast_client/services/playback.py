@@ -4,7 +4,11 @@
 
 from typing import TYPE_CHECKING
 
-from broadcast.v1.playback_service_pb2 import JoinBroadcastRequest, JoinBroadcastResponse
+from broadcast.v1.playback_service_pb2 import (
+    JoinBroadcastRequest,
+    JoinBroadcastResponse,
+    ReportAudienceRequest,
+)
 from broadcast.v1.playback_service_pb2_grpc import PlaybackServiceStub
 from broadcast_client.caller import Caller
 from broadcast_client.connection import Connection
@@ -40,3 +44,18 @@ class Playback:
         """
         request = JoinBroadcastRequest(broadcast_id=broadcast_id, viewer_id=viewer_id)
         return await self._call(self._stub.JoinBroadcast, request, "JoinBroadcast", Safety.READ, timeout=timeout)
+
+    async def report_audience(self, broadcast_id: str, viewers: int, *, timeout: float | None = None) -> None:
+        """Tell how many watch, if you count them yourself. The number counts for a minute.
+
+        Args:
+            broadcast_id: id of the broadcast.
+            viewers: the number of people who watch now.
+            timeout: deadline of one try, in seconds.
+
+        Raises:
+            BroadcastNotFound: there is no such broadcast.
+            StateForbids: the broadcast is not wanted live.
+        """
+        request = ReportAudienceRequest(broadcast_id=broadcast_id, viewers=viewers)
+        await self._call(self._stub.ReportAudience, request, "ReportAudience", Safety.REPEATABLE, timeout=timeout)
