@@ -19,6 +19,7 @@ from service.api.services.webhooks import WebhookApi
 from service.api.streams.moved import Moved
 from service.api.transport.server import ApiOptions, ApiServer
 from service.app import descriptors
+from service.domain.audience.rhythm import keep_alive_s
 from service.domain.broadcast import seconds
 from service.domain.errors import StoreUnavailable
 from service.providers.budget import Bucket, Rank
@@ -92,6 +93,8 @@ class ApiRole:
                 now=database.now,
                 playback_base_url=settings.playback_base_url,
                 audience=counts,
+                saw=self._collector.saw,
+                keep_alive_s=keep_alive_s(settings.timing),
             ),
             webhooks=WebhookApi(webhooks.deliver),
             admin=AdminApi(

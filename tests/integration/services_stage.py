@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 from service.api.services.admin import AdminApi
 from service.api.services.playback import PlaybackApi
 from service.api.services.webhooks import WebhookApi
+from service.domain.audience.rhythm import keep_alive_s
 from service.domain.orphans import Found, Reaped
 from service.domain.secret import Secret
+from service.domain.timing import Timing
 from service.providers.livekit.tokens import Tokens
 from service.store.audience.counts import AudienceCounts
 from service.store.audience.slots import AudienceSlots
@@ -21,7 +23,7 @@ from service.webhooks.delivery import Deliveries
 from service.webhooks.reading import Reader
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from service.domain.orphans import Orphans
     from tests.integration.api_stage import Behind
@@ -44,7 +46,11 @@ def inbox_of(behind: Behind) -> Inbox:
     return Inbox(behind.database, behind.sealer, Reader(tag="bs1:test:").read)
 
 
-def playback_api(behind: Behind) -> PlaybackApi:
+def unseen(_broadcast_id: str, _viewer_id: str) -> None:
+    """Nobody counts."""
+
+
+def playback_api(behind: Behind, saw: Callable[[str, str], None] = unseen) -> PlaybackApi:
     return PlaybackApi(
         broadcasts=behind.broadcasts,
         viewers=Viewers(behind.database),
@@ -52,6 +58,8 @@ def playback_api(behind: Behind) -> PlaybackApi:
         now=behind.database.now,
         playback_base_url=PLAYBACK,
         audience=AudienceCounts(behind.database, AudienceSlots(behind.database)),
+        saw=saw,
+        keep_alive_s=keep_alive_s(Timing()),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,12 +15,14 @@ from broadcast.v1 import broadcast_service_pb2 as calls
 from broadcast.v1 import playback_service_pb2 as rpc
 from broadcast.v1.playback_service_pb2_grpc import PlaybackServiceStub
 from service.api.audience import reader
+from service.api.audience.collector import Collector
 from service.domain.ports import RoomPeople
 from service.store.audience.slots import AudienceSlots
 from service.store.measurements.probes import ProbeResults, Probes
 from tests.conformance.test_audience import sighting
-from tests.integration.api_stage import Beside, Stage, api, refused
+from tests.integration.api_stage import Behind, Beside, Stage, api, refused, running
 from tests.integration.services_stage import playback_api
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from broadcast.v1.playback_service_pb2_grpc import PlaybackServiceAsyncStub
@@ -142,3 +145,45 @@ async def test_what_is_counted_goes_through_no_change_log(show: Show) -> None:
     await show.report(7)
     await show.audience()
     assert await show.stage.changes.head() == before
+
+
+async def test_a_viewer_is_seen_whenever_it_joins_until_the_broadcast_is_over(database_url: str) -> None:
+    """Also who waits for the start. The next sign is due before the window is over."""
+    seen: list[tuple[str, str]] = []
+
+    def saw(broadcast_id: str, viewer_id: str) -> None:
+        seen.append((broadcast_id, viewer_id))
+
+    async with api(database_url, beside=lambda behind: Beside(playback=playback_api(behind, saw))) as stage:
+        await stage.started("show-1")
+        stub: PlaybackServiceAsyncStub = PlaybackServiceStub(stage.channel)
+        for state in ("STARTING", "READY", "LIVE", "INTERRUPTED", "ENDED"):
+            target = "ENDED" if state == "ENDED" else "LIVE"
+            await stage.sql("UPDATE broadcast SET state = $1, target = $2 WHERE id = 'show-1'", state, target)
+            answer = await stub.JoinBroadcast(rpc.JoinBroadcastRequest(broadcast_id="show-1", viewer_id=state))
+            assert state == "ENDED" or 0 < answer.refresh_after.seconds <= 20
+        assert seen == [("show-1", state) for state in ("STARTING", "READY", "LIVE", "INTERRUPTED")]
+
+
+async def test_joins_become_the_audience_within_two_seconds(database_url: str) -> None:
+    """The whole way: the call, the collector of the replica, one statement, and the number that GetBroadcast tells."""
+    async with contextlib.AsyncExitStack() as opened:
+        collectors: list[Collector] = []
+
+        def beside(behind: Behind) -> Beside:
+            collectors.append(Collector(AudienceSlots(behind.database), replica="one"))
+            return Beside(playback=playback_api(behind, collectors[0].saw))
+
+        stage = await opened.enter_async_context(api(database_url, beside=beside))
+        await opened.enter_async_context(running(collectors[0].run()))
+        await stage.started("show-1")
+        stub: PlaybackServiceAsyncStub = PlaybackServiceStub(stage.channel)
+        for viewer in range(40):
+            request = rpc.JoinBroadcastRequest(broadcast_id="show-1", viewer_id=f"v{viewer % 20}")
+            await stub.JoinBroadcast(request)
+
+        async def all_of_them() -> bool:
+            got = await stage.stub.GetBroadcast(calls.GetBroadcastRequest(broadcast_id="show-1"))
+            return got.broadcast.status.audience.viewers == 20
+
+        await eventually(all_of_them, within=10)

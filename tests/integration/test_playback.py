@@ -104,7 +104,7 @@ async def test_what_is_live_is_watched_by_hls(show: Show) -> None:
     assert answer.hls.playback.playback_id == "PB1"
     assert answer.hls.playback.policy == pb.PLAYBACK_POLICY_PUBLIC
     assert answer.hls.playback.hls_url == "https://stream.mux.com/PB1.m3u8"
-    assert answer.refresh_after.seconds == 30
+    assert answer.refresh_after.seconds == 20
     assert await show.held() == 0
 
 

@@ -89,12 +89,22 @@ def _joined(facts: Facts) -> playback_pb.JoinBroadcastResponse:
             """There is a place in the room."""
             return facts.now + lease
 
+    def unseen(_broadcast_id: str, _viewer_id: str) -> None:
+        """Nobody counts."""
+
     async def now() -> datetime:
         return facts.now
 
     stored = cast("Any", Stored())
     api = PlaybackApi(
-        broadcasts=stored, viewers=stored, tokens=_TOKENS, now=now, playback_base_url=EDGE, audience=stored
+        broadcasts=stored,
+        viewers=stored,
+        tokens=_TOKENS,
+        now=now,
+        playback_base_url=EDGE,
+        audience=stored,
+        saw=unseen,
+        keep_alive_s=20.0,
     )
     request = playback_pb.JoinBroadcastRequest(broadcast_id=facts.broadcast.id, viewer_id="v")
     call = api.JoinBroadcast(request, cast("Any", None))

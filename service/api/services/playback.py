@@ -25,7 +25,7 @@ from service.store.viewers import Full, Viewers
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 _LEASE = timedelta(minutes=10)
-# Seconds after which the viewer asks again: how soon the answer may be another one.
+# Seconds after which the viewer asks again, at most: how soon the answer may be another one.
 _WHILE_IT_PLAYS_S = 30
 _WHILE_INTERRUPTED_S = 5
 _SOON_S = 5
@@ -46,14 +46,20 @@ class PlaybackApi(PlaybackServiceServicer):
         now: Callable[[], Awaitable[datetime]],
         playback_base_url: str,
         audience: AudienceCounts,
+        saw: Callable[[str, str], None],
+        keep_alive_s: float,
     ) -> None:
-        """*now*: the time of the database."""
+        """*now*: the time of the database. *saw*: told the broadcast and the viewer of each sign. *keep_alive_s*: from
+        one sign of a viewer to the next, at most.
+        """
         self._broadcasts = broadcasts
         self._viewers = viewers
         self._tokens = tokens
         self._now = now
         self._playback_base_url = playback_base_url
         self._audience = audience
+        self._saw = saw
+        self._keep_alive_s = keep_alive_s
 
     async def JoinBroadcast(self, request: rpc.JoinBroadcastRequest, context: _Context) -> rpc.JoinBroadcastResponse:
         broadcast = await self._broadcasts.get(request.broadcast_id)
@@ -86,12 +92,20 @@ class PlaybackApi(PlaybackServiceServicer):
                 else:
                     answer.ended.recording_pending = pending
                 refresh_s = _WHILE_RECORDING_S if pending else _FOR_GOOD_S
-        answer.refresh_after.CopyFrom(duration_message(refresh_s))
+        answer.refresh_after.CopyFrom(duration_message(self._signed(broadcast, request.viewer_id, refresh_s)))
         return answer
 
     async def ReportAudience(self, request: rpc.ReportAudienceRequest, context: _Context) -> rpc.ReportAudienceResponse:
         await self._audience.report(request.broadcast_id, request.viewers)
         return rpc.ReportAudienceResponse()
+
+    def _signed(self, broadcast: Broadcast, viewer_id: str, refresh_s: float) -> float:
+        """Count the viewer until the broadcast is over. Answers when the next sign is due, *refresh_s* at most."""
+        if broadcast.state.over:
+            return refresh_s
+        # Who waits for the start counts too: an egress may be started for it.
+        self._saw(broadcast.id, viewer_id)
+        return min(refresh_s, self._keep_alive_s)
 
     async def _enter(self, broadcast: Broadcast, viewer_id: str) -> rpc.WebRtcPlayback:
         """A slot in the room for the viewer, held for _LEASE. Raises ViewerLimit."""
