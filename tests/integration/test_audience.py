@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
 from service.domain.broadcast import Spec
+from service.domain.delivery import Decided, Delivery
 from service.store.audience import totals
 from service.store.audience.sketches import Sketch
 from service.store.audience.slots import LAST_SEEN, SLOT, WINDOW, AudienceSlots, Sighting
@@ -55,6 +57,13 @@ async def test_a_viewer_wakes_a_broadcast_that_is_delivered_on_demand(one: Store
     await asyncio.wait_for(heard.wait(), 5)
     await listener.close()
 
+    running = msgspec.to_builtins(Delivery(decided=Decided(wanted=True)))
+    await one.sql("UPDATE broadcast SET due_at = NULL, delivery = $1", running)
+    await slots.flush("one", [sighting("show", ["ann"])])
+    assert (await one.row("show"))["due_at"] is None, "it runs: there is nothing to decide"
+
+    idle = msgspec.to_builtins(Delivery(decided=Decided(wanted=False)))
+    await one.sql("UPDATE broadcast SET delivery = $1", idle)
     await one.sql("UPDATE broadcast SET due_at = NULL, lease_until = now() + interval '10 s', lease_owner = 'other'")
     await slots.flush("one", [sighting("show", ["ann"])])
     row = await one.row("show")

@@ -25,8 +25,8 @@ GAP_S = 10
 # $2 to $5: one element a sighting. A sighting that came too late to count is left out, because its slot may be folded
 # already. A broadcast that is over has no audience.
 #
-# ON_DEMAND ones that are watched are woken: only `due_at`, as by every wake. A row that a writer holds is not waited
-# for, since all other broadcasts would wait too: it is answered as busy.
+# ON_DEMAND ones that are watched and have no egress are woken: only `due_at`, as by every wake. A row that a writer
+# holds is not waited for, since all other broadcasts would wait too: it is answered as busy.
 _FLUSH = f"""
 WITH given AS (
   SELECT * FROM unnest($2::text[], $3::timestamptz[], $4::bytea[], $5::int[]) AS g (id, slot, sketch, viewers)),
@@ -45,7 +45,7 @@ alive AS (
     CASE WHEN r.alive_at > now() - interval '{GAP_S} s' THEN least(r.counted_since, now()) ELSE now() END),
 waiting AS MATERIALIZED (
   SELECT id FROM broadcast WHERE id IN (SELECT id FROM given) AND target = 'LIVE'
-    AND spec ->> 'delivery_policy' = 'on_demand'),
+    AND spec ->> 'delivery_policy' = 'on_demand' AND (delivery #>> '{{decided,wanted}}') IS DISTINCT FROM 'true'),
 free AS MATERIALIZED (
   SELECT id FROM broadcast WHERE id IN (SELECT id FROM waiting) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED),
 woken AS (

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from service.domain.audience.watching import Watching
-from service.domain.broadcast import Target
+from service.domain.broadcast import DeliveryPolicy, Target
 from service.store.audience.sketches import distinct
 from service.store.audience.slots import GAP_S, SLOT, WINDOW, Flushed, Present, Sighting
 from tests.simulation.store.tables import Slot, transactions
@@ -52,7 +52,8 @@ class AudienceSlots:
             row = self._tables.rows.get(broadcast_id)
             if row is None or row.broadcast.target is not Target.LIVE:
                 continue
-            if str(row.broadcast.spec.delivery_policy) == "on_demand":
+            demanded = row.broadcast.spec.delivery_policy is DeliveryPolicy.ON_DEMAND
+            if demanded and not row.broadcast.delivery.wanted:
                 row.due_at = now if row.due_at is None else min(row.due_at, now)
                 woken = True
         if woken:
