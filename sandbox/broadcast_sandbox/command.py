@@ -20,7 +20,7 @@ import asyncpg
 from broadcast_sandbox.banner import banner, exports
 from broadcast_sandbox.child import bound
 from broadcast_sandbox.clock import ScaledClock
-from broadcast_sandbox.environment import BUCKET, Secrets, environment_of
+from broadcast_sandbox.environment import BUCKET, MUX_TOKEN_ID, Secrets, environment_of
 from broadcast_sandbox.livekit.server import LiveKitSimulator, LiveKitSimulatorSettings
 from broadcast_sandbox.mux.server import MuxSimulator, MuxSimulatorSettings
 from broadcast_sandbox.ports import PortTaken, SandboxPorts, check_free
@@ -114,24 +114,25 @@ async def _simulators(cleanup: contextlib.AsyncExitStack, database_url: str, opt
     # A database that is kept must open with the key of the run before.
     made = Secrets() if options.database_url is None else Secrets(service_key=_key_of(options.database_url))
     webhooks = f"http://127.0.0.1:{ports.http.number}/webhooks"
+    mux = MuxSimulator(
+        MuxSimulatorSettings(
+            token_id=MUX_TOKEN_ID,
+            token_secret=made.mux,
+            webhook_url=f"{webhooks}/mux",
+            webhook_secret=made.mux_webhook,
+        ),
+        clock=clock,
+    )
     environment = environment_of(
         made,
         database_url=database_url,
         livekit_url=f"http://127.0.0.1:{ports.livekit.number}",
         mux_url=f"http://127.0.0.1:{ports.mux.number}",
         storage_url=f"http://127.0.0.1:{ports.storage.number}",
+        signing_key=mux.make_signing_key(),
     )
     storage = S3Simulator(
         S3SimulatorSettings(bucket=BUCKET, access_key=environment["BROADCAST_S3_ACCESS_KEY"], secret_key=made.storage),
-        clock=clock,
-    )
-    mux = MuxSimulator(
-        MuxSimulatorSettings(
-            token_id=environment["MUX_TOKEN_ID"],
-            token_secret=made.mux,
-            webhook_url=f"{webhooks}/mux",
-            webhook_secret=made.mux_webhook,
-        ),
         clock=clock,
     )
     livekit = LiveKitSimulator(

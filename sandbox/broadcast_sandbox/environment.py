@@ -5,6 +5,7 @@ import secrets
 from dataclasses import dataclass, field
 
 BUCKET = "recordings"
+MUX_TOKEN_ID = "sandbox"  # noqa: S105 - an id, no secret
 ACCESS_KEY = "sandbox"
 
 
@@ -20,23 +21,28 @@ class Secrets:
 
 
 def environment_of(
-    made: Secrets, *, database_url: str, livekit_url: str, mux_url: str, storage_url: str
+    made: Secrets, *, database_url: str, livekit_url: str, mux_url: str, storage_url: str, signing_key: tuple[str, str]
 ) -> dict[str, str]:
-    """Addresses and secrets, and waiting times that suit providers whose time runs faster."""
+    """Addresses and secrets, and waiting times that suit providers whose time runs faster.
+
+    *signing_key*: the id and the private key of one that the simulated Mux knows.
+    """
     return {
         "DATABASE_URL": database_url,
         "LIVEKIT_URL": livekit_url,
         "LIVEKIT_API_KEY": "sandbox",
         "LIVEKIT_API_SECRET": made.livekit,
         "MUX_BASE_URL": mux_url,
-        "MUX_TOKEN_ID": "sandbox",
+        "MUX_TOKEN_ID": MUX_TOKEN_ID,
         "MUX_TOKEN_SECRET": made.mux,
         "MUX_WEBHOOK_SECRETS": made.mux_webhook,
+        "MUX_SIGNING_KEYS": ":".join(signing_key),
         "PLAYBACK_BASE_URL": f"{mux_url}/playback",
         **storage_environment(storage_url, made.storage),
         "BROADCAST_SECRET_KEYS": made.service_key,
         "BROADCAST_ENVIRONMENT": "sandbox",
         "BROADCAST_OBSERVE_S": "2",
+        "BROADCAST_PROBE_S": "2",
         "BROADCAST_SWEEP_S": "10",
         "BROADCAST_SWEEP_GRACE_S": "20",
         "BROADCAST_DRAIN_S": "2",

@@ -64,6 +64,7 @@ class ApiRole:
                 port=settings.grpc_port,
                 reflection=settings.reflection,
                 playback_base_url=settings.playback_base_url,
+                unsigned="" if shared.playback_tokens is not None else "MUX_SIGNING_KEYS is not set",
                 connections=descriptors.for_grpc(),
                 calls_per_connection=settings.calls_per_connection,
                 connection_age=settings.connection_age,
@@ -75,7 +76,12 @@ class ApiRole:
             wake=woken,
             health_api=HealthApi(
                 broadcasts=shared.broadcasts,
-                facts=HealthFacts(database, shared.rows, storage=shared.providers.storage is not None),
+                facts=HealthFacts(
+                    database,
+                    shared.rows,
+                    storage=shared.providers.storage is not None,
+                    signing=shared.playback_tokens is not None,
+                ),
                 reports=HostReports(database),
                 timing=settings.timing,
             ),

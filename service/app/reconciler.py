@@ -61,7 +61,13 @@ async def reconciler_role(
 ) -> AsyncGenerator[ReconcilerRole]:
     """*forget*: what the other roles want to have done at each round of the sweeper, to delete what is old."""
     settings, database = shared.settings, shared.database
-    passes = Passes(database, shared.rows, derive=derive(settings.timing), storage=shared.providers.storage is not None)
+    passes = Passes(
+        database,
+        shared.rows,
+        derive=derive(settings.timing),
+        storage=shared.providers.storage is not None,
+        signing=shared.playback_tokens is not None,
+    )
     probes = Probes(database)
     reconciler = Reconciler(passes, shared.providers, settings.timing, lease=settings.lease)
     slot, window = seconds(settings.timing.audience_slot_s), seconds(settings.timing.audience_window_s)
@@ -80,6 +86,7 @@ async def reconciler_role(
                     playlists,
                     playback_base_url=settings.playback_base_url,
                     every=settings.probe_every,
+                    tokens=shared.playback_tokens,
                 ),
                 Sweeper(
                     shared.leases,

@@ -19,6 +19,7 @@ from service.domain.errors import StoreUnavailable
 from service.providers.budget import Budget
 from service.providers.livekit.client import LiveKit
 from service.providers.mux.client import Mux
+from service.providers.mux.signing import Signer
 from service.providers.storage.links import Storage
 from service.reconciler.act.requests import Providers, room_wanted
 from service.store.bound import check
@@ -37,7 +38,7 @@ from service.store.upkeep import Upkeep
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from service.domain.ports import HostTokens, Moderation, ViewerTokens
+    from service.domain.ports import HostTokens, Moderation, PlaybackTokens, ViewerTokens
     from service.settings.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -65,6 +66,8 @@ class Shared:
     host_tokens: HostTokens
     viewer_tokens: ViewerTokens
     moderation: Moderation
+    playback_tokens: PlaybackTokens | None
+    """None: there is no signing key."""
 
     @property
     def longest_call(self) -> timedelta:
@@ -153,4 +156,5 @@ async def shared(settings: Settings) -> AsyncGenerator[Shared]:
             host_tokens=livekit.tokens,
             viewer_tokens=livekit.tokens,
             moderation=livekit.rooms,
+            playback_tokens=Signer(settings.mux_signing_keys) if settings.mux_signing_keys else None,
         )

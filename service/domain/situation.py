@@ -36,6 +36,8 @@ class Availability:
     """Since when a provider has answered every look of the observer. None: it did not answer the last one."""
     storage: bool = False
     """Whether there is a storage for local recordings."""
+    signing: bool = False
+    """Whether there is a key to sign playback tokens with: without one nobody here can look at a signed playlist."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from urllib.parse import SplitResult, urlsplit
 from service.domain.measurements import PROBED_S, SEEN_S
 from service.domain.secret import Secret
 from service.providers.budget import Limit
+from service.providers.mux.signing import SigningKey
 from service.settings.hosts import is_public
 
 LONGEST_ROUND = timedelta(seconds=min(SEEN_S, PROBED_S) / 2)
@@ -45,6 +46,20 @@ def key_secrets(value: str) -> tuple[tuple[str, Secret], ...]:
     if not all(key and secret for key, _, secret in pairs):
         raise Wrong("must be pairs of key:secret, separated by commas")
     return tuple((key, Secret(secret)) for key, _, secret in pairs)
+
+
+def signing_keys(value: str) -> tuple[SigningKey, ...]:
+    """Pairs of the id of a key and its private key. Neither PEM nor base64 has commas."""
+    keys: list[SigningKey] = []
+    for part in _several(value):
+        id_, colon, private = part.partition(":")
+        if not (id_.strip() and colon):
+            raise Wrong("must be pairs of id:private key, separated by commas")
+        try:
+            keys.append(SigningKey.of(id_.strip(), private))
+        except ValueError as error:
+            raise Wrong(f"each private key must be an RSA key as PEM, or that in base64: {error}") from None
+    return tuple(keys)
 
 
 def encryption_keys(value: str) -> tuple[bytes, ...]:

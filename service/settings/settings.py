@@ -14,6 +14,7 @@ from typing import cast
 from service.domain.secret import Secret
 from service.domain.timing import Timing
 from service.providers.budget import Limits
+from service.providers.mux.signing import SigningKey
 from service.providers.storage.links import StorageSettings
 from service.settings import parsers
 from service.settings.declared import Group, Variable, declared, group, setting
@@ -75,6 +76,13 @@ class Settings:
     )
     playback_base_url: str = setting(
         "PLAYBACK_BASE_URL", parsers.http_base_url, "https://stream.mux.com", help="where players find playlists"
+    )
+    mux_signing_keys: tuple[SigningKey, ...] = setting(
+        "MUX_SIGNING_KEYS",
+        parsers.signing_keys,
+        (),
+        help="id:private key, comma separated, the private key as PEM or in base64 as Mux hands it out: the first "
+        "signs the playback tokens of policy SIGNED, the others are for a rotation; empty: SIGNED is refused",
     )
     storage: StorageSettings | None = group(
         StorageSettings,

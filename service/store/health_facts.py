@@ -99,11 +99,12 @@ class Snapshot:
 
 
 class HealthFacts:
-    def __init__(self, database: Database, rows: Rows, *, storage: bool = False) -> None:
-        """*storage*: whether a storage for local recordings is configured."""
+    def __init__(self, database: Database, rows: Rows, *, storage: bool = False, signing: bool = False) -> None:
+        """*storage*, *signing*: as of Passes."""
         self._database = database
         self._rows = rows
         self._storage = storage
+        self._signing = signing
 
     async def facts(self, broadcast_id: str) -> Facts:
         """The facts of one broadcast, with its newest events. Raises BroadcastNotFound, StoreUnavailable."""
@@ -174,7 +175,7 @@ class HealthFacts:
         held = await connection.fetch(_RESOURCES, [row["id"] for row in rows])
         providers = await connection.fetchrow(_PROVIDERS)
         assert providers is not None  # noqa: S101 - for the type checker: it selects from nothing
-        availability = availability_of(providers, storage=self._storage)
+        availability = availability_of(providers, storage=self._storage, signing=self._signing)
         looked_at = msgspec.convert(providers["looked_at"] or {}, dict[str, datetime])
         resources: defaultdict[str, list[AnyResource]] = defaultdict(list)
         for row in held:

@@ -81,14 +81,17 @@ RETURNING {BROADCAST_COLUMNS.replace("fault", "broadcast.fault")}, before.fault 
 
 
 class Passes:
-    def __init__(self, database: Database, rows: Rows, *, derive: Derive, storage: bool = False) -> None:
+    def __init__(
+        self, database: Database, rows: Rows, *, derive: Derive, storage: bool = False, signing: bool = False
+    ) -> None:
         """*derive*: makes the status that callers are told; every write stores it, so it is never behind. *storage*:
-        whether a storage for local recordings is configured.
+        whether a storage for local recordings is configured. *signing*: whether a key for playback tokens is.
         """
         self._database = database
         self._rows = rows
         self._derive = derive
         self._storage = storage
+        self._signing = signing
 
     async def load(self, claim: Claim, lease: timedelta) -> Situation:
         """Read everything that a pass decides on, and renew the lease to *lease* from now. After the database's clock
@@ -264,7 +267,7 @@ class Passes:
         return replace(situation, broadcast=broadcast)
 
     def _availability(self, row: Row) -> Availability:
-        return availability_of(row, storage=self._storage)
+        return availability_of(row, storage=self._storage, signing=self._signing)
 
     def _opened(self, row: Row) -> Broadcast:
         """With the keys of its destinations, unless it is to end: for that none is needed. Raises CannotOpen."""

@@ -87,9 +87,9 @@ def outages_of(row: Row) -> dict[str, Outage]:
     return msgspec.convert(row["outages"] or {}, dict[str, Outage])
 
 
-def availability_of(row: Row, *, storage: bool) -> Availability:
+def availability_of(row: Row, *, storage: bool, signing: bool) -> Availability:
     answering = msgspec.convert(row["answering"] or {}, dict[str, datetime | None])
-    return Availability(outages=outages_of(row), answering_since=answering, storage=storage)
+    return Availability(outages=outages_of(row), answering_since=answering, storage=storage, signing=signing)
 
 
 def heard_of(row: Row) -> tuple[tuple[int, Heard], ...]:

@@ -24,7 +24,7 @@ from service.reconciler.loop import Loop
 from service.reconciler.reconciler import Reconciler, derive
 from tests.simulation import store
 from tests.simulation.faults import Kind
-from tests.simulation.providers.calls import Egresses, Playlists, Rooms, Storage, Streams, Uploads
+from tests.simulation.providers.calls import Egresses, PlaybackTokens, Playlists, Rooms, Storage, Streams, Uploads
 
 if TYPE_CHECKING:
     from service.store.broadcasts import Broadcasts
@@ -72,6 +72,8 @@ class Shared:
     strangers: Strangers
     storage: bool
     """Whether there is one for local recordings."""
+    signing: bool = False
+    """Whether there is a key for playback tokens."""
     database_away_until: float = 0.0
     called: Callable[[Replica, Call, str], None] = lambda _replica, _call, _subject: None
     """Told of every call as it is begun."""
@@ -135,7 +137,10 @@ class Replica:
         # The parts of a replica know only the interface, to which `tests/conformance` holds both stores.
         self.leases = cast("Leases", store.Leases(tables, line, owner=name, ttl=LEASE))
         self.broadcasts = cast("Broadcasts", store.Broadcasts(tables, line))
-        passes = cast("Passes", store.Passes(tables, line, derive=derive(shared.timing), storage=shared.storage))
+        passes = cast(
+            "Passes",
+            store.Passes(tables, line, derive=derive(shared.timing), storage=shared.storage, signing=shared.signing),
+        )
         owned_ids = cast("OwnedIds", store.OwnedIds(tables, line))
         outages = cast("Outages", store.Outages(tables, line))
         changes = cast("Changes", store.Changes(tables, line))
@@ -170,6 +175,7 @@ class Replica:
             Playlists(self, shared.playback, shared.mux),
             playback_base_url="",
             every=PROBE_EVERY,
+            tokens=PlaybackTokens() if shared.signing else None,
         )
         env.trace.add("replica begins", name)
         self._upkeep = store.Upkeep(tables, line, lease=LEASE)

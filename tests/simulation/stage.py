@@ -30,12 +30,13 @@ STEP_S = 0.5
 
 
 class Stage:
-    def __init__(self, *, webhooks: bool, storage: bool = False, seed: int = 1) -> None:
+    def __init__(self, *, webhooks: bool, storage: bool = False, signing: bool = False, seed: int = 1) -> None:
         self.world = World(seed)
         self.world.webhooks_arrive = 1.0 if webhooks else 0.0
         self.world.notifications_arrive = 1.0
         self.shared = self.world.shared
         self.shared.storage = storage
+        self.shared.signing = signing
         self.livekit = self.shared.livekit
         self.mux = self.shared.mux
         self.troubles: list[str] = []
@@ -170,10 +171,15 @@ class Stage:
 
 
 def play(
-    scene: Callable[[Stage], Awaitable[None]], *, webhooks: bool = False, storage: bool = False, seed: int = 1
+    scene: Callable[[Stage], Awaitable[None]],
+    *,
+    webhooks: bool = False,
+    storage: bool = False,
+    signing: bool = False,
+    seed: int = 1,
 ) -> Stage:
     """Play *scene* on virtual time, to its end. Raises AssertionError where an invariant did not hold."""
-    stage = Stage(webhooks=webhooks, storage=storage, seed=seed)
+    stage = Stage(webhooks=webhooks, storage=storage, signing=signing, seed=seed)
     drawn = random.getstate()
     random.seed(seed)
 

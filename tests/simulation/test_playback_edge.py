@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import pytest
 
-from service.domain.broadcast import ConditionType, State
+from service.domain.broadcast import ConditionType, PlaybackPolicy, Spec, State
 from service.domain.errors import Outcome, ProviderError
 from service.domain.ports import PlaylistSeen
 from service.domain.provider import PLAYBACK
 from service.domain.reasons import Operation
 from tests.simulation.stage import ID, Stage, play
 
+SIGNED = Spec(title="A show", playback_policy=PlaybackPolicy.SIGNED)
 Edge = Callable[[PlaylistSeen], PlaylistSeen]
 
 
@@ -122,3 +123,41 @@ def test_whether_viewers_get_new_pictures_is_known_seconds_after_the_start() -> 
         assert await stage.until(known, 6) <= 6
 
     play(scene)
+
+
+def test_a_signed_playlist_that_stands_still_is_noticed_and_healed_where_there_is_a_key() -> None:
+    async def scene(stage: Stage) -> None:
+        await stage.live(SIGNED)
+        [first] = stage.running
+        assert _playable(stage) == (True, "PLAYING")
+        stage.mux.stall(stage.stream)
+        await stage.until(lambda: stage.broadcast.state is State.INTERRUPTED, 35)
+        assert "PLAYBACK_STALLED" in stage.reasons
+        await stage.until(lambda: stage.broadcast.state is State.LIVE and stage.plays, 110)
+        assert stage.running != [first]
+
+    play(scene, signing=True)
+
+
+def test_without_a_key_nobody_claims_that_a_signed_broadcast_can_be_played() -> None:
+    async def scene(stage: Stage) -> None:
+        await stage.live(SIGNED)
+        assert _playable(stage) == (None, "SIGNED")
+        assert ID not in stage.world.tables.probes or stage.world.tables.probes[ID].playlist is None
+
+    play(scene)
+
+
+def test_a_key_that_the_provider_does_not_know_makes_playable_unknown() -> None:
+    async def scene(stage: Stage) -> None:
+        await stage.live(SIGNED)
+        _behind(_answered(403), stage)
+        await stage.until(lambda: _playable(stage) == (None, "PLAYBACK_UNREACHABLE"), 35)
+        assert stage.broadcast.state is State.LIVE
+
+    play(scene, signing=True)
+
+
+def _playable(stage: Stage) -> tuple[bool | None, str]:
+    [playable] = [each for each in stage.broadcast.status.conditions if each.type is ConditionType.PLAYABLE]
+    return playable.met, playable.reason

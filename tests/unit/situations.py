@@ -38,6 +38,7 @@ from service.domain.resources import (
     RecordingStatus,
     StreamStatus,
 )
+from service.domain.situation import Availability
 from tests.unit.health_facts import (
     EGRESS,
     EMPTY,
@@ -228,6 +229,9 @@ SITUATIONS: Final[Mapping[str, Facts]] = {
     "live, nobody looked lately": unseen(live()),
     "live, the prober did not look lately": live(probe=replace(PROBE, playlist_at=ago(60))),
     "live, signed": live(spec=Spec(playback_policy=PlaybackPolicy.SIGNED)),
+    "live, signed, and there is a signing key": live(
+        spec=Spec(playback_policy=PlaybackPolicy.SIGNED), availability=Availability(signing=True)
+    ),
     "live, no picture": live(probe=replace(PROBE, people=ann(MICROPHONE))),
     "live, the uplink is poor": replace(live(), stats=reported(Quality.POOR)),
     "live, LiveKit is away": live(availability=away("livekit")),

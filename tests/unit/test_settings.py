@@ -18,14 +18,18 @@ from service.domain.measurements import PROBED_S, SEEN_S
 from service.domain.secret import Secret
 from service.domain.timing import Timing
 from service.providers.budget import Limit, Limits
+from service.providers.mux.signing import SigningKey
 from service.providers.storage.links import StorageSettings
 from service.settings.declared import SettingError
 from service.settings.settings import Settings, from_environment, grpc_target, variables
 from service.settings.usage import table
 from service.store.rows import OUTAGES
+from tests.signing import signing_key_pem
 
 OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 KEY, OLD_KEY = b"k" * 32, b"o" * 32
+PEM = signing_key_pem().strip()
+PEM_IN_BASE64 = base64.b64encode(PEM.encode()).decode()
 SECRETS = {
     "DATABASE_URL": "postgresql://broadcast:hunter2@db/broadcast",
     "LIVEKIT_API_SECRET": "livekit-secret-4711",
@@ -253,6 +257,7 @@ CHANGES = {
     "LIVEKIT_WEBHOOK_SECRETS": "next:its-secret, last:other:secret",
     "MUX_WEBHOOK_SECRETS": " one , two ,,",
     "MUX_ENVIRONMENT_ID": "env-1",
+    "MUX_SIGNING_KEYS": f"k2:{PEM_IN_BASE64}, k1:{PEM}",
     "BROADCAST_S3_BUCKET": "recordings-of-ours",
     "BROADCAST_S3_ACCESS_KEY": "AK",
     "BROADCAST_S3_SECRET_KEY": "SK",
@@ -303,6 +308,7 @@ def test_every_setting_can_be_set() -> None:
         "mux_ingest_url": "rtmps://eu.example/app/{key}",
         "livekit_webhook_secrets": (("next", Secret("its-secret")), ("last", Secret("other:secret"))),
         "mux_webhook_secrets": (Secret("one"), Secret("two")),
+        "mux_signing_keys": (SigningKey(id="k2", pem=Secret(PEM)), SigningKey(id="k1", pem=Secret(PEM))),
         "mux_environment_id": "env-1",
         "storage": StorageSettings(
             bucket="recordings-of-ours",

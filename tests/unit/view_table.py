@@ -289,6 +289,14 @@ TABLE: Final[Mapping[str, Row]] = {
         ),
         join="hls",
     ),
+    "live, signed, and there is a signing key": Row(
+        get="LIVE",
+        playable="met PLAYING",
+        health="OK",
+        causes="",
+        headline="Viewers see the show.",
+        join="hls",
+    ),
     "live, no picture": Row(
         get="LIVE",
         playable="met PLAYING",

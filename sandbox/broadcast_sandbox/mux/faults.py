@@ -29,6 +29,10 @@ METHODS = frozenset(
         "delete_asset_playback_id",
         "get_asset_or_livestream_id",
         "whoami",
+        "create_signing_key",
+        "list_signing_keys",
+        "get_signing_key",
+        "delete_signing_key",
     }
 )
 """Operations are named after the methods of mux_python, if it has one."""

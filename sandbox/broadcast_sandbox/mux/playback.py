@@ -1,7 +1,10 @@
-"""The playlists of live streams and assets, as viewers see them.
+"""The playlists and pictures of live streams and assets, as viewers see them.
 
-Statuses: mux.com/docs, Stream recordings of live streams (412), Secure video playback (403).
+Statuses: mux.com/docs, Stream recordings of live streams (412), Secure video playback (403), Get images from a video.
 """
+
+import base64
+from typing import Final
 
 from aiohttp import web
 
@@ -9,8 +12,7 @@ from broadcast_sandbox.clock import ScaledClock
 from broadcast_sandbox.faults import FaultTable
 from broadcast_sandbox.mux.life import MuxLife
 from broadcast_sandbox.mux.model import Asset, LiveStream
-from broadcast_sandbox.mux.playback_token import genuine
-from broadcast_sandbox.mux.settings import MuxSimulatorSettings
+from broadcast_sandbox.mux.playback_token import Use, genuine
 from broadcast_sandbox.mux.store import MuxStore, Playable
 
 SEGMENT_S = 2
@@ -25,12 +27,18 @@ _MULTIVARIANT = """#EXTM3U
 {id}/rendition.m3u8{token}
 """
 
+_PICTURES: Final[dict[str, tuple[Use, str]]] = {
+    "thumbnail.png": ("t", "image/png"),
+    "storyboard.png": ("s", "image/png"),
+    "storyboard.vtt": ("s", "text/vtt"),
+}
+_PIXEL: Final = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+
 
 class MuxPlayback:
-    def __init__(
-        self, settings: MuxSimulatorSettings, store: MuxStore, life: MuxLife, clock: ScaledClock, faults: FaultTable
-    ) -> None:
-        self._settings = settings
+    def __init__(self, store: MuxStore, life: MuxLife, clock: ScaledClock, faults: FaultTable) -> None:
         self._faults = faults
         self._served: dict[str, str] = {}
         """Playback id -> the last playlist before the fault `hls_stall`, which goes on being served."""
@@ -41,6 +49,7 @@ class MuxPlayback:
     def add_to(self, app: web.Application) -> None:
         app.router.add_get("/playback/{id}.m3u8", self._multivariant)
         app.router.add_get("/playback/{id}/rendition.m3u8", self._rendition)
+        app.router.add_get("/image/{id}/{picture}", self._picture)
 
     async def _multivariant(self, request: web.Request) -> web.StreamResponse:
         found = self._find(request)
@@ -53,12 +62,24 @@ class MuxPlayback:
         found = self._find(request)
         return found if isinstance(found, web.Response) else _shown(self._stalled(request.match_info["id"], found))
 
-    def _find(self, request: web.Request) -> str | web.Response:
+    async def _picture(self, request: web.Request) -> web.StreamResponse:
+        """A thumbnail or a storyboard, of one pixel."""
+        known = _PICTURES.get(request.match_info["picture"])
+        if known is None:
+            return _plain(404)
+        use, type_ = known
+        found = self._find(request, use)
+        if isinstance(found, web.Response):
+            return found
+        body = b"WEBVTT\n" if type_ == "text/vtt" else _PIXEL
+        return web.Response(body=body, content_type=type_, headers={"Access-Control-Allow-Origin": "*"})
+
+    def _find(self, request: web.Request, use: Use = "v") -> str | web.Response:
         """The media playlist as it is now, or the refusal."""
         playable = self._store.playables.get(request.match_info["id"])
         if playable is None:
             return _plain(404)
-        if not self._allowed(playable, request):
+        if not self._allowed(playable, request, use):
             return _plain(403)
         text = self._live(playable) if playable.type == "live_stream" else self._recorded(playable)
         if text is None:
@@ -73,14 +94,14 @@ class MuxPlayback:
             self._served[playback_id] = text
         return self._served.setdefault(playback_id, text)
 
-    def _allowed(self, playable: Playable, request: web.Request) -> bool:
+    def _allowed(self, playable: Playable, request: web.Request, use: Use) -> bool:
         token = request.query.get("token")
         if playable.playback_id.policy == "public":
             return token is None
         # Mux refuses the url of a signed id with any other parameter: they belong in the token.
         if token is None or len(request.query) != 1:
             return False
-        return genuine(token, playable.playback_id.id, self._settings.signing_keys)
+        return genuine(token, playable.playback_id.id, self._store.signing_keys, use)
 
     def _live(self, playable: Playable) -> str | None:
         stream = self._store.streams[playable.owner_id]

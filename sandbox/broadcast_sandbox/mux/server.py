@@ -1,7 +1,8 @@
 """The simulated Mux environment: REST API, webhooks, ingest and playback, used by the real SDK.
 
 `mux_python` reaches it by `Configuration(host=base_url)`; viewers by `{base_url}/playback/{playback_id}.m3u8` in
-place of `https://stream.mux.com/{playback_id}.m3u8`; encoders by `{base_url}/_ingest/app/{stream_key}`.
+place of `https://stream.mux.com/{playback_id}.m3u8`, and `{base_url}/image/...` in place of
+`https://image.mux.com/...`; encoders by `{base_url}/_ingest/app/{stream_key}`.
 """
 
 from aiohttp import web
@@ -12,6 +13,7 @@ from broadcast_sandbox.faults import Fault, FaultTable
 from broadcast_sandbox.frontend import API, Frontend
 from broadcast_sandbox.mux.api.asset_calls import AssetCalls
 from broadcast_sandbox.mux.api.rest import MuxRest
+from broadcast_sandbox.mux.api.signing_key_calls import SigningKeyCalls
 from broadcast_sandbox.mux.api.stream_calls import LiveStreamCalls
 from broadcast_sandbox.mux.assets import MuxAssets
 from broadcast_sandbox.mux.control import MuxControl
@@ -36,10 +38,10 @@ class MuxSimulator:
         self.settings = settings
         self.clock = clock or ScaledClock()
         self.effects = EffectLog("mux")
-        parts = {API: ("/video/", "/system/", "/data/"), "playback": ("/playback/",)}
+        parts = {API: ("/video/", "/system/", "/data/"), "playback": ("/playback/", "/image/")}
         self.frontend = Frontend(self.clock, parts, shutdown_s=0.2)
         self.faults = FaultTable(sites(self.frontend.fault_site()))
-        self.store = MuxStore()
+        self.store = MuxStore(signing_keys=dict(settings.signing_keys))
         self.webhooks = WebhookSender(
             url=settings.webhook_url,
             clock=self.clock,
@@ -71,7 +73,9 @@ class MuxSimulator:
         )
         streams = LiveStreamCalls(settings, self.store, self._life, events, self.effects)
         others = AssetCalls(settings, self.store, assets, self._uploads, self.effects)
-        self._rest = MuxRest(settings, [*streams.routes(), *others.routes()], self.store, self.faults)
+        self._signing_keys = SigningKeyCalls(self.store)
+        routes = [*streams.routes(), *others.routes(), *self._signing_keys.routes()]
+        self._rest = MuxRest(settings, routes, self.store, self.faults)
 
     @property
     def base_url(self) -> str:
@@ -90,6 +94,10 @@ class MuxSimulator:
         await self._uploads.close()
         await self.frontend.close()
         await self.webhooks.close()
+
+    def make_signing_key(self) -> tuple[str, str]:
+        """Make and register a signing key, as `POST /system/v1/signing-keys`: its id, and its private key in base64."""
+        return self._signing_keys.make()
 
     def add_fault(self, fault: Fault) -> None:
         """As `POST /_faults`. Raises ValueError if the fault can never fire."""
@@ -112,7 +120,7 @@ class MuxSimulator:
             changed=self._take_faults,
             cleared=self.frontend.clear,
         )
-        playback = MuxPlayback(self.settings, self.store, self._life, self.clock, self.faults)
+        playback = MuxPlayback(self.store, self._life, self.clock, self.faults)
         for part in (self._rest, MuxIngest(self._life), playback, control):
             part.add_to(app)
         return app

@@ -46,4 +46,6 @@ class MuxSimulatorSettings:
     ingest_protocol: str = "rtmp"
     """`active_ingest_protocol`; a value unknown to mux_python 5.1.2 makes its models raise ValueError."""
     signing_keys: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Key id -> RSA public key (PEM). Empty: the signature of a playback token is not checked."""
+    """Key id -> RSA public key (PEM), registered from the start. More are made by `/system/v1/signing-keys`. As long as
+    there is none, the signature of a playback token is not checked.
+    """

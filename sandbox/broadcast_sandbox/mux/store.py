@@ -23,6 +23,8 @@ class MuxStore:
     playables: dict[str, Playable] = field(default_factory=dict[str, Playable])
     keys: dict[str, str] = field(default_factory=dict[str, str])
     """Stream key -> stream id."""
+    signing_keys: dict[str, str] = field(default_factory=dict[str, str])
+    """Key id -> RSA public key (PEM). Empty: the signature of a playback token is not checked."""
     old_keys: dict[str, str] = field(default_factory=dict[str, str])
     """Keys that were reset or whose stream was deleted -> stream id."""
 

@@ -56,11 +56,12 @@ class BroadcastApi(BroadcastServiceServicer):
         tail: Tail,
         admission: Admission,
         playback_base_url: str,
+        unsigned: str,
         health: HealthApi,
         audience: AudienceReader,
         stage: StageApi,
     ) -> None:
-        """*moved* and *wake*: as of `ApiServer`."""
+        """*moved* and *wake*: as of `ApiServer`. *unsigned*: as of `ApiOptions`."""
         self._broadcasts = broadcasts
         self._changes = changes
         self._tokens = tokens
@@ -68,7 +69,7 @@ class BroadcastApi(BroadcastServiceServicer):
         self._health = health
         self._audience = audience
         self._stage = stage
-        self._writes = Writes(broadcasts=broadcasts, moved=moved, wake=wake, resolve=resolve)
+        self._writes = Writes(broadcasts=broadcasts, moved=moved, wake=wake, resolve=resolve, unsigned=unsigned)
         self._tail = tail
         self._waits = Waits(broadcasts, tail, admission)
         self._watches = BroadcastWatches(broadcasts, changes, tail, playback_base_url=playback_base_url)

@@ -22,7 +22,7 @@ from service.api.messages.masks import domain_fields, masked_fields, only
 from service.api.messages.spec import NAMES_OF_PARTS, GivenSpec, given_spec, in_words_of_the_contract
 from service.api.streams.moved import Moved
 from service.domain import lifecycle
-from service.domain.broadcast import Broadcast, Carrier
+from service.domain.broadcast import Broadcast, Carrier, PlaybackPolicy
 from service.domain.errors import BroadcastNotFound, DestinationNotFound, FieldImmutable, InvalidField, Violation
 from service.domain.lifecycle import Change
 from service.domain.validation import (
@@ -65,18 +65,28 @@ Decide: TypeAlias = Callable[[Broadcast, datetime], Change | None]
 
 
 class Writes:
-    def __init__(self, *, broadcasts: Broadcasts, moved: Moved, wake: Callable[[str], None], resolve: Resolve) -> None:
-        """*moved* and *wake*: as of `ApiServer`."""
+    def __init__(
+        self,
+        *,
+        broadcasts: Broadcasts,
+        moved: Moved,
+        wake: Callable[[str], None],
+        resolve: Resolve,
+        unsigned: str,
+    ) -> None:
+        """*moved* and *wake*: as of `ApiServer`. *unsigned*: as of `ApiOptions`."""
         self._broadcasts = broadcasts
         self._moved = moved
         self._wake = wake
         self._resolve = resolve
+        self._unsigned = unsigned
 
     async def create(self, request: rpc.CreateBroadcastRequest) -> Broadcast:
         """Raises InvalidField, BroadcastExists, RequestIdReused, StoreUnavailable, and BroadcastNotFound for a
         repeated request whose broadcast was deleted meanwhile.
         """
         given = given_spec(request.spec)
+        self._check_playback(given)
         destinations, keys = given.spec.destinations, given.keys
         await self._check(
             given,
@@ -98,6 +108,7 @@ class Writes:
         names = masked_fields(request.update_mask.paths)
         labels = dict(request.labels) if "labels" in request.update_mask.paths else None
         given = given_spec(only(request.spec, names))
+        self._check_playback(given)
         await self._check(given, ())
         paths = domain_fields(names)
 
@@ -171,6 +182,12 @@ class Writes:
         self._wake(broadcast.id)
         self._moved.notify()
         return broadcast if isinstance(request, rpc.DeleteBroadcastRequest) else _present(broadcast)
+
+    def _check_playback(self, given: GivenSpec) -> None:
+        """Raises InvalidField."""
+        if given.spec.playback_policy is PlaybackPolicy.SIGNED and self._unsigned:
+            why = f"SIGNED needs a signing key of the service: {self._unsigned}"
+            raise InvalidField(Violation(field="spec.playback_policy", description=why))
 
     async def _check(self, given: GivenSpec, more: Sequence[Violation]) -> None:
         """*more*: violations that are told with those of urls and keys."""

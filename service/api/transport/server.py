@@ -51,6 +51,8 @@ class ApiOptions:
     """0: any free one."""
     reflection: bool = False
     playback_base_url: str = "https://stream.mux.com"
+    unsigned: str = "there is none"
+    """Why there is no key to sign playback tokens with, so that the policy SIGNED is refused. Empty: there is one."""
     max_receive_bytes: int = 4 << 20
     """Well above any sensible request: gRPC refuses a larger message without naming the field that is too long."""
     connections: int = 2000
@@ -104,6 +106,7 @@ class ApiServer:
             tail=self._tail,
             admission=self._admission,
             playback_base_url=options.playback_base_url,
+            unsigned=options.unsigned,
             health=health_api,
             stage=stage_api,
             audience=audience,

@@ -177,7 +177,7 @@ def playback(facts: Facts, _timing: Timing) -> Answer:
         return Answer(part)
     message = "nobody looked lately"
     unknown = replace(part, state=HealthState.UNKNOWN, reason=HealthReason.NOT_OBSERVED, message=message)
-    if broadcast.spec.playback_policy is PlaybackPolicy.SIGNED:
+    if broadcast.spec.playback_policy is PlaybackPolicy.SIGNED and not facts.availability.signing:
         message = "only who holds a viewer's token can look"
         return Answer(replace(unknown, reason=HealthReason.SIGNED, message=message))
     if (unseen := _out_of_sight(facts)) is not None:

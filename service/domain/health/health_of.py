@@ -91,14 +91,16 @@ def _overall(facts: Facts, parts: tuple[PartHealth, ...], turn: datetime | None)
         return HealthState.IDLE
     counted = _own_work(facts, turn)
     for part in parts:
-        if part.part is ChainPart.VIEWERS or (
-            part.part is ChainPart.PLAYBACK and facts.broadcast.spec.playback_policy is PlaybackPolicy.SIGNED
-        ):
+        if part.part is ChainPart.VIEWERS or (part.part is ChainPart.PLAYBACK and _signed_away(facts)):
             continue
         beside = part.part in (ChainPart.DESTINATION, ChainPart.RECORDING) and part.state is HealthState.DOWN
         counted.add(HealthState.DEGRADED if beside else part.state)
     worst = next((state for state in _WORST_FIRST if state in counted), HealthState.IDLE)
     return HealthState.IDLE if worst is HealthState.OK and facts.broadcast.state is not State.LIVE else worst
+
+
+def _signed_away(facts: Facts) -> bool:
+    return facts.broadcast.spec.playback_policy is PlaybackPolicy.SIGNED and not facts.availability.signing
 
 
 def _own_work(facts: Facts, turn: datetime | None) -> set[HealthState]:

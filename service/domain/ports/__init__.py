@@ -5,6 +5,7 @@ Every method raises ProviderError and nothing else. Each ends within its own tim
 """
 
 from service.domain.ports.egresses import Egresses, EgressSeen, EgressWanted, OutputSeen, Push, RecordingWanted
+from service.domain.ports.playback import PlaybackToken, PlaybackTokens, TokenUse
 from service.domain.ports.playlists import Playlists, PlaylistSeen
 from service.domain.ports.rooms import (
     HostRole,
@@ -41,6 +42,8 @@ __all__ = [
     "OutputSeen",
     "ParticipantKind",
     "ParticipantSeen",
+    "PlaybackToken",
+    "PlaybackTokens",
     "PlaylistSeen",
     "Playlists",
     "PublisherSeen",
@@ -56,6 +59,7 @@ __all__ = [
     "StreamSeen",
     "StreamWanted",
     "Streams",
+    "TokenUse",
     "TrackKind",
     "TrackSeen",
     "Unreadable",

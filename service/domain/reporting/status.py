@@ -299,8 +299,8 @@ def _out_of_sight(stream: Stream | None) -> str:
     return ConditionReason.PLAYBACK_UNREACHABLE if unseen else ""
 
 
-def _movement(stream: Stream | None, policy: PlaybackPolicy) -> _Fact:
-    if policy is PlaybackPolicy.SIGNED:
+def _movement(stream: Stream | None, policy: PlaybackPolicy, availability: Availability) -> _Fact:
+    if policy is PlaybackPolicy.SIGNED and not availability.signing:
         return None, ConditionReason.SIGNED, "the service has no viewer's token to look at the playlist with"
     if stream is not None and stream.stalled_since is None and stream.unseen_since is not None:
         message = f"the playlist cannot be seen since {clock(stream.unseen_since)}: {stream.unseen}"
@@ -316,7 +316,7 @@ def _playable(broadcast: Broadcast, resource_set: ResourceSet, availability: Ava
         _confirmed(resource_set.room, _host(resource_set), availability),
         _confirmed(resource_set.egress, _egress(broadcast, resource_set, Blocked.NOTHING), availability),
         _confirmed(resource_set.stream, _ingest(resource_set.stream), availability),
-        _movement(resource_set.stream, broadcast.spec.playback_policy),
+        _movement(resource_set.stream, broadcast.spec.playback_policy, availability),
     )
     for met, reason, message in sorted(facts, key=lambda fact: fact[0] is None):
         if not met:

@@ -25,6 +25,7 @@ from service.domain.broadcast import State, seconds
 from service.domain.errors import ProviderError
 from service.domain.measurements import PROBED_S, Unseen
 from service.domain.observing.playlist import not_seen
+from service.domain.ports import TokenUse
 from service.providers.budget import Bucket, Rank
 from service.reconciler.background.rounds import Rounds
 from service.store.measurements.probes import ProbeResults
@@ -32,7 +33,7 @@ from service.store.measurements.probes import ProbeResults
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from service.domain.ports import Playlists, PlaylistSeen
+    from service.domain.ports import PlaybackTokens, Playlists, PlaylistSeen
     from service.reconciler.act.requests import Providers
     from service.store.leases import Leases
     from service.store.measurements.probes import Probes, ProbeTarget
@@ -58,6 +59,8 @@ _REPEATED_S = 2.0
 _REPEATED_FOR_S = 6.0
 _SEGMENT_S = 1.0
 """The least time between two looks of which the second is to see a new segment."""
+_TOKEN_LIVES = timedelta(minutes=10)
+"""Of a token for a signed playlist. It is signed anew before each look, or was a moment ago."""
 _WITHOUT_TOKEN_S = 0.5
 """Seconds without a question for tokens, after one that was refused."""
 
@@ -75,14 +78,18 @@ class Prober(Rounds):
         *,
         playback_base_url: str,
         every: timedelta,
+        tokens: PlaybackTokens | None = None,
     ) -> None:
-        """*every*: from one look at a broadcast to the next."""
+        """*every*: from one look at a broadcast to the next. *tokens*: to look at signed playlists with; None: those
+        are not looked at.
+        """
         super().__init__(leases, every=min(every, _TICK))
         self._look_every = every
         self._probes = probes
         self._providers = providers
         self._playlists = playlists
         self._playback_base_url = playback_base_url
+        self._signer = tokens
         self._no_token_until = 0.0
 
     async def round(self) -> None:
@@ -184,10 +191,11 @@ class Prober(Rounds):
 
     async def _playlist(self, target: ProbeTarget, results: ProbeResults) -> None:
         """Playback is no call of Mux's API, and counts against no limit of it."""
-        if not target.public or not target.playback_id or target.state is State.READY:
+        url = self._address(target)
+        if url is None or target.state is State.READY:
             return
         try:
-            seen = await self._playlists.look(f"{self._playback_base_url}/{target.playback_id}.m3u8")
+            seen = await self._playlists.look(url)
             instead = not_seen(seen)
         except ProviderError as error:
             seen, instead = None, (error.code or error.outcome, error.message)
@@ -204,6 +212,20 @@ class Prober(Rounds):
         changes = stands is not target.stalled and (target.stalled or target.state is State.LIVE)
         if changes or target.out_of_sight:
             results.wake.add(target.broadcast_id)
+
+    def _address(self, target: ProbeTarget) -> str | None:
+        """The address of the playlist, with a token of the prober's own if it is signed. None: there is none, or it is
+        signed and there is no key.
+        """
+        if not target.playback_id:
+            return None
+        url = f"{self._playback_base_url}/{target.playback_id}.m3u8"
+        if target.public:
+            return url
+        if self._signer is None:
+            return None
+        token = self._signer.sign(target.playback_id, TokenUse.VIDEO, until=target.read_at + _TOKEN_LIVES)
+        return f"{url}?token={token.token.reveal()}"
 
     def _unseen(self, target: ProbeTarget, instead: tuple[str, str], results: ProbeResults) -> None:
         """Keep that a look did not see the playlist, and what came instead."""

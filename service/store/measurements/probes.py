@@ -89,7 +89,7 @@ class ProbeTarget:
     state: State
     playback_id: str
     public: bool
-    """Whether anybody may play it without a token, and so the prober too."""
+    """Whether it can be played without a token."""
     stalled: bool
     """Whether the live stream is known to have a playlist that stands still."""
     out_of_sight: bool

@@ -23,6 +23,7 @@ from service.domain.ports import (
     UploadWanted,
 )
 from service.domain.ports.pages import NextPage, at_once
+from service.domain.ports.playback import PlaybackToken, TokenUse
 from service.domain.provider import Provider
 from service.domain.reasons import Operation
 from service.domain.resources import Recording
@@ -284,6 +285,11 @@ class Storage:
         return Secret(f"https://storage.example/{file}?X-Amz-Signature={self._signature}")
 
 
+class PlaybackTokens:
+    def sign(self, subject: str, use: TokenUse, *, until: datetime) -> PlaybackToken:
+        return PlaybackToken(token=Secret(f"{use}.{subject}"), expire_time=until)
+
+
 class Playlists:
     def __init__(self, replica: Replica, network: Network, mux: Mux) -> None:
         self._replica = replica
@@ -291,5 +297,7 @@ class Playlists:
         self._mux = mux
 
     async def look(self, url: str) -> PlaylistSeen:
-        playback_id = url.removeprefix("/").removesuffix(".m3u8")
+        path, _, token = url.partition("?token=")
+        playback_id = path.removeprefix("/").removesuffix(".m3u8")
+        assert token in ("", f"{TokenUse.VIDEO}.{playback_id}")
         return await self._replica.call(self._network, _PLAY, playback_id, lambda: self._mux.playlist(playback_id))

@@ -26,11 +26,14 @@ from tests.simulation.store.tables import Line, Row, Tables, Written, lane, tran
 
 @transactions
 class Passes:
-    def __init__(self, tables: Tables, line: Line, *, derive: Derive, storage: bool = False) -> None:
+    def __init__(
+        self, tables: Tables, line: Line, *, derive: Derive, storage: bool = False, signing: bool = False
+    ) -> None:
         self._tables = tables
         self._line = line
         self._derive = derive
         self._storage = storage
+        self._signing = signing
 
     async def load(self, claim: Claim, lease: timedelta) -> Situation:
         read = asyncio.get_running_loop().time()
@@ -169,7 +172,9 @@ class Passes:
 
     def _availability(self) -> Availability:
         answering = {name: looked.answering_since for name, looked in self._tables.looked.items()}
-        return Availability(outages=self._tables.outages(), answering_since=answering, storage=self._storage)
+        return Availability(
+            outages=self._tables.outages(), answering_since=answering, storage=self._storage, signing=self._signing
+        )
 
     def _watching(self, row: Row) -> Watching:
         on_demand = row.broadcast.spec.delivery_policy is DeliveryPolicy.ON_DEMAND
