@@ -4,9 +4,13 @@ A standby that was promoted without the last commits, or a backup that was resto
 time. Revisions and fences that were given out would be given out again, and resources that were made at the providers
 are missing in the rows. So each history has an id of its own, which is part of every resume token.
 
-Invariant: while the server is another one than the row `head` names, nothing is claimed and no change is read. One
+Invariant: while the server is another one than the row `head` names, nothing is claimed, no pass goes on and no change
+is read. One
 replica then begins a new history, in one transaction: it takes a new id, lifts all fences above those that were given
 out before, ends all leases, and marks running broadcasts as unverified, so that passes look at the providers first.
+
+A claim of the earlier history writes nothing any more, also where this server has its fence: its pass does not know
+what was lost, and would go on as if nothing had been done since.
 """
 
 from __future__ import annotations
@@ -27,23 +31,25 @@ HISTORY: Final = "CASE WHEN server IS NULL OR server = server_history() THEN his
 """SQL, of `head`: the id of the history. NULL: the server is another one, and no replica has begun a new one yet."""
 NEXT_FENCE: Final = "greatest(fence, (SELECT fence_base FROM head)) + 1"
 """SQL: the fence of a claim on a row of `broadcast`."""
+# Microseconds since 1970: two histories that begin on the same backup have bases of their own. A row is claimed far
+# less often than once a microsecond, so no fence of the earlier history reaches the base.
+_NEXT_BASE: Final = "greatest(fence_base + 1000000, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)"
 
 _LOOK = "SELECT history::text, server, server_history() AS present FROM head"
-# In the order of ids, as everybody who locks many rows; and before `head`, which every writer locks last.
-_UNVERIFIED = """
-UPDATE broadcast SET unverified_since = now(), dirty_at = now(), due_at = now(), lease_until = NULL, lease_owner = NULL
+# In the order of ids, as everybody who locks many rows; and before `head`, which every writer locks last. The base that
+# `head` gets after that is not lower, and the next claim is above both.
+_UNVERIFIED = f"""
+UPDATE broadcast SET unverified_since = now(), dirty_at = now(), due_at = now(), lease_until = NULL, lease_owner = NULL,
+  fence = (SELECT {_NEXT_BASE} FROM head)
 WHERE id IN (
   SELECT id FROM broadcast
   WHERE target <> 'CREATED' AND (state NOT IN ('ENDED', 'FAILED') OR coalesce(lease_until, due_at) IS NOT NULL)
   ORDER BY id FOR NO KEY UPDATE)
-"""
-# Microseconds since 1970: two histories that begin on the same backup have bases of their own. A row is claimed far
-# less often than once a microsecond, so no fence of the earlier history reaches the base.
-_BEGIN = """
-UPDATE head SET history = gen_random_uuid(), history_begin = now(), server = server_history(),
-  fence_base = greatest(fence_base + 1000000, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)
+"""  # noqa: S608 - a constant
+_BEGIN = f"""
+UPDATE head SET history = gen_random_uuid(), history_begin = now(), server = server_history(), fence_base = {_NEXT_BASE}
 WHERE history = $1::uuid AND server_history() IS NOT NULL RETURNING history::text
-"""
+"""  # noqa: S608 - a constant
 _BIND = "UPDATE head SET server = $2 WHERE history = $1::uuid AND server IS NULL"
 
 

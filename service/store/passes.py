@@ -3,6 +3,7 @@
 A row has one fence, and every claim adds one to it. A write whose fence is not the present one finds no row and raises
 LeaseLost: another replica has claimed the broadcast since. The pass then stops without cleaning up, because whatever it
 would undo may be the other's by now. So at most one pass at a time has an effect, however late a paused replica wakes.
+A pass does not go on either on a server that may have lost commits, see `history`.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from service.domain.situation import Availability, Situation
 from service.failpoints import failpoint
 from service.store.changes import append
 from service.store.database import Database
+from service.store.history import SETTLED
 from service.store.leases import Claim, lane_of
 from service.store.rows import (
     BROADCAST_COLUMNS,
@@ -48,12 +50,16 @@ if TYPE_CHECKING:
     from service.store.database import Connection
 
 _RENEW = f"""
-UPDATE broadcast SET lease_until = now() + $3::interval WHERE id = $1 AND fence = $2
+UPDATE broadcast SET lease_until = now() + $3::interval WHERE id = $1 AND fence = $2 AND {SETTLED}
 RETURNING {BROADCAST_COLUMNS}, secrets, unverified_since, now() AS read_at, {OUTAGES}, {HEARD}, {PLAYED}, {WATCHED}
 """  # noqa: S608 - a constant
 _LOCK = f"""
 SELECT {BROADCAST_COLUMNS}, secrets, now() AS read_at, {OUTAGES}, {WATCHED} FROM broadcast
-WHERE id = $1 AND fence = $2 FOR NO KEY UPDATE
+WHERE id = $1 AND fence = $2 AND {SETTLED} FOR NO KEY UPDATE
+"""  # noqa: S608 - a constant
+_HOLD = f"""
+UPDATE broadcast SET lease_until = greatest(lease_until, now() + $3::interval)
+WHERE id = $1 AND fence = $2 AND {SETTLED} RETURNING target
 """  # noqa: S608 - a constant
 _RESOURCES = f"SELECT {RESOURCE_COLUMNS} FROM resource WHERE broadcast_id = $1 ORDER BY kind, ordinal"  # noqa: S608
 _UPSERT = f"""
@@ -280,13 +286,7 @@ class Passes:
 
     @staticmethod
     async def _renew(connection: Connection, claim: Claim, lease: timedelta) -> Target:
-        target = await connection.fetchval(
-            "UPDATE broadcast SET lease_until = greatest(lease_until, now() + $3::interval) "
-            "WHERE id = $1 AND fence = $2 RETURNING target",
-            claim.broadcast_id,
-            claim.fence,
-            lease,
-        )
+        target = await connection.fetchval(_HOLD, claim.broadcast_id, claim.fence, lease)
         if target is None:
             raise LeaseLost(claim.broadcast_id)
         return Target(target)

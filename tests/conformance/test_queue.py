@@ -206,6 +206,27 @@ async def test_what_woke_a_broadcast_on_the_way_to_its_end_wakes_it_no_more(stag
     assert await stage.one.leases.next_due() is None
 
 
+async def test_no_claim_of_before_a_failover_goes_on(stage: Stage) -> None:
+    """Its pass does not know which commits were lost, and would act as if the providers had been told nothing since."""
+    await stage.started("first")
+    claim = await stage.one.claimed("first")
+    head = await stage.changes.head()
+    await stage.changes.begin_history((await stage.changes.bounds()).history)
+    passes = stage.one.passes
+    for write in (
+        lambda: passes.load(claim, LEASE),
+        lambda: passes.intend(claim, stream(), LEASE),
+        lambda: passes.renew(claim, LEASE),
+        lambda: passes.record(claim, [stream()], end=EndReason.STOPPED),
+    ):
+        with pytest.raises(LeaseLost):
+            await write()
+    assert await stage.changes.head() == head
+    after = await stage.two.claimed("first")
+    assert after.fence > claim.fence
+    assert (await stage.two.passes.load(after, LEASE)).unverified_since is not None
+
+
 async def test_a_duty_is_one_replicas_until_its_time_is_over(stage: Stage) -> None:
     minute = timedelta(minutes=1)
     assert await stage.one.leases.take_duty("sweep", minute)

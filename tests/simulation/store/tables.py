@@ -259,6 +259,7 @@ class Tables:
                 continue
             row.unverified_since = row.dirty_at = row.due_at = now
             row.lease_until = row.lease_owner = None
+            row.fence = max(row.fence, self.fence_base)
         self.notify("broadcast_due")
 
     def check_resources(self, broadcast_id: str, resources: Sequence[AnyResource]) -> None:
