@@ -37,6 +37,8 @@ UPDATE broadcast SET
   lease_until = CASE WHEN lease_until > now() + $2::interval THEN now() ELSE lease_until END
 WHERE coalesce(lease_until, due_at) IS NOT NULL
 """
+# Whoever had it may be dead, and nobody else would do it for the length of the step. An owner that lives renews it.
+_DUTIES_BACK = "UPDATE duty SET lease_until = lease_until - $1::interval WHERE lease_until > now()"
 # A viewer who left would hold the slot for the step longer.
 _SLOTS_BACK = "UPDATE viewer SET expire_time = expire_time - $1::interval WHERE expire_time > now()"
 # Viewers who were seen in a time that is still to come would be present until it has come, and what is watched until
@@ -67,14 +69,15 @@ class Upkeep:
 
     async def look_at_clock(self) -> timedelta:
         """If the database clock was set back since the last look of any replica, bring forward what waits for a time
-        that is now further away: due times, turns at budgets, leases, slots of viewers. Answers how far the clock went
-        back.
+        that is now further away: due times, turns at budgets, leases, duties, slots of viewers. Answers how far the
+        clock went back.
         """
         async with self._database.transaction() as connection:
             back: timedelta = await connection.fetchval(_LOOK) or timedelta()
             if back < _STEP:
                 return timedelta()
             await connection.execute(_MOVE_BACK, back, self._lease * 2)
+            await connection.execute(_DUTIES_BACK, back)
             await connection.execute(_SLOTS_BACK, back)
             for each in _AUDIENCE_BACK:
                 await connection.execute(each)

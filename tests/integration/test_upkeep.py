@@ -276,6 +276,24 @@ async def test_a_duty_from_before_the_step_is_taken_over(one: Store) -> None:
     assert await one.leases.take_duty("sweeper", ttl)
 
 
+async def test_a_duty_is_as_far_away_as_it_was(one: Store) -> None:
+    """Nobody asked for it in the first seconds after the step. Its owner is dead, and no provider would be observed for
+    five minutes.
+    """
+    await one.sql(
+        "INSERT INTO duty (name, owner, lease_until) VALUES "
+        "('observer', 'dead', now() + interval '20 s'), ('sweeper', 'dead', now() - interval '1 s')"
+    )
+    upkeep = Upkeep(one.database, lease=LEASE)
+    await upkeep.look_at_clock()
+    await one.sql(f"UPDATE duty SET lease_until = lease_until + {STEP} - interval '60 s'")  # noqa: S608 - a constant
+    await one.sql(f"UPDATE clock SET seen_at = seen_at + {STEP}")  # noqa: S608 - a constant
+    assert not await one.leases.take_duty("observer", LEASE)
+    await upkeep.look_at_clock()
+    assert await one.sql("SELECT max(lease_until) < now() + interval '1 s' FROM duty")
+    assert await one.leases.take_duty("observer", LEASE)
+
+
 async def test_an_outage_is_noticed_although_its_begin_is_ahead(one: Store) -> None:
     outages, away = Outages(one.database), ("UNAVAILABLE", "no answer")
     await outages.report(Provider.MUX, away)

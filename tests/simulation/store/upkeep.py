@@ -40,5 +40,8 @@ class Upkeep:
                 row.lease_until = now
         tables.audience = {key: slot for key, slot in tables.audience.items() if key[1] <= now}
         tables.counting = {replica: told for replica, told in tables.counting.items() if told[1] <= now}
+        for name, (owner, until) in tables.duties.items():
+            if until > now:
+                tables.duties[name] = (owner, until - back)
         await self._line.commit("look_at_clock")
         return back
