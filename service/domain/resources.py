@@ -197,7 +197,7 @@ class Stream(Resource):
     connected: bool | None = None
     """Whether an encoder is connected: only webhooks tell. The status stays active through the reconnect window."""
     connected_at: datetime | None = None
-    """The provider's time of the newest webhook that said so."""
+    """When the newest webhook that said so was sent, or taken in if the database's clock is behind the provider's."""
     heard_at: datetime | None = None
     """The provider's time of the newest webhook that was believed."""
 

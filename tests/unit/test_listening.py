@@ -181,6 +181,15 @@ def test_only_a_connection_may_be_heard_of() -> None:
     assert (later.connected, later.connected_at, later.heard_at) == (False, T0, T0 + seconds(1))
 
 
+def test_a_connection_is_not_heard_of_before_it_was() -> None:
+    """The database's clock was set back, and is behind the provider's. An encoder that left before its successor came
+    must not seem to have left after it.
+    """
+    [now] = heard(about_stream(None, T0 + seconds(300), connected=False), resources=[STREAM]).resources
+    assert isinstance(now, Stream)
+    assert (now.connected, now.connected_at, now.heard_at) == (False, T0, T0 + seconds(300))
+
+
 def test_no_order_of_arrival_makes_a_difference() -> None:
     said = [
         about_stream(StreamStatus.ACTIVE, T0 - seconds(5), connected=True),

@@ -72,7 +72,8 @@ def _stream(row: Stream, heard: Heard, now: datetime) -> Learned:
         return Learned()
     new = replace(row, heard_at=time)
     if heard.connected is not None:
-        new = replace(new, connected=heard.connected, connected_at=time)
+        # It is compared with times of the database, whose clock may be behind the provider's.
+        new = replace(new, connected=heard.connected, connected_at=min(time, now))
     events: tuple[Event, ...] = ()
     if heard.stream is not None and heard.stream.status is not StreamStatus.DISABLED:
         # The status was true when the webhook was sent, and may have changed since.
