@@ -102,7 +102,7 @@ class EventReason(Word):
     EGRESS_WRITTEN_OFF = "EGRESS_WRITTEN_OFF", "The egress is given up: it was not seen to start, or to end, in time."
     EGRESS_STILL_RUNS = (
         "EGRESS_STILL_RUNS",
-        "An egress that had been given up is still in the room: it is stopped again.",
+        "An egress that had been given up is still in the room, or may still come into it: it is stopped again.",
     )
     LAYOUT_SET = "LAYOUT_SET", "The egress was given another layout."
     DESTINATION_ADDED = "DESTINATION_ADDED", "The egress was told to push to a destination. The message names it."

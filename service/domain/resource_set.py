@@ -87,25 +87,27 @@ class ResourceSet:
 
     @property
     def given_up(self) -> list[Egress | LocalRecording]:
-        """Egresses that were given up without having been seen to end, and that no look has missed in the room since:
-        each may run on and cost.
-        """
-        return [
-            each
-            for each in self.recorders
-            if each.phase is Phase.GONE and _may_run(each) and each.external_id not in self._missing
-        ]
-
-    def still_running(self, inside: frozenset[str], now: datetime, timing: Timing) -> list[Egress | LocalRecording]:
-        """Egresses that were given up and are in the room, each as soon as it is to be told to stop again. *inside*:
-        ids of the egresses in the room.
+        """Egresses that were given up without having been seen to end: each may run on and cost. One that a look has
+        missed in the room since does not run, unless it never came into it.
         """
         return [
             each
             for each in self.recorders
             if each.phase is Phase.GONE
             and _may_run(each)
-            and each.external_id in inside
+            and (each.external_id not in self._missing or _never_came(each))
+        ]
+
+    def still_running(self, inside: frozenset[str], now: datetime, timing: Timing) -> list[Egress | LocalRecording]:
+        """Egresses that were given up and are in the room, or never came into it, each as soon as it is to be told to
+        stop again. *inside*: ids of the egresses in the room.
+        """
+        return [
+            each
+            for each in self.recorders
+            if each.phase is Phase.GONE
+            and _may_run(each)
+            and (each.external_id in inside or _never_came(each))
             and now >= each.changed_at + seconds(stop_again_s(each, timing))
         ]
 
@@ -220,8 +222,15 @@ def _may_run(egress: Egress | LocalRecording) -> bool:
     return bool(egress.external_id) and not egress.end_seen
 
 
+def _never_came(given_up: Egress | LocalRecording) -> bool:
+    """Whether it was starting when it was seen last. A worker that still starts it is not in the room yet, so a look
+    that misses it there shows nothing.
+    """
+    return given_up.status is EgressStatus.STARTING
+
+
 def stop_again_s(given_up: Egress | LocalRecording, timing: Timing) -> float:
-    """Seconds from the moment at which an egress was given up to the next stop, if it is in the room still. Each time
+    """Seconds from the moment at which an egress was given up to the next stop, if it may still run then. Each time
     it answers no stop the next one comes later, so that it costs few calls and few events.
     """
     return min(timing.roll_call_s * 2.0 ** min(given_up.returns, 30), timing.stop_again_s)

@@ -8,8 +8,9 @@ import pytest
 
 from service.domain.broadcast import DeliveryPolicy, Spec, State
 from service.domain.reasons import Fault
+from tests.simulation.effects import Effect
 from tests.simulation.lives import Life
-from tests.simulation.stage import Stage, play
+from tests.simulation.stage import ID, Stage, play
 from tests.simulation.test_two_egresses import beside_a_recording
 
 OFF_AIR = Spec(title="A show", delivery_policy=DeliveryPolicy.MANUAL)
@@ -38,6 +39,30 @@ def test_an_egress_that_heard_no_stop_is_stopped_when_it_hears_again(webhooks: b
         assert [reason for reason in stage.reasons if reason.startswith("EGRESS")] == told
 
     play(scene, webhooks=webhooks)
+
+
+def test_an_egress_that_never_came_into_its_room_is_stopped_when_it_hears_again() -> None:
+    """It was starting when it was written off, so that no look finds it in the room shows nothing."""
+
+    async def scene(stage: Stage) -> None:
+        life = await stage.begin()
+
+        def hold(effect: Effect) -> None:
+            if effect.kind == "egress.started" and len(stage.livekit.egresses) == 1:
+                held = stage.livekit.egresses[effect.id]
+                held.stuck, held.deaf_s = True, 150.0
+
+        stage.world.env.effects.watchers.append(hold)
+        life.host_comes()
+        await stage.until(lambda: "EGRESS_WRITTEN_OFF" in stage.reasons, 150)
+        held = next(iter(stage.livekit.egresses.values()))
+        assert held in stage.running
+        assert held.id not in stage.livekit.recorders(ID)
+        await stage.until(lambda: held not in stage.running, 240)
+        assert "EGRESS_STILL_RUNS" in stage.reasons
+        await stage.until(lambda: stage.broadcast.state is State.LIVE and stage.plays, 60)
+
+    play(scene)
 
 
 def test_a_file_egress_that_heard_no_stop_is_stopped_when_it_hears_again() -> None:

@@ -162,8 +162,9 @@ def _pushes_to(seen: EgressSeen, *addresses: str) -> bool:
 
 
 def found_running(given_up: Sequence[Egress | LocalRecording], now: datetime) -> Learned:
-    """*given_up*: egresses that were written off and are in their room. A record alone may stay listed for ever, but
-    only a worker that lives is in the room, so each is to be stopped again.
+    """*given_up*: egresses that were written off and are in their room, or were starting and never came into it. A
+    record alone may stay listed for ever, but only a worker that lives is in the room, and one that still starts may
+    live. So each is to be stopped again.
     """
     again = [
         replace(
