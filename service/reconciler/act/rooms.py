@@ -1,7 +1,7 @@
 """The steps of a room: create, ask whether it is there, delete.
 
 A room is found by its name, and several environments and applications may share a project of LiveKit. So a room that
-carries somebody else's mark is never used and never deleted.
+carries somebody else's mark is never used and never deleted, and neither is one of which nobody knows whose it is.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from service.domain.broadcast import seconds
 from service.domain.errors import Outcome, ProviderError
+from service.domain.observing.evidence import absent
 from service.domain.observing.rooms import room_asked, room_created
 from service.domain.planning.steps import AskForRoom, CreateRoom, DeleteRoom, RoomStep
 from service.domain.provider import ROOMS
@@ -130,18 +131,33 @@ async def _ask(context: PassContext, room: Room) -> None:
 
 
 async def _delete(context: PassContext, room: Room) -> None:
-    """The room of this name may be another one by now: ours may have closed, and somebody else's have been made."""
+    """The room of this name may be another one by now: ours may have closed, and somebody else's have been made. And
+    LiveKit deletes by the name alone. So a room is deleted only if a list, or else a create, has just shown it as ours.
+
+    A room that the list lacks is asked for by a create, which answers with its sid. One that was never seen to be ours
+    has no sid: if nobody is inside either, there is none, and if somebody is, it is looked for again.
+    """
+    rooms, name = context.providers.rooms, context.broadcast.id
+    asked = room.phase is Phase.DELETING and room.forgotten_at is not None
     try:
-        seen = await context.providers.rooms.get(context.broadcast.id)
+        seen = await rooms.get(name)
+        hidden = seen is None and not room.sid and (await rooms.inside(name)).anybody
     except ProviderError as error:
         await record_failure(context, room, error)
         return
-    if seen is not None and _is_foreign(context, seen):
+    now = context.now()
+    if hidden:
+        again = now + seconds(context.timing.lookup_s)
+        await context.record([replace(absent(room, now), retry_at=again, failed_at=None)])
+    elif seen is None and room.sid and not asked:
+        doubted = replace(room, phase=Phase.DELETING, changed_at=now, acked=False, doubted=True, retry_at=None)
+        await context.record([doubted])
+    elif (seen is None and not room.sid) or (seen is not None and _is_foreign(context, seen)):
         # As good as deleted: the looks that follow must agree.
-        leaving = replace(room, phase=Phase.DELETING, changed_at=context.now(), acked=True, failures=0, retry_at=None)
+        leaving = replace(room, phase=Phase.DELETING, changed_at=now, acked=True, failures=0, retry_at=None)
         await context.record([leaving], recovered=ROOMS)
-        return
-    await delete(context, room, context.providers.rooms.delete, "room.delete", ROOMS)
+    else:
+        await delete(context, room, rooms.delete, "room.delete", ROOMS)
 
 
 def _is_foreign(context: PassContext, seen: RoomSeen) -> bool:
