@@ -46,6 +46,8 @@ class Verifier:
         """
         if (stream := _perhaps_created(situation, since)) is not None:
             situation = await self._passes.record(claim, [stream])
+        if (egress := _perhaps_given_a_key(situation)) is not None:
+            situation = await self._passes.record(claim, [egress])
         # The live stream first: an egress is known as ours by the key that it pushes with, and the rows may have an
         # older one.
         any_key = replace(situation, resources=tuple(map(_with_any_key, situation.resources)))
@@ -97,13 +99,16 @@ def _held(situation: Situation, *kinds: Kind) -> frozenset[Look]:
     )
 
 
-# Both answer rows as of calls without an answer, for what may have been made by a pass whose commits are lost.
+# All answer rows as of calls without an answer, for what may have been made by a pass whose commits are lost.
 
 
 def _perhaps_created(situation: Situation, since: datetime) -> Stream | None:
+    """At the end only where no live stream was ever made: one that is gone has no successor then."""
     broadcast, held = situation.broadcast, ResourceSet(situation.resources)
     known = held.stream is not None or any(each.changed_at >= since for each in held.streams)
-    if known or broadcast.target is not Target.LIVE:
+    if broadcast.target is not Target.LIVE:
+        known = bool(held.streams) or broadcast.start_time is None or broadcast.state.over
+    if known:
         return None
     return Stream(
         ordinal=next_ordinal(held.streams),
@@ -113,20 +118,32 @@ def _perhaps_created(situation: Situation, since: datetime) -> Stream | None:
     )
 
 
+def _perhaps_given_a_key(situation: Situation) -> Egress | None:
+    """Of a broadcast that is to end: with this row its live stream is disabled before it is deleted. It is written
+    before the looks, because the end does not wait for them.
+    """
+    broadcast, held = situation.broadcast, ResourceSet(situation.resources)
+    ends = broadcast.target is Target.ENDED and not broadcast.state.over
+    if held.stream is None or held.stream.disabled or held.egresses or not ends:
+        return None
+    return _unanswered_start(situation, held, held.stream)
+
+
 def _perhaps_started(situation: Situation) -> list[Egress]:
-    """It is looked for, and fenced by a key reset, before another is started."""
-    held, now = ResourceSet(situation.resources), situation.now
-    stream = held.stream
+    """Of a broadcast that is to be live: it is looked for, and fenced by a key reset, before another is started."""
+    held, stream = ResourceSet(situation.resources), ResourceSet(situation.resources).stream
     wanted = situation.broadcast.target is Target.LIVE and stream is not None and stream.phase is Phase.PRESENT
     if stream is None or not wanted or held.egress is not None:
         return []
-    return [
-        Egress(
-            ordinal=next_ordinal(held.egresses),
-            phase=Phase.UNKNOWN,
-            intended_at=now,
-            changed_at=now,
-            layout=situation.broadcast.spec.layout,
-            key_epoch=stream.key_epoch,
-        )
-    ]
+    return [_unanswered_start(situation, held, stream)]
+
+
+def _unanswered_start(situation: Situation, held: ResourceSet, stream: Stream) -> Egress:
+    return Egress(
+        ordinal=next_ordinal(held.egresses),
+        phase=Phase.UNKNOWN,
+        intended_at=situation.now,
+        changed_at=situation.now,
+        layout=situation.broadcast.spec.layout,
+        key_epoch=stream.key_epoch,
+    )
