@@ -102,7 +102,7 @@ class Invariants:
 
     def lose_commits(self) -> None:
         """The database went back in time: what was answered since may be lost, and nothing else may go wrong by it."""
-        self._findings.commits_lost = True
+        self._findings.commits_lost_at = self._shared.env.loop.time()
         self._findings.seen["commits lost"] += 1
         self._commits.lose_commits()
         self._effects.lose_commits()

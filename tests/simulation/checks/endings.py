@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, assert_never
 from service.domain.broadcast import EndReason, seconds
 from service.domain.resources import Room, Stream
 from tests.simulation.faults import Kind
+from tests.simulation.providers.network import LATE_WRITE_S
 
 if TYPE_CHECKING:
     from service.domain.broadcast import Broadcast
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 AWAY_S = 30.0
 """A host who is sent away was not in the room for at least so long: looks, faults and the commit take less."""
+
+LATE_S = LATE_WRITE_S[1]
+"""A write lands so many seconds after it was asked for at the latest."""
 
 
 class Endings:
@@ -63,9 +67,17 @@ class Endings:
                 assert_never(reason)
 
     def _happened(self, broadcast_id: str, kind: str) -> bool:
-        """Whether somebody else did it: no replica of ours."""
+        """Whether somebody else did it: no replica of ours.
+
+        A replica of ours may have done it for a stop whose commit was lost in a failover. Callers are told that their
+        stop may be lost, and nobody can know any more why the live stream is gone. So what a replica did before the
+        failover, or asked for before and had done late, is a cause too.
+        """
+        lost_at = self._findings.commits_lost_at
         return any(
-            effect.kind == kind and effect.broadcast_id == broadcast_id and effect.detail not in ("us", "sweeper")
+            effect.kind == kind
+            and effect.broadcast_id == broadcast_id
+            and (effect.detail not in ("us", "sweeper") or (lost_at is not None and effect.time <= lost_at + LATE_S))
             for effect in self._shared.env.effects.log
         )
 

@@ -55,9 +55,10 @@ class LastSeconds:
         session, since = egress.session, self.calm_since
         if session is None or since is None or not session.sends or egress.deaf_s or egress.ghost:
             return False
-        inside = [e for e in self._shared.livekit.egresses.values() if e.room is egress.room and e.runs and not e.file]
+        # A dead worker leaves a record that is active for ever, and nobody can see that nothing of it is connected.
+        listed = [e for e in self._shared.livekit.egresses.values() if e.room is egress.room and not e.status.terminal]
         began = max(session.since, since, egress.stream.stood_at if egress.stream is not None else 0.0)
-        return len(inside) == 1 and self._shared.env.loop.time() - began >= HEALTHY_S
+        return [e for e in listed if not e.file] == [egress] and self._shared.env.loop.time() - began >= HEALTHY_S
 
     def _viewers_are_done(self, stream: LiveStream) -> None:
         if not self._ends(stream.broadcast_id) or stream.ended_at is None or self._disabled_by.get(stream.id) != "us":

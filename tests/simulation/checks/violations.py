@@ -29,8 +29,12 @@ class Findings:
     seen: Counter[str] = field(default_factory=Counter[str])
     """How often each rare case happened."""
 
-    commits_lost: bool = False
-    """Whether the database lost commits. What was answered or intended may be missing then, and is not missed."""
+    commits_lost_at: float | None = None
+    """When the database lost commits. What was answered or intended before may be missing then, and is not missed."""
+
+    @property
+    def commits_lost(self) -> bool:
+        return self.commits_lost_at is not None
 
     def violate(self, invariant: str, text: str) -> None:
         self.env.trace.add("VIOLATION", invariant, text)

@@ -16,6 +16,7 @@ _COPIED = (
     "delivered",
     "looked",
     "probes",
+    "probe_due",
     "external",
     "audience",
     "counting",
