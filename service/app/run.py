@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from service.api.transport.server import CannotListen
-from service.app import descriptors
+from service.app import descriptors, memory
 from service.app.api import ApiRole
 from service.app.reconciler import reconciler_role
 from service.app.shared import shared
@@ -55,6 +55,7 @@ async def run(settings: Settings, *, stop: asyncio.Event, started: Callable[[Por
         async with asyncio.TaskGroup() as tasks:
             background = reconciler.start(tasks)
             background.append(tasks.create_task(api.watch_database(), name="database"))
+            background.append(tasks.create_task(memory.give_back(), name="memory"))
             background.append(tasks.create_task(api.count_viewers(), name="audience"))
             # LISTEN is session state, which a pooler does not keep.
             if settings.listen and (not settings.database_pooler or settings.database_listen_url is not None):
