@@ -74,6 +74,8 @@ NAMES = (
     "write_off.after_record",
     "fallback.before_record",
     "fallback.after_record",
+    "cost.before_record",
+    "cost.after_record",
     "delivery.before_record",
     "delivery.after_record",
     "recording.start.after_intent",

@@ -12,6 +12,7 @@ import structlog
 from service.api.audience.collector import Collector
 from service.api.audience.reader import AudienceReader
 from service.api.services.admin import AdminApi
+from service.api.services.costs import CostApi
 from service.api.services.health import HealthApi
 from service.api.services.playback import PlaybackApi
 from service.api.services.stage import StageApi
@@ -27,6 +28,7 @@ from service.reconciler.background.orphans import Reaper
 from service.store.audience.counts import AudienceCounts
 from service.store.audience.slots import AudienceSlots
 from service.store.health_facts import HealthFacts
+from service.store.ledger import Ledger
 from service.store.measurements.host_stats import HostReports
 from service.store.viewers import Viewers
 from service.store.webhooks.stored import StoredWebhooks
@@ -80,11 +82,13 @@ class ApiRole:
                     database,
                     shared.rows,
                     storage=shared.providers.storage is not None,
+                    prices=settings.prices,
                     signing=shared.playback_tokens is not None,
                 ),
                 reports=HostReports(database),
                 timing=settings.timing,
             ),
+            cost_api=CostApi(Ledger(database, shared.rows, prices=settings.prices), settings.prices),
             stage_api=StageApi(
                 broadcasts=shared.broadcasts,
                 moderation=shared.moderation,

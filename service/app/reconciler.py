@@ -20,6 +20,7 @@ from service.reconciler.loop import Loop
 from service.reconciler.reconciler import Reconciler, derive
 from service.store.audience.slots import AudienceSlots
 from service.store.audience.totals import AudienceTotals
+from service.store.ledger import Ledger
 from service.store.measurements.host_stats import HostReports
 from service.store.measurements.outages import Outages
 from service.store.measurements.probes import Probes
@@ -67,7 +68,9 @@ async def reconciler_role(
         derive=derive(settings.timing),
         storage=shared.providers.storage is not None,
         signing=shared.playback_tokens is not None,
+        prices=settings.prices,
     )
+    ledger = Ledger(database, shared.rows, prices=settings.prices)
     probes = Probes(database)
     reconciler = Reconciler(passes, shared.providers, settings.timing, lease=settings.lease)
     slot, window = seconds(settings.timing.audience_slot_s), seconds(settings.timing.audience_window_s)
@@ -106,6 +109,7 @@ async def reconciler_role(
                         AudienceTotals(database, slot=slot, window=window).fold,
                         AudienceSlots(database).forget,
                         lambda: shared.broadcasts.forget_deleted(older_than=settings.deleted_kept),
+                        lambda: ledger.forget(older_than=settings.costs_kept),
                     ],
                     oldest=shared.upkeep.oldest,
                 ),

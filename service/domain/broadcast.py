@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
+from service.domain.cost.money import CostCap, CostLevel
 from service.domain.delivery import UNDECIDED, Delivery
 from service.domain.provider import Provider
 from service.domain.reasons import Blocked, ConditionReason, FallbackReason, Operation
@@ -53,6 +54,7 @@ class EndReason(StrEnum):
     NO_HOST = "NO_HOST"
     HOST_LEFT = "HOST_LEFT"
     MAX_DURATION = "MAX_DURATION"
+    COST_CAP = "COST_CAP"
     TEST_LIMIT = "TEST_LIMIT"
     START_TIMEOUT = "START_TIMEOUT"
     PROVIDER_REFUSED = "PROVIDER_REFUSED"
@@ -196,6 +198,8 @@ class Spec:
     fallback_modes: tuple[FallbackMode, ...] = field(default=tuple(FallbackMode), metadata=LIVE)
     """The fallbacks that may be entered."""
     max_webrtc_viewers: int = field(default=100, metadata=LIVE)
+    cost_cap: CostCap | None = field(default=None, metadata=LIVE)
+    """What it may cost. None: there is no limit."""
     static_rendition: StaticRendition | None = None
     """None: no file to download is made of a recording."""
     captions_language: str = ""
@@ -325,6 +329,8 @@ class Broadcast:
     target: Target = Target.CREATED
     on_air: bool = False
     fallback: Fallback = Fallback()
+    cost_level: CostLevel = CostLevel.UNDER
+    """How near its cost is to its cap, as an event told it last."""
     delivery: Delivery = UNDECIDED
     """Whether an egress is to run for viewers. It counts only with the policy ON_DEMAND."""
     state: State = State.CREATED

@@ -8,6 +8,7 @@ from typing import Final
 
 from service.domain.audience.watching import NOBODY_KNOWS, Watching
 from service.domain.broadcast import Broadcast, ProviderTrouble, Target, seconds
+from service.domain.cost.cap import Costs
 from service.domain.lifecycle import Event
 from service.domain.measurements import SEEN_S, Probe, ReportedStats
 from service.domain.provider import OWNER
@@ -57,6 +58,8 @@ class Facts:
     now: datetime
     """By the database's clock, when all of this was read."""
     availability: Availability = field(default_factory=Availability)
+    costs: Costs = field(default_factory=Costs)
+    """The prices, and the audience that was measured."""
     looked_at: Mapping[str, datetime] = field(default_factory=dict[str, datetime])
     """When the last round of the observer began that was shown everything by a provider, by provider."""
     probe: Probe = field(default_factory=Probe)

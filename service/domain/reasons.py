@@ -119,6 +119,9 @@ class EventReason(Word):
     )
     DELIVERY_IDLE = "DELIVERY_IDLE", "No egress is to run until somebody watches. The message says who was seen last."
     FALLBACK_LEFT = "FALLBACK_LEFT", "The fallback was left. The message is the reason."
+    COST_NEAR_CAP = "COST_NEAR_CAP", "The cost is 80 % of the cost cap or more. The message says how much it is."
+    COST_CAP_REACHED = "COST_CAP_REACHED", "The cost has reached the cost cap, whose action is WARN: it goes on."
+    COST_UNDER_CAP = "COST_UNDER_CAP", "The cost is below 80 % of the cost cap again, because the cap was changed."
     PASS_FAILED = (
         "PASS_FAILED",
         "The service's own work on the broadcast failed, by a bug or for want of a key. It is tried again.",
@@ -281,6 +284,7 @@ class Action(Word):
     UPLOAD_RECORDING = "UPLOAD_RECORDING", "Hand over a local recording to become an asset."
     DELETE_UPLOAD = "DELETE_UPLOAD", "Delete an asset that could not be made."
     SET_FALLBACK = "SET_FALLBACK", "Enter or leave a fallback."
+    TELL_COST = "TELL_COST", "Tell how near the cost is to the cost cap."
     SET_DELIVERY = "SET_DELIVERY", "Decide whether an egress is to run for viewers."
     WRITE_OFF = "WRITE_OFF", "Give up something that was not seen in time."
     END_BROADCAST = "END_BROADCAST", "End the broadcast."

@@ -29,6 +29,7 @@ class ResourceSet:
     """
 
     def __init__(self, resources: Sequence[AnyResource]) -> None:
+        self.all = tuple(resources)
         self.rooms = sorted((r for r in resources if isinstance(r, Room)), key=lambda r: r.ordinal)
         self.streams = sorted((r for r in resources if isinstance(r, Stream)), key=lambda r: r.ordinal)
         self.egresses = sorted((r for r in resources if isinstance(r, Egress)), key=lambda r: r.ordinal)

@@ -107,6 +107,10 @@ class Output:
     name: str
     state: OutputState
     message: str = ""
+    started_at: datetime | None = None
+    """When it connected first, by the provider's clock. None: it did not, or the provider does not tell it."""
+    ended_at: datetime | None = None
+    """When it ended, by the provider's clock. None: it goes on, or the provider does not tell it."""
 
 
 class StreamStatus(StrEnum):
@@ -252,6 +256,10 @@ class Egress(Resource):
 
     status: EgressStatus = EgressStatus.UNKNOWN
     status_since: datetime | None = None
+    started_at: datetime | None = None
+    """When it was asked for, by the provider's clock. None: it was not seen yet."""
+    ended_at: datetime | None = None
+    """When it ended, by the provider's clock. None: it did not, or nobody saw it end."""
     outputs: tuple[Output, ...] = ()
     error: str = ""
     layout: str = ""
@@ -301,6 +309,9 @@ class LocalRecording(Resource):
     does not show it `list_lag_s` later shows that it was not started. None: how long the tries last is not known."""
     status: EgressStatus = EgressStatus.UNKNOWN
     status_since: datetime | None = None
+    started_at: datetime | None = None
+    """As of `Egress`."""
+    ended_at: datetime | None = None
     error: str = ""
     end_seen: bool = False
     updated_ns: int = 0

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from service.domain.audience.watching import NOBODY_KNOWS, Watching
 from service.domain.broadcast import Broadcast
+from service.domain.cost.cap import Costs
 from service.domain.errors import CREDENTIAL_CODES
 from service.domain.measurements import Probe
 from service.domain.ports import Heard
@@ -49,6 +50,8 @@ class Situation:
     now: datetime
     """The moment at which all of this was read, by the database's clock."""
     availability: Availability = field(default_factory=Availability)
+    costs: Costs = field(default_factory=Costs)
+    """The prices, and the audience that was measured."""
     read: float = 0.0
     """The event loop's clock, in seconds, just before it was read."""
     probe: Probe = field(default_factory=Probe)

@@ -80,6 +80,8 @@ class Timing:
     """A delete that was confirmed but not seen is called again after this time."""
     replan_s: float = 300.0
     """A broadcast in its wanted state is looked at and planned again this often, even if nothing was noticed."""
+    cost_look_s: float = 60.0
+    """The cost of a running broadcast with a cost cap is computed this often: nothing tells that its audience grew."""
     starts_window_s: float = 600.0
     """The window in which the egress starts of one broadcast are counted."""
     starts_limit: int = 5

@@ -62,7 +62,15 @@ def derive(timing: Timing) -> Callable[[Situation], tuple[State, Status]]:
             situation.now,
             situation.availability,
         )
-        decided = plan(broadcast, resources, now, timing, availability, watching=situation.watching)
+        decided = plan(
+            broadcast,
+            resources,
+            now,
+            timing,
+            availability,
+            watching=situation.watching,
+            costs=situation.costs,
+        )
         return status_of(broadcast, resources, decided, now, availability)
 
     return told
@@ -215,6 +223,7 @@ class Reconciler:
                 situation.now,
                 self._timing,
                 situation.availability,
+                costs=situation.costs,
                 watching=situation.watching,
             )
             now = situation.now

@@ -120,7 +120,7 @@ def group(of: type[Any], title: str, variables: Mapping[str, Variable], *, optio
 def _with_default(variable: Variable, default: Any) -> Variable:
     if default is MISSING:
         return variable
-    return replace(variable, default=lambda: default, default_text=written(default))
+    return replace(variable, default=lambda: default, default_text=variable.default_text or written(default))
 
 
 def declared(of: type[Any]) -> dict[str, Variable | Group]:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import base64
 import re
 from datetime import timedelta
+from decimal import Decimal
 from urllib.parse import SplitResult, urlsplit
 
+from service.domain.cost.money import DOLLAR
 from service.domain.measurements import PROBED_S, SEEN_S
 from service.domain.secret import Secret
 from service.providers.budget import Limit
@@ -216,6 +218,25 @@ def seconds(value: str) -> float:
 
 def span(value: str) -> timedelta:
     return timedelta(seconds=seconds(value))
+
+
+def long_span(value: str) -> timedelta:
+    number = float(value)
+    if not 0 < number <= 315_360_000:  # noqa: PLR2004 - ten years
+        raise Wrong("must be greater than 0 seconds, and ten years at most")
+    return timedelta(seconds=number)
+
+
+def price(value: str) -> int:
+    """Dollars as nano-dollars: a decimal number that is not rounded."""
+    if not re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,9})?", value):
+        raise Wrong("must be dollars, such as 0.025, of at most 9999 and 9 digits after the point")
+    return int(Decimal(value) * DOLLAR)
+
+
+def written_price(nanos: int) -> str:
+    """What `price` reads as *nanos*."""
+    return f"{(Decimal(nanos) / DOLLAR).normalize():f}"
 
 
 def look_interval(value: str) -> timedelta:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from datetime import timedelta
 from typing import cast
 
+from service.domain.cost.prices import Prices
 from service.domain.secret import Secret
 from service.domain.timing import Timing
 from service.providers.budget import Limits
@@ -25,6 +26,21 @@ _LONGEST_ROUND = f"at most {parsers.LONGEST_ROUND.total_seconds():g}: one look m
 
 def _replica() -> str:
     return f"{socket.gethostname()}-{os.getpid()}"
+
+
+_PRICED = {
+    "egress": "an egress with a picture; 0 where you run LiveKit yourself",
+    "egress_audio": "an egress of sound alone",
+    "input_720p": "encoding of a live stream of up to 1280 x 720 pixels",
+    "input_1080p": "encoding of a larger one",
+    "input_audio": "encoding of sound alone",
+    "recording_720p": "a recorded minute, stored for a month, of up to 1280 x 720 pixels",
+    "recording_1080p": "the same of a larger picture",
+    "recording_audio": "the same of sound alone",
+    "delivery_720p": "a minute that one viewer is sent, of up to 1280 x 720 pixels",
+    "delivery_1080p": "the same of a larger picture",
+    "delivery_audio": "the same of sound alone",
+}
 
 
 def _waits() -> dict[str, Variable]:
@@ -247,6 +263,27 @@ class Settings:
                 name="BROADCAST_LIMIT_MUX_OTHER", parse=parsers.limit, unit="1/s", help="other requests"
             ),
             "livekit": Variable(name="BROADCAST_LIMIT_LIVEKIT", parse=parsers.limit, unit="1/s", help="all requests"),
+        },
+    )
+    costs_kept: timedelta = setting(
+        "BROADCAST_COSTS_KEPT_S",
+        parsers.long_span,
+        timedelta(days=400),
+        unit="s",
+        help="the ledger of a broadcast is kept for so long after the rows of the broadcast were removed",
+    )
+    prices: Prices = group(
+        Prices,
+        "US dollars a minute, see docs/costs.md; a recording's price is that of a month of storage",
+        {
+            name: Variable(
+                name=f"BROADCAST_PRICE_{name.upper()}",
+                parse=parsers.price,
+                help=meaning,
+                unit="USD",
+                default_text=parsers.written_price(getattr(Prices(), name)),
+            )
+            for name, meaning in _PRICED.items()
         },
     )
     timing: Timing = group(Timing, "waits in seconds, and limits of a number", _waits())

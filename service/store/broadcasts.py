@@ -56,6 +56,13 @@ WITH old AS MATERIALIZED (
       SELECT FROM resource WHERE broadcast_id = id AND phase <> 'gone'
         AND (phase <> 'present' OR kind <> 'upload' OR intended_at > now() - interval '3 days'))
   ORDER BY update_time LIMIT $2 FOR UPDATE SKIP LOCKED),
+former AS (
+  INSERT INTO former_broadcast (id, create_time, owner_id, labels, live_time, end_time, viewer_s)
+  SELECT b.id, b.create_time, coalesce(b.spec ->> 'owner_id', ''), b.labels, b.live_time, b.end_time,
+    (SELECT viewer_s FROM audience_total t WHERE t.broadcast_id = b.id AND up_to IS NOT NULL)
+  FROM broadcast b JOIN old ON old.id = b.id
+  WHERE EXISTS (SELECT FROM ledger l WHERE l.broadcast_id = b.id AND l.broadcast_time = b.create_time)
+  ON CONFLICT DO NOTHING),
 resources AS (DELETE FROM resource USING old WHERE broadcast_id = old.id),
 probes AS (DELETE FROM probe USING old WHERE broadcast_id = old.id),
 reports AS (DELETE FROM host_stats USING old WHERE broadcast_id = old.id),

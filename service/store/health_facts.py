@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from service.domain.broadcast import FallbackMode
+from service.domain.cost.prices import Prices
 from service.domain.errors import BroadcastNotFound
 from service.domain.facts import Facts, Told
 from service.domain.lifecycle import Event
@@ -28,12 +29,14 @@ from service.store.database import Database
 from service.store.history import HISTORY, settled
 from service.store.rows import (
     BROADCAST_COLUMNS,
+    DELIVERED,
     OUTAGES,
     RESOURCE_COLUMNS,
     WATCHED,
     Row,
     Rows,
     availability_of,
+    costs_of,
     played_of,
     watching_of,
 )
@@ -50,7 +53,8 @@ SELECT {BROADCAST_COLUMNS}, coalesce(lease_until, due_at) AS claimable_at, now()
   {WATCHED}, people, people_at, playlist, playlist_at, unseen,
   (SELECT jsonb_object_agg(identity, jsonb_build_object('stats', stats, 'time', report_time)) FROM host_stats h
    WHERE h.broadcast_id = broadcast.id AND report_time > now() - interval '5 min') AS reported,
-  (SELECT count(*) FROM viewer v WHERE v.broadcast_id = broadcast.id AND expire_time > now()) AS viewers
+  (SELECT count(*) FROM viewer v WHERE v.broadcast_id = broadcast.id AND expire_time > now()) AS slots_taken,
+  {DELIVERED}
 FROM broadcast LEFT JOIN probe ON probe.broadcast_id = broadcast.id
 WHERE """  # noqa: S608 - a constant
 _RESOURCES = f"""
@@ -99,12 +103,21 @@ class Snapshot:
 
 
 class HealthFacts:
-    def __init__(self, database: Database, rows: Rows, *, storage: bool = False, signing: bool = False) -> None:
-        """*storage*, *signing*: as of Passes."""
+    def __init__(
+        self,
+        database: Database,
+        rows: Rows,
+        *,
+        storage: bool = False,
+        signing: bool = False,
+        prices: Prices | None = None,
+    ) -> None:
+        """*storage*, *signing*, *prices*: as of Passes."""
         self._database = database
         self._rows = rows
         self._storage = storage
         self._signing = signing
+        self._prices = prices or Prices()
 
     async def facts(self, broadcast_id: str) -> Facts:
         """The facts of one broadcast, with its newest events. Raises BroadcastNotFound, StoreUnavailable."""
@@ -193,6 +206,7 @@ class HealthFacts:
             resources=resources,
             now=row["read_at"],
             availability=availability,
+            costs=costs_of(row, self._prices),
             looked_at=looked_at,
             probe=replace(
                 played_of(row),
@@ -201,6 +215,6 @@ class HealthFacts:
             ),
             watching=watching_of(row),
             stats=msgspec.convert(row["reported"] or {}, dict[str, ReportedStats]),
-            viewers=row["viewers"] if in_the_room else None,
+            viewers=row["slots_taken"] if in_the_room else None,
             claimable_since=due if due is not None and due <= row["read_at"] else None,
         )

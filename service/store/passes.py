@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from service.domain.broadcast import Broadcast, EndReason, Fallback, ProviderTrouble, Target
+from service.domain.cost.entries import entries_of
+from service.domain.cost.money import CostLevel
+from service.domain.cost.prices import Prices
 from service.domain.delivery import Delivery
 from service.domain.errors import LeaseLost, Overtaken
 from service.domain.lifecycle import Event
@@ -31,8 +34,10 @@ from service.store.changes import append
 from service.store.database import Database
 from service.store.history import SETTLED
 from service.store.leases import Claim, lane_of
+from service.store.ledger import write_entries
 from service.store.rows import (
     BROADCAST_COLUMNS,
+    DELIVERED,
     HEARD,
     OUTAGES,
     PLAYED,
@@ -41,6 +46,7 @@ from service.store.rows import (
     Row,
     Rows,
     availability_of,
+    costs_of,
     heard_of,
     played_of,
     watching_of,
@@ -51,10 +57,11 @@ if TYPE_CHECKING:
 
 _RENEW = f"""
 UPDATE broadcast SET lease_until = now() + $3::interval WHERE id = $1 AND fence = $2 AND {SETTLED}
-RETURNING {BROADCAST_COLUMNS}, secrets, unverified_since, now() AS read_at, {OUTAGES}, {HEARD}, {PLAYED}, {WATCHED}
+RETURNING {BROADCAST_COLUMNS}, secrets, unverified_since, now() AS read_at, {OUTAGES}, {HEARD}, {PLAYED}, {WATCHED},
+  {DELIVERED}
 """  # noqa: S608 - a constant
 _LOCK = f"""
-SELECT {BROADCAST_COLUMNS}, secrets, now() AS read_at, {OUTAGES}, {WATCHED} FROM broadcast
+SELECT {BROADCAST_COLUMNS}, secrets, now() AS read_at, {OUTAGES}, {WATCHED}, {DELIVERED} FROM broadcast
 WHERE id = $1 AND fence = $2 AND {SETTLED} FOR NO KEY UPDATE
 """  # noqa: S608 - a constant
 _HOLD = f"""
@@ -88,16 +95,25 @@ RETURNING {BROADCAST_COLUMNS.replace("fault", "broadcast.fault")}, before.fault 
 
 class Passes:
     def __init__(
-        self, database: Database, rows: Rows, *, derive: Derive, storage: bool = False, signing: bool = False
+        self,
+        database: Database,
+        rows: Rows,
+        *,
+        derive: Derive,
+        storage: bool = False,
+        signing: bool = False,
+        prices: Prices | None = None,
     ) -> None:
         """*derive*: makes the status that callers are told; every write stores it, so it is never behind. *storage*:
         whether a storage for local recordings is configured. *signing*: whether a key for playback tokens is.
+        *prices*: of the cost that a cap is compared with.
         """
         self._database = database
         self._rows = rows
         self._derive = derive
         self._storage = storage
         self._signing = signing
+        self._prices = prices or Prices()
 
     async def load(self, claim: Claim, lease: timedelta) -> Situation:
         """Read everything that a pass decides on, and renew the lease to *lease* from now. After the database's clock
@@ -121,6 +137,7 @@ class Passes:
                 resources=resources,
                 now=row["read_at"],
                 availability=self._availability(row),
+                costs=costs_of(row, self._prices),
                 read=read,
                 probe=played_of(row),
                 watching=watching_of(row),
@@ -160,6 +177,7 @@ class Passes:
         recovered: Provider | None = None,
         end: EndReason | None = None,
         fallback: Fallback | None = None,
+        cost_level: CostLevel | None = None,
         delivery: Delivery | None = None,
         heard: Sequence[int] = (),
         verified: bool = False,
@@ -168,8 +186,9 @@ class Passes:
     ) -> Situation:
         """Store what came of a step or a look, and the status that follows from it, in one transaction.
 
-        *trouble* becomes `last_error`; *recovered* is the provider whose trouble is over. *end* sets the target to
-        ENDED, *fallback* and *delivery* are those from now on. *heard*: ids of the webhooks that were taken into
+        The entries of the ledger that follow from *resources* are written with them. *trouble* becomes `last_error`;
+        *recovered* is the provider whose trouble is over. *end* sets the target to ENDED, *fallback* and *delivery* are
+        those from now on, *cost_level* is what was told of the cost. *heard*: ids of the webhooks that were taken into
         account, which are marked as applied. *verified*: the rows are up to date with the providers again, see
         `Situation.unverified_since`. *fault_over*: the pass ended well, and the one before did not. Raises LeaseLost,
         StoreUnavailable.
@@ -184,14 +203,23 @@ class Passes:
                 await self._upsert(connection, claim.broadcast_id, resource)
             situation = Situation(
                 broadcast=with_outcome(
-                    stored, trouble=trouble, recovered=recovered, end=end, fallback=fallback, delivery=delivery
+                    stored,
+                    trouble=trouble,
+                    recovered=recovered,
+                    end=end,
+                    fallback=fallback,
+                    delivery=delivery,
+                    cost_level=cost_level,
                 ),
                 resources=await self._resources(connection, stored),
                 now=row["read_at"],
                 availability=self._availability(row),
+                costs=costs_of(row, self._prices),
                 read=read,
                 watching=watching_of(row),
             )
+            if written := entries_of(stored, situation.resources, of=resources):
+                await write_entries(connection, stored, written)
             if heard:
                 await connection.execute("UPDATE webhook SET apply_time = now() WHERE id = ANY($1)", list(heard))
             if verified:
@@ -253,7 +281,8 @@ class Passes:
             return replace(situation, broadcast=broadcast)
         await connection.execute(
             "UPDATE broadcast SET target = $2, end_reason = $3, state = $4, status = $5, ready_time = $6, "
-            "live_time = $7, end_time = $8, lane = $9, fallback = $11, delivery = $12, update_time = now(), "
+            "live_time = $7, end_time = $8, lane = $9, fallback = $11, delivery = $12, cost_level = $13, "
+            "update_time = now(), "
             # A wake that came before the end would only claim a broadcast at rest.
             "due_at = CASE WHEN $10 THEN NULL ELSE due_at END WHERE id = $1",
             broadcast.id,
@@ -268,6 +297,7 @@ class Passes:
             broadcast.state.over and broadcast.status.next_attempt_time is None,
             msgspec.to_builtins(broadcast.fallback, builtin_types=(datetime,)),
             msgspec.to_builtins(broadcast.delivery, builtin_types=(datetime,)),
+            broadcast.cost_level,
         )
         await append(connection, broadcast.id, told, actor=actor, before=stored)
         return replace(situation, broadcast=broadcast)

@@ -13,6 +13,8 @@ import msgspec
 
 from service.domain.audience.watching import Watching
 from service.domain.broadcast import Broadcast
+from service.domain.cost.cap import Costs
+from service.domain.cost.prices import Prices
 from service.domain.measurements import Probe, Unseen
 from service.domain.ports import Heard, PlaylistSeen
 from service.domain.resources import AnyResource, Egress, LocalRecording, Resource, Room, Stream, Upload
@@ -31,7 +33,7 @@ _NO_TEXT = dict.fromkeys((0, *range(0xD800, 0xE000)), "\ufffd")
 _SEALED = ("key", "pushes")
 
 BROADCAST_COLUMNS = (
-    "id, spec, labels, generation, version, target, on_air, fallback, delivery, state, status, end_reason, "
+    "id, spec, labels, generation, version, target, on_air, fallback, delivery, cost_level, state, status, end_reason, "
     "create_time, update_time, start_time, ready_time, live_time, end_time, dirty_at, due_at, retry_from, "
     "turn_at, deleted, fault"
 )
@@ -63,6 +65,22 @@ PLAYED = (
     "(SELECT playlist_at FROM probe WHERE probe.broadcast_id = broadcast.id) AS playlist_at, "
     "(SELECT unseen FROM probe WHERE probe.broadcast_id = broadcast.id) AS unseen"
 )
+
+
+# What viewers were sent up to about a minute ago, and how many there were in the last slot that is over. A viewer who
+# moved to another replica within the slot counts twice here: it is a rate, which nothing is charged by.
+DELIVERED = (
+    "(SELECT viewer_s FROM audience_total WHERE audience_total.broadcast_id = broadcast.id AND up_to IS NOT NULL) "
+    "AS viewer_s, "
+    "(SELECT sum(s.viewers)::int FROM audience_slot s WHERE s.broadcast_id = broadcast.id AND s.slot = ("
+    "SELECT max(slot) FROM audience_slot m WHERE m.broadcast_id = broadcast.id "
+    "AND m.slot BETWEEN now() - interval '60 s' AND now() - interval '15 s')) AS viewers_lately"
+)
+
+
+def costs_of(row: Row, prices: Prices) -> Costs:
+    """Of a row with the columns of DELIVERED."""
+    return Costs(prices=prices, viewer_s=row["viewer_s"], viewers=row["viewers_lately"])
 
 
 # The viewers, asked for where the delivery depends on them.

@@ -35,6 +35,7 @@ class Path(StrEnum):
     CHANGED = "title, layout and destinations are changed on air"
     DELETED = "it is deleted in the end"
     WATCHED = "somebody watches from the beginning"
+    CAPPED = "it costs as much as its cap, which only warns"
     MIGRATED = "the database is brought up to date first"
 
 
@@ -232,6 +233,8 @@ POINTS: tuple[Point, ...] = (
         passing=2,
         variant="return",
     ),
+    _up("cost.before_record", "the cost cap, seen to be reached", Path.CAPPED),
+    _up("cost.after_record", "the cost cap, told to be reached", Path.CAPPED),
     _up("delivery.before_record", "whether the egress runs on for viewers, decided", Path.ON_DEMAND),
     _up("delivery.after_record", "whether the egress runs on for viewers, recorded", Path.ON_DEMAND),
     _up("recording.start.after_intent", "the file egress of a fallback, intended", Path.FALLBACK),

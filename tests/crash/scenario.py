@@ -23,6 +23,7 @@ from broadcast.v1.broadcast_pb2 import (
     BroadcastSpec,
     Destination,
 )
+from broadcast.v1.cost_pb2 import COST_CAP_ACTION_WARN, CostCap, Money
 from broadcast_client import (
     BroadcastNotFound,
     CallCancelled,
@@ -229,10 +230,9 @@ class Scenario:
             case _:
                 pass
 
-    async def _bring_up(self) -> None:
-        path = self.point.path
+    def _spec(self) -> BroadcastSpec:
         spec = BroadcastSpec(recording_policy=RECORDING_POLICY_DISCARD)
-        match path:
+        match self.point.path:
             case Path.MANUAL:
                 spec.delivery_policy = DELIVERY_POLICY_MANUAL
             case Path.GHOST:
@@ -240,8 +240,16 @@ class Scenario:
                 spec.reconnect_window.FromSeconds(1800)
             case Path.FALLBACK | Path.UPLOAD_ERRORED:
                 spec.recording_policy = RECORDING_POLICY_KEEP
+            case Path.CAPPED:
+                # The first second of an egress costs more.
+                spec.cost_cap.CopyFrom(CostCap(amount=Money(nanos=1), action=COST_CAP_ACTION_WARN))
             case _:
                 pass
+        return spec
+
+    async def _bring_up(self) -> None:
+        path = self.point.path
+        spec = self._spec()
         # Without an id of ours: a repeated create would make a second broadcast, were it not for the request id.
         created = await self._ask(lambda client: client.create(spec, title="A show", request_id="create"))
         self.broadcast_id = created.id
@@ -414,6 +422,7 @@ class Scenario:
     async def _check(self) -> None:
         self.replicas.check()
         await self.verdict.once()
+        await self.verdict.charged()
         if self.watcher is not None:
             await self._check_watcher(self.watcher)
 

@@ -90,6 +90,39 @@ class Verdict:
         late = [each for each in self.stack.mux.effects.of("ingest.connected") if each.time > ended]
         assert not late, f"published after the end: {late}"
 
+    async def charged(self) -> None:
+        """The ledger has every egress that ran, once, from its beginning to its end by the log of effects, to the
+        second. One that told no end is charged until it was given up.
+        """
+        rows = await self.pool.fetch(
+            "SELECT external_id, kind, changed_at, detail FROM resource WHERE external_id <> ''"
+        )
+        known = {row["external_id"]: row for row in rows if row["kind"] in ("egress", "recording")}
+        effects = self.stack.livekit.effects
+        began = {each.id: each.time for each in effects.of("egress.started")}
+        ended = {each.id: each.time for each in effects.of("egress.ended")}
+        assert known.keys() == began.keys(), "an egress ran that nobody is charged for"
+        entries = await self.pool.fetch(
+            "SELECT ref, basis, extract(epoch FROM from_time)::float8 AS began, "
+            "extract(epoch FROM to_time)::float8 AS ended FROM ledger WHERE kind IN ('egress', 'file_egress')"
+        )
+        assert sorted(each["ref"] for each in entries) == sorted(began)
+        for each in entries:
+            assert abs(each["began"] - began[each["ref"]]) < 1, f"{each['ref']} is charged from another moment on"
+            if each["basis"] == "provider":
+                assert abs(each["ended"] - ended[each["ref"]]) < 1, f"{each['ref']} is charged to another moment"
+            else:
+                given_up = known[each["ref"]]["changed_at"].timestamp()
+                assert each["began"] <= each["ended"] <= given_up + 1, f"{each['ref']} is charged after it was given up"
+        fed = await self.pool.fetchval(
+            "SELECT sum(extract(epoch FROM to_time - from_time))::float8 FROM ledger WHERE kind = 'input'"
+        )
+        mux = self.stack.mux.effects
+        left = sum(each.time for each in mux.of("ingest.disconnected"))
+        true = left - sum(each.time for each in mux.of("ingest.connected"))
+        if all(each["basis"] == "provider" for each in entries):
+            assert abs((fed or 0.0) - true) < 1, f"{fed} s of input are charged, and {true} s were sent"
+
     def _rooms(self) -> set[str]:
         effects = self.stack.livekit.effects
         closed = {each.detail["sid"] for each in effects.of("room.deleted")}

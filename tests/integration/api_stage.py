@@ -18,10 +18,12 @@ from broadcast.v1 import broadcast_pb2 as pb
 from broadcast.v1 import broadcast_service_pb2 as rpc
 from broadcast.v1.broadcast_service_pb2_grpc import BroadcastServiceStub
 from service.api.audience.reader import AudienceReader
+from service.api.services.costs import CostApi
 from service.api.services.health import HealthApi
 from service.api.services.stage import StageApi
 from service.api.streams.moved import Moved
 from service.api.transport.server import ApiOptions, ApiServer
+from service.domain.cost.prices import Prices
 from service.domain.lifecycle import Event
 from service.domain.ports import HostRole, HostToken, Moderation, ParticipantSeen
 from service.domain.reasons import Actor, EventReason
@@ -33,6 +35,7 @@ from service.store.broadcasts import Broadcasts
 from service.store.changes import Changes, Listener, append
 from service.store.database import Database
 from service.store.health_facts import HealthFacts
+from service.store.ledger import Ledger
 from service.store.measurements.host_stats import HostReports
 from service.store.rows import BROADCAST_COLUMNS, Rows
 from service.store.sealing import Sealer
@@ -212,6 +215,7 @@ async def api(
         wake=woken.append,
         resolve=names,
         health_api=health_api,
+        cost_api=CostApi(Ledger(database, rows, prices=Prices()), Prices()),
         audience=AudienceReader(AudienceCounts(database, AudienceSlots(database))),
         stage_api=StageApi(broadcasts=broadcasts, moderation=moderation or Nobody(), spare=spare, moved=moved),
         playback=others.playback,

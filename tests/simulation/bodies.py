@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from service.domain.provider import Provider
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from tests.simulation.environment import Hint
 
 Json = dict[str, Any]
+
+_EPOCH = datetime.fromtimestamp(0, UTC)
 
 _SHOWN = "rtmps://global-live.mux.com:443/app/"
 _RESULTS = {OutputState.FINISHED: "FINISHED", OutputState.FAILED: "FAILED"}
@@ -57,14 +60,17 @@ def _egress(seen: EgressSeen, canaries: Canaries) -> Json:
         "streamResults": [
             {
                 "url": output.address,
-                **({"startedAt": str(seen.updated_ns)} if output.state is OutputState.ACTIVE else {}),
+                **({"startedAt": _nanos(output.started_at)} if output.started_at is not None else {}),
+                **({"endedAt": _nanos(output.ended_at)} if output.ended_at is not None else {}),
                 **({"status": _RESULTS[output.state]} if output.state in _RESULTS else {}),
             }
             for output in seen.outputs
         ],
     }
     if seen.started_at is not None:
-        info["startedAt"] = str(int(seen.started_at.timestamp() * 1e9))
+        info["startedAt"] = _nanos(seen.started_at)
+    if seen.ended_at is not None:
+        info["endedAt"] = _nanos(seen.ended_at)
     if seen.status is not EgressStatus.STARTING:
         info["status"] = f"EGRESS_{seen.status}"
     if seen.status is EgressStatus.FAILED:
@@ -72,6 +78,10 @@ def _egress(seen: EgressSeen, canaries: Canaries) -> Json:
     if seen.file:
         info["fileResults"] = [{"filename": seen.file, "size": str(seen.file_bytes)}]
     return info
+
+
+def _nanos(moment: datetime) -> str:
+    return str((moment - _EPOCH) // timedelta(microseconds=1) * 1000)
 
 
 def _mux(heard: Heard, tag: str, canaries: Canaries) -> Json:

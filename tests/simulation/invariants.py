@@ -40,6 +40,9 @@ I-20 With the providers well, one source that lies interrupts no broadcast that 
      lack some, that stand still or that come from another project change nothing at the providers.
 I-21 The egress of a healthy show sends what it holds before its live stream throws it out. A live stream that viewers
      watched is deleted when the slowest of them has seen the end, and not later than 420 s after the end.
+I-24 The ledger charges every egress that a row knows once, and its connection to the live stream once, from the second
+     at which it began to the second at which the provider ended it. One that told no end is charged until it was given
+     up at the latest.
 
 Checked elsewhere: the final state is the same with all webhooks, some or none (I-9, test_webhook_chaos.py); no secret
 is in real logs, traces, answers and tables (I-10, tests/e2e/test_secrets.py); streams of watchers are whole under
@@ -56,6 +59,7 @@ from tests.simulation.checks.at_commits import AtCommits
 from tests.simulation.checks.at_effects import AtEffects
 from tests.simulation.checks.at_plans import AtPlans
 from tests.simulation.checks.convergence import Convergence
+from tests.simulation.checks.costs import Costs
 from tests.simulation.checks.last_seconds import LastSeconds
 from tests.simulation.checks.violations import Findings
 
@@ -85,6 +89,7 @@ class Invariants:
         AtPlans(shared, self._findings)
         self.last_seconds = LastSeconds(shared, self._findings)
         self.convergence = Convergence(shared, self._findings, self._commits)
+        self._costs = Costs(shared, self._findings)
         self.violate = self._findings.violate
 
     @property
@@ -114,8 +119,9 @@ class Invariants:
             self.violate("I-9", f"{hint.heard.type} {hint.heard.event_id} was answered and is stored {rows} times")
 
     def check_history(self) -> None:
-        """I-4, I-5, I-7 and I-9, over the whole run."""
+        """I-4, I-5, I-7, I-9 and I-24, over the whole run."""
         tables = self._shared.tables
+        self._costs.check()
         if not self._findings.commits_lost:
             # A write whose commit was lost is sent again, and done again.
             self._check_callers()

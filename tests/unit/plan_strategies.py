@@ -16,6 +16,7 @@ from service.domain.broadcast import (
     Target,
     seconds,
 )
+from service.domain.cost.money import CapAction, CostCap, CostLevel
 from service.domain.delivery import UNDECIDED, Decided, Delivery, DeliveryReason
 from service.domain.provider import ROOMS, STREAMS
 from service.domain.reasons import FallbackReason, Fault
@@ -382,5 +383,22 @@ def written_off(draw: st.DrawFn) -> Case:
     return replace(case, resources=[room, stream, *ended, deaf])
 
 
-CASES = (anything, on_air(), on_demand(), delivering(), in_trouble(), recovered(), written_off(), ending())
+@st.composite
+def capped(draw: st.DrawFn) -> Case:
+    """As `delivering`, with a cap of the cost that may be near, reached or far away."""
+    case = draw(delivering())
+    spec = replace(
+        case.broadcast.spec,
+        cost_cap=draw(st.none() | st.builds(CostCap, nanos=caps, action=st.sampled_from(CapAction))),
+    )
+    live = replace(case.broadcast, spec=spec, live_time=LONG_AGO, cost_level=draw(st.sampled_from(CostLevel)))
+    timed = [
+        replace(each, started_at=draw(moments), external_id=f"e{each.ordinal}") if isinstance(each, Egress) else each
+        for each in case.resources
+    ]
+    return replace(case, broadcast=live, resources=timed)
+
+
+caps = st.sampled_from([1, 20_000_000, 2_000_000_000, 10_000_000_000, 10**12])
+CASES = (anything, on_air(), on_demand(), delivering(), in_trouble(), recovered(), written_off(), ending(), capped())
 FALLBACK_CASES = (on_air(), in_trouble(), recovered())

@@ -479,7 +479,7 @@ def test_every_field_of_the_spec_is_an_option_or_needs_a_file() -> None:
     """A field that is added to the contract becomes an option by itself."""
     options = {option.path[0]: option.name for option in SpecFields.options}
     fields = [field.name for field in pb.BroadcastSpec.DESCRIPTOR.fields]
-    assert sorted({*fields} - {*options}) == ["destinations", "fallback_policy"]
+    assert sorted({*fields} - {*options}) == ["cost_cap", "destinations", "fallback_policy"]
     assert options["title"] == "--title"
     assert (options["owner_id"], options["latency_mode"], options["delivery_policy"]) == (
         "--owner",

@@ -84,6 +84,8 @@ NOT_TOLD: Final = {
     "turn_at",
     "retry_from",
     "destination_keys",
+    # An event tells it.
+    "cost_level",
     # A deleted broadcast is not told at all.
     "deleted",
     "status.last_error.outcome",

@@ -36,6 +36,7 @@ from service.domain.broadcast import (
     RecordingPolicy,
     Spec,
 )
+from service.domain.cost.money import CostCap
 from service.domain.errors import InvalidField
 from service.domain.lifecycle import LIVE_FIELDS, update
 from service.domain.secret import Secret
@@ -55,6 +56,9 @@ RESTRICTED: Final[Mapping[tuple[type, str], st.SearchStrategy[Any]]] = {
 
 WRITE_ONLY: Final = {"broadcast.v1.Destination.stream_key"}
 RESTRICTED_IN_THE_CONTRACT: Final[Mapping[str, st.SearchStrategy[Any]]] = {
+    "broadcast.v1.Money.currency_code": st.just("USD"),
+    "broadcast.v1.Money.units": st.integers(0, 10**9),
+    "broadcast.v1.Money.nanos": st.integers(1, 999_999_999),
     "broadcast.v1.BroadcastSpec.max_duration": st.builds(Duration, seconds=st.integers(60, 43_200)),
 }
 
@@ -150,7 +154,7 @@ def test_a_message_survives_the_way_there_and_back(message: pb.BroadcastSpec) ->
     ("class_", "name"),
     [
         (class_, field.name)
-        for class_ in (Spec, domain.Encoding, domain.Destination)
+        for class_ in (Spec, domain.Encoding, domain.Destination, CostCap)
         for field in dataclasses.fields(class_)
     ],
 )
@@ -219,6 +223,7 @@ def test_an_update_is_told_in_the_names_of_the_contract() -> None:
         test=True,
         fallback_modes=(),
         max_webrtc_viewers=1,
+        cost_cap=CostCap(nanos=1),
         static_rendition=domain.StaticRendition.HIGHEST,
         captions_language="de",
         slate_url="https://images.example.com/slate.png",

@@ -27,6 +27,7 @@ from service.domain.broadcast import (
     Target,
     seconds,
 )
+from service.domain.cost.money import CostCap, CostLevel
 from service.domain.errors import Outcome
 from service.domain.explain.causes import Blame, CauseCode
 from service.domain.explain.consequences import CONSEQUENCES
@@ -116,6 +117,7 @@ class Case:
     """Causes that are found too, in this order."""
 
 
+CAPPED = Spec(cost_cap=CostCap(nanos=5_000_000_000))
 LEAVING_ROOM = replace(EMPTY, phase=Phase.DELETING, failures=3)
 PLACE = Destination(name="one", url="rtmps://a.example/app")
 OTHER = Destination(name="two", url="rtmps://b.example/app", carrier=Carrier.STREAM)
@@ -225,6 +227,8 @@ CASES = (
         live(),
     ),
     Case("MAX_DURATION", over(EndReason.MAX_DURATION, *at_rest(ROOM), **WAS_LIVE), over(EndReason.STOPPED)),
+    Case("COST_CAP", over(EndReason.COST_CAP, *at_rest(ROOM), **WAS_LIVE), over(EndReason.STOPPED)),
+    Case("COST_NEAR_CAP", live(cost_level=CostLevel.NEAR, spec=CAPPED), live(spec=CAPPED)),
     Case("TEST_LIMIT", over(EndReason.TEST_LIMIT, spec=Spec(test=True)), over(EndReason.STOPPED, spec=Spec(test=True))),
     Case("NO_HOST", over(EndReason.NO_HOST, *at_rest(EMPTY)), over(EndReason.HOST_LEFT)),
     # Somebody else's hand.

@@ -8,16 +8,26 @@ from dataclasses import replace
 
 from hypothesis import HealthCheck, given, settings
 
-from service.domain.broadcast import State, Target, seconds
+from service.domain.broadcast import EndReason, State, Target, seconds
+from service.domain.cost.money import CapAction, CostLevel
 from service.domain.planning.plan import plan
-from service.domain.planning.steps import Plan, SetDelivery, SetFallback, StartEgress, Step, StopEgress
+from service.domain.planning.steps import (
+    EndBroadcast,
+    Plan,
+    SetCostLevel,
+    SetDelivery,
+    SetFallback,
+    StartEgress,
+    Step,
+    StopEgress,
+)
 from service.domain.planning.what_to_observe import to_observe
 from service.domain.reporting.status import status_of
 from service.domain.resources import AnyResource, Phase, Room, Stream
 from service.domain.timing import Timing
 from tests.simulation.checks.plan_rules import Planned, broken_rules
 from tests.simulation.environment import T0
-from tests.unit.plan_strategies import CASES, FALLBACK_CASES, Case, on_demand
+from tests.unit.plan_strategies import CASES, FALLBACK_CASES, Case, capped, on_demand
 
 TIMING = Timing()
 EXAMPLES = 90
@@ -78,6 +88,25 @@ def test_a_fallback_is_set_once() -> None:
         many(given(cases)(holds))()
     for decision in ("entered or widened", "left"):
         assert met[decision] >= 0.1 * EXAMPLES * len(FALLBACK_CASES), f"{decision} in {met[decision]} examples"
+
+
+def test_a_level_of_the_cost_is_told_once() -> None:
+    met: Counter[CostLevel] = Counter()
+
+    def holds(case: Case) -> None:
+        current = planned(case).plan
+        for step in current.steps:
+            if isinstance(step, SetCostLevel):
+                met[step.level] += 1
+                then = replace(case, broadcast=replace(case.broadcast, cost_level=step.level))
+                assert not [step for step in planned(then).plan.steps if isinstance(step, SetCostLevel)]
+        cap = case.broadcast.spec.cost_cap
+        ends = EndBroadcast(reason=EndReason.COST_CAP) in current.steps
+        assert not ends or (cap is not None and cap.action is CapAction.STOP)
+
+    many(given(capped())(holds))()
+    for level in CostLevel:
+        assert met[level] >= 0.02 * EXAMPLES, f"{level} in {met[level]} examples"
 
 
 def test_a_delivery_is_decided_once() -> None:

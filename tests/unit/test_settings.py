@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from service.domain.cost.prices import Prices
 from service.domain.measurements import PROBED_S, SEEN_S
 from service.domain.secret import Secret
 from service.domain.timing import Timing
@@ -139,6 +140,12 @@ SHORT_KEY = base64.b64encode(b"s" * 16).decode()
         ("BROADCAST_OBSERVE_S", "120"),
         ("BROADCAST_OBSERVE_S", "15.1"),
         ("BROADCAST_PROBE_S", "15.1"),
+        ("BROADCAST_PRICE_EGRESS", "-0.02"),
+        ("BROADCAST_PRICE_EGRESS", "0.0000000001"),
+        ("BROADCAST_PRICE_EGRESS", "1e3"),
+        ("BROADCAST_PRICE_EGRESS", "nan"),
+        ("BROADCAST_PRICE_EGRESS", "0,02"),
+        ("BROADCAST_COSTS_KEPT_S", "0"),
         ("BROADCAST_SWEEP_S", "-1"),
         ("BROADCAST_SWEEP_S", "1e300"),
         ("BROADCAST_SWEEP_GRACE_S", "infinity"),
@@ -291,6 +298,9 @@ CHANGES = {
     "BROADCAST_REQUESTS_KEPT_S": "3600",
     "BROADCAST_WEBHOOKS_KEPT_S": "7200",
     "BROADCAST_DRAIN_S": "3",
+    "BROADCAST_COSTS_KEPT_S": "157680000",
+    "BROADCAST_PRICE_EGRESS": "0",
+    "BROADCAST_PRICE_DELIVERY_AUDIO": "0.000000001",
     "BROADCAST_LIMIT_MUX_POST": "0.5/3",
     "BROADCAST_LIMIT_MUX_OTHER": "8",
     "BROADCAST_LIMIT_LIVEKIT": "50/1.5",
@@ -348,6 +358,8 @@ def test_every_setting_can_be_set() -> None:
         "limits": Limits(
             mux_post=Limit(rate=0.5, burst=3), mux_other=Limit(rate=8, burst=8), livekit=Limit(rate=50, burst=1.5)
         ),
+        "costs_kept": timedelta(days=1825),
+        "prices": Prices(egress=0, delivery_audio=1),
         "timing": Timing(host_wait_s=600, starts_limit=9, fallback_faults=4),
     }
     assert {name: getattr(settings, name) for name in expected} == expected
@@ -395,6 +407,14 @@ def test_every_wait_has_a_variable_of_its_own(each: str) -> None:
     timing = from_environment({**REQUIRED, f"BROADCAST_TIMING_{each.upper()}": "12.5"}).timing
     assert timing == dataclasses.replace(Timing(), **{each: 12.5})
     assert refusal(**{f"BROADCAST_TIMING_{each.upper()}": "-1"}).startswith(f"BROADCAST_TIMING_{each.upper()}: ")
+
+
+@pytest.mark.parametrize("each", [f.name for f in dataclasses.fields(Prices)])
+def test_every_price_has_a_variable_that_reads_its_default_as_it_is_written(each: str) -> None:
+    name = f"BROADCAST_PRICE_{each.upper()}"
+    [variable] = [variable for variable in variables() if variable.name == name]
+    assert variable.read({name: variable.default_text}) == getattr(Prices(), each)
+    assert from_environment({**REQUIRED, name: "0.5"}).prices == dataclasses.replace(Prices(), **{each: 500_000_000})
 
 
 def test_settings_that_are_printed_show_no_secret() -> None:

@@ -3,6 +3,7 @@
 isort:skip_file
 """
 
+from broadcast.v1 import cost_pb2 as _cost_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
@@ -609,6 +610,7 @@ class BroadcastSpec(_message.Message):
     DESTINATIONS_FIELD_NUMBER: _builtins.int
     TEST_FIELD_NUMBER: _builtins.int
     FALLBACK_POLICY_FIELD_NUMBER: _builtins.int
+    COST_CAP_FIELD_NUMBER: _builtins.int
     LINGER_FIELD_NUMBER: _builtins.int
     IDLE_POLICY_FIELD_NUMBER: _builtins.int
     STATIC_RENDITION_FIELD_NUMBER: _builtins.int
@@ -675,6 +677,10 @@ class BroadcastSpec(_message.Message):
         """
 
     @_builtins.property
+    def cost_cap(self) -> _cost_pb2.CostCap:
+        """A limit of what it may cost. Unset: none. Live."""
+
+    @_builtins.property
     def linger(self) -> _duration_pb2.Duration:
         """Delivery policy ON_DEMAND: how long the egress runs on after the last sign of a viewer, at most 1 h. A sign is a
         JoinBroadcast or a KeepAlive. Less than the window in which viewers count as present (60 s, a setting of the service) counts
@@ -698,15 +704,16 @@ class BroadcastSpec(_message.Message):
         destinations: _abc.Iterable[Global___Destination] | None = ...,
         test: _builtins.bool = ...,
         fallback_policy: Global___FallbackPolicy | None = ...,
+        cost_cap: _cost_pb2.CostCap | None = ...,
         linger: _duration_pb2.Duration | None = ...,
         idle_policy: Global___IdlePolicy.ValueType = ...,
         static_rendition: Global___StaticRendition.ValueType = ...,
         captions_language: _builtins.str = ...,
         slate_url: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["encoding", b"encoding", "fallback_policy", b"fallback_policy", "linger", b"linger", "max_duration", b"max_duration", "reconnect_window", b"reconnect_window"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cost_cap", b"cost_cap", "encoding", b"encoding", "fallback_policy", b"fallback_policy", "linger", b"linger", "max_duration", b"max_duration", "reconnect_window", b"reconnect_window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_only", b"audio_only", "captions_language", b"captions_language", "delivery_policy", b"delivery_policy", "destinations", b"destinations", "encoding", b"encoding", "fallback_policy", b"fallback_policy", "idle_policy", b"idle_policy", "latency_mode", b"latency_mode", "layout", b"layout", "linger", b"linger", "max_duration", b"max_duration", "owner_id", b"owner_id", "playback_policy", b"playback_policy", "reconnect_window", b"reconnect_window", "recording_policy", b"recording_policy", "slate_url", b"slate_url", "static_rendition", b"static_rendition", "test", b"test", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_only", b"audio_only", "captions_language", b"captions_language", "cost_cap", b"cost_cap", "delivery_policy", b"delivery_policy", "destinations", b"destinations", "encoding", b"encoding", "fallback_policy", b"fallback_policy", "idle_policy", b"idle_policy", "latency_mode", b"latency_mode", "layout", b"layout", "linger", b"linger", "max_duration", b"max_duration", "owner_id", b"owner_id", "playback_policy", b"playback_policy", "reconnect_window", b"reconnect_window", "recording_policy", b"recording_policy", "slate_url", b"slate_url", "static_rendition", b"static_rendition", "test", b"test", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

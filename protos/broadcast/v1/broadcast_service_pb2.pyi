@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from broadcast.v1 import broadcast_pb2 as _broadcast_pb2
+from broadcast.v1 import cost_pb2 as _cost_pb2
 from broadcast.v1 import event_pb2 as _event_pb2
 from broadcast.v1 import health_pb2 as _health_pb2
 from broadcast.v1 import participant_pb2 as _participant_pb2
@@ -1431,6 +1432,138 @@ class ReportHostStatsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReportHostStatsResponse: _TypeAlias = ReportHostStatsResponse  # noqa: Y015
+
+@_typing.final
+class GetBroadcastCostRequest(_message.Message):
+    """Request of GetBroadcastCost."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BROADCAST_ID_FIELD_NUMBER: _builtins.int
+    broadcast_id: _builtins.str
+    """The id of the broadcast."""
+    def __init__(
+        self,
+        *,
+        broadcast_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broadcast_id", b"broadcast_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetBroadcastCostRequest: _TypeAlias = GetBroadcastCostRequest  # noqa: Y015
+
+@_typing.final
+class GetBroadcastCostResponse(_message.Message):
+    """Response of GetBroadcastCost."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COST_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def cost(self) -> _cost_pb2.BroadcastCost:
+        """Its cost."""
+
+    def __init__(
+        self,
+        *,
+        cost: _cost_pb2.BroadcastCost | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetBroadcastCostResponse: _TypeAlias = GetBroadcastCostResponse  # noqa: Y015
+
+@_typing.final
+class ListCostsRequest(_message.Message):
+    """Request of ListCosts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILTER_FIELD_NUMBER: _builtins.int
+    GROUP_BY_FIELD_NUMBER: _builtins.int
+    GROUP_LABEL_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    group_by: _cost_pb2.CostGrouping.ValueType
+    """How they are added up. Unset: by broadcast."""
+    group_label: _builtins.str
+    """The key of the label, with COST_GROUPING_LABEL alone, which needs it."""
+    page_size: _builtins.int
+    """Groups a page, up to 500. 0: 50."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before, with the same request. Empty: the first page."""
+    @_builtins.property
+    def filter(self) -> _cost_pb2.CostFilter:
+        """Which broadcasts."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """The period begins here. Unset: with the oldest entry of the ledger."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """The period ends just before this moment. Unset: now."""
+
+    def __init__(
+        self,
+        *,
+        filter: _cost_pb2.CostFilter | None = ...,
+        group_by: _cost_pb2.CostGrouping.ValueType = ...,
+        group_label: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "filter", b"filter", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "filter", b"filter", "group_by", b"group_by", "group_label", b"group_label", "page_size", b"page_size", "page_token", b"page_token", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCostsRequest: _TypeAlias = ListCostsRequest  # noqa: Y015
+
+@_typing.final
+class ListCostsResponse(_message.Message):
+    """Response of ListCosts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUPS_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty: this was the last page."""
+    @_builtins.property
+    def groups(self) -> _containers.RepeatedCompositeFieldContainer[_cost_pb2.CostGroup]:
+        """In the order of their keys."""
+
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """The moment up to which it is computed, or the end of the period."""
+
+    def __init__(
+        self,
+        *,
+        groups: _abc.Iterable[_cost_pb2.CostGroup] | None = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["groups", b"groups", "next_page_token", b"next_page_token", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCostsResponse: _TypeAlias = ListCostsResponse  # noqa: Y015
 
 @_typing.final
 class WatchHealthRequest(_message.Message):

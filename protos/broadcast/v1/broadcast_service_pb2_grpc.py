@@ -137,6 +137,16 @@ class BroadcastServiceStub:
                 request_serializer=broadcast_dot_v1_dot_broadcast__service__pb2.ListBroadcastEventsRequest.SerializeToString,
                 response_deserializer=broadcast_dot_v1_dot_broadcast__service__pb2.ListBroadcastEventsResponse.FromString,
                 _registered_method=True)
+        self.GetBroadcastCost = channel.unary_unary(
+                '/broadcast.v1.BroadcastService/GetBroadcastCost',
+                request_serializer=broadcast_dot_v1_dot_broadcast__service__pb2.GetBroadcastCostRequest.SerializeToString,
+                response_deserializer=broadcast_dot_v1_dot_broadcast__service__pb2.GetBroadcastCostResponse.FromString,
+                _registered_method=True)
+        self.ListCosts = channel.unary_unary(
+                '/broadcast.v1.BroadcastService/ListCosts',
+                request_serializer=broadcast_dot_v1_dot_broadcast__service__pb2.ListCostsRequest.SerializeToString,
+                response_deserializer=broadcast_dot_v1_dot_broadcast__service__pb2.ListCostsResponse.FromString,
+                _registered_method=True)
         self.WatchBroadcasts = channel.unary_stream(
                 '/broadcast.v1.BroadcastService/WatchBroadcasts',
                 request_serializer=broadcast_dot_v1_dot_broadcast__service__pb2.WatchBroadcastsRequest.SerializeToString,
@@ -296,6 +306,22 @@ class BroadcastServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetBroadcastCost(self, request, context):
+        """Answers what one broadcast cost up to now, the facts it is made of, and a forecast to its planned end. A broadcast that
+        was deleted is answered too, while its row is kept.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListCosts(self, request, context):
+        """Answers what broadcasts cost in a period, added up by broadcast, by owner or by a label, a page at a time in the order of
+        the keys. Broadcasts that were deleted are counted as long as the ledger is kept.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchBroadcasts(self, request, context):
         """Streams every broadcast that matches, then every change, in the order of commits. After a break, call again with the
         last resume_token, at any replica: no change is lost. A slow reader loses nothing either, because changes are read from
@@ -402,6 +428,16 @@ def add_BroadcastServiceServicer_to_server(servicer, server):
                     servicer.ListBroadcastEvents,
                     request_deserializer=broadcast_dot_v1_dot_broadcast__service__pb2.ListBroadcastEventsRequest.FromString,
                     response_serializer=broadcast_dot_v1_dot_broadcast__service__pb2.ListBroadcastEventsResponse.SerializeToString,
+            ),
+            'GetBroadcastCost': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetBroadcastCost,
+                    request_deserializer=broadcast_dot_v1_dot_broadcast__service__pb2.GetBroadcastCostRequest.FromString,
+                    response_serializer=broadcast_dot_v1_dot_broadcast__service__pb2.GetBroadcastCostResponse.SerializeToString,
+            ),
+            'ListCosts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCosts,
+                    request_deserializer=broadcast_dot_v1_dot_broadcast__service__pb2.ListCostsRequest.FromString,
+                    response_serializer=broadcast_dot_v1_dot_broadcast__service__pb2.ListCostsResponse.SerializeToString,
             ),
             'WatchBroadcasts': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchBroadcasts,
@@ -930,6 +966,60 @@ class BroadcastService:
             '/broadcast.v1.BroadcastService/ListBroadcastEvents',
             broadcast_dot_v1_dot_broadcast__service__pb2.ListBroadcastEventsRequest.SerializeToString,
             broadcast_dot_v1_dot_broadcast__service__pb2.ListBroadcastEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetBroadcastCost(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broadcast.v1.BroadcastService/GetBroadcastCost',
+            broadcast_dot_v1_dot_broadcast__service__pb2.GetBroadcastCostRequest.SerializeToString,
+            broadcast_dot_v1_dot_broadcast__service__pb2.GetBroadcastCostResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCosts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broadcast.v1.BroadcastService/ListCosts',
+            broadcast_dot_v1_dot_broadcast__service__pb2.ListCostsRequest.SerializeToString,
+            broadcast_dot_v1_dot_broadcast__service__pb2.ListCostsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -95,6 +95,14 @@ class BroadcastServiceStub:
     """
     ListBroadcastEvents: _grpc.UnaryUnaryMultiCallable[_broadcast_service_pb2.ListBroadcastEventsRequest, _broadcast_service_pb2.ListBroadcastEventsResponse]
     """Answers the events of one broadcast, oldest first, a page at a time."""
+    GetBroadcastCost: _grpc.UnaryUnaryMultiCallable[_broadcast_service_pb2.GetBroadcastCostRequest, _broadcast_service_pb2.GetBroadcastCostResponse]
+    """Answers what one broadcast cost up to now, the facts it is made of, and a forecast to its planned end. A broadcast that
+    was deleted is answered too, while its row is kept.
+    """
+    ListCosts: _grpc.UnaryUnaryMultiCallable[_broadcast_service_pb2.ListCostsRequest, _broadcast_service_pb2.ListCostsResponse]
+    """Answers what broadcasts cost in a period, added up by broadcast, by owner or by a label, a page at a time in the order of
+    the keys. Broadcasts that were deleted are counted as long as the ledger is kept.
+    """
     WatchBroadcasts: _grpc.UnaryStreamMultiCallable[_broadcast_service_pb2.WatchBroadcastsRequest, _broadcast_service_pb2.WatchBroadcastsResponse]
     """Streams every broadcast that matches, then every change, in the order of commits. After a break, call again with the
     last resume_token, at any replica: no change is lost. A slow reader loses nothing either, because changes are read from
@@ -168,6 +176,14 @@ class BroadcastServiceAsyncStub(BroadcastServiceStub):
     """
     ListBroadcastEvents: _aio.UnaryUnaryMultiCallable[_broadcast_service_pb2.ListBroadcastEventsRequest, _broadcast_service_pb2.ListBroadcastEventsResponse]  # type: ignore[assignment]
     """Answers the events of one broadcast, oldest first, a page at a time."""
+    GetBroadcastCost: _aio.UnaryUnaryMultiCallable[_broadcast_service_pb2.GetBroadcastCostRequest, _broadcast_service_pb2.GetBroadcastCostResponse]  # type: ignore[assignment]
+    """Answers what one broadcast cost up to now, the facts it is made of, and a forecast to its planned end. A broadcast that
+    was deleted is answered too, while its row is kept.
+    """
+    ListCosts: _aio.UnaryUnaryMultiCallable[_broadcast_service_pb2.ListCostsRequest, _broadcast_service_pb2.ListCostsResponse]  # type: ignore[assignment]
+    """Answers what broadcasts cost in a period, added up by broadcast, by owner or by a label, a page at a time in the order of
+    the keys. Broadcasts that were deleted are counted as long as the ledger is kept.
+    """
     WatchBroadcasts: _aio.UnaryStreamMultiCallable[_broadcast_service_pb2.WatchBroadcastsRequest, _broadcast_service_pb2.WatchBroadcastsResponse]  # type: ignore[assignment]
     """Streams every broadcast that matches, then every change, in the order of commits. After a break, call again with the
     last resume_token, at any replica: no change is lost. A slow reader loses nothing either, because changes are read from
@@ -352,6 +368,26 @@ class BroadcastServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_broadcast_service_pb2.ListBroadcastEventsResponse, _abc.Awaitable[_broadcast_service_pb2.ListBroadcastEventsResponse]]:
         """Answers the events of one broadcast, oldest first, a page at a time."""
+
+    @_abc_1.abstractmethod
+    def GetBroadcastCost(
+        self,
+        request: _broadcast_service_pb2.GetBroadcastCostRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broadcast_service_pb2.GetBroadcastCostResponse, _abc.Awaitable[_broadcast_service_pb2.GetBroadcastCostResponse]]:
+        """Answers what one broadcast cost up to now, the facts it is made of, and a forecast to its planned end. A broadcast that
+        was deleted is answered too, while its row is kept.
+        """
+
+    @_abc_1.abstractmethod
+    def ListCosts(
+        self,
+        request: _broadcast_service_pb2.ListCostsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broadcast_service_pb2.ListCostsResponse, _abc.Awaitable[_broadcast_service_pb2.ListCostsResponse]]:
+        """Answers what broadcasts cost in a period, added up by broadcast, by owner or by a label, a page at a time in the order of
+        the keys. Broadcasts that were deleted are counted as long as the ledger is kept.
+        """
 
     @_abc_1.abstractmethod
     def WatchBroadcasts(

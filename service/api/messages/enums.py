@@ -12,16 +12,21 @@ from google.protobuf.descriptor import EnumDescriptor
 
 from broadcast.v1 import broadcast_pb2 as pb
 from broadcast.v1 import broadcast_service_pb2 as rpc
+from broadcast.v1 import cost_pb2 as cost_pb
 from broadcast.v1 import health_pb2 as health_pb
 from broadcast.v1 import participant_pb2
 from broadcast.v1 import webhook_service_pb2 as webhook_pb
 from service.domain import broadcast as domain
 from service.domain.audience.audience import Source
+from service.domain.cost.entries import Basis
+from service.domain.cost.money import CapAction
+from service.domain.cost.prices import CostKind, Tier
 from service.domain.health.model import ChainPart, HealthState
 from service.domain.measurements import Quality
 from service.domain.ports import HostRole, ParticipantKind
 from service.domain.provider import WEBHOOK_SENDERS, Provider
 from service.domain.resources import RecordingStatus
+from service.store.ledger import Grouping
 from service.store.webhooks.stored import WebhookOutcome
 
 _MemberT = TypeVar("_MemberT", bound=str)
@@ -67,6 +72,11 @@ DELIVERY_POLICIES: Final = EnumTable(domain.DeliveryPolicy, pb.DeliveryPolicy)
 IDLE_POLICIES: Final = EnumTable(domain.IdlePolicy, pb.IdlePolicy)
 FALLBACK_MODES: Final = EnumTable(domain.FallbackMode, pb.FallbackMode)
 RECORDING_STATES: Final = EnumTable(RecordingStatus, pb.RecordingState)
+COST_GROUPINGS: Final = EnumTable(Grouping, cost_pb.CostGrouping)
+COST_KINDS: Final = EnumTable(CostKind, cost_pb.CostKind)
+COST_TIERS: Final = EnumTable(Tier, cost_pb.CostTier)
+COST_BASES: Final = EnumTable(Basis, cost_pb.CostBasis)
+CAP_ACTIONS: Final = EnumTable(CapAction, cost_pb.CostCapAction)
 CHAIN_PARTS: Final = EnumTable(ChainPart, health_pb.ChainPart)
 HEALTH_STATES: Final = EnumTable(HealthState, health_pb.HealthState)
 QUALITIES: Final = EnumTable(Quality, health_pb.ConnectionQuality)

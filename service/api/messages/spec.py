@@ -12,11 +12,14 @@ from typing import Any, Final
 from google.protobuf.duration_pb2 import Duration
 
 from broadcast.v1 import broadcast_pb2 as pb
+from broadcast.v1 import cost_pb2 as cost_pb
 from service.api.messages import enums
 from service.api.messages.enums import EnumTable
+from service.api.messages.money import given_money, money_message
 from service.api.messages.times import duration_message, given_duration
 from service.domain import broadcast as domain
 from service.domain.broadcast import Spec
+from service.domain.cost.money import CapAction, CostCap
 from service.domain.errors import FieldImmutable, InvalidField, Violation
 from service.domain.secret import Secret
 
@@ -125,6 +128,20 @@ def _fallback_policy_message(spec: Spec) -> pb.FallbackPolicy:
     )
 
 
+def _given_cost_cap(message: pb.BroadcastSpec) -> tuple[CostCap | None]:
+    if not message.HasField("cost_cap"):
+        return (None,)
+    action = enums.CAP_ACTIONS.member.get(message.cost_cap.action, CapAction.STOP)
+    return (CostCap(nanos=given_money(message.cost_cap.amount), action=action),)
+
+
+def _cost_cap_message(spec: Spec) -> cost_pb.CostCap | None:
+    cap = spec.cost_cap
+    if cap is None:
+        return None
+    return cost_pb.CostCap(amount=money_message(cap.nanos), action=enums.CAP_ACTIONS.number[cap.action])
+
+
 SPEC_FIELDS: Final[Mapping[str, SpecField]] = {
     row.name: row
     for row in (
@@ -174,6 +191,7 @@ SPEC_FIELDS: Final[Mapping[str, SpecField]] = {
             given=_given_fallback_policy,
             told=_fallback_policy_message,
         ),
+        SpecField(name="cost_cap", parts=("cost_cap",), given=_given_cost_cap, told=_cost_cap_message),
         SpecField(
             name="static_rendition",
             parts=("static_rendition",),

@@ -7,6 +7,7 @@ ask for. Callers keep resume tokens over restarts and new versions of the servic
 import base64
 import binascii
 import hashlib
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, TypeVar
 
@@ -14,6 +15,7 @@ import msgspec
 
 from service.domain.errors import PageTokenInvalid, ResumeTokenInvalid
 from service.store.broadcasts import Filter
+from service.store.ledger import CostQuery
 from service.store.webhooks.stored import WebhookFilter
 
 _DEFAULT_PAGE = 50
@@ -66,6 +68,15 @@ class InboxPage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="in
     """Of the last webhook of the page."""
 
 
+class CostPage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="costs", tag_field="t"):
+    v: int
+    filter: str
+    key: Annotated[str, msgspec.Meta(max_length=128)]
+    """Of the last group of the page."""
+    until: _Micros
+    """The end of the period, which is the same for all pages: microseconds since 1970, UTC."""
+
+
 class Resume(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag="resume", tag_field="t"):
     v: int
     filter: str
@@ -78,7 +89,7 @@ class Resume(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     """As of Page."""
 
 
-_Token = TypeVar("_Token", Page, StoryPage, InboxPage, Resume)
+_Token = TypeVar("_Token", Page, StoryPage, InboxPage, CostPage, Resume)
 
 
 def filter_hash(filter: Filter) -> str:
@@ -95,6 +106,14 @@ def filter_hash(filter: Filter) -> str:
 
 def webhook_filter_hash(filter: WebhookFilter) -> str:
     return _digest((filter.provider or "", filter.broadcast_id, filter.type, filter.outcome))
+
+
+def cost_hash(query: CostQuery) -> str:
+    """The same for queries that mean the same."""
+    since, until = (each.isoformat() if each is not None else "" for each in (query.since, query.until))
+    return _digest(
+        (query.grouping, query.label, sorted(set(query.ids)), query.owner_id, sorted(query.labels), since, until)
+    )
 
 
 def page_size(asked: int) -> int:
@@ -144,6 +163,25 @@ def read_inbox_token(text: str, digest: str) -> InboxPage:
     return page
 
 
+def cost_token(digest: str, last_key: str, until: datetime) -> str:
+    return _encode(CostPage(_VERSION, digest, last_key, (until - _EPOCH) // timedelta(microseconds=1)))
+
+
+def read_cost_token(text: str, digest: str) -> CostPage:
+    """Raises PageTokenInvalid."""
+    page = _decode(text, CostPage)
+    if page is None:
+        raise PageTokenInvalid("the page token is damaged")
+    if page.filter != digest:
+        raise PageTokenInvalid("the page token belongs to another request")
+    return page
+
+
+def until(query: CostQuery, page: CostPage) -> CostQuery:
+    """*query* with the end of the period that the first page had."""
+    return replace(query, until=_EPOCH + timedelta(microseconds=page.until))
+
+
 def resume_token(digest: str, revision: int, last: Position | None = None, *, history: str = "") -> str:
     return _encode(Resume(_VERSION, digest, revision, last, history))
 
@@ -162,7 +200,7 @@ def _digest(meant: tuple[object, ...]) -> str:
     return hashlib.sha256(msgspec.json.encode(meant)).hexdigest()[:16]
 
 
-def _encode(token: Page | StoryPage | InboxPage | Resume) -> str:
+def _encode(token: Page | StoryPage | InboxPage | CostPage | Resume) -> str:
     return base64.urlsafe_b64encode(msgspec.json.encode(token)).decode().rstrip("=")
 
 

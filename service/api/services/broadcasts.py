@@ -1,5 +1,5 @@
 """BroadcastService: reads, watches and the access of hosts here, writes in `Writes`, health in `HealthApi`, the people
-in the room in `StageApi`.
+in the room in `StageApi`, costs in `CostApi`.
 """
 # ruff: noqa: ARG002, N802
 # Names and arguments of the methods are the contract's.
@@ -23,6 +23,7 @@ from service.api.messages.broadcast import broadcast_message, event_message, giv
 from service.api.messages.enums import HOST_ROLES
 from service.api.messages.pages import fitting
 from service.api.messages.times import given_duration
+from service.api.services.costs import CostApi
 from service.api.services.health import HealthApi
 from service.api.services.stage import StageApi
 from service.api.services.writes import Writes
@@ -58,6 +59,7 @@ class BroadcastApi(BroadcastServiceServicer):
         playback_base_url: str,
         unsigned: str,
         health: HealthApi,
+        costs: CostApi,
         audience: AudienceReader,
         stage: StageApi,
     ) -> None:
@@ -67,6 +69,7 @@ class BroadcastApi(BroadcastServiceServicer):
         self._tokens = tokens
         self._playback_base_url = playback_base_url
         self._health = health
+        self._costs = costs
         self._audience = audience
         self._stage = stage
         self._writes = Writes(broadcasts=broadcasts, moved=moved, wake=wake, resolve=resolve, unsigned=unsigned)
@@ -227,6 +230,14 @@ class BroadcastApi(BroadcastServiceServicer):
         self, request: rpc.WatchHealthRequest, context: _Context
     ) -> AsyncIterator[bytes]:
         return self._health.watch(request)
+
+    async def GetBroadcastCost(
+        self, request: rpc.GetBroadcastCostRequest, context: _Context
+    ) -> rpc.GetBroadcastCostResponse:
+        return await self._costs.get(request)
+
+    async def ListCosts(self, request: rpc.ListCostsRequest, context: _Context) -> rpc.ListCostsResponse:
+        return await self._costs.list(request)
 
     async def _counted(self, broadcasts: Sequence[Broadcast]) -> list[pb.Broadcast]:
         """With the audience, which is read beside the row: it changes all the time, and a change in the log for each

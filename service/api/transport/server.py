@@ -24,6 +24,7 @@ from service.api.admission import Admission
 from service.api.audience.reader import AudienceReader
 from service.api.connection_ages import ConnectionAges, grace_s
 from service.api.services.broadcasts import BroadcastApi
+from service.api.services.costs import CostApi
 from service.api.services.health import HealthApi
 from service.api.services.stage import StageApi
 from service.api.streams.change_log import Tail
@@ -80,6 +81,7 @@ class ApiServer:
         moved: Moved,
         wake: Callable[[str], None],
         health_api: HealthApi,
+        cost_api: CostApi,
         audience: AudienceReader,
         stage_api: StageApi,
         resolve: Resolve = resolve_host,
@@ -108,6 +110,7 @@ class ApiServer:
             playback_base_url=options.playback_base_url,
             unsigned=options.unsigned,
             health=health_api,
+            costs=cost_api,
             stage=stage_api,
             audience=audience,
         )

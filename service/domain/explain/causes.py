@@ -97,6 +97,18 @@ class CauseCode(StrEnum):
         "it was on air for `max_duration`",
         "Create another one, with a greater max_duration if it was too short.",
     )
+    COST_CAP = (
+        "COST_CAP",
+        Blame.CALLER,
+        "it cost as much as its cost cap, whose action is STOP",
+        "Create another one, with a greater cost_cap if it was too small.",
+    )
+    COST_NEAR_CAP = (
+        "COST_NEAR_CAP",
+        Blame.CALLER,
+        "it has cost 80 % of its cost cap or more, and goes on",
+        "Raise spec.cost_cap with UpdateBroadcast, or stop it.",
+    )
     TEST_LIMIT = (
         "TEST_LIMIT",
         Blame.CALLER,

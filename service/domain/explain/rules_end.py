@@ -3,6 +3,8 @@
 from datetime import datetime
 
 from service.domain.broadcast import EndReason, ProviderTrouble, State, Target, seconds
+from service.domain.cost.cap import judge
+from service.domain.cost.money import CostLevel
 from service.domain.errors import Outcome
 from service.domain.explain.case import Case, Finding, Rule, Weight, with_detail
 from service.domain.explain.causes import CauseCode
@@ -20,6 +22,7 @@ _ENDS: dict[EndReason, tuple[CauseCode, str]] = {
     EndReason.NO_HOST: (CauseCode.NO_HOST, "No host came in time."),
     EndReason.HOST_LEFT: (CauseCode.HOST_LEFT, "The host left and did not come back in time."),
     EndReason.MAX_DURATION: (CauseCode.MAX_DURATION, "It was on air for its maximum duration."),
+    EndReason.COST_CAP: (CauseCode.COST_CAP, "It has cost as much as its cost cap."),
     EndReason.TEST_LIMIT: (CauseCode.TEST_LIMIT, f"{STREAMS.display_name} cuts test streams after 5 minutes."),
     EndReason.START_TIMEOUT: (CauseCode.START_TIMEOUT, "Room and live stream could not be made in time."),
     EndReason.STREAMS_UNREACHABLE: (
@@ -77,6 +80,24 @@ def refused(case: Case) -> Finding | None:
         weight=Weight.CERTAIN,
         message=message or f"The provider refuses the {resource.kind}.",
         evidence=(*_decided(case), *noted(("last_error", told, trouble.time if trouble is not None else None))),
+    )
+
+
+def cost_near_cap(case: Case) -> Finding | None:
+    broadcast = case.facts.broadcast
+    if broadcast.target is not Target.LIVE or broadcast.cost_level is CostLevel.UNDER:
+        return None
+    told = case.facts.last(EventReason.COST_NEAR_CAP, EventReason.COST_CAP_REACHED)
+    verdict = judge(broadcast, case.facts.resources, case.facts.now, case.facts.costs)
+    message = "The cost is near the cost cap" if verdict is None else f"It has cost {verdict.message}"
+    return Finding(
+        code=CauseCode.COST_NEAR_CAP,
+        weight=Weight.HINT,
+        message=f"{message}.",
+        evidence=noted(
+            ("cost_level", broadcast.cost_level, told.time if told else None),
+            ("event", f"{told.reason} {told.message}" if told else None, told.time if told else None),
+        ),
     )
 
 
@@ -182,6 +203,7 @@ def waits_for_us(case: Case, trouble: ProviderTrouble) -> bool:
 RULES: tuple[Rule, ...] = (
     end_decided,
     refused,
+    cost_near_cap,
     take_down_blocked,
     stream_stays,
     service_fault,

@@ -58,7 +58,15 @@ class Health:
 
 def health_of(facts: Facts, timing: Timing) -> Health:
     broadcast = facts.broadcast
-    decided = plan(broadcast, facts.resources, facts.now, timing, facts.availability, watching=facts.watching)
+    decided = plan(
+        broadcast,
+        facts.resources,
+        facts.now,
+        timing,
+        facts.availability,
+        watching=facts.watching,
+        costs=facts.costs,
+    )
     parts = (
         *(rule(facts, timing) for rule in _BEFORE_DESTINATIONS),
         *destinations(facts),

@@ -47,6 +47,8 @@ def with_egress(egress: Egress, seen: EgressSeen, names: Mapping[str, Sequence[s
         status=seen.status,
         status_since=egress.status_since if seen.status is egress.status and egress.status_since else now,
         outputs=outputs,
+        started_at=seen.started_at or egress.started_at,
+        ended_at=seen.ended_at or egress.ended_at,
         error=seen.error,
         updated_ns=seen.updated_ns,
         destinations=tuple(sorted(name for name in has if name)) if outputs else egress.destinations,
@@ -73,7 +75,15 @@ def _named(egress: Egress, seen: Sequence[OutputSeen], names: Mapping[str, Seque
         # An address nobody gave it is shown as it is: it is redacted already.
         given = left.get(output.address, [output.address])
         name = given.pop(0) if len(given) > 1 else given[0]
-        outputs.append(Output(name=name, state=output.state, message=output.message))
+        outputs.append(
+            Output(
+                name=name,
+                state=output.state,
+                message=output.message,
+                started_at=output.started_at,
+                ended_at=output.ended_at,
+            )
+        )
     return tuple(sorted(outputs, key=lambda output: output.name))
 
 
@@ -109,6 +119,8 @@ def egresses_seen(
                 back = replace(egress, phase=Phase.PRESENT, changed_at=now, acked=False, failures=0, retry_at=None)
                 resources.append(with_egress(back, seen, names, now))
                 events.append(Event(reason=EventReason.EGRESS_SURPLUS, message=seen.id))
+            elif (seen := _ended_since(egress, by_id)) is not None:
+                resources.append(with_egress(egress, seen, names, now))
             continue
         seen = by_id.get(egress.external_id) if egress.external_id else None
         if seen is None and egress.unresolved:
@@ -189,6 +201,14 @@ def _came_back(egress: Egress, by_id: Mapping[str, EgressSeen]) -> EgressSeen | 
     """
     seen = by_id.get(egress.external_id) if egress.fault is Fault.LOST and not egress.end_seen else None
     return seen if seen is not None and not seen.status.terminal else None
+
+
+def _ended_since(egress: Egress, by_id: Mapping[str, EgressSeen]) -> EgressSeen | None:
+    """What LiveKit shows of an egress that was given up and has ended since. Its row stays GONE and has its end: it
+    cannot publish any more, and it is charged to that moment.
+    """
+    seen = by_id.get(egress.external_id) if egress.external_id and not egress.end_seen else None
+    return seen if seen is not None and seen.status.terminal else None
 
 
 def egress_seen(egress: Egress, seen: EgressSeen, names: Mapping[str, Sequence[str]], now: datetime) -> Learned:

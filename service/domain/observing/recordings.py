@@ -71,6 +71,8 @@ def with_recording(recording: LocalRecording, seen: EgressSeen, now: datetime) -
         observed_at=now,
         status=seen.status,
         status_since=recording.status_since if seen.status is recording.status and recording.status_since else now,
+        started_at=seen.started_at or recording.started_at,
+        ended_at=seen.ended_at or recording.ended_at,
         error=seen.error,
         updated_ns=seen.updated_ns,
         end_seen=seen.status.terminal,

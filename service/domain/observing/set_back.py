@@ -16,7 +16,7 @@ _STEP = timedelta(seconds=1)
 """Less is the difference between two clocks that go well: a replica adds its own time to the database's."""
 _TO_COME = frozenset({"retry_at", "title_retry_at"})
 """The times of a resource that may lie ahead."""
-_OF_PROVIDERS = frozenset({"heard_at"})
+_OF_PROVIDERS = frozenset({"heard_at", "started_at", "ended_at"})
 """Times by a provider's clock, which was not set back."""
 
 

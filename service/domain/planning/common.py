@@ -4,6 +4,7 @@ from datetime import datetime
 
 from service.domain.audience.watching import NOBODY_KNOWS, Watching
 from service.domain.broadcast import Broadcast, seconds
+from service.domain.cost.cap import Costs
 from service.domain.planning.steps import (
     AskForRoom,
     DeleteRoom,
@@ -91,6 +92,7 @@ class Planner:
         timing: Timing,
         availability: Availability,
         *,
+        costs: Costs | None = None,
         watching: Watching = NOBODY_KNOWS,
     ) -> None:
         self.broadcast = broadcast
@@ -98,6 +100,7 @@ class Planner:
         self.now = now
         self.timing = timing
         self.availability = availability
+        self.costs = costs or Costs()
         self.watching = watching
         self.steps: list[Step] = []
         self.waits: list[datetime] = []

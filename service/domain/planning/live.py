@@ -9,6 +9,7 @@ from service.domain.delivery import UNDECIDED, Delivery, DeliveryReason
 from service.domain.measurements import PROBED_S
 from service.domain.planning import fallback
 from service.domain.planning.common import queued_s, retried_since
+from service.domain.planning.cost import CostPlanner
 from service.domain.planning.on_demand import inputs_of
 from service.domain.planning.recording import RecordingPlanner
 from service.domain.planning.steps import (
@@ -56,11 +57,14 @@ _CERTAIN = "an egress is started when it is certain that no earlier one is conne
 _OR_REPLACED = "or the egress is replaced then"
 
 
-class Live(RecordingPlanner):
+class Live(CostPlanner, RecordingPlanner):
     def plan(self) -> Plan:
         reason = self.end_reason()
         if reason is not None:
             self.steps.append(EndBroadcast(reason=reason))
+            return self.finish()
+        if self.spends_too_much():
+            self.steps.append(EndBroadcast(reason=EndReason.COST_CAP))
             return self.finish()
         decision = fallback.decide(self.broadcast, self.resource_set, self.now, self.timing, self.availability)
         if decision.end is not None:

@@ -15,6 +15,7 @@ from datetime import datetime
 
 from service.domain.audience.watching import NOBODY_KNOWS, Watching
 from service.domain.broadcast import Broadcast, Target
+from service.domain.cost.cap import Costs
 from service.domain.planning.ending import End
 from service.domain.planning.live import Live
 from service.domain.planning.steps import Plan
@@ -32,13 +33,16 @@ def plan(
     availability: Availability | None = None,
     *,
     watching: Watching = NOBODY_KNOWS,
+    costs: Costs | None = None,
 ) -> Plan:
-    """*watching*: of the viewers. While nothing is known of them no egress that runs for viewers is stopped."""
-    resource_set, availability = ResourceSet(resources), availability or Availability()
+    """*watching*: of the viewers. While nothing is known of them no egress that runs for viewers is stopped. *costs*:
+    the prices and the audience that a cost cap is compared with.
+    """
+    resource_set, availability, costs = ResourceSet(resources), availability or Availability(), costs or Costs()
     match broadcast.target:
         case Target.CREATED:
             return Plan()
         case Target.LIVE:
-            return Live(broadcast, resource_set, now, timing, availability, watching=watching).plan()
+            return Live(broadcast, resource_set, now, timing, availability, watching=watching, costs=costs).plan()
         case Target.ENDED:
-            return End(broadcast, resource_set, now, timing, availability).plan()
+            return End(broadcast, resource_set, now, timing, availability, costs=costs).plan()

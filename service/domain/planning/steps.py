@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Final
 
 from service.domain.broadcast import EndReason, Fallback
+from service.domain.cost.money import CostLevel
 from service.domain.delivery import Delivery
 from service.domain.reasons import Action, Blocked, EventReason, Fault
 from service.domain.resources import Kind
@@ -135,6 +136,15 @@ class SetDelivery:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SetCostLevel:
+    """Tell how near the cost is to its cap, once."""
+
+    level: CostLevel
+    message: str
+    """How much is spent, for people."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WriteOff:
     """Give up a resource that was not seen within its grace: it does not exist."""
 
@@ -161,7 +171,8 @@ RoomStep = CreateRoom | AskForRoom | DeleteRoom
 StreamStep = CreateStream | DisableStream | SettleRecordings | DeleteStream | ResetKey | CutStream | SetTitle
 EgressStep = StartEgress | StopEgress | SetLayout | SetDestinations
 RecordingStep = StartRecording | StopRecording | UploadRecording | DeleteUpload
-Step = RoomStep | StreamStep | EgressStep | RecordingStep | SetFallback | SetDelivery | WriteOff | EndBroadcast
+BroadcastStep = SetFallback | SetDelivery | SetCostLevel | WriteOff | EndBroadcast
+Step = RoomStep | StreamStep | EgressStep | RecordingStep | BroadcastStep
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

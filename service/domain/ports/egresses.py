@@ -45,6 +45,10 @@ class OutputSeen:
     """Redacted url, the form in which LiveKit shows it: the key is its first and last three characters."""
     state: OutputState
     message: str = ""
+    started_at: datetime | None = None
+    """When it connected first, by LiveKit's clock."""
+    ended_at: datetime | None = None
+    """When it ended, by LiveKit's clock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +57,9 @@ class EgressSeen:
     room_name: str
     status: EgressStatus
     started_at: datetime | None = None
+    """When it was asked for, by LiveKit's clock."""
+    ended_at: datetime | None = None
+    """When it ended, by LiveKit's clock. None: it did not."""
     updated_ns: int = 0
     """The last change by LiveKit's clock, in Unix nanoseconds. 0: not known."""
     outputs: tuple[OutputSeen, ...] = ()

@@ -18,6 +18,7 @@ from service.domain.planning.steps import (
     EndBroadcast,
     Plan,
     ResetKey,
+    SetCostLevel,
     SetDelivery,
     SetDestinations,
     SetFallback,
@@ -47,6 +48,7 @@ class NextAction:
 ACTIONS: Mapping[type[Step], tuple[Action, str]] = {
     EndBroadcast: (Action.END_BROADCAST, "the broadcast is ended"),
     SetFallback: (Action.SET_FALLBACK, "viewers are served another way"),
+    SetCostLevel: (Action.TELL_COST, "it is told how near the cost is to the cost cap"),
     SetDelivery: (Action.SET_DELIVERY, "it is decided whether an egress is to run for viewers"),
     CreateRoom: (Action.CREATE_ROOM, "the room is made"),
     CreateStream: (Action.CREATE_STREAM, "the live stream is made"),

@@ -18,6 +18,7 @@ from service.domain.broadcast import (
     Status,
     Target,
 )
+from service.domain.cost.money import CostLevel
 from service.domain.delivery import Delivery
 from service.domain.lifecycle import Event
 from service.domain.provider import Provider
@@ -52,13 +53,14 @@ def with_outcome(
     recovered: Provider | None,
     end: EndReason | None,
     fallback: Fallback | None,
+    cost_level: CostLevel | None = None,
     delivery: Delivery | None = None,
 ) -> Broadcast:
     """*stored* with the outcome of a step or a look; None leaves that part as it is.
 
     *trouble*: becomes `last_error`; the same error again keeps the time of the first. *recovered*: the provider that
     answered, whose `last_error` is cleared. *end*: why the broadcast ends; it sets the target, once. *fallback*,
-    *delivery*: those from now on.
+    *delivery*: those from now on. *cost_level*: how near the cost is to its cap, as it is told now.
     """
     broadcast = stored
     last = stored.status.last_error
@@ -73,6 +75,8 @@ def with_outcome(
         broadcast = replace(broadcast, target=Target.ENDED, end_reason=end)
     if fallback is not None:
         broadcast = replace(broadcast, fallback=fallback)
+    if cost_level is not None:
+        broadcast = replace(broadcast, cost_level=cost_level)
     if delivery is not None:
         broadcast = replace(broadcast, delivery=delivery)
     return broadcast

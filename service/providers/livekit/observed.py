@@ -4,7 +4,7 @@ UNKNOWN or "unknown". Texts of errors are redacted, because LiveKit puts urls wi
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from livekit import api
@@ -29,6 +29,7 @@ from service.domain.resources import EgressStatus, OutputState
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+_EPOCH = datetime.fromtimestamp(0, UTC)
 _STATUSES = {
     api.EgressStatus.EGRESS_STARTING: EgressStatus.STARTING,
     api.EgressStatus.EGRESS_ACTIVE: EgressStatus.ACTIVE,
@@ -69,7 +70,8 @@ def egress_seen(info: api.EgressInfo) -> EgressSeen:
         id=info.egress_id,
         room_name=info.room_name,
         status=_STATUSES.get(info.status, EgressStatus.UNKNOWN),
-        started_at=datetime.fromtimestamp(info.started_at / 1e9, UTC) if info.started_at else None,
+        started_at=_time(info.started_at),
+        ended_at=_time(info.ended_at),
         updated_ns=info.updated_at,
         outputs=tuple(_output(result) for result in info.stream_results),
         error=telemetry.redact(text),
@@ -99,7 +101,23 @@ def _output(result: api.StreamInfo) -> OutputSeen:
         case _:
             # An output is ACTIVE (0) from its creation. Only started_at says that it is connected.
             state = OutputState.ACTIVE if result.started_at else OutputState.CONNECTING
-    return OutputSeen(address=result.url, state=state, message=telemetry.redact(result.error))
+    return OutputSeen(
+        address=result.url,
+        state=state,
+        message=telemetry.redact(result.error),
+        started_at=_time(result.started_at),
+        ended_at=_time(result.ended_at),
+    )
+
+
+def _time(nanos: int) -> datetime | None:
+    """Of Unix nanoseconds, cut to microseconds. None: there is none, or none that a datetime can hold."""
+    if not nanos:
+        return None
+    try:
+        return _EPOCH + timedelta(microseconds=nanos // 1000)
+    except OverflowError:
+        return None
 
 
 def people_seen(participants: Iterable[models.ParticipantInfo]) -> RoomPeople:

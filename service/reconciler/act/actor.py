@@ -8,11 +8,13 @@ result too, and `outcomes` says what it means for the resource.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, Final, assert_never
 
 from service import telemetry
+from service.domain.cost.money import CostLevel
 from service.domain.errors import Overtaken
 from service.domain.lifecycle import Event
 from service.domain.planning.steps import (
@@ -27,6 +29,7 @@ from service.domain.planning.steps import (
     DisableStream,
     EndBroadcast,
     ResetKey,
+    SetCostLevel,
     SetDelivery,
     SetDestinations,
     SetFallback,
@@ -52,6 +55,13 @@ from service.reconciler.act.requests import bucket_of
 if TYPE_CHECKING:
     from service.providers.budget import Rank
     from service.reconciler.act.context import PassContext
+
+LEVEL_TOLD: Final[Mapping[CostLevel, EventReason]] = {
+    CostLevel.UNDER: EventReason.COST_UNDER_CAP,
+    CostLevel.NEAR: EventReason.COST_NEAR_CAP,
+    CostLevel.REACHED: EventReason.COST_CAP_REACHED,
+}
+"""The event of a step to each level."""
 
 
 class Actor:
@@ -104,6 +114,8 @@ class Actor:
                 await self._write_off(step)
             case SetFallback():
                 await self._set_fallback(step)
+            case SetCostLevel():
+                await self._set_cost_level(step)
             case SetDelivery():
                 await self._set_delivery(step)
             case EndBroadcast():
@@ -122,6 +134,12 @@ class Actor:
         failpoint("fallback.before_record")
         await self._context.record(fallback=fallback, events=[event])
         failpoint("fallback.after_record")
+
+    async def _set_cost_level(self, step: SetCostLevel) -> None:
+        failpoint("cost.before_record")
+        event = Event(reason=LEVEL_TOLD[step.level], message=step.message)
+        await self._context.record(cost_level=step.level, events=[event])
+        failpoint("cost.after_record")
 
     async def _set_delivery(self, step: SetDelivery) -> None:
         delivery = step.delivery

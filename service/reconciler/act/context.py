@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
     from service.domain.broadcast import Broadcast, EndReason, Fallback, ProviderTrouble
+    from service.domain.cost.money import CostLevel
     from service.domain.delivery import Delivery
     from service.domain.lifecycle import Event
     from service.domain.provider import Provider
@@ -124,6 +125,7 @@ class PassContext:
         recovered: Provider | None = None,
         end: EndReason | None = None,
         fallback: Fallback | None = None,
+        cost_level: CostLevel | None = None,
         delivery: Delivery | None = None,
     ) -> None:
         """`Passes.record` of this claim. A *trouble* with our credentials is noted for this replica."""
@@ -137,5 +139,6 @@ class PassContext:
             recovered=recovered,
             end=end,
             fallback=fallback,
+            cost_level=cost_level,
             delivery=delivery,
         )

@@ -17,6 +17,7 @@ from service.domain.planning.steps import (
     DisableStream,
     EndBroadcast,
     ResetKey,
+    SetCostLevel,
     SetDelivery,
     SetDestinations,
     SetFallback,
@@ -100,5 +101,5 @@ def bucket_of(step: Step) -> Bucket | None:
             return Bucket.ROOMS
         case StartRecording() | StopRecording():
             return Bucket.ROOMS
-        case WriteOff() | SetFallback() | SetDelivery() | EndBroadcast():
+        case WriteOff() | SetFallback() | SetDelivery() | SetCostLevel() | EndBroadcast():
             return None

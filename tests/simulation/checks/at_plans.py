@@ -10,6 +10,7 @@ from unittest.mock import patch
 
 from service.domain.audience.watching import NOBODY_KNOWS, Watching
 from service.domain.broadcast import Broadcast
+from service.domain.cost.cap import Costs
 from service.domain.planning.plan import plan
 from service.domain.resources import AnyResource
 from service.domain.situation import Availability
@@ -47,8 +48,9 @@ def plans_shown() -> Generator[None]:
         availability: Availability | None = None,
         *,
         watching: Watching = NOBODY_KNOWS,
+        costs: Costs | None = None,
     ) -> Plan:
-        current = plan(broadcast, resources, now, timing, availability, watching=watching)
+        current = plan(broadcast, resources, now, timing, availability, watching=watching, costs=costs)
         replica = owner.get()
         if replica is not None:
             replica.shared.planned(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from service.domain.broadcast import EndReason, seconds
 from service.domain.resources import Room, Stream
+from tests.simulation.checks.costs import highest_cost
 from tests.simulation.faults import Kind
 from tests.simulation.providers.network import LATE_WRITE_S
 
@@ -60,11 +61,18 @@ class Endings:
             case EndReason.MAX_DURATION:
                 live = broadcast.live_time
                 return live is not None and now - live >= seconds(broadcast.spec.max_duration_s)
+            case EndReason.COST_CAP:
+                cap = broadcast.spec.cost_cap
+                return cap is not None and self._cost(broadcast) >= cap.nanos
             case EndReason.EGRESS_FAILED | EndReason.STREAMS_UNREACHABLE:
                 ready = broadcast.ready_time
                 return ready is not None and now - ready >= seconds(timing.hopeless_s)
             case _:
                 assert_never(reason)
+
+    def _cost(self, broadcast: Broadcast) -> int:
+        """Nano-dollars, by what really ran, to the second after the moment at which it is ended."""
+        return highest_cost(self._shared, broadcast, self._shared.env.now() + seconds(1))
 
     def _happened(self, broadcast_id: str, kind: str) -> bool:
         """Whether somebody else did it: no replica of ours.

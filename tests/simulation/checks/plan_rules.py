@@ -26,6 +26,7 @@ from service.domain.planning.steps import (
     EndBroadcast,
     Plan,
     ResetKey,
+    SetCostLevel,
     SetDelivery,
     SetDestinations,
     SetFallback,
@@ -90,7 +91,7 @@ def resource_of(step: Step) -> tuple[Kind, int] | None:  # noqa: PLR0911 - one a
             return Kind.UPLOAD, step.ordinal
         case WriteOff():
             return step.kind, step.ordinal
-        case SetFallback() | SetDelivery() | EndBroadcast():
+        case SetFallback() | SetDelivery() | SetCostLevel() | EndBroadcast():
             return None
 
 

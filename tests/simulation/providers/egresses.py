@@ -88,6 +88,17 @@ class TrueOutput:
     address: str
     url: str
     state: OutputState = OutputState.CONNECTING
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+    def become(self, state: OutputState, now: datetime) -> None:
+        """One that never started is said to have started when it ended (livekit/egress pkg/config/output_stream.go)."""
+        if state is OutputState.ACTIVE:
+            self.started_at = self.started_at or now
+        elif self.state in (OutputState.CONNECTING, OutputState.ACTIVE):
+            self.ended_at = now
+            self.started_at = self.started_at or now
+        self.state = state
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -101,6 +112,7 @@ class TrueEgress:
     outputs: list[TrueOutput]
     file: str = ""
     status: EgressStatus = EgressStatus.STARTING
+    ended_at: datetime | None = None
     error: str = ""
     updated_ns: int = 0
     joined: bool = False
@@ -284,7 +296,7 @@ class Workers:
         elif self._env.faults.hits(Kind.OUTPUT_FAILED, "destination"):
             self._output_failed(egress, output)
         else:
-            output.state = OutputState.ACTIVE
+            output.become(OutputState.ACTIVE, self._env.now())
             self._changed(egress, "egress_updated")
 
     def _connect(self, egress: TrueEgress) -> None:
@@ -298,7 +310,7 @@ class Workers:
             self._env.after(0.2, 3.0, lambda: self._output_failed(egress, main))
             return
         egress.session, egress.stream = session, stream
-        main.state = OutputState.ACTIVE
+        main.become(OutputState.ACTIVE, self._env.now())
         self._changed(egress, "egress_updated")
 
     def _cut(self, egress: TrueEgress) -> None:
@@ -315,7 +327,7 @@ class Workers:
     def _output_failed(self, egress: TrueEgress, output: TrueOutput) -> None:
         if not egress.runs or output.state in (OutputState.FAILED, OutputState.FINISHED):
             return
-        output.state = OutputState.FAILED
+        output.become(OutputState.FAILED, self._env.now())
         if output is egress.main:
             self._disconnect(egress)
         living = [o for o in egress.outputs if o.state in (OutputState.CONNECTING, OutputState.ACTIVE)]
@@ -343,10 +355,10 @@ class Workers:
         if not egress.runs:
             return
         self._disconnect(egress)
-        egress.status, egress.error = status, error
+        egress.status, egress.error, egress.ended_at = status, error, self._env.now()
         for output in egress.outputs:
             if output.state is not OutputState.FAILED:
-                output.state = OutputState.FINISHED
+                output.become(OutputState.FINISHED, self._env.now())
         self._env.effects.add("egress.ended", egress.id, egress.room.name, str(status))
         self._changed(egress, "egress_ended")
 
@@ -365,8 +377,14 @@ class Workers:
             room_name=egress.room.name,
             status=egress.status,
             started_at=egress.started_at,
+            ended_at=egress.ended_at,
             updated_ns=egress.updated_ns,
-            outputs=tuple(OutputSeen(address=output.address, state=output.state) for output in egress.outputs),
+            outputs=tuple(
+                OutputSeen(
+                    address=output.address, state=output.state, started_at=output.started_at, ended_at=output.ended_at
+                )
+                for output in egress.outputs
+            ),
             # LiveKit echoes urls in its errors, and the adapter redacts them.
             error=telemetry.redact(egress.error),
             file=egress.file,

@@ -251,7 +251,7 @@ class LiveKit(Workers):
             if output is None or output.state is OutputState.FAILED:
                 missing = True
             else:
-                output.state = OutputState.FINISHED
+                output.become(OutputState.FINISHED, self._env.now())
         for push in add:
             output = self._output(push)
             egress.outputs.append(output)

@@ -9,6 +9,10 @@ from datetime import datetime, timedelta
 
 from service.domain.audience.watching import NOBODY_KNOWS, Watching
 from service.domain.broadcast import DeliveryPolicy, EndReason, Fallback, PassFault, ProviderTrouble, Target
+from service.domain.cost.cap import Costs
+from service.domain.cost.entries import entries_of
+from service.domain.cost.money import CostLevel
+from service.domain.cost.prices import Prices
 from service.domain.delivery import Delivery
 from service.domain.errors import LeaseLost, Overtaken
 from service.domain.lifecycle import Event
@@ -27,13 +31,21 @@ from tests.simulation.store.tables import Line, Row, Tables, Written, lane, tran
 @transactions
 class Passes:
     def __init__(
-        self, tables: Tables, line: Line, *, derive: Derive, storage: bool = False, signing: bool = False
+        self,
+        tables: Tables,
+        line: Line,
+        *,
+        derive: Derive,
+        storage: bool = False,
+        signing: bool = False,
+        prices: Prices | None = None,
     ) -> None:
         self._tables = tables
         self._line = line
         self._derive = derive
         self._storage = storage
         self._signing = signing
+        self._costs = Costs(prices=prices or Prices())
 
     async def load(self, claim: Claim, lease: timedelta) -> Situation:
         read = asyncio.get_running_loop().time()
@@ -52,6 +64,7 @@ class Passes:
             resources=row.sorted_resources(),
             now=now,
             availability=self._availability(),
+            costs=self._costs,
             watching=self._watching(row),
             read=read,
             probe=self._tables.probes.get(claim.broadcast_id, Probe()),
@@ -96,6 +109,7 @@ class Passes:
         recovered: Provider | None = None,
         end: EndReason | None = None,
         fallback: Fallback | None = None,
+        cost_level: CostLevel | None = None,
         delivery: Delivery | None = None,
         heard: Sequence[int] = (),
         verified: bool = False,
@@ -112,11 +126,18 @@ class Passes:
         after = row.resources | {(resource.kind, resource.ordinal): resource for resource in resources}
         situation = Situation(
             broadcast=with_outcome(
-                stored, trouble=trouble, recovered=recovered, end=end, fallback=fallback, delivery=delivery
+                stored,
+                trouble=trouble,
+                recovered=recovered,
+                end=end,
+                fallback=fallback,
+                delivery=delivery,
+                cost_level=cost_level,
             ),
             resources=tuple(after[key] for key in sorted(after)),
             now=self._tables.now(),
             availability=self._availability(),
+            costs=self._costs,
             watching=self._watching(row),
             read=read,
         )
@@ -124,6 +145,8 @@ class Passes:
         if told:
             self._tables.check_forward(stored, broadcast)
         self._tables.put_resources(row, resources)
+        for entry in entries_of(stored, situation.resources, of=resources):
+            row.ledger[entry.kind, entry.ref] = entry
         if verified:
             row.unverified_since = None
         if heard:

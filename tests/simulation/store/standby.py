@@ -37,7 +37,10 @@ class Standby:
     def of(cls, tables: Tables) -> Standby:
         return cls(
             {name: getattr(tables, name) for name in _SAME} | {name: getattr(tables, name).copy() for name in _COPIED},
-            {name: replace(row, resources=dict(row.resources)) for name, row in tables.rows.items()},
+            {
+                name: replace(row, resources=dict(row.resources), ledger=dict(row.ledger))
+                for name, row in tables.rows.items()
+            },
             [replace(webhook) for webhook in tables.stored],
             [webhook.id for webhook in tables.webhooks],
         )

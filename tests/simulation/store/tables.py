@@ -16,6 +16,8 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from service.domain.broadcast import Broadcast, State, Target
+from service.domain.cost.entries import Entry
+from service.domain.cost.prices import CostKind
 from service.domain.lifecycle import Event
 from service.domain.measurements import Probe
 from service.domain.ports import Heard
@@ -63,6 +65,7 @@ class Refused(Exception):
 class Row:
     broadcast: Broadcast
     resources: dict[Key, AnyResource] = field(default_factory=dict[Key, AnyResource])
+    ledger: dict[tuple[CostKind, str], Entry] = field(default_factory=dict[tuple[CostKind, str], Entry])
     due_at: datetime | None = None
     dirty_at: datetime | None = None
     turn_at: datetime | None = None

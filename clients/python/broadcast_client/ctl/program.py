@@ -9,7 +9,7 @@ from typing import Annotated, cast
 from cyclopts import App, CycloptsError, Group, Parameter
 
 from broadcast_client.client import BroadcastClient
-from broadcast_client.ctl import broadcasts, services, stage, watching
+from broadcast_client.ctl import broadcasts, costs, services, stage, watching
 from broadcast_client.ctl.demo import demo
 from broadcast_client.ctl.output import Output
 from broadcast_client.ctl.session import (
@@ -35,6 +35,8 @@ _COMMANDS = {
     "health": watching.health,
     "explain": watching.explain,
     "watch-health": watching.watch_health,
+    "cost": costs.cost,
+    "costs": costs.costs,
     "host-access": broadcasts.host_access,
     "add-destination": broadcasts.add_destination,
     "remove-destination": broadcasts.remove_destination,

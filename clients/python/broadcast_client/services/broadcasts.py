@@ -33,11 +33,12 @@ from broadcast.v1.broadcast_service_pb2 import (
 from broadcast.v1.event_pb2 import BroadcastEvent
 from broadcast.v1.health_pb2 import BroadcastHealth, Explanation, HostStats
 from broadcast_client.retry import Safety
+from broadcast_client.services.costs import CostCalls
 from broadcast_client.services.destinations import DestinationCalls
 from broadcast_client.values import Seconds, duration
 
 
-class BroadcastCalls(DestinationCalls):
+class BroadcastCalls(DestinationCalls, CostCalls):
     """The unary calls of BroadcastService. `BroadcastClient` is one, and says what holds for every call."""
 
     async def create(
