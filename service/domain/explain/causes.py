@@ -5,12 +5,10 @@ Codes are a promise to programs: one that was given out keeps its text and its m
 member names the role.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Self
 
-from service.domain.provider import ROOMS, STORAGE, STREAMS, Provider
+from service.domain.provider import ROOMS, STORAGE, STREAMS
 
 _ROOMS: Final = ROOMS.display_name
 _STREAMS: Final = STREAMS.display_name
@@ -382,30 +380,3 @@ class CauseCode(StrEnum):
         "something is wrong, and no other code says why: the worst part of the health is told",
         "Look at the health of each part and at the events; wake the broadcast to have it looked at again.",
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProviderCodes:
-    """The codes that tell how one provider answers."""
-
-    unreachable: CauseCode
-    credentials: CauseCode
-    throttled: CauseCode
-    refused: CauseCode
-
-
-OF_PROVIDER: Final[Mapping[Provider, ProviderCodes]] = {
-    ROOMS: ProviderCodes(
-        unreachable=CauseCode.ROOMS_UNREACHABLE,
-        credentials=CauseCode.ROOMS_CREDENTIALS,
-        throttled=CauseCode.ROOMS_THROTTLED,
-        refused=CauseCode.ROOMS_REFUSED,
-    ),
-    STREAMS: ProviderCodes(
-        unreachable=CauseCode.STREAMS_UNREACHABLE,
-        credentials=CauseCode.STREAMS_CREDENTIALS,
-        throttled=CauseCode.STREAMS_THROTTLED,
-        refused=CauseCode.STREAMS_REFUSED,
-    ),
-}
-"""In the order in which their rules are asked."""

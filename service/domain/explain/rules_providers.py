@@ -6,7 +6,8 @@ from functools import partial
 from service.domain.broadcast import EndReason, ProviderTrouble, State
 from service.domain.errors import CREDENTIAL_CODES, Outcome
 from service.domain.explain.case import Case, Finding, Rule, Weight, with_detail
-from service.domain.explain.causes import OF_PROVIDER, CauseCode
+from service.domain.explain.causes import CauseCode
+from service.domain.explain.provider_codes import OF_PROVIDER
 from service.domain.explain.rules_end import waits_for_us
 from service.domain.facts import Told
 from service.domain.health.model import Evidence, noted
