@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from service.domain.broadcast import Destination, DestinationState, EndReason, Spec, State
+from service.domain.cost.money import CostCap
 from service.domain.reasons import Fault
 from service.domain.resources import RecordingStatus
 from tests.simulation.effects import Effect
@@ -263,6 +264,14 @@ ENDINGS = [
         reason=EndReason.MAX_DURATION,
         within_s=120,
         spec=Spec(title="A show", max_duration_s=120),
+    ),
+    Ending(
+        what="it has cost as much as its cost cap",
+        happens=lambda _: None,
+        reason=EndReason.COST_CAP,
+        # Two minutes of egress and of input are 0.09 dollars.
+        within_s=120 + 60,
+        spec=Spec(title="A show", cost_cap=CostCap(nanos=90_000_000)),
     ),
 ]
 
