@@ -1,6 +1,6 @@
 """`make bench`: speed and memory as ratios against a ceiling measured in the same run.
 
-    python -m tests.bench [--runs 5] [--only start|rpc|watch|webhook|health|attacks|retention|distance]
+    python -m tests.bench [--runs 5] [--only start|rpc|watch|webhook|health|attacks|retention|distance|audience]
 
 Medians; no figure fails anything. The service is a process of its own, the simulators and the client are here, Postgres
 is embedded: all share the machine.
@@ -33,6 +33,7 @@ from service.providers.livekit.client import LiveKit
 from service.providers.mux.client import Mux
 from service.store.migrate import migrate
 from tests.bench.attacks import attacks
+from tests.bench.audience import audience
 from tests.bench.distance import distance
 from tests.bench.figures import Figure
 from tests.bench.health import health
@@ -260,7 +261,7 @@ MEASURES = {
     "attacks": attacks,
 }
 # They take minutes or need many connections: only when they are asked for.
-APART = {"retention": retention, "distance": distance, "looks": looks}
+APART = {"retention": retention, "distance": distance, "looks": looks, "audience": audience}
 
 
 async def main(runs: int, only: str | None) -> int:
