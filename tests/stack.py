@@ -247,6 +247,7 @@ async def running_stack(
             "MUX_TOKEN_ID": "token",
             "MUX_TOKEN_SECRET": MUX_SECRET,
             "MUX_WEBHOOK_SECRETS": WEBHOOK_SECRET,
+            "MUX_STATS_URL": mux_url,
             "PLAYBACK_BASE_URL": f"{mux_url}/playback",
             "BROADCAST_SECRET_KEYS": base64.b64encode(b"k" * 32).decode(),
             "BROADCAST_ENVIRONMENT": "test",

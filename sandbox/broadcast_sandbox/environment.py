@@ -37,6 +37,7 @@ def environment_of(
         "MUX_TOKEN_SECRET": made.mux,
         "MUX_WEBHOOK_SECRETS": made.mux_webhook,
         "MUX_SIGNING_KEYS": ":".join(signing_key),
+        "MUX_STATS_URL": mux_url,
         "PLAYBACK_BASE_URL": f"{mux_url}/playback",
         **storage_environment(storage_url, made.storage),
         "BROADCAST_SECRET_KEYS": made.service_key,

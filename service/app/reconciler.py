@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING
 
 from service.domain.broadcast import seconds
 from service.providers.hls import Hls
+from service.providers.mux.engagement import Counts
+from service.reconciler.background.engagement import EngagementRounds
 from service.reconciler.background.observer import Observer
 from service.reconciler.background.prober import Prober
 from service.reconciler.background.sweeper import Sweeper
 from service.reconciler.loop import Loop
 from service.reconciler.reconciler import Reconciler, derive
+from service.store.audience.engagement import EngagementCounts
 from service.store.audience.slots import AudienceSlots
 from service.store.audience.totals import AudienceTotals
 from service.store.ledger import Ledger
@@ -75,6 +78,12 @@ async def reconciler_role(
     reconciler = Reconciler(passes, shared.providers, settings.timing, lease=settings.lease)
     slot, window = seconds(settings.timing.audience_slot_s), seconds(settings.timing.audience_window_s)
     playlists = Hls(longest_call=shared.longest_call)
+    tokens = shared.playback_tokens
+    counts = (
+        Counts(tokens, base_url=settings.mux_stats_url, longest_call=shared.longest_call)
+        if tokens is not None
+        else None
+    )
     try:
         yield ReconcilerRole(
             Loop(shared.leases, reconciler, shared.providers.refusals),
@@ -91,6 +100,7 @@ async def reconciler_role(
                     every=settings.probe_every,
                     tokens=shared.playback_tokens,
                 ),
+                EngagementRounds(shared.leases, EngagementCounts(database), counts, shared.providers.budget),
                 Sweeper(
                     shared.leases,
                     shared.owned_ids,
@@ -117,3 +127,5 @@ async def reconciler_role(
         )
     finally:
         await playlists.close()
+        if counts is not None:
+            await counts.close()

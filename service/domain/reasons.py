@@ -223,6 +223,7 @@ class Operation(Word):
     DELETE_ASSET = "delete_asset", "Delete a recording."
 
     LOOK_AT_PLAYLIST = "look", "Fetch the playlist that players get."
+    COUNT_VIEWERS = "counts", "Ask how many viewers' players report."
 
     @property
     def starts_egress(self) -> bool:

@@ -90,6 +90,12 @@ class Settings:
         "",
         help="webhooks of another Mux environment are foreign; empty: only our mark tells them apart",
     )
+    mux_stats_url: str = setting(
+        "MUX_STATS_URL",
+        parsers.http_base_url,
+        "https://stats.mux.com",
+        help="where Mux counts viewers; it is asked if there is a key in MUX_SIGNING_KEYS",
+    )
     playback_base_url: str = setting(
         "PLAYBACK_BASE_URL", parsers.http_base_url, "https://stream.mux.com", help="where players find playlists"
     )

@@ -59,6 +59,7 @@ READS = frozenset(
         Called.GET_ASSET,
         Called.LIST_ASSETS,
         Called.LOOK_AT_PLAYLIST,
+        Called.COUNT_VIEWERS,
     }
 )
 ELSEWHERE = {

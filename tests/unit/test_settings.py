@@ -264,6 +264,7 @@ CHANGES = {
     "LIVEKIT_WEBHOOK_SECRETS": "next:its-secret, last:other:secret",
     "MUX_WEBHOOK_SECRETS": " one , two ,,",
     "MUX_ENVIRONMENT_ID": "env-1",
+    "MUX_STATS_URL": "http://127.0.0.1:8091/",
     "MUX_SIGNING_KEYS": f"k2:{PEM_IN_BASE64}, k1:{PEM}",
     "BROADCAST_S3_BUCKET": "recordings-of-ours",
     "BROADCAST_S3_ACCESS_KEY": "AK",
@@ -320,6 +321,7 @@ def test_every_setting_can_be_set() -> None:
         "mux_webhook_secrets": (Secret("one"), Secret("two")),
         "mux_signing_keys": (SigningKey(id="k2", pem=Secret(PEM)), SigningKey(id="k1", pem=Secret(PEM))),
         "mux_environment_id": "env-1",
+        "mux_stats_url": "http://127.0.0.1:8091",
         "storage": StorageSettings(
             bucket="recordings-of-ours",
             access_key=Secret("AK"),

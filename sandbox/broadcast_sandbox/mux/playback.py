@@ -4,6 +4,7 @@ Statuses: mux.com/docs, Stream recordings of live streams (412), Secure video pl
 """
 
 import base64
+from datetime import UTC, datetime
 from typing import Final
 
 from aiohttp import web
@@ -12,7 +13,7 @@ from broadcast_sandbox.clock import ScaledClock
 from broadcast_sandbox.faults import FaultTable
 from broadcast_sandbox.mux.life import MuxLife
 from broadcast_sandbox.mux.model import Asset, LiveStream
-from broadcast_sandbox.mux.playback_token import Use, genuine
+from broadcast_sandbox.mux.playback_token import Use, genuine, subject
 from broadcast_sandbox.mux.store import MuxStore, Playable
 
 SEGMENT_S = 2
@@ -50,6 +51,7 @@ class MuxPlayback:
         app.router.add_get("/playback/{id}.m3u8", self._multivariant)
         app.router.add_get("/playback/{id}/rendition.m3u8", self._rendition)
         app.router.add_get("/image/{id}/{picture}", self._picture)
+        app.router.add_get("/counts", self._counts)
 
     async def _multivariant(self, request: web.Request) -> web.StreamResponse:
         found = self._find(request)
@@ -73,6 +75,20 @@ class MuxPlayback:
             return found
         body = b"WEBVTT\n" if type_ == "text/vtt" else _PIXEL
         return web.Response(body=body, content_type=type_, headers={"Access-Control-Allow-Origin": "*"})
+
+    async def _counts(self, request: web.Request) -> web.StreamResponse:
+        """Engagement counts (mux.com/docs, See how many people are watching), of a live stream alone. The documentation
+        does not show the answer where no player reports; an empty list is an assumption.
+        """
+        token = request.query.get("token", "")
+        stream_id = subject(token)
+        keys = self._store.signing_keys
+        if not keys or stream_id not in self._store.streams or not genuine(token, stream_id, keys, "live_stream_id"):
+            return _plain(403)
+        viewers = self._store.viewers.get(stream_id, 0)
+        updated_at = self._clock.now()
+        row = {"views": viewers, "viewers": viewers, "updated_at": datetime.fromtimestamp(updated_at, UTC).isoformat()}
+        return web.json_response({"data": [row] if viewers else []})
 
     def _find(self, request: web.Request, use: Use = "v") -> str | web.Response:
         """The media playlist as it is now, or the refusal."""

@@ -17,8 +17,16 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from broadcast_sandbox.mux.model import Json
 
-Use = Literal["v", "t", "s"]
-"""`aud`: video, thumbnail, storyboard."""
+Use = Literal["v", "t", "s", "live_stream_id"]
+"""`aud`: video, thumbnail, storyboard, engagement counts of a live stream."""
+
+
+def subject(token: str) -> str:
+    """Of what the token says it is for. Empty: it is no token."""
+    try:
+        return str(_decoded(token.split(".")[1]).get("sub", ""))
+    except (ValueError, IndexError):
+        return ""
 
 
 def genuine(token: str, playback_id: str, signing_keys: Mapping[str, str], use: Use = "v") -> bool:

@@ -25,6 +25,8 @@ class MuxStore:
     """Stream key -> stream id."""
     signing_keys: dict[str, str] = field(default_factory=dict[str, str])
     """Key id -> RSA public key (PEM). Empty: the signature of a playback token is not checked."""
+    viewers: dict[str, int] = field(default_factory=dict[str, int])
+    """Stream id -> viewers whose player reports. Without an entry no player does."""
     old_keys: dict[str, str] = field(default_factory=dict[str, str])
     """Keys that were reset or whose stream was deleted -> stream id."""
 
