@@ -15,6 +15,7 @@ import msgspec
 
 from service.domain.cost.bill import Quantity
 from service.domain.cost.entries import Entry
+from service.domain.cost.idle import idle_entry
 from service.domain.cost.prices import EGRESS_STEP_US, CostKind, Prices, Tier
 from service.domain.errors import BroadcastNotFound
 from service.store.database import AT_ONCE, Database, changed_rows
@@ -39,6 +40,11 @@ WHERE (l.tier, l.from_time, l.to_time, l.quantity_s, l.basis)
   IS DISTINCT FROM (excluded.tier, excluded.from_time, excluded.to_time, excluded.quantity_s, excluded.basis)
 """
 _ONE = f"SELECT {BROADCAST_COLUMNS}, now() AS read_at, {DELIVERED} FROM broadcast WHERE id = $1"  # noqa: S608 - a constant
+_IDLE_ENDS = """
+UPDATE ledger SET to_time = greatest(from_time, now())
+WHERE broadcast_id = $1 AND broadcast_time = $2 AND kind = 'idle' AND to_time IS NULL
+  AND from_time IS DISTINCT FROM $3::timestamptz
+"""
 _ENTRIES = """
 SELECT kind, ref, tier, from_time, to_time, quantity_s, basis FROM ledger
 WHERE broadcast_id = $1 AND broadcast_time = $2 ORDER BY from_time, kind, ref
@@ -129,6 +135,15 @@ class Account:
     costs: Costs
     now: datetime
     """By the database's clock."""
+
+
+async def write_idle(connection: Connection, broadcast: Broadcast, since: datetime | None) -> None:
+    """Write within the transaction of *connection* that an idle time goes on since *since*, and end every other one.
+    *since* None: none goes on.
+    """
+    if since is not None:
+        await write_entries(connection, broadcast, [idle_entry(broadcast, since)])
+    await connection.execute(_IDLE_ENDS, broadcast.id, broadcast.create_time, since)
 
 
 async def write_entries(connection: Connection, broadcast: Broadcast, entries: Sequence[Entry]) -> None:

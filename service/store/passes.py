@@ -16,17 +16,19 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from service.domain.broadcast import Broadcast, EndReason, Fallback, ProviderTrouble, Target
+from service.domain.broadcast import Broadcast, DeliveryPolicy, EndReason, Fallback, ProviderTrouble, Target
 from service.domain.cost.entries import entries_of
+from service.domain.cost.idle import idle_since
 from service.domain.cost.money import CostLevel
 from service.domain.cost.prices import Prices
-from service.domain.delivery import Delivery
+from service.domain.delivery import UNDECIDED, Delivery
 from service.domain.errors import LeaseLost, Overtaken
 from service.domain.lifecycle import Event
 from service.domain.observing.set_back import moved_back
 from service.domain.provider import Provider
 from service.domain.reasons import Actor, EventReason
 from service.domain.reporting.record import Derive, tell, with_outcome
+from service.domain.resource_set import ResourceSet
 from service.domain.resources import AnyResource
 from service.domain.situation import Availability, Situation
 from service.failpoints import failpoint
@@ -34,7 +36,7 @@ from service.store.changes import append
 from service.store.database import Database
 from service.store.history import SETTLED
 from service.store.leases import Claim, lane_of
-from service.store.ledger import write_entries
+from service.store.ledger import write_entries, write_idle
 from service.store.rows import (
     BROADCAST_COLUMNS,
     DELIVERED,
@@ -220,6 +222,9 @@ class Passes:
             )
             if written := entries_of(stored, situation.resources, of=resources):
                 await write_entries(connection, stored, written)
+            if stored.spec.delivery_policy is DeliveryPolicy.ON_DEMAND or stored.delivery != UNDECIDED:
+                since = idle_since(situation.broadcast, ResourceSet(situation.resources))
+                await write_idle(connection, situation.broadcast, since)
             if heard:
                 await connection.execute("UPDATE webhook SET apply_time = now() WHERE id = ANY($1)", list(heard))
             if verified:

@@ -8,15 +8,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.domain.broadcast import PRESETS, Broadcast, EndReason, RecordingPolicy, Spec, Target, seconds
+from service.domain.broadcast import (
+    PRESETS,
+    Broadcast,
+    DeliveryPolicy,
+    EndReason,
+    RecordingPolicy,
+    Spec,
+    Target,
+    seconds,
+)
 from service.domain.cost.bill import bill, billed, forecast, quantities, reached_at
 from service.domain.cost.cap import Costs, judge, spent_of
 from service.domain.cost.entries import Basis, Entry, charged_tier, entries_of
+from service.domain.cost.idle import idle_since
 from service.domain.cost.money import DOLLAR, CapAction, CostCap, CostLevel, dollars, priced
 from service.domain.cost.prices import CostKind, Prices, Tier
+from service.domain.delivery import Decided, Delivery
 from service.domain.planning.plan import plan
 from service.domain.planning.steps import EndBroadcast, SetCostLevel
 from service.domain.reasons import Action
+from service.domain.resource_set import ResourceSet
 from service.domain.resources import (
     Egress,
     EgressStatus,
@@ -201,6 +213,27 @@ def test_every_egress_is_rounded_up_and_nothing_else() -> None:
     assert billed(CostKind.INPUT, 61_000_001) == 61_000_001
     two = [Entry(kind=CostKind.EGRESS, ref=ref, tier=Tier.HD, from_time=T0, to_time=after(70)) for ref in "ab"]
     assert quantities(two, T0)[0].billed == 4 * 60_000_000
+
+
+ON_DEMAND = replace(
+    SHOW,
+    spec=Spec(delivery_policy=DeliveryPolicy.ON_DEMAND),
+    delivery=Delivery(decided=Decided(wanted=False, since=after(50))),
+)
+PUBLISHED = Room(
+    ordinal=0, phase=Phase.PRESENT, intended_at=T0, changed_at=T0, host_publishing=True, host_since=after(60)
+)
+
+
+def test_a_broadcast_is_idle_while_a_host_publishes_to_nobody() -> None:
+    assert idle_since(ON_DEMAND, ResourceSet([PUBLISHED])) == after(60)
+    # The egress of the last viewer ran until then.
+    assert idle_since(ON_DEMAND, ResourceSet([PUBLISHED, ENDED])) == after(75)
+    wanted = replace(ON_DEMAND, delivery=Delivery(decided=Decided(wanted=True, since=after(50))))
+    for broadcast in (wanted, SHOW, replace(ON_DEMAND, target=Target.ENDED)):
+        assert idle_since(broadcast, ResourceSet([PUBLISHED])) is None
+    for rows in ([], [replace(PUBLISHED, host_publishing=False)], [PUBLISHED, egress()]):
+        assert idle_since(ON_DEMAND, ResourceSet(rows)) is None
 
 
 kinds, tiers = st.sampled_from(CostKind), st.sampled_from(Tier)

@@ -11,8 +11,9 @@ from service.domain.audience.watching import NOBODY_KNOWS, Watching
 from service.domain.broadcast import DeliveryPolicy, EndReason, Fallback, PassFault, ProviderTrouble, Target
 from service.domain.cost.cap import Costs
 from service.domain.cost.entries import entries_of
+from service.domain.cost.idle import idle_entry, idle_since
 from service.domain.cost.money import CostLevel
-from service.domain.cost.prices import Prices
+from service.domain.cost.prices import CostKind, Prices
 from service.domain.delivery import Delivery
 from service.domain.errors import LeaseLost, Overtaken
 from service.domain.lifecycle import Event
@@ -21,6 +22,7 @@ from service.domain.observing.set_back import moved_back
 from service.domain.provider import Provider
 from service.domain.reasons import Actor, EventReason
 from service.domain.reporting.record import Derive, tell, with_outcome
+from service.domain.resource_set import ResourceSet
 from service.domain.resources import AnyResource
 from service.domain.situation import Availability, Situation
 from service.store.leases import Claim
@@ -147,6 +149,7 @@ class Passes:
         self._tables.put_resources(row, resources)
         for entry in entries_of(stored, situation.resources, of=resources):
             row.ledger[entry.kind, entry.ref] = entry
+        self._idle(row, situation)
         if verified:
             row.unverified_since = None
         if heard:
@@ -192,6 +195,15 @@ class Passes:
                 event = Event(reason=EventReason.PASS_FAILED, message=f"{code}: {message}")
                 self._tables.append(row, [event], actor=Actor.RECONCILER, before=stored)
         await self._line.commit("give_up")
+
+    def _idle(self, row: Row, situation: Situation) -> None:
+        since = idle_since(situation.broadcast, ResourceSet(situation.resources))
+        if since is not None:
+            entry = idle_entry(situation.broadcast, since)
+            row.ledger[entry.kind, entry.ref] = entry
+        for key, entry in row.ledger.items():
+            if entry.kind is CostKind.IDLE and entry.to_time is None and entry.from_time != since:
+                row.ledger[key] = replace(entry, to_time=max(entry.from_time, situation.now))
 
     def _availability(self) -> Availability:
         answering = {name: looked.answering_since for name, looked in self._tables.looked.items()}
