@@ -6,7 +6,7 @@ import asyncio
 from collections import defaultdict
 from dataclasses import replace
 
-from service.domain.broadcast import Target
+from service.domain.broadcast import DeliveryPolicy, IdlePolicy, Target
 from service.domain.resource_set import backoff_s
 from service.domain.timing import Timing
 from tests.simulation.chaos import Chaos, lie
@@ -15,6 +15,7 @@ from tests.simulation.faults import Kind
 from tests.simulation.lives import Life
 from tests.simulation.providers.lies import LIES
 from tests.simulation.store import Standby
+from tests.simulation.viewers import LEAVES_S, Crowd
 from tests.simulation.world import LONGEST_S, World
 
 MENDED_S = 260.0 + backoff_s(STARTS - 1, Timing())
@@ -40,6 +41,8 @@ NAMES_TAKEN = 0.2
 FAILOVERS = 0.2
 """The share of worlds whose database loses its last seconds."""
 LOOPS, LOOP_S = 0.1, 240.0
+WATCHED = 0.7
+"""The share of broadcasts of a watched world that are delivered while somebody watches."""
 SILENT_S = 15.0
 ENDED_S = 150.0
 """From a stop without faults to the end: an egress that answers no stop is written off, a start is waited for."""
@@ -74,6 +77,7 @@ class Course:
             # Faults in a row and outages that are long enough are rare, and what a fallback does is not to be.
             self._shared.storage = True
             self._shared.timing = replace(self._shared.timing, fallback_faults=1, fallback_outage_s=15.0)
+        self._shared.counts = self._world.watched
         for _ in range(rng.choice((2, 2, 3))):
             self._world.begin()
         chaos_s = rng.uniform(240, 600)
@@ -85,10 +89,12 @@ class Course:
             self._world.lives.append(
                 Life(env, self._world.callers, self._shared.livekit, f"b{n}", rng.uniform(0.4, 1.2) * chaos_s)
             )
+        self._let_viewers_in()
         chaos = Chaos(self._shared, self._world.replicas, self._world.begin, self._world.lives)
         env.faults.enabled = True
         running = [env.loop.create_task(life.run(), name=life.id) for life in self._world.lives]
         running.append(env.loop.create_task(chaos.run(), name="chaos"))
+        running += [env.loop.create_task(crowd.come_and_go(), name="crowd") for crowd in self._world.crowds]
         await self._chaos(chaos_s)
         env.faults.enabled = False
         for task in running:
@@ -100,7 +106,32 @@ class Course:
             self._world.learn()
         self._invariants.last_seconds.calm_since = env.loop.time()
         env.trace.add("calm")
+        for crowd in self._world.crowds:
+            crowd.comes("who stays", LONGEST_S)
         await self._calm()
+
+    def _let_viewers_in(self) -> None:
+        if not self._world.watched:
+            return
+        for life in self._world.lives:
+            crowd = Crowd(self._world, life.id, seed=self._world.seed)
+            if crowd.rng.random() < WATCHED:
+                life.spec = replace(
+                    life.spec,
+                    delivery_policy=DeliveryPolicy.ON_DEMAND,
+                    idle_policy=crowd.rng.choice((IdlePolicy.STOP, IdlePolicy.STOP, IdlePolicy.KEEP_RECORDING)),
+                )
+                self._world.crowds.append(crowd)
+
+    async def _let_viewers_go(self) -> None:
+        """The last of them leaves. What nobody watches is not delivered any more, and then again."""
+        if not self._world.crowds:
+            return
+        for crowd in self._world.crowds:
+            crowd.all_leave()
+        await self._pass(LEAVES_S + 5)
+        for crowd in self._world.crowds:
+            crowd.check_idle()
 
     async def _chaos(self, for_s: float) -> None:
         rng = self._env.rng
@@ -126,6 +157,7 @@ class Course:
         self._invariants.check_heard()
         await self._believe_no_lie()
         await self._replace_one()
+        await self._let_viewers_go()
         if rng.random() < LOOPS:
             await self._fail_each()
         for life in self._world.lives:

@@ -40,6 +40,10 @@ I-20 With the providers well, one source that lies interrupts no broadcast that 
      lack some, that stand still or that come from another project change nothing at the providers.
 I-21 The egress of a healthy show sends what it holds before its live stream throws it out. A live stream that viewers
      watched is deleted when the slowest of them has seen the end, and not later than 420 s after the end.
+I-22 No egress is stopped for want of viewers while one watches who was seen: whether replicas die with their signs, the
+     database is away, or nobody could count.
+I-23 (cost) No egress of an ON_DEMAND broadcast runs in calm 300 s after its last viewer, but for a recording that is
+     not to be interrupted and for one that was started too often.
 I-24 The ledger charges every egress that a row knows once, and its connection to the live stream once, from the second
      at which it began to the second at which the provider ended it. One that told no end is charged until it was given
      up at the latest.

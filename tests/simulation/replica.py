@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from service.api.audience.collector import Collector
 from service.domain.errors import StoreUnavailable
 from service.domain.timing import Timing
 from service.providers.budget import Budget, Limits
@@ -27,6 +28,7 @@ from tests.simulation.faults import Kind
 from tests.simulation.providers.calls import Egresses, PlaybackTokens, Playlists, Rooms, Storage, Streams, Uploads
 
 if TYPE_CHECKING:
+    from service.store.audience.slots import AudienceSlots
     from service.store.broadcasts import Broadcasts
     from service.store.changes import Changes
     from service.store.leases import Leases
@@ -74,6 +76,8 @@ class Shared:
     """Whether there is one for local recordings."""
     signing: bool = False
     """Whether there is a key for playback tokens."""
+    counts: bool = False
+    """Whether replicas count viewers. Without viewers they need not, and draw nothing for it."""
     database_away_until: float = 0.0
     called: Callable[[Replica, Call, str], None] = lambda _replica, _call, _subject: None
     """Told of every call as it is begun."""
@@ -184,6 +188,11 @@ class Replica:
         self.spawn(observer.run(), "observer")
         self.spawn(prober.run(), "prober")
         self.spawn(sweeper.run(), SWEEPER)
+        self.collector: Collector | None = None
+        if shared.counts:
+            slots = cast("AudienceSlots", store.AudienceSlots(tables, line))
+            self.collector = Collector(slots, replica=name, clock=env.loop.time)
+            self.spawn(self.collector.run(), "audience")
 
     async def _look_at_clock(self) -> None:
         while True:

@@ -24,9 +24,12 @@ from tests.simulation.showing import Shown
 from tests.simulation.store import Standby
 from tests.simulation.store.tables import Tables
 from tests.simulation.trace import LINES
+from tests.simulation.viewers import Crowd
 
 SCARCE = Limits(mux_post=Limit(rate=0.5, burst=4), mux_other=Limit(rate=2.5, burst=6), livekit=Limit(rate=50, burst=50))
 LONGEST_S = 7200.0
+WATCHED_EVERY = 4
+"""One world in so many has viewers, and broadcasts that are delivered while somebody watches."""
 
 
 class World:
@@ -57,6 +60,10 @@ class World:
         self.callers = Callers(env, lambda: self.replicas)
         self.invariants = Invariants(self.shared, self.callers)
         self.lives: list[Life] = []
+        self.crowds: list[Crowd] = []
+        self.watched = seed % WATCHED_EVERY == WATCHED_EVERY - 1
+        """Whether there are viewers who are counted."""
+        self.seed = seed
         self._begun = 0
         env.loop.spawned = adopt
         env.hint = self._hint

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from service.domain.broadcast import DeliveryPolicy, FallbackMode, State, Target
-from service.domain.resource_set import ResourceSet, backoff_s, failed
+from service.domain.broadcast import FallbackMode, State, Target
+from service.domain.resource_set import ResourceSet, backoff_s, failed, on_air
 from service.domain.resources import Egress, EgressStatus, Kind, LocalRecording, Phase
 from tests.simulation.checks.at_effects import STARTS, STARTS_WINDOW_S
 
@@ -77,7 +77,7 @@ class Convergence:
                 continue
             room = self._shared.livekit.rooms.get(broadcast.id)
             host = room is not None and bool(room.hosts)
-            off_air = broadcast.spec.delivery_policy is DeliveryPolicy.MANUAL and not broadcast.on_air
+            off_air = not on_air(broadcast)
             publishes = self.publishes(broadcast.id)
             if off_air and any(e.runs and e.room.name == broadcast.id for e in self._shared.livekit.ours):
                 found[broadcast.id] = "it is off air and has an egress"

@@ -8,7 +8,7 @@ import contextlib
 from collections.abc import Generator
 from typing import Final
 
-from tests.simulation.museum import claims, doubles, endings, evidence, looks, webhooks
+from tests.simulation.museum import claims, doubles, endings, evidence, looks, viewers, webhooks
 from tests.simulation.museum.exhibit import Exhibits
 
 MUSEUM: Final[Exhibits] = {
@@ -18,6 +18,7 @@ MUSEUM: Final[Exhibits] = {
     **evidence.EXHIBITS,
     **webhooks.EXHIBITS,
     **endings.EXHIBITS,
+    **viewers.EXHIBITS,
 }
 
 
