@@ -394,4 +394,4 @@ class HealthReason(Word):
     NOTHING_TO_WATCH = "NOTHING_TO_WATCH", "Nobody can watch now."
     IN_THE_ROOM = "IN_THE_ROOM", "Viewers watch in the room."
     ROOM_FULL = "ROOM_FULL", "Every place for viewers in the room is taken."
-    NOT_MEASURED = "NOT_MEASURED", "Nobody counts viewers of HLS."
+    NOT_MEASURED = "NOT_MEASURED", "Viewers play HLS. `status.audience` tells how many; health does not judge by it."

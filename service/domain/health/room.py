@@ -187,5 +187,5 @@ def viewers(facts: Facts, _timing: Timing) -> Answer:
         )
     if broadcast.state not in (State.LIVE, State.INTERRUPTED):
         return Answer(part)
-    message = "nobody counts viewers of HLS"
+    message = "status.audience tells how many watch; health does not judge by it"
     return Answer(replace(part, state=HealthState.UNKNOWN, reason=HealthReason.NOT_MEASURED, message=message))
