@@ -66,8 +66,8 @@ ELSEWHERE = {
     Called.CREATE_ASSET: "tests/e2e/test_recordings.py, a file of a fallback that is handed over",
     Called.ENABLE_STREAM: "tests/simulation, the second half of a cut",
     Called.COMPLETE_STREAM: "no step makes this call",
-    Called.MUTE_TRACK: "tests/integration/test_stage.py, moderation is no step",
-    Called.REMOVE_PARTICIPANT: "tests/integration/test_stage.py, the same",
+    Called.MUTE_TRACK: "tests/contract/test_livekit_adapter.py, moderation is no step",
+    Called.REMOVE_PARTICIPANT: "tests/integration/test_stage.py, an answer that is lost",
 }
 """Calls that change something and are no part of the show of these tests, and where they go wrong."""
 
