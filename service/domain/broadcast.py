@@ -278,6 +278,9 @@ class DestinationState(StrEnum):
     CONNECTING = "connecting"
     ACTIVE = "active"
     FAILED = "failed"
+    """Its connection failed; it is tried again."""
+    STOPPED = "stopped"
+    """It failed too often, and is not tried again by itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -285,6 +288,16 @@ class DestinationStatus:
     name: str
     state: DestinationState
     message: str = ""
+    failed_at: tuple[datetime, ...] = ()
+    """When it was seen to fail, oldest first: the failures of the window that ended with the last."""
+    error: str = ""
+    """The message of the last failure, without secrets."""
+    error_time: datetime | None = None
+    """When it was seen. None: it did not fail yet."""
+    egress: int = -1
+    """Ordinal of the egress whose failed outputs are counted."""
+    counted: int = 0
+    """How many of them were counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

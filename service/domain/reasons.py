@@ -28,11 +28,8 @@ class EventReason(Word):
     ON_AIR_REQUESTED = "ON_AIR_REQUESTED", "SetOnAir put it on air."
     OFF_AIR_REQUESTED = "OFF_AIR_REQUESTED", "SetOnAir took it off air."
     UPDATED = "UPDATED", "UpdateBroadcast changed the fields that the message names."
-    DESTINATION_ADD_REQUESTED = "DESTINATION_ADD_REQUESTED", "AddDestination was called. The message is the name."
-    DESTINATION_REMOVE_REQUESTED = (
-        "DESTINATION_REMOVE_REQUESTED",
-        "RemoveDestination was called. The message is the name.",
-    )
+    DESTINATION_ADD_REQUESTED = "DESTINATION_ADD_REQUESTED", "AddDestination was called, with this name."
+    DESTINATION_REMOVE_REQUESTED = "DESTINATION_REMOVE_REQUESTED", "RemoveDestination was called, with this name."
     STOP_REQUESTED = "STOP_REQUESTED", "StopBroadcast was called. The message is the caller's note."
     DELETED = "DELETED", "DeleteBroadcast was called."
     REMOVAL_REQUESTED = (
@@ -109,6 +106,8 @@ class EventReason(Word):
     DESTINATION_REMOVED = "DESTINATION_REMOVED", "The egress was told to leave a destination. The message names it."
     DESTINATION_ACTIVE = "DESTINATION_ACTIVE", "A destination gets media. The message names it."
     DESTINATION_FAILED = "DESTINATION_FAILED", "A destination failed. The message names it and says how."
+    DESTINATION_RETRIED = "DESTINATION_RETRIED", "The egress was given a destination again that had failed: its name."
+    DESTINATION_STOPPED = "DESTINATION_STOPPED", "A destination failed too often: it is not tried again by itself."
 
     PLAYBACK_STALLED = "PLAYBACK_STALLED", "The playlist that viewers play does not move on."
     PLAYBACK_RESUMED = "PLAYBACK_RESUMED", "The playlist moves on again, or was not looked at lately."
@@ -369,7 +368,8 @@ class HealthReason(Word):
     CUTTING = "CUTTING", "A connected encoder is being cut off."
     DISABLED = "DISABLED", "Somebody else disabled the live stream."
     ACTIVE = "ACTIVE", "The live stream, or the destination, gets media."
-    FAILED = "FAILED", "The destination failed."
+    FAILED = "FAILED", "The destination failed, and is tried again."
+    STOPPED = "STOPPED", "The destination failed too often, and is not tried again by itself."
     NO_ENCODER = "NO_ENCODER", "Nothing sends to the live stream."
     NO_MEDIA = "NO_MEDIA", "The egress is connected, and no media arrives."
     WAITING_FOR_EGRESS = "WAITING_FOR_EGRESS", "The egress is not connected yet."

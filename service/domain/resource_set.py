@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from service.domain.broadcast import Broadcast, Carrier, DeliveryPolicy, seconds
+from service.domain.destinations import stopped_names
 from service.domain.reasons import Fault
 from service.domain.resources import (
     AnyResource,
@@ -333,7 +334,9 @@ def output_changes(broadcast: Broadcast, egress: Egress) -> tuple[tuple[str, ...
     has = egress.destinations
     stays = {name for name in has if name in wanted and egress.pushes.get(name, wanted[name]) == wanted[name]}
     goes = tuple(name for name in has if name not in stays and name in egress.pushes)
-    return tuple(name for name in wanted if name not in has), goes
+    # One that was stopped stays with an egress that has it, and is not given to one that has it not.
+    given_up = stopped_names(broadcast)
+    return tuple(name for name in wanted if name not in has and name not in given_up), goes
 
 
 def next_recording_look(since: datetime, observed_at: datetime | None, now: datetime | None = None) -> datetime:

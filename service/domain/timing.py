@@ -97,6 +97,14 @@ class Timing:
     """From a live stream that was active and is idle to the egress that should feed it being taken for dead."""
     stalled_s: float = 30.0
     """From a playlist that is known to stand still to the egress that feeds it being replaced."""
+    destination_failures: int = 10
+    """A destination that failed so often within `destination_window_s` is not tried again by itself."""
+    destination_window_s: float = 600.0
+    """The window in which the failures of a destination are counted."""
+    destination_pause_s: float = 10.0
+    """From the first failure of a destination to the next try, and twice as long with each further failure."""
+    destination_longest_pause_s: float = 60.0
+    """The longest such pause: ten failures of a destination that refuses at once fit into the window."""
     fallback_faults: int = 3
     """So many egresses that failed within `starts_window_s` are reason enough for a fallback."""
     fallback_refused_s: float = 30.0

@@ -71,7 +71,7 @@ def derive(timing: Timing) -> Callable[[Situation], tuple[State, Status]]:
             watching=situation.watching,
             costs=situation.costs,
         )
-        return status_of(broadcast, resources, decided, now, availability)
+        return status_of(broadcast, resources, decided, now, availability, timing=timing)
 
     return told
 

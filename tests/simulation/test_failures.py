@@ -15,8 +15,8 @@ import pytest
 
 from service.domain.broadcast import Destination, DestinationState, EndReason, Spec, State
 from service.domain.cost.money import CostCap
-from service.domain.reasons import Fault
-from service.domain.resources import RecordingStatus
+from service.domain.reasons import EventReason, Fault
+from service.domain.resources import OutputState, RecordingStatus
 from tests.simulation.effects import Effect
 from tests.simulation.faults import Kind
 from tests.simulation.providers.network import Outage
@@ -356,6 +356,48 @@ def test_one_of_several_destinations_fails() -> None:
         assert stage.running == [egress]
         assert stage.plays
         assert stage.broadcast.state is State.LIVE
+
+    play(scene)
+
+
+def test_a_destination_that_refuses_is_tried_ten_times_and_stopped() -> None:
+    """The live stream and the other destination go on through all of it, with the same egress."""
+
+    async def scene(stage: Stage) -> None:
+        places = tuple(Destination(name=name, url=f"rtmps://{name}.example/live") for name in ("one", "two"))
+        await stage.live(Spec(title="A show", destinations=places))
+        [egress] = stage.running
+
+        def state(name: str) -> DestinationState:
+            return next(each.state for each in stage.broadcast.status.destinations if each.name == name)
+
+        def told(reason: EventReason) -> int:
+            return sum(event.reason == reason for event in stage.story)
+
+        def refuse() -> None:
+            outputs = [each for each in egress.outputs if each.name == "one"]
+            if outputs[-1].state in (OutputState.CONNECTING, OutputState.ACTIVE):
+                stage.livekit.fail_destination(egress, "one")
+
+        def undisturbed() -> bool:
+            refuse()
+            return stage.plays and stage.running == [egress] and state("two") is DestinationState.ACTIVE
+
+        began = stage.now
+        while state("one") is not DestinationState.STOPPED:
+            await stage.all_the_while(undisturbed, 5)
+            assert stage.now - began < 660
+        tries = len([each for each in egress.outputs if each.name == "one"])
+        assert (tries, told(EventReason.DESTINATION_RETRIED), told(EventReason.DESTINATION_STOPPED)) == (10, 9, 1)
+        await stage.all_the_while(undisturbed, 1200)
+        assert len([each for each in egress.outputs if each.name == "one"]) == tries
+        assert stage.broadcast.state is State.LIVE
+        # The next egress is not given it either.
+        stage.livekit.end(egress, Kind.EGRESS_FAILED)
+        await stage.until(lambda: stage.plays and stage.running != [egress], 75)
+        [second] = stage.running
+        assert {each.name for each in second.outputs} == {"", "two"}
+        assert state("one") is DestinationState.STOPPED
 
     play(scene)
 

@@ -528,6 +528,7 @@ CASES = (
     Case("UNEXPLAINED", over(EndReason.PROVIDER_REFUSED, gone(ROOM)), over(EndReason.STOPPED, gone(ROOM))),
     Case("START_LIMIT", known(ROOM, IDLE, *FIVE), known(ROOM, IDLE, *FIVE[:4])),
     Case("DESTINATION_FAILED", failed_place(DestinationState.FAILED), failed_place(DestinationState.CONNECTING)),
+    Case("DESTINATION_STOPPED", failed_place(DestinationState.STOPPED), failed_place(DestinationState.FAILED)),
     Case(
         "FALLBACK_ACTIVE",
         live(fallback=FALLBACK),

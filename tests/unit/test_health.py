@@ -589,6 +589,7 @@ PLACES = Spec(
         (DestinationState.ACTIVE, HealthState.OK),
         (DestinationState.CONNECTING, HealthState.PENDING),
         (DestinationState.FAILED, HealthState.DOWN),
+        (DestinationState.STOPPED, HealthState.DOWN),
         (DestinationState.IDLE, HealthState.IDLE),
     ],
 )

@@ -435,7 +435,13 @@ class _DestinationStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Dest
     DESTINATION_STATE_ACTIVE: _DestinationState.ValueType  # 3
     """It receives the picture."""
     DESTINATION_STATE_FAILED: _DestinationState.ValueType  # 4
-    """Its connection failed. The other destinations and the viewers are not affected."""
+    """Its connection failed. The other destinations and the viewers are not affected. By EGRESS it is tried again after 10 s,
+    then ever more rarely, every minute at last. By MUX, Mux tries it again.
+    """
+    DESTINATION_STATE_STOPPED: _DestinationState.ValueType  # 5
+    """It failed ten times within ten minutes: nothing is sent to it any more. It is tried again when RemoveDestination and
+    AddDestination were called, or WakeBroadcast. By EGRESS.
+    """
 
 class DestinationState(_DestinationState, metaclass=_DestinationStateEnumTypeWrapper):
     """The state of a destination. New values may be added."""
@@ -449,7 +455,13 @@ DESTINATION_STATE_CONNECTING: DestinationState.ValueType  # 2
 DESTINATION_STATE_ACTIVE: DestinationState.ValueType  # 3
 """It receives the picture."""
 DESTINATION_STATE_FAILED: DestinationState.ValueType  # 4
-"""Its connection failed. The other destinations and the viewers are not affected."""
+"""Its connection failed. The other destinations and the viewers are not affected. By EGRESS it is tried again after 10 s,
+then ever more rarely, every minute at last. By MUX, Mux tries it again.
+"""
+DESTINATION_STATE_STOPPED: DestinationState.ValueType  # 5
+"""It failed ten times within ten minutes: nothing is sent to it any more. It is tried again when RemoveDestination and
+AddDestination were called, or WakeBroadcast. By EGRESS.
+"""
 Global___DestinationState: _TypeAlias = DestinationState  # noqa: Y015
 
 class _RecordingState:
@@ -1248,22 +1260,38 @@ class DestinationStatus(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    LAST_ERROR_FIELD_NUMBER: _builtins.int
+    LAST_ERROR_TIME_FIELD_NUMBER: _builtins.int
+    FAILURE_COUNT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name in the spec."""
     state: Global___DestinationState.ValueType
     """Its state."""
     message: _builtins.str
     """The provider's message when it failed, without secrets."""
+    last_error: _builtins.str
+    """The message of the last failure, without secrets; it stays when the destination is ACTIVE again. Empty: it did not fail
+    yet, or failed without a message.
+    """
+    failure_count: _builtins.int
+    """The failures within the ten minutes that ended with the last one, at most 10: then it is STOPPED. By EGRESS."""
+    @_builtins.property
+    def last_error_time(self) -> _timestamp_pb2.Timestamp:
+        """When the last failure was seen. Unset: it did not fail yet."""
+
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         state: Global___DestinationState.ValueType = ...,
         message: _builtins.str = ...,
+        last_error: _builtins.str = ...,
+        last_error_time: _timestamp_pb2.Timestamp | None = ...,
+        failure_count: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_error_time", b"last_error_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "name", b"name", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure_count", b"failure_count", "last_error", b"last_error", "last_error_time", b"last_error_time", "message", b"message", "name", b"name", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -180,13 +180,20 @@ def _condition_message(condition: domain.Condition) -> pb.Condition:
 def _destination_messages(broadcast: Broadcast) -> list[pb.DestinationStatus]:
     known: Mapping[str, domain.DestinationStatus] = {each.name: each for each in broadcast.status.destinations}
     idle = domain.DestinationState.IDLE
+    told = (
+        known.get(each.name) or domain.DestinationStatus(name=each.name, state=idle)
+        for each in broadcast.spec.destinations
+    )
     return [
         pb.DestinationStatus(
             name=each.name,
-            state=DESTINATION_STATES.number[known[each.name].state if each.name in known else idle],
-            message=known[each.name].message if each.name in known else "",
+            state=DESTINATION_STATES.number[each.state],
+            message=each.message,
+            last_error=each.error,
+            last_error_time=time_message(each.error_time),
+            failure_count=len(each.failed_at),
         )
-        for each in broadcast.spec.destinations
+        for each in told
     ]
 
 

@@ -266,7 +266,13 @@ class CauseCode(StrEnum):
         "DESTINATION_FAILED",
         Blame.CALLER,
         "a destination failed",
-        "Look at the destination; remove it and add it again under another name.",
+        "Look at the destination. It is tried again by itself, ten times in ten minutes at most.",
+    )
+    DESTINATION_STOPPED = (
+        "DESTINATION_STOPPED",
+        Blame.CALLER,
+        "a destination failed ten times in ten minutes, and nothing is sent to it any more",
+        "Mend the destination, then wake the broadcast, or remove the destination and add it again.",
     )
     FALLBACK_ACTIVE = (
         "FALLBACK_ACTIVE",

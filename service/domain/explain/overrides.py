@@ -94,7 +94,7 @@ def _while_live_is_wanted(broadcast: Broadcast, codes: AbstractSet[CauseCode]) -
                 description="Make a token with which a host enters.", intervention=IssueHostAccess(identity="host")
             )
         )
-    if CauseCode.DESTINATION_FAILED in codes and (failed := _removable(broadcast)):
+    if codes & {CauseCode.DESTINATION_FAILED, CauseCode.DESTINATION_STOPPED} and (failed := _removable(broadcast)):
         found.append(
             Override(description=f"Send no longer to {', '.join(failed)}.", intervention=RemoveDestinations(failed))
         )
@@ -105,5 +105,6 @@ def _removable(broadcast: Broadcast) -> tuple[str, ...]:
     """Names of the failed destinations that an update may remove. Those that the
     provider of live streams carries are fixed since the start.
     """
-    failed = {each.name for each in broadcast.status.destinations if each.state is DestinationState.FAILED}
+    down = (DestinationState.FAILED, DestinationState.STOPPED)
+    failed = {each.name for each in broadcast.status.destinations if each.state in down}
     return tuple(each.name for each in broadcast.spec.carried_by(Carrier.EGRESS) if each.name in failed)

@@ -241,6 +241,19 @@ def destination_failed(case: Case) -> Finding | None:
     )
 
 
+def destination_stopped(case: Case) -> Finding | None:
+    given_up = [each for each in case.facts.broadcast.status.destinations if each.state is DestinationState.STOPPED]
+    if not given_up:
+        return None
+    names = ", ".join(each.name for each in given_up)
+    return Finding(
+        code=CauseCode.DESTINATION_STOPPED,
+        weight=Weight.LIKELY,
+        message=with_detail(f"Nothing is sent to {names} any more, after too many failures", given_up[0].error),
+        evidence=noted(*((f"destination_{each.name}", each.error or each.state, each.error_time) for each in given_up)),
+    )
+
+
 RULES: tuple[Rule, ...] = (
     ended,
     push_failed,
@@ -252,4 +265,5 @@ RULES: tuple[Rule, ...] = (
     playback_unreachable,
     start_limit,
     destination_failed,
+    destination_stopped,
 )

@@ -157,6 +157,7 @@ _DESTINATION_HEALTH = {
     DestinationState.CONNECTING: (HealthState.PENDING, HealthReason.CONNECTING),
     DestinationState.ACTIVE: (HealthState.OK, HealthReason.ACTIVE),
     DestinationState.FAILED: (HealthState.DOWN, HealthReason.FAILED),
+    DestinationState.STOPPED: (HealthState.DOWN, HealthReason.STOPPED),
 }
 
 

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from service.domain.audience.decide import decide
-from service.domain.broadcast import DeliveryPolicy, EndReason, seconds
+from service.domain.broadcast import Carrier, DeliveryPolicy, EndReason, seconds
 from service.domain.delivery import UNDECIDED, Delivery, DeliveryReason
+from service.domain.destinations import lost_outputs, next_try
 from service.domain.measurements import PROBED_S
 from service.domain.planning import fallback
 from service.domain.planning.common import queued_s, retried_since
@@ -387,3 +388,12 @@ class Live(CostPlanner, RecordingPlanner):
             self.steps.append(SetDestinations(ordinal=egress.ordinal, add=add, remove=remove))
         elif not add and not remove and self.broadcast.spec.layout != egress.layout and self.due(egress):
             self.steps.append(SetLayout(ordinal=egress.ordinal))
+        elif not add and not remove and (again := self.outputs_due(egress)) and self.due(egress):
+            self.steps.append(SetDestinations(ordinal=egress.ordinal, again=again))
+
+    def outputs_due(self, egress: Egress) -> tuple[str, ...]:
+        """The destinations that *egress* lost and that are to be given to it again now; the others are awaited."""
+        statuses = {each.name: each for each in self.broadcast.status.destinations}
+        wanted = [each.name for each in self.broadcast.spec.carried_by(Carrier.EGRESS) if each.name in statuses]
+        moments = {name: next_try(statuses[name], self.broadcast, self.timing) for name in lost_outputs(egress, wanted)}
+        return tuple(name for name, moment in moments.items() if moment is not None and self.reached(moment))

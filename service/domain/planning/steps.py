@@ -93,8 +93,10 @@ class SetLayout:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetDestinations:
     ordinal: int
-    add: tuple[str, ...]
-    remove: tuple[str, ...]
+    add: tuple[str, ...] = ()
+    remove: tuple[str, ...] = ()
+    again: tuple[str, ...] = ()
+    """Those that failed, and are added once more. Never beside others: which of several calls failed is not told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,6 +40,7 @@ STATE_ENTERED: Final[Mapping[State, EventReason]] = {
 _DESTINATION_SEEN: Final[Mapping[DestinationState, EventReason]] = {
     DestinationState.ACTIVE: EventReason.DESTINATION_ACTIVE,
     DestinationState.FAILED: EventReason.DESTINATION_FAILED,
+    DestinationState.STOPPED: EventReason.DESTINATION_STOPPED,
 }
 """The states of a destination that have an event of their own."""
 Derive = Callable[[Situation], tuple[State, Status]]

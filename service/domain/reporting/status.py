@@ -23,6 +23,7 @@ from service.domain.broadcast import (
     Status,
     Target,
 )
+from service.domain.destinations import with_failures, with_relayed_failures
 from service.domain.planning.steps import Plan
 from service.domain.provider import OWNER, ROOMS, UNREACHABLE, reason_away
 from service.domain.reasons import Blocked, ConditionReason
@@ -40,6 +41,7 @@ from service.domain.resources import (
 )
 from service.domain.sentences import clock, dated
 from service.domain.situation import Availability
+from service.domain.timing import Timing
 from service.domain.validation import alike_of
 
 _Fact = tuple[bool | None, ReasonOfCondition, str]
@@ -95,6 +97,8 @@ def status_of(
     plan: Plan | None,
     now: datetime,
     availability: Availability | None = None,
+    *,
+    timing: Timing | None = None,
 ) -> tuple[State, Status]:
     """*plan*: the steps and waits that follow from the same rows; None: nothing was planned, and the generation that
     was observed stays. *now*: of the database's clock, the time of every transition that is found.
@@ -115,7 +119,7 @@ def status_of(
         observed_generation=_observed_generation(broadcast, resource_set, plan),
         conditions=() if state is State.CREATED else _conditions(broadcast, resource_set, plan, now, availability),
         playback_id=stream.playback_id if stream is not None and not at_rest else "",
-        destinations=tuple(_destination(broadcast, resource_set)),
+        destinations=tuple(_destinations(broadcast, resource_set, now, timing or Timing())),
         room_sid=room.sid if room is not None else "",
         egress_id=next((each.external_id for each in (egress, _told_to_stop(resource_set)) if each is not None), ""),
         stream_id=stream.external_id if stream is not None else "",
@@ -324,7 +328,9 @@ def _playable(broadcast: Broadcast, resource_set: ResourceSet, availability: Ava
     return True, ConditionReason.PLAYING, ""
 
 
-def _destination(broadcast: Broadcast, resource_set: ResourceSet) -> Sequence[DestinationStatus]:
+def _destinations(
+    broadcast: Broadcast, resource_set: ResourceSet, now: datetime, timing: Timing
+) -> Sequence[DestinationStatus]:
     egress, stream = resource_set.egress, resource_set.stream
     pushed = egress.outputs if egress is not None else ()
     relayed = stream.relays if stream is not None else ()
@@ -342,7 +348,13 @@ def _destination(broadcast: Broadcast, resource_set: ResourceSet) -> Sequence[De
         told.append(
             DestinationStatus(name=each.name, state=state, message=output.message if output is not None else "")
         )
-    return [_for_sure(each, broadcast, told) for each in told]
+    relays = {each.name for each in broadcast.spec.carried_by(Carrier.STREAM)}
+    return [
+        with_relayed_failures(each, broadcast, now)
+        if each.name in relays
+        else with_failures(_for_sure(each, broadcast, told), broadcast, egress, now, timing)
+        for each in told
+    ]
 
 
 def _for_sure(one: DestinationStatus, broadcast: Broadcast, told: Sequence[DestinationStatus]) -> DestinationStatus:

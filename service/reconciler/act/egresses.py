@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from service.domain.broadcast import seconds
+from service.domain.destinations import stopped_names
 from service.domain.errors import Outcome, Overtaken, ProviderError
 from service.domain.lifecycle import Event
 from service.domain.observing.egresses import with_egress
@@ -51,7 +52,12 @@ async def _start(context: PassContext, step: StartEgress) -> None:
     assert stream is not None  # noqa: S101 - the plan starts none without
     failpoint("egress.start.before_intent")
     spec = context.broadcast.spec
-    pushes = pushes_of(context.broadcast, stream, context.providers.streams)
+    given_up = stopped_names(context.broadcast)
+    pushes = {
+        name: url
+        for name, url in pushes_of(context.broadcast, stream, context.providers.streams).items()
+        if name not in given_up
+    }
     egress = Egress(
         ordinal=step.ordinal,
         phase=Phase.INTENDED,
@@ -149,29 +155,30 @@ async def _set_destinations(context: PassContext, egress: Egress, step: SetDesti
     stream = context.resources.stream
     assert stream is not None  # noqa: S101 - the plan starts none without
     wanted = pushes_of(context.broadcast, stream, context.providers.streams)
-    pushes = {**egress.pushes, **{name: wanted[name] for name in step.add}}
+    adding = (*step.add, *step.again)
+    pushes = {**egress.pushes, **{name: wanted[name] for name in adding}}
     # Written as if the call had failed without an answer: a pass that is cut off here leaves just that.
-    grace = seconds(context.timing.update_grace_s if step.add else 0)
+    grace = seconds(context.timing.update_grace_s if adding else 0)
     await context.intend(
         replace(egress, pushes=pushes, retry_at=context.now() + grace, failed_at=None), "destinations.set"
     )
     try:
         seen = await context.providers.egresses.set_pushes(
             egress.external_id,
-            add=[Push(name=name, url=pushes[name]) for name in step.add],
+            add=[Push(name=name, url=pushes[name]) for name in adding],
             remove=[Push(name=name, url=pushes[name]) for name in step.remove if name in pushes],
         )
     except ProviderError as error:
         if error.outcome is not Outcome.MISSING:
             # It may be done in part, or later. The next try comes after a look, when it cannot land late any more.
-            late = step.add and error.outcome is Outcome.AMBIGUOUS
+            late = adding and error.outcome is Outcome.AMBIGUOUS
             wait = seconds(context.timing.update_grace_s if late else 0)
             await record_failure(context, replace(egress, pushes=pushes), error, not_within=wait)
             return
         # A destination that was to be removed had failed and left by itself. The rest was done.
         seen = None
     failpoint("destinations.set.after_call")
-    now_has = tuple(sorted({*egress.destinations, *step.add} - {*step.remove}))
+    now_has = tuple(sorted({*egress.destinations, *adding} - {*step.remove}))
     updated = replace(egress, pushes=pushes, destinations=now_has)
     if seen is not None:
         names = names_of(context.broadcast, pushes, context.providers.egresses)
@@ -180,6 +187,7 @@ async def _set_destinations(context: PassContext, egress: Egress, step: SetDesti
         [replace(updated, destinations=now_has, failures=0, retry_at=None)],
         events=[
             *(Event(reason=EventReason.DESTINATION_ADDED, message=name) for name in step.add),
+            *(Event(reason=EventReason.DESTINATION_RETRIED, message=name) for name in step.again),
             *(Event(reason=EventReason.DESTINATION_REMOVED, message=name) for name in step.remove),
         ],
         recovered=ROOMS,

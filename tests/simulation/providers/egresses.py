@@ -219,8 +219,8 @@ class Workers:
             self._output_failed(egress, main)
 
     def fail_destination(self, egress: TrueEgress, name: str) -> None:
-        [output] = [each for each in egress.outputs if each.name == name]
-        self._output_failed(egress, output)
+        """The latest output of that name. Those before it failed already."""
+        self._output_failed(egress, [each for each in egress.outputs if each.name == name][-1])
 
     def _output(self, push: Push) -> TrueOutput:
         return TrueOutput(name=push.name, address=self.address_of(push), url=push.url.reveal())

@@ -18,6 +18,7 @@ from broadcast.v1.broadcast_pb2 import (
     ConditionType,
     DeliveryPolicy,
     DestinationState,
+    DestinationStatus,
     EncodingPreset,
     LatencyMode,
 )
@@ -220,9 +221,16 @@ def destinations(broadcast: Broadcast) -> Rows:
     for destination in broadcast.spec.destinations:
         status = seen.get(destination.name)
         name = short_name(DestinationState.DESCRIPTOR, status.state) if status else ""
-        message = plain(status.message) if status else ""
+        message = plain(_trouble(status)) if status else ""
         rows.append([destination.name, name, plain(destination.url), message])
     return [Column("DESTINATION"), Column("STATE"), Column("URL", folds=True), Column("MESSAGE", folds=True)], rows
+
+
+def _trouble(status: DestinationStatus) -> str:
+    """The message of its state, or else the last failure, which is over."""
+    if status.message or not status.HasField("last_error_time"):
+        return status.message
+    return f"failed at {clock(status.last_error_time)}: {status.last_error}".removesuffix(": ")
 
 
 def listed(broadcasts: Iterable[Broadcast]) -> Rows:
