@@ -239,6 +239,8 @@ async def running_stack(
         environment = {
             **WAITS,
             **storage_environment(storage_url, STORAGE_SECRET),
+            # A template of ours takes a new layout on air.
+            "EGRESS_TEMPLATE_URL": "https://template.example.com/stage",
             "DATABASE_URL": database_url,
             "LIVEKIT_URL": livekit_url,
             "LIVEKIT_API_KEY": "sandbox",

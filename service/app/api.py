@@ -66,6 +66,7 @@ class ApiRole:
                 port=settings.grpc_port,
                 reflection=settings.reflection,
                 playback_base_url=settings.playback_base_url,
+                live_layouts=bool(settings.egress_template_url),
                 unsigned="" if shared.playback_tokens is not None else "MUX_SIGNING_KEYS is not set",
                 connections=descriptors.for_grpc(),
                 calls_per_connection=settings.calls_per_connection,

@@ -121,6 +121,7 @@ async def shared(settings: Settings) -> AsyncGenerator[Shared]:
             longest_start=seconds(settings.timing.start_answer_s),
             room_of=lambda name: room_wanted(name, tag, settings.timing),
             storage=storage,
+            template_url=settings.egress_template_url,
         )
         opened.push_async_callback(livekit.close)
         mux = Mux(

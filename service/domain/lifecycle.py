@@ -101,14 +101,19 @@ def update(
     labels: dict[str, str] | None,
     paths: Iterable[str],
     called: Mapping[str, str] | None = None,
+    fixed: Mapping[str, str] | None = None,
 ) -> Change | None:
     """*paths* are names of fields of the spec; *labels* None leaves them as they are. *called*: the names that callers
-    know the fields by, for the event. None: the fields' own names.
+    know the fields by, for the event. None: the fields' own names. *fixed*: fields that this deployment cannot change
+    after the start although others can, with the reason.
     """
     del now
     check_etag(stored, etag)
     names = set(paths)
     if names and stored.target is not Target.CREATED:
+        for name, why in (fixed or {}).items():
+            if name in names and getattr(spec, name) != getattr(stored.spec, name):
+                raise _immutable(name, f"; {why}, so it is")
         _check_live(stored, spec, keys, names)
     merged = replace(stored.spec, **{name: getattr(spec, name) for name in names})
     kept = _keep_keys(stored, merged, keys) if "destinations" in names else stored.destination_keys

@@ -96,6 +96,12 @@ class Settings:
         "https://stats.mux.com",
         help="where Mux counts viewers; it is asked if there is a key in MUX_SIGNING_KEYS",
     )
+    egress_template_url: str = setting(
+        "EGRESS_TEMPLATE_URL",
+        parsers.http_url,
+        "",
+        help="the page that egresses record: a template that takes a new layout while it runs; empty: LiveKit's own",
+    )
     playback_base_url: str = setting(
         "PLAYBACK_BASE_URL", parsers.http_base_url, "https://stream.mux.com", help="where players find playlists"
     )

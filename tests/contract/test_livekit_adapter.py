@@ -138,6 +138,14 @@ async def test_an_egress_is_started_in_kilobits_with_key_frames_every_two_second
     )
 
 
+async def test_an_egress_records_the_template_of_the_settings() -> None:
+    url = "https://template.example/stage"
+    async with answering(message(api.EgressInfo(egress_id="EG_1")), template_url=url) as (livekit, provider):
+        await livekit.egresses.start(egress_wanted())
+    sent = api.RoomCompositeEgressRequest.FromString(provider.requests[0].body)
+    assert (sent.custom_base_url, sent.layout) == (url, "speaker")
+
+
 @pytest.mark.parametrize("name", sorted(PRESETS))
 async def test_every_preset_is_sent_as_it_is(name: str) -> None:
     async with answering(message(api.EgressInfo(egress_id="EG_1"))) as (livekit, provider):

@@ -12,6 +12,7 @@ from google.rpc import error_details_pb2
 
 from broadcast.v1 import broadcast_pb2 as pb
 from broadcast.v1 import broadcast_service_pb2 as rpc
+from service.api.transport.server import ApiOptions
 from tests.integration.api_stage import KEY, Stage, api, refused, seconds
 from tests.waiting import eventually
 
@@ -287,6 +288,28 @@ async def test_update_changes_what_the_mask_names_and_nothing_else(stage: Stage)
     cleared = await update(stage, ["spec.title", "labels", "spec.encoding"])
     assert (cleared.spec.title, cleared.labels) == ("", {})
     assert cleared == await stage.get("show-1")
+
+
+async def test_a_layout_that_no_viewer_would_see_is_refused_with_the_setting_that_allows_it(stage: Stage) -> None:
+    """LiveKit's own template ignores it, and LiveKit answers as if it had been taken."""
+    await stage.create("show-1")
+    assert (await update(stage, ["spec.layout"], spec(layout="speaker"))).spec.layout == "speaker"
+    await stage.stub.StartBroadcast(rpc.StartBroadcastRequest(broadcast_id="show-1"))
+    before = await stage.get("show-1")
+    refusal = await refused(update(stage, ["spec.layout"], spec(layout="grid")))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "FIELD_IMMUTABLE")
+    assert refusal.info.metadata == {"field": "spec.layout"}
+    assert "EGRESS_TEMPLATE_URL" in refusal.message
+    assert await stage.get("show-1") == before
+    # One that is the same is no change, and others are changed as ever.
+    await update(stage, ["spec.layout", "spec.title"], spec(layout="speaker", title="B"))
+    assert (await stage.get("show-1")).spec.title == "B"
+
+
+async def test_a_layout_is_changed_on_air_where_egresses_record_a_template_of_ours(database_url: str) -> None:
+    async with api(database_url, options=ApiOptions(host="127.0.0.1", live_layouts=True)) as stage:
+        await stage.started("show-1")
+        assert (await update(stage, ["spec.layout"], spec(layout="speaker"))).spec.layout == "speaker"
 
 
 async def test_update_that_changes_nothing_is_no_change(stage: Stage) -> None:

@@ -635,7 +635,9 @@ class BroadcastSpec(_message.Message):
     audio_only: _builtins.bool
     """Send no video: an audio broadcast costs a tenth at the live stream."""
     layout: _builtins.str
-    """How participants are arranged in the picture. Live, with `encoding` unchanged: see UpdateBroadcast. Empty: "grid"."""
+    """How participants are arranged in the picture. Empty: "grid". Live, where the service has a template of its own
+    (EGRESS_TEMPLATE_URL); LiveKit's template ignores a new layout, so it is FIELD_IMMUTABLE after StartBroadcast otherwise.
+    """
     latency_mode: Global___LatencyMode.ValueType
     """Delay between host and viewer. Unset: REDUCED."""
     playback_policy: Global___PlaybackPolicy.ValueType

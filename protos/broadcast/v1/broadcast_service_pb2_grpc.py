@@ -187,7 +187,8 @@ class BroadcastServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateBroadcast(self, request, context):
-        """Changes spec or labels. After StartBroadcast only title, layout, destinations by EGRESS, delivery policy and labels.
+        """Changes spec or labels. After StartBroadcast only labels and the fields of the spec that say "Live": a title, or
+        destinations by EGRESS, and others.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -48,7 +48,9 @@ class BroadcastServiceStub:
     ListBroadcasts: _grpc.UnaryUnaryMultiCallable[_broadcast_service_pb2.ListBroadcastsRequest, _broadcast_service_pb2.ListBroadcastsResponse]
     """Answers broadcasts, newest first, a page at a time, with a token to watch from exactly here."""
     UpdateBroadcast: _grpc.UnaryUnaryMultiCallable[_broadcast_service_pb2.UpdateBroadcastRequest, _broadcast_service_pb2.UpdateBroadcastResponse]
-    """Changes spec or labels. After StartBroadcast only title, layout, destinations by EGRESS, delivery policy and labels."""
+    """Changes spec or labels. After StartBroadcast only labels and the fields of the spec that say "Live": a title, or
+    destinations by EGRESS, and others.
+    """
     StartBroadcast: _grpc.UnaryUnaryMultiCallable[_broadcast_service_pb2.StartBroadcastRequest, _broadcast_service_pb2.StartBroadcastResponse]
     """Asks for the broadcast to be live: room and live stream are made, the host may enter as soon as it is READY.
     A broadcast that is starting or live stays as it is. One that was stopped cannot be started again (STATE_FORBIDS).
@@ -129,7 +131,9 @@ class BroadcastServiceAsyncStub(BroadcastServiceStub):
     ListBroadcasts: _aio.UnaryUnaryMultiCallable[_broadcast_service_pb2.ListBroadcastsRequest, _broadcast_service_pb2.ListBroadcastsResponse]  # type: ignore[assignment]
     """Answers broadcasts, newest first, a page at a time, with a token to watch from exactly here."""
     UpdateBroadcast: _aio.UnaryUnaryMultiCallable[_broadcast_service_pb2.UpdateBroadcastRequest, _broadcast_service_pb2.UpdateBroadcastResponse]  # type: ignore[assignment]
-    """Changes spec or labels. After StartBroadcast only title, layout, destinations by EGRESS, delivery policy and labels."""
+    """Changes spec or labels. After StartBroadcast only labels and the fields of the spec that say "Live": a title, or
+    destinations by EGRESS, and others.
+    """
     StartBroadcast: _aio.UnaryUnaryMultiCallable[_broadcast_service_pb2.StartBroadcastRequest, _broadcast_service_pb2.StartBroadcastResponse]  # type: ignore[assignment]
     """Asks for the broadcast to be live: room and live stream are made, the host may enter as soon as it is READY.
     A broadcast that is starting or live stays as it is. One that was stopped cannot be started again (STATE_FORBIDS).
@@ -231,7 +235,9 @@ class BroadcastServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _broadcast_service_pb2.UpdateBroadcastRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_broadcast_service_pb2.UpdateBroadcastResponse, _abc.Awaitable[_broadcast_service_pb2.UpdateBroadcastResponse]]:
-        """Changes spec or labels. After StartBroadcast only title, layout, destinations by EGRESS, delivery policy and labels."""
+        """Changes spec or labels. After StartBroadcast only labels and the fields of the spec that say "Live": a title, or
+        destinations by EGRESS, and others.
+        """
 
     @_abc_1.abstractmethod
     def StartBroadcast(

@@ -58,12 +58,15 @@ class BroadcastApi(BroadcastServiceServicer):
         admission: Admission,
         playback_base_url: str,
         unsigned: str,
+        live_layouts: bool,
         health: HealthApi,
         costs: CostApi,
         audience: AudienceReader,
         stage: StageApi,
     ) -> None:
-        """*moved* and *wake*: as of `ApiServer`. *unsigned*: as of `ApiOptions`."""
+        """*moved* and *wake*: as of `ApiServer`. *unsigned*, *live_layouts*: as of
+        `ApiOptions`.
+        """
         self._broadcasts = broadcasts
         self._changes = changes
         self._tokens = tokens
@@ -72,7 +75,14 @@ class BroadcastApi(BroadcastServiceServicer):
         self._costs = costs
         self._audience = audience
         self._stage = stage
-        self._writes = Writes(broadcasts=broadcasts, moved=moved, wake=wake, resolve=resolve, unsigned=unsigned)
+        self._writes = Writes(
+            broadcasts=broadcasts,
+            moved=moved,
+            wake=wake,
+            resolve=resolve,
+            unsigned=unsigned,
+            live_layouts=live_layouts,
+        )
         self._tail = tail
         self._waits = Waits(broadcasts, tail, admission)
         self._watches = BroadcastWatches(broadcasts, changes, tail, playback_base_url=playback_base_url)

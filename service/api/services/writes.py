@@ -25,6 +25,7 @@ from service.domain import lifecycle
 from service.domain.broadcast import Broadcast, Carrier, PlaybackPolicy
 from service.domain.errors import BroadcastNotFound, DestinationNotFound, FieldImmutable, InvalidField, Violation
 from service.domain.lifecycle import Change
+from service.domain.provider import ROOMS
 from service.domain.validation import (
     combination_violations,
     destination_violations,
@@ -47,6 +48,12 @@ _FAILPOINTS = {
 }
 """What the names of a write's failpoints begin with; CreateBroadcast has its own in the store."""
 
+_FIXED_LAYOUT: Final = {
+    "layout": f"{ROOMS.display_name}'s own template ignores a new layout, and EGRESS_TEMPLATE_URL names no other one"
+}
+"""Of the domain's spec. LiveKit's template has ignored UpdateLayout since livekit/egress#806, and the call is answered
+as if it had been done.
+"""
 _MOST: Final = 8
 _MOST_RELAYED: Final = 6
 """Destinations of a broadcast, as the contract's rules for a whole spec have it."""
@@ -73,13 +80,15 @@ class Writes:
         wake: Callable[[str], None],
         resolve: Resolve,
         unsigned: str,
+        live_layouts: bool,
     ) -> None:
-        """*moved* and *wake*: as of `ApiServer`. *unsigned*: as of `ApiOptions`."""
+        """*moved* and *wake*: as of `ApiServer`. *unsigned*, *live_layouts*: as of `ApiOptions`."""
         self._broadcasts = broadcasts
         self._moved = moved
         self._wake = wake
         self._resolve = resolve
         self._unsigned = unsigned
+        self._live_layouts = live_layouts
 
     async def create(self, request: rpc.CreateBroadcastRequest) -> Broadcast:
         """Raises InvalidField, BroadcastExists, RequestIdReused, StoreUnavailable, and BroadcastNotFound for a
@@ -122,6 +131,7 @@ class Writes:
                 labels=labels,
                 paths=paths,
                 called=NAMES_OF_PARTS,
+                fixed={} if self._live_layouts else _FIXED_LAYOUT,
             )
             if change is None:
                 return None

@@ -52,6 +52,8 @@ class ApiOptions:
     """0: any free one."""
     reflection: bool = False
     playback_base_url: str = "https://stream.mux.com"
+    live_layouts: bool = False
+    """Whether an egress takes a new layout while it runs: a template of ours does, the provider's own does not."""
     unsigned: str = "there is none"
     """Why there is no key to sign playback tokens with, so that the policy SIGNED is refused. Empty: there is one."""
     max_receive_bytes: int = 4 << 20
@@ -109,6 +111,7 @@ class ApiServer:
             admission=self._admission,
             playback_base_url=options.playback_base_url,
             unsigned=options.unsigned,
+            live_layouts=options.live_layouts,
             health=health_api,
             costs=cost_api,
             stage=stage_api,

@@ -40,10 +40,12 @@ class LiveKit:
         room_of: Callable[[str], RoomWanted] | None = None,
         public_url: str = "",
         storage: StorageSettings | None = None,
+        template_url: str = "",
     ) -> None:
         """*longest_call* ends inside a lease. *longest_start*: the same of a start of an egress, for callers who renew
         the lease meanwhile; None: as any other call. *room_of*: the room of a name, see `Tokens`. *public_url*: what
         browsers connect to, where it is not *url*. *storage*: where `Egresses.record` has files put.
+        *template_url*: the page that egresses record; empty: LiveKit's own.
 
         To be built inside a running event loop.
         """
@@ -59,7 +61,7 @@ class LiveKit:
             hidden=(storage.secret_key, storage.access_key) if storage else (),
         )
         self.rooms = Rooms(self._api, calls)
-        self.egresses = Egresses(self._api, calls, storage)
+        self.egresses = Egresses(self._api, calls, storage, template_url)
         self.tokens = Tokens(public_url or re.sub("^http", "ws", url), api_key, api_secret, room_of)
 
     async def close(self) -> None:

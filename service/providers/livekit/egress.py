@@ -27,16 +27,23 @@ _RTMP = re.compile(r"^(rtmps?://)(.*/)(.*/)(\S*)( live=1)?$")
 
 
 class Egresses:
-    def __init__(self, lk: api.LiveKitAPI, calls: LiveKitCalls, storage: StorageSettings | None = None) -> None:
+    def __init__(
+        self, lk: api.LiveKitAPI, calls: LiveKitCalls, storage: StorageSettings | None = None, template_url: str = ""
+    ) -> None:
+        """*template_url*: the page that an egress opens, with the address of the room and a token to watch it. Empty:
+        LiveKit's own.
+        """
         self._egress = lk.egress
         self._call = calls
         self._storage = storage
+        self._template_url = template_url
 
     async def start(self, wanted: EgressWanted) -> EgressSeen:
         return await self._start(
             api.RoomCompositeEgressRequest(
                 room_name=wanted.room_name,
                 layout=wanted.layout,
+                custom_base_url=self._template_url,
                 audio_only=wanted.audio_only,
                 advanced=_encoding(wanted.encoding),
                 # At most one StreamOutput is taken, with any number of urls.
@@ -65,6 +72,7 @@ class Egresses:
             api.RoomCompositeEgressRequest(
                 room_name=wanted.room_name,
                 layout=wanted.layout,
+                custom_base_url=self._template_url,
                 audio_only=wanted.audio_only,
                 advanced=_encoding(wanted.encoding),
                 file_outputs=[
