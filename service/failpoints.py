@@ -99,6 +99,8 @@ NAMES = (
     "destinations.set.after_record",
     "layout.set.after_call",
     "layout.set.after_record",
+    "schedule.before_record",
+    "schedule.after_record",
     "title.set.after_call",
     "title.set.after_record",
     "end.after_record",

@@ -200,6 +200,8 @@ class Spec:
     max_webrtc_viewers: int = field(default=100, metadata=LIVE)
     cost_cap: CostCap | None = field(default=None, metadata=LIVE)
     """What it may cost. None: there is no limit."""
+    scheduled_start_time: datetime | None = None
+    """It is to be READY by then without a start by its callers. None: it is started by them alone."""
     static_rendition: StaticRendition | None = None
     """None: no file to download is made of a recording."""
     captions_language: str = ""

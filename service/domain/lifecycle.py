@@ -19,7 +19,8 @@ from service.domain.broadcast import (
     Target,
 )
 from service.domain.errors import DestinationExists, DestinationNotFound, EtagMismatch, FieldImmutable, StateForbids
-from service.domain.reasons import EventReason
+from service.domain.reasons import ConditionReason, EventReason
+from service.domain.schedule import check_scheduled, provision_at
 from service.domain.secret import Secret
 
 LIVE_FIELDS = frozenset(field.name for field in fields(Spec) if field.metadata.get("live"))
@@ -37,6 +38,18 @@ class Change:
     broadcast: Broadcast
     events: tuple[Event, ...]
     wake: bool = True
+    requeue: bool = False
+    """Without a wake: the next pass is due at `broadcast.due_at`, and none is where that is None. False: what was due
+    stays due.
+    """
+
+
+def scheduled(created: Broadcast, now: datetime) -> Broadcast:
+    """*created*, which was not started, as it waits for the time that its spec has by now. Raises InvalidField."""
+    check_scheduled(created.spec, now)
+    waits = created.spec.scheduled_start_time is not None
+    reason = ConditionReason.SCHEDULED.value if waits else ""
+    return replace(created, due_at=provision_at(created), status=replace(created.status, state_reason=reason))
 
 
 def start(stored: Broadcast, now: datetime) -> Change | None:
@@ -52,7 +65,7 @@ def start(stored: Broadcast, now: datetime) -> Change | None:
                     target=Target.LIVE,
                     state=State.STARTING,
                     start_time=now,
-                    status=replace(stored.status, state_time=now),
+                    status=replace(stored.status, state_reason="", state_time=now),
                 ),
                 events=(Event(reason=EventReason.START_REQUESTED),),
             )
@@ -69,10 +82,12 @@ def stop(stored: Broadcast, now: datetime, note: str) -> Change | None:
             end_reason=EndReason.STOPPED,
             state=State.ENDED if ended else State.STOPPING,
             end_time=now if ended else None,
+            due_at=None,
             status=replace(stored.status, state_reason=EndReason.STOPPED, state_time=now),
         ),
         events=(Event(reason=EventReason.STOP_REQUESTED, message=note),),
         wake=not ended,
+        requeue=ended,
     )
 
 
@@ -105,9 +120,9 @@ def update(
 ) -> Change | None:
     """*paths* are names of fields of the spec; *labels* None leaves them as they are. *called*: the names that callers
     know the fields by, for the event. None: the fields' own names. *fixed*: fields that this deployment cannot change
-    after the start although others can, with the reason.
+    after the start although others can, with the reason. Raises InvalidField for a scheduled time that is not in
+    the future.
     """
-    del now
     check_etag(stored, etag)
     names = set(paths)
     if names and stored.target is not Target.CREATED:
@@ -125,20 +140,23 @@ def update(
     if kept != stored.destination_keys:
         changed.add("destinations")
     what = sorted({(called or {}).get(name, name) for name in changed})
+    moved = "scheduled_start_time" in changed
+    updated = replace(
+        stored,
+        spec=merged,
+        destination_keys=kept,
+        status=_without_others(stored.status, merged),
+        labels=labels if labels is not None else stored.labels,
+        generation=stored.generation + spec_changed,
+        version=stored.version + 1,
+    )
     return Change(
-        broadcast=replace(
-            stored,
-            spec=merged,
-            destination_keys=kept,
-            status=_without_others(stored.status, merged),
-            labels=labels if labels is not None else stored.labels,
-            generation=stored.generation + spec_changed,
-            version=stored.version + 1,
-        ),
+        broadcast=scheduled(updated, now) if moved else updated,
         events=(
             Event(reason=EventReason.UPDATED, message=", ".join([*what, *(["labels"] if labels_changed else [])])),
         ),
         wake=stored.target is Target.LIVE,
+        requeue=moved,
     )
 
 
@@ -182,10 +200,12 @@ def delete(stored: Broadcast, now: datetime, *, etag: str) -> Change | None:
     check_etag(stored, etag)
     if not stored.state.at_rest:
         raise _forbidden(stored, "it is not at rest: stop it first")
+    waits = stored.target is Target.CREATED
     return Change(
-        broadcast=replace(stored, deleted=True, destination_keys={}),
+        broadcast=replace(stored, deleted=True, destination_keys={}, due_at=None if waits else stored.due_at),
         events=(Event(reason=EventReason.DELETED),),
         wake=False,
+        requeue=waits,
     )
 
 

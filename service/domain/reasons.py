@@ -25,6 +25,7 @@ class EventReason(Word):
 
     CREATED = "CREATED", "CreateBroadcast was called. Nothing exists at the providers yet."
     START_REQUESTED = "START_REQUESTED", "StartBroadcast was called."
+    SCHEDULE_BEGUN = "SCHEDULE_BEGUN", "The scheduled time is near: it is made ready. The message is that time."
     ON_AIR_REQUESTED = "ON_AIR_REQUESTED", "SetOnAir put it on air."
     OFF_AIR_REQUESTED = "OFF_AIR_REQUESTED", "SetOnAir took it off air."
     UPDATED = "UPDATED", "UpdateBroadcast changed the fields that the message names."
@@ -288,6 +289,7 @@ class Action(Word):
     SET_DELIVERY = "SET_DELIVERY", "Decide whether an egress is to run for viewers."
     WRITE_OFF = "WRITE_OFF", "Give up something that was not seen in time."
     END_BROADCAST = "END_BROADCAST", "End the broadcast."
+    BEGIN_SCHEDULED = "BEGIN_SCHEDULED", "Make room and live stream ahead of the scheduled time."
 
 
 class ConditionReason(Word):
@@ -324,6 +326,7 @@ class ConditionReason(Word):
     SIGNED = "SIGNED", "The playlist is signed, and the service has no token to look at it: nobody knows what it shows."
     PLAYING = "PLAYING", "A viewer who presses play sees moving pictures."
     NOT_STARTED = "NOT_STARTED", "StartBroadcast was not called."
+    SCHEDULED = "SCHEDULED", "It waits for its scheduled time."
 
 
 class HealthReason(Word):

@@ -280,7 +280,8 @@ def next_ordinal(resources: Sequence[AnyResource]) -> int:
 
 
 def host_deadline(broadcast: Broadcast, resource_set: ResourceSet, timing: Timing) -> datetime | None:
-    """When the wait for a host is over. None: a host publishes, or no host is waited for.
+    """When the wait for a host is over. None: a host publishes, or no host is waited for. A host who was never there is
+    not missed before the scheduled time.
 
     A lost room says nothing of a host who was live, so that host is not waited for.
     """
@@ -295,7 +296,8 @@ def host_deadline(broadcast: Broadcast, resource_set: ResourceSet, timing: Timin
         since = room.host_since
     if live:
         return since + seconds(timing.host_return_s)
-    return max(since, broadcast.ready_time) + seconds(timing.host_wait_s)
+    scheduled = broadcast.spec.scheduled_start_time or broadcast.ready_time
+    return max(since, broadcast.ready_time, scheduled) + seconds(timing.host_wait_s)
 
 
 def on_air(broadcast: Broadcast) -> bool:

@@ -202,6 +202,7 @@ class Reconciler:
         """
         blind: frozenset[tuple[Kind, int]] = frozenset()
         now = claim.claimed_at
+        turn: datetime | None = None
         rounds = 0
         while rounds < _ROUNDS:
             loaded = await self._passes.load(claim, self._lease)
@@ -236,9 +237,11 @@ class Reconciler:
                 if blind and decided.wait_until is not None:
                     return _due_again(situation, blind, decided.wait_until), None
                 return decided.wait_until, None
-            put_off = await self._act(claim, situation, steps, rank, tally)
+            put_off = await self._act(claim, situation, steps, rank, tally, turn=turn)
             if len(put_off) == len(steps):
                 return min(put_off), min(put_off)
+            # What was put off is planned again in this pass, and keeps its turn.
+            turn = min(put_off, default=turn)
             # Recordings that are listed or deleted one by one may be many.
             rounds += not all(isinstance(step, SettleRecordings) for step in steps)
         log.error("pass_does_not_settle", broadcast_id=claim.broadcast_id, steps=tally.steps)
@@ -252,10 +255,17 @@ class Reconciler:
             await self._passes.record(claim)
 
     async def _act(
-        self, claim: Claim, situation: Situation, steps: tuple[Step, ...], rank: Rank, tally: _Tally
+        self,
+        claim: Claim,
+        situation: Situation,
+        steps: tuple[Step, ...],
+        rank: Rank,
+        tally: _Tally,
+        *,
+        turn: datetime | None,
     ) -> list[datetime]:
-        """Carry out *steps*, which are of different resources, at the same time. Answers the turns of the steps that
-        found no token, as times by the database's clock.
+        """Carry out *steps*, which are of different resources, at the same time. *turn*: the turn of a step that was
+        put off in this pass. Answers the turns of the steps that found no token, as times by the database's clock.
         """
         actor = Actor(
             PassContext(
@@ -265,6 +275,7 @@ class Reconciler:
                 providers=self._providers,
                 timing=self._timing,
                 lease=self._lease,
+                turn=turn,
             )
         )
         # Not a TaskGroup: one that fails must not cut off another between its call and its record.

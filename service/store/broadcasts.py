@@ -15,7 +15,7 @@ import msgspec
 
 from service.domain.broadcast import Broadcast, Spec, State, Status
 from service.domain.errors import BroadcastExists, BroadcastNotFound, RequestIdReused, StoreUnavailable
-from service.domain.lifecycle import Change, Event
+from service.domain.lifecycle import Change, Event, scheduled
 from service.domain.reasons import Actor, EventReason
 from service.domain.secret import Secret
 from service.failpoints import failpoint
@@ -37,11 +37,15 @@ UPDATE broadcast SET
   spec = $2, labels = $3, secrets = CASE WHEN $18 THEN $4 ELSE secrets END,
   generation = $5, version = $6, target = $7, on_air = $8, state = $9,
   status = $10, end_reason = $11, start_time = $12, end_time = $13, deleted = $14, update_time = now(),
-  due_at = CASE WHEN $15 THEN now() ELSE due_at END,
-  lane = CASE WHEN $15 THEN $16 ELSE lane END,
+  due_at = CASE WHEN $15 THEN now() WHEN $19 THEN $20 ELSE due_at END,
+  lane = CASE WHEN $15 OR $19 THEN $16 ELSE lane END,
   trace_context = coalesce($17, trace_context)
 WHERE id = $1
 """
+# At the commit of the transaction that created it, which is the first that shows it.
+_SCHEDULE = f"""
+UPDATE broadcast SET status = $2, due_at = $3, lane = $4 WHERE id = $1 RETURNING {BROADCAST_COLUMNS}
+"""  # noqa: S608 - a constant
 
 _FORGET_REQUESTS = """
 DELETE FROM request WHERE request_id IN (
@@ -119,8 +123,8 @@ class Broadcasts:
     ) -> Broadcast:
         """Store a broadcast that is not started, or answer what an earlier copy of the request made.
 
-        *keys*: stream keys of the destinations, by their names. Raises BroadcastExists, RequestIdReused,
-        StoreUnavailable.
+        *keys*: stream keys of the destinations, by their names. One with a scheduled start is queued for it. Raises
+        InvalidField, BroadcastExists, RequestIdReused, StoreUnavailable.
         """
         async with self._database.transaction(proves=True) as connection:
             if (earlier := await self._replayed(connection, request, broadcast_id)) is not None:
@@ -135,10 +139,24 @@ class Broadcasts:
             )
             if row is None:
                 raise BroadcastExists(broadcast_id)
+            if spec.scheduled_start_time is not None:
+                row = await self._schedule(connection, row)
             await append(connection, broadcast_id, [Event(reason=EventReason.CREATED)], actor=Actor.CALLER, before=None)
             failpoint("api.create.before_commit")
         failpoint("api.create.after_commit")
         return self._rows.broadcast(row)
+
+    async def _schedule(self, connection: Connection, row: Row) -> Row:
+        created = scheduled(self._rows.broadcast(row), row["create_time"])
+        queued = await connection.fetchrow(
+            _SCHEDULE,
+            created.id,
+            msgspec.to_builtins(created.status, builtin_types=(datetime,)),
+            created.due_at,
+            lane_of(created.target, ready=False),
+        )
+        assert queued is not None  # noqa: S101 - inserted above
+        return queued
 
     async def change(
         self,
@@ -180,7 +198,7 @@ class Broadcasts:
             failpoint(f"{point}.after_commit")
         if change is None:
             return stored
-        due_at = row["read_at"] if change.wake else stored.due_at
+        due_at = row["read_at"] if change.wake else change.broadcast.due_at
         return replace(change.broadcast, update_time=row["read_at"], due_at=due_at)
 
     def _opened(self, row: Row) -> tuple[Broadcast, bool]:
@@ -212,6 +230,8 @@ class Broadcasts:
             lane_of(new.target, ready=new.ready_time is not None),
             trace_context,
             keys,
+            change.requeue,
+            new.due_at,
         )
         if change.wake:
             await connection.execute("SELECT pg_notify('broadcast_due', '')")

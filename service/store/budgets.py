@@ -32,13 +32,15 @@ refilled AS (
     ARRAY(SELECT turn - greatest(refilled_at - read_at, interval '0')
       FROM unnest(next_turns) WITH ORDINALITY AS each (turn, n) ORDER BY n) AS turns FROM locked),
 judged AS (
-  SELECT *, CASE WHEN $6::bool AND $4::float8 > 0 AND NOT called
+  SELECT *, coalesce($5::timestamptz > read_at AND $5::timestamptz <= turns[$7::int], false) AS waits,
+    CASE WHEN $6::bool AND $4::float8 > 0 AND NOT called
     AND EXISTS (SELECT FROM unnest(turns[1:$7::int]) AS turn WHERE turn > read_at) THEN 0
     ELSE greatest(least(floor(tokens - $4::float8)::int, $9::int), 0) END AS taken FROM refilled),
 answered AS (
-  SELECT *, taken = 0 AND $6::bool AND NOT called AS put_off,
-    CASE WHEN taken = 0 AND $6::bool AND NOT called THEN greatest(turns[$7::int], read_at) ELSE read_at END
-      + $8::interval AS come_back FROM judged)
+  SELECT *, taken = 0 AND $6::bool AND NOT called AND NOT waits AS put_off,
+    CASE WHEN taken = 0 AND waits THEN $5::timestamptz
+      WHEN taken = 0 AND $6::bool AND NOT called THEN greatest(turns[$7::int], read_at) + $8::interval
+      ELSE read_at + $8::interval END AS come_back FROM judged)
 UPDATE budget SET tokens = answered.tokens - taken, refilled_at = read_at,
   next_turns = CASE WHEN put_off THEN turns[:$7::int - 1] || come_back || turns[$7::int + 1:] ELSE turns END
 FROM answered WHERE budget.name = answered.name RETURNING taken, come_back
@@ -79,7 +81,8 @@ class Budgets:
         The bucket refills by *rate* tokens a second up to *burst* tokens. *floor*: so many tokens must remain, for
         callers of a higher rank, such as stops. *queues*: a caller that finds no token gets a place in the queue, and
         `come_back` is its turn; without it `come_back` is only the time of the next token. *turn*: the `come_back` of
-        the caller's last request, which lets it pass the queue when that time has come.
+        the caller's last request, which lets it pass the queue when that time has come. A caller that asks before its
+        turn, because something woke it, keeps it: with a new one at the end it would leave an empty turn behind.
         """
         queue, step = min(int(floor), _QUEUES - 1) + 1, timedelta(seconds=1 / rate)
         values = (name, burst, rate, floor, turn, queues, queue, step, wanted)

@@ -75,6 +75,9 @@ def lane_of(target: Target, *, ready: bool) -> Lane:
     match target:
         case Target.ENDED:
             return Lane.STOP
+        case Target.CREATED:
+            # It is due only where it is scheduled.
+            return Lane.START
         case Target.LIVE if not ready:
             return Lane.START
         case _:

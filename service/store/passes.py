@@ -181,6 +181,7 @@ class Passes:
         fallback: Fallback | None = None,
         cost_level: CostLevel | None = None,
         delivery: Delivery | None = None,
+        begun: datetime | None = None,
         heard: Sequence[int] = (),
         verified: bool = False,
         fault_over: bool = False,
@@ -190,8 +191,9 @@ class Passes:
 
         The entries of the ledger that follow from *resources* are written with them. *trouble* becomes `last_error`;
         *recovered* is the provider whose trouble is over. *end* sets the target to ENDED, *fallback* and *delivery* are
-        those from now on, *cost_level* is what was told of the cost. *heard*: ids of the webhooks that were taken into
-        account, which are marked as applied. *verified*: the rows are up to date with the providers again, see
+        those from now on, *cost_level* is what was told of the cost, *begun* is the scheduled time that is near, which
+        sets the target to LIVE (see `with_outcome`). *heard*: ids of the webhooks that were taken into account, which
+        are marked as applied. *verified*: the rows are up to date with the providers again, see
         `Situation.unverified_since`. *fault_over*: the pass ended well, and the one before did not. Raises LeaseLost,
         StoreUnavailable.
         """
@@ -212,6 +214,7 @@ class Passes:
                     fallback=fallback,
                     delivery=delivery,
                     cost_level=cost_level,
+                    begun=begun,
                 ),
                 resources=await self._resources(connection, stored),
                 now=row["read_at"],
@@ -287,7 +290,7 @@ class Passes:
         await connection.execute(
             "UPDATE broadcast SET target = $2, end_reason = $3, state = $4, status = $5, ready_time = $6, "
             "live_time = $7, end_time = $8, lane = $9, fallback = $11, delivery = $12, cost_level = $13, "
-            "update_time = now(), "
+            "start_time = $14, update_time = now(), "
             # A wake that came before the end would only claim a broadcast at rest.
             "due_at = CASE WHEN $10 THEN NULL ELSE due_at END WHERE id = $1",
             broadcast.id,
@@ -303,6 +306,7 @@ class Passes:
             msgspec.to_builtins(broadcast.fallback, builtin_types=(datetime,)),
             msgspec.to_builtins(broadcast.delivery, builtin_types=(datetime,)),
             broadcast.cost_level,
+            broadcast.start_time,
         )
         await append(connection, broadcast.id, told, actor=actor, before=stored)
         return replace(situation, broadcast=broadcast)

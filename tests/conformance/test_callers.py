@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 
 import pytest
 
-from service.domain.broadcast import Broadcast, Spec, State
-from service.domain.errors import BroadcastExists, BroadcastNotFound, RequestIdReused
-from service.domain.lifecycle import Change, Event, delete, start, stop
+from service.domain.broadcast import Broadcast, Spec, State, Target
+from service.domain.errors import BroadcastExists, BroadcastNotFound, FieldImmutable, InvalidField, RequestIdReused
+from service.domain.lifecycle import Change, Event, delete, start, stop, update
 from service.domain.reasons import EventReason
+from service.domain.schedule import provision_at
 from service.store.broadcasts import Filter, Request
 from tests.conformance.stage import NOBODYS, Stage
 
@@ -52,6 +54,60 @@ async def test_a_request_id_with_other_content_is_refused(stage: Stage) -> None:
         with pytest.raises(RequestIdReused):
             await stage.broadcasts.change("first", start, other)
     assert await reasons(stage) == ["CREATED"]
+
+
+async def test_a_schedule_queues_its_broadcast_until_it_is_moved_or_stopped(stage: Stage) -> None:
+    scheduled = await stage.ground.now() + timedelta(hours=3)
+    created = await stage.broadcasts.create(
+        "first", Spec(scheduled_start_time=scheduled), {}, {}, request("c", "CreateBroadcast")
+    )
+    assert created.due_at == provision_at(created)
+    assert created.status.state_reason == "SCHEDULED"
+    assert await stage.broadcasts.get("first") == created
+    assert await stage.one.claimed_ids(1) == []
+
+    def moved(at: datetime | None) -> Decide:
+        spec = Spec(scheduled_start_time=at)
+        return partial(update, etag="", spec=spec, keys={}, labels=None, paths=["scheduled_start_time"])
+
+    later = await stage.broadcasts.change("first", moved(scheduled + timedelta(hours=1)), NOBODYS)
+    assert created.due_at is not None
+    assert later.due_at == created.due_at + timedelta(hours=1)
+    away = await stage.broadcasts.change("first", moved(None), NOBODYS)
+    assert (away.due_at, away.status.state_reason) == (None, "")
+    near = await stage.broadcasts.change("first", moved(await stage.ground.now() + timedelta(seconds=60)), NOBODYS)
+    assert near.due_at is not None
+    with pytest.raises(InvalidField):
+        await stage.broadcasts.change("first", moved(scheduled - timedelta(hours=9)), NOBODYS)
+    claim = await stage.one.claimed("first")
+    begun = near.spec.scheduled_start_time
+    situation = await stage.one.passes.record(claim, begun=begun)
+    assert (situation.broadcast.target, situation.broadcast.state) == (Target.LIVE, State.STARTING)
+    assert situation.broadcast.start_time == situation.now
+    assert (await stage.broadcasts.get("first")).start_time == situation.now
+    await stage.one.passes.release(claim, None)
+    with pytest.raises(FieldImmutable):
+        await stage.broadcasts.change("first", moved(scheduled), NOBODYS)
+    assert (await reasons(stage))[-2:] == ["SCHEDULE_BEGUN", "STATE_STARTING"]
+
+
+async def test_a_stop_takes_a_scheduled_broadcast_out_of_the_queue(stage: Stage) -> None:
+    scheduled = await stage.ground.now() + timedelta(seconds=30)
+    for name, write in (("first", partial(stop, note="")), ("second", partial(delete, etag=""))):
+        await stage.broadcasts.create(name, Spec(scheduled_start_time=scheduled), {}, {}, NOBODYS)
+        await stage.broadcasts.change(name, write, NOBODYS)
+    assert [await stage.one.claimed_ids(lane) for lane in (0, 1, 2)] == [[], [], []]
+
+
+async def test_a_schedule_in_the_past_stores_nothing(stage: Stage) -> None:
+    with pytest.raises(InvalidField):
+        await stage.broadcasts.create(
+            "first", Spec(scheduled_start_time=await stage.ground.now()), {}, {}, request("c", "CreateBroadcast")
+        )
+    with pytest.raises(BroadcastNotFound):
+        await stage.broadcasts.get("first")
+    # Its request id is free again.
+    await stage.broadcasts.create("first", Spec(), {}, {}, request("c", "CreateBroadcast", b"two"))
 
 
 async def test_a_request_that_was_refused_is_not_remembered(stage: Stage) -> None:

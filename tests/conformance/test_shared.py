@@ -70,6 +70,28 @@ async def test_who_waits_is_served_before_who_comes_later(stage: Stage) -> None:
     assert await ask(Rank.STOP) is None
 
 
+async def test_who_asks_before_his_turn_keeps_it_and_leaves_no_empty_one(stage: Stage) -> None:
+    """A row that is woken before its turn asks again: each time it took a turn at the end, so a queue of sixty took
+    three minutes.
+    """
+    budget = Budget(stage.budgets.take, Limits(mux_post=Limit(rate=0.01, burst=5)))
+
+    async def ask(turn: datetime | None = None) -> datetime | None:
+        return await budget.take(Bucket.STREAMS_POST, Rank.START, turn=turn)
+
+    while (first := await ask()) is None:
+        continue
+    for _ in range(3):
+        assert await ask(turn=first) == first
+    second = await ask()
+    assert second is not None
+    assert second - first == timedelta(seconds=100)
+    # No queue of this bucket goes so far: it is of another bucket, or of a clock that was set back.
+    third = await ask(turn=second + timedelta(hours=1))
+    assert third is not None
+    assert third - second == timedelta(seconds=100)
+
+
 async def test_who_would_rather_go_without_takes_no_turn(stage: Stage) -> None:
     budget = Budget(stage.budgets.take, Limits(mux_post=Limit(rate=0.01, burst=5)))
     spared = [await budget.spare(Bucket.STREAMS_POST, Rank.SWEEP) for _ in range(5)]

@@ -30,6 +30,7 @@ class Path(StrEnum):
     UPLOAD_ERRORED = "the same, and Mux can make nothing of the file at first"
     DELETE_LOST = "deletion of the room without an answer and with effect"
     NO_HOST = "nobody comes"
+    SCHEDULED = "it is scheduled, and nobody starts it"
     MANUAL = "the host is taken on air by hand"
     ON_DEMAND = "on air it is to be delivered only while somebody watches"
     CHANGED = "title, layout and destinations are changed on air"
@@ -110,6 +111,8 @@ POINTS: tuple[Point, ...] = (
     _up("api.create.after_commit", "CreateBroadcast, stored and not answered"),
     _up("api.start.before_commit", "StartBroadcast, before its transaction commits"),
     _up("api.start.after_commit", "StartBroadcast, stored and not answered"),
+    _up("schedule.before_record", "a broadcast whose scheduled time is near, before it is begun", Path.SCHEDULED),
+    _up("schedule.after_record", "a broadcast whose scheduled time is near, begun", Path.SCHEDULED),
     _up("lease.after_claim", "a pass, claimed and not begun"),
     _up("room.create.before_intent", "the room, before its intent is stored"),
     _up("room.create.after_intent", "the room, intended"),

@@ -238,6 +238,9 @@ class Scenario:
             case Path.GHOST:
                 # Active while nobody publishes: who is connected cannot be told from it.
                 spec.reconnect_window.FromSeconds(1800)
+            case Path.SCHEDULED:
+                # Nearer than the shortest lead: it is begun at once.
+                spec.scheduled_start_time.FromSeconds(int(time.time()) + 60)
             case Path.FALLBACK | Path.UPLOAD_ERRORED:
                 spec.recording_policy = RECORDING_POLICY_KEEP
             case Path.CAPPED:
@@ -248,13 +251,13 @@ class Scenario:
         return spec
 
     async def _bring_up(self) -> None:
-        path = self.point.path
-        spec = self._spec()
+        path, spec = self.point.path, self._spec()
         # Without an id of ours: a repeated create would make a second broadcast, were it not for the request id.
         created = await self._ask(lambda client: client.create(spec, title="A show", request_id="create"))
         self.broadcast_id = created.id
         wait = 0.0 if self.point.stage is Stage.CUT else 5.0
-        await self._ask(lambda client: client.start(created.id, wait=wait, host_identity="ann", request_id="start"))
+        if path is not Path.SCHEDULED:
+            await self._ask(lambda client: client.start(created.id, wait=wait, host_identity="ann", request_id="start"))
         await eventually(lambda: self._in("READY", "STOPPING", "ENDED"), within=WITHIN_S, every=0.05)
         if path is Path.NO_HOST:
             return

@@ -96,6 +96,8 @@ BAD_SPECS: dict[str, tuple[pb.BroadcastSpec, str]] = {
     "loopback": (destination("rtmp://127.0.0.1/app"), "spec.destinations[0].url"),
     "metadata service": (destination("rtmp://169.254.169.254/app"), "spec.destinations[0].url"),
     "name": (destination(name="One"), "spec.destinations[0].name"),
+    "yesterday": (spec(scheduled_start_time={"seconds": 1_000_000_000}), "spec.scheduled_start_time"),
+    "a time that is none": (spec(scheduled_start_time={"seconds": 400_000_000_000}), "spec.scheduled_start_time"),
     "captions in Klingon": (spec(captions_language="tlh"), "spec.captions_language"),
     "captions with low latency": (
         spec(captions_language="en", latency_mode=pb.LATENCY_MODE_LOW),

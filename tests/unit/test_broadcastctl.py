@@ -503,6 +503,20 @@ async def test_options_that_no_line_of_code_names_reach_the_spec(ctl: Ctl, servi
     assert (request.spec.encoding.preset, request.spec.max_duration.seconds) == (pb.ENCODING_PRESET_480P_30, 3600)
 
 
+async def test_a_time_is_an_option_with_its_zone(ctl: Ctl, service: FakeService) -> None:
+    result = await ctl("create", "--scheduled-start-time", "2026-12-24T21:00:00+01:00")
+    assert result.code == 0
+    spec = service.requests("CreateBroadcast")[0].spec
+    assert spec.scheduled_start_time.ToJsonString() == "2026-12-24T20:00:00Z"
+
+
+@pytest.mark.parametrize("wrong", ["tonight", "2026-12-24T20:00:00", "20:00Z"])
+def test_a_time_without_its_zone_is_refused(wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["create", "--scheduled-start-time", wrong])
+    assert "2026-12-24T20:00:00Z" in capsys.readouterr().err
+
+
 def test_limits_in_the_help_are_those_of_the_contract(capsys: pytest.CaptureFixture[str]) -> None:
     told = {
         "create": ["at most 200 characters", "1m to 12h", "LOW, REDUCED or STANDARD"],

@@ -18,12 +18,14 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
+from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 
 from broadcast.v1 import broadcast_pb2 as pb
 from service.api.messages.masks import domain_fields, masked_fields, only
 from service.api.messages.spec import NAMES_OF_PARTS, SPEC_FIELDS, given_spec, spec_message
+from service.api.messages.times import time_message
 from service.domain import broadcast as domain
 from service.domain.broadcast import (
     PRESETS,
@@ -45,6 +47,7 @@ DURATIONS = st.integers(0, 1_800_000_000).map(lambda micros: micros / 1_000_000)
 MODES = st.sets(st.sampled_from(domain.FallbackMode)).map(
     lambda modes: tuple(mode for mode in domain.FallbackMode if mode in modes)
 )
+MOMENTS = st.datetimes(datetime(2020, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - as hypothesis wants it
 RESTRICTED: Final[Mapping[tuple[type, str], st.SearchStrategy[Any]]] = {
     # The contract has "" for the default.
     (Spec, "layout"): st.text(min_size=1, max_size=20),
@@ -74,6 +77,8 @@ def values_of(hint: Any) -> st.SearchStrategy[Any]:
         return st.builds(cast("type[Any]", hint), **fields_of(hint))
     if issubclass(hint, Enum):
         return st.sampled_from(hint)
+    if hint is datetime:
+        return MOMENTS
     known = {bool: st.booleans(), str: st.text(max_size=20), int: st.integers(1, 2**31 - 1), float: DURATIONS}
     return known[hint]
 
@@ -129,6 +134,8 @@ def values_in(field: FieldDescriptor) -> st.SearchStrategy[Any]:
     if field.message_type is not None and field.message_type.full_name == Duration.DESCRIPTOR.full_name:
         micros = st.integers(0, 1_800_000_000)
         one = micros.map(lambda n: Duration(seconds=n // 1_000_000, nanos=n % 1_000_000 * 1000))
+    elif field.message_type is not None and field.message_type.full_name == Timestamp.DESCRIPTOR.full_name:
+        one = MOMENTS.map(time_message)
     elif field.message_type is not None:
         one = messages_of(field.message_type)
     elif field.type == FieldDescriptor.TYPE_STRING:
@@ -224,6 +231,7 @@ def test_an_update_is_told_in_the_names_of_the_contract() -> None:
         fallback_modes=(),
         max_webrtc_viewers=1,
         cost_cap=CostCap(nanos=1),
+        scheduled_start_time=datetime(2027, 1, 1, tzinfo=UTC),
         static_rendition=domain.StaticRendition.HIGHEST,
         captions_language="de",
         slate_url="https://images.example.com/slate.png",

@@ -625,6 +625,7 @@ class BroadcastSpec(_message.Message):
     COST_CAP_FIELD_NUMBER: _builtins.int
     LINGER_FIELD_NUMBER: _builtins.int
     IDLE_POLICY_FIELD_NUMBER: _builtins.int
+    SCHEDULED_START_TIME_FIELD_NUMBER: _builtins.int
     STATIC_RENDITION_FIELD_NUMBER: _builtins.int
     CAPTIONS_LANGUAGE_FIELD_NUMBER: _builtins.int
     SLATE_URL_FIELD_NUMBER: _builtins.int
@@ -701,6 +702,15 @@ class BroadcastSpec(_message.Message):
         as that window, because a viewer who watches may be silent for so long. Unset: 60 s, a setting of the service. Live.
         """
 
+    @_builtins.property
+    def scheduled_start_time(self) -> _timestamp_pb2.Timestamp:
+        """Room and live stream are made ahead of this time, so that the broadcast is READY by then without StartBroadcast: 2 to 12
+        minutes before, spread over the broadcasts of the same time. Until then it stays CREATED, and an update may move the time
+        or take it away; one that is not in the future is refused. StartBroadcast starts it earlier, StopBroadcast cancels it. The
+        wait for a host (NO_HOST) is counted from this time. A host who publishes before it is on air at once; with the delivery
+        policy MANUAL only after SetOnAir. Unset: only StartBroadcast starts it.
+        """
+
     def __init__(
         self,
         *,
@@ -721,13 +731,14 @@ class BroadcastSpec(_message.Message):
         cost_cap: _cost_pb2.CostCap | None = ...,
         linger: _duration_pb2.Duration | None = ...,
         idle_policy: Global___IdlePolicy.ValueType = ...,
+        scheduled_start_time: _timestamp_pb2.Timestamp | None = ...,
         static_rendition: Global___StaticRendition.ValueType = ...,
         captions_language: _builtins.str = ...,
         slate_url: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cost_cap", b"cost_cap", "encoding", b"encoding", "fallback_policy", b"fallback_policy", "linger", b"linger", "max_duration", b"max_duration", "reconnect_window", b"reconnect_window"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cost_cap", b"cost_cap", "encoding", b"encoding", "fallback_policy", b"fallback_policy", "linger", b"linger", "max_duration", b"max_duration", "reconnect_window", b"reconnect_window", "scheduled_start_time", b"scheduled_start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_only", b"audio_only", "captions_language", b"captions_language", "cost_cap", b"cost_cap", "delivery_policy", b"delivery_policy", "destinations", b"destinations", "encoding", b"encoding", "fallback_policy", b"fallback_policy", "idle_policy", b"idle_policy", "latency_mode", b"latency_mode", "layout", b"layout", "linger", b"linger", "max_duration", b"max_duration", "owner_id", b"owner_id", "playback_policy", b"playback_policy", "reconnect_window", b"reconnect_window", "recording_policy", b"recording_policy", "slate_url", b"slate_url", "static_rendition", b"static_rendition", "test", b"test", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_only", b"audio_only", "captions_language", b"captions_language", "cost_cap", b"cost_cap", "delivery_policy", b"delivery_policy", "destinations", b"destinations", "encoding", b"encoding", "fallback_policy", b"fallback_policy", "idle_policy", b"idle_policy", "latency_mode", b"latency_mode", "layout", b"layout", "linger", b"linger", "max_duration", b"max_duration", "owner_id", b"owner_id", "playback_policy", b"playback_policy", "reconnect_window", b"reconnect_window", "recording_policy", b"recording_policy", "scheduled_start_time", b"scheduled_start_time", "slate_url", b"slate_url", "static_rendition", b"static_rendition", "test", b"test", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -7,6 +7,7 @@ are the exception: they come in with the destinations and never go out.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from datetime import datetime
 from typing import Any, Final
 
 from google.protobuf.duration_pb2 import Duration
@@ -16,7 +17,7 @@ from broadcast.v1 import cost_pb2 as cost_pb
 from service.api.messages import enums
 from service.api.messages.enums import EnumTable
 from service.api.messages.money import given_money, money_message
-from service.api.messages.times import duration_message, given_duration
+from service.api.messages.times import duration_message, given_duration, given_time, time_message
 from service.domain import broadcast as domain
 from service.domain.broadcast import Spec
 from service.domain.cost.money import CapAction, CostCap
@@ -89,6 +90,12 @@ def _given_max_duration(message: pb.BroadcastSpec) -> tuple[int]:
 def _given_linger(message: pb.BroadcastSpec) -> tuple[float | None]:
     linger = given_duration(message.linger, "spec.linger")
     return (linger.total_seconds() if message.HasField("linger") else None,)
+
+
+def _given_scheduled(message: pb.BroadcastSpec) -> tuple[datetime | None]:
+    if not message.HasField("scheduled_start_time"):
+        return (None,)
+    return (given_time(message.scheduled_start_time, "spec.scheduled_start_time"),)
 
 
 def _given_destinations(message: pb.BroadcastSpec) -> tuple[tuple[domain.Destination, ...]]:
@@ -192,6 +199,12 @@ SPEC_FIELDS: Final[Mapping[str, SpecField]] = {
             told=_fallback_policy_message,
         ),
         SpecField(name="cost_cap", parts=("cost_cap",), given=_given_cost_cap, told=_cost_cap_message),
+        SpecField(
+            name="scheduled_start_time",
+            parts=("scheduled_start_time",),
+            given=_given_scheduled,
+            told=lambda spec: time_message(spec.scheduled_start_time),
+        ),
         SpecField(
             name="static_rendition",
             parts=("static_rendition",),

@@ -18,6 +18,7 @@ from service.domain.facts import Facts
 from service.domain.health.health_of import health_of
 from service.domain.health.model import ChainPart, Evidence, HealthState, noted
 from service.domain.reporting.next_action import NextAction
+from service.domain.sentences import dated
 from service.domain.timing import Timing
 
 
@@ -90,6 +91,9 @@ def _fine(case: Case) -> str:
     broadcast, playback = case.facts.broadcast, case.health.part(ChainPart.PLAYBACK)
     playable = next((each for each in broadcast.status.conditions if each.type is ConditionType.PLAYABLE), None)
     met = playable is not None and playable.met is True
+    scheduled = broadcast.spec.scheduled_start_time
+    if broadcast.state is State.CREATED and scheduled is not None:
+        return f"It is scheduled for {dated(scheduled)}, and is made ready ahead of it without StartBroadcast."
     if broadcast.state is not State.LIVE or (met and playback.state is HealthState.OK):
         return _FINE[broadcast.state]
     why = playback.message or (playable.message if playable is not None else "")

@@ -10,7 +10,7 @@ from service.domain.provider import ROOMS
 from service.domain.reasons import ConditionReason, EventReason, HealthReason
 from service.domain.resource_set import unwatched
 from service.domain.resources import Phase, Room
-from service.domain.sentences import clock
+from service.domain.sentences import clock, dated
 
 _SILENCES = {HealthReason.HOST_MUTED: CauseCode.HOST_MUTED, HealthReason.NO_VIDEO: CauseCode.NO_VIDEO}
 
@@ -41,10 +41,13 @@ def waiting_for_host(case: Case) -> Finding | None:
     broadcast = case.facts.broadcast
     if evidence is None or broadcast.ready_time is None or broadcast.live_time is not None:
         return None
+    scheduled, when = broadcast.spec.scheduled_start_time, ""
+    if scheduled is not None and scheduled > case.facts.now:
+        when = f" ahead of the scheduled start at {dated(scheduled)}"
     return Finding(
         code=CauseCode.WAITING_FOR_HOST,
         weight=Weight.CERTAIN,
-        message="Room and live stream are ready, and no host publishes yet.",
+        message=f"Room and live stream are ready{when}, and no host publishes yet.",
         evidence=evidence,
     )
 

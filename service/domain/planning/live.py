@@ -53,6 +53,7 @@ from service.domain.resources import (
     Stream,
     StreamStatus,
 )
+from service.domain.schedule import ahead_s
 
 _CERTAIN = "an egress is started when it is certain that no earlier one is connected"
 _OR_REPLACED = "or the egress is replaced then"
@@ -148,11 +149,11 @@ class Live(CostPlanner, RecordingPlanner):
     def start_overdue(self, resources: Sequence[Room] | Sequence[Stream]) -> bool:
         if not resources or any(resource.phase is Phase.PRESENT for resource in resources):
             return False
-        queued = queued_s(resources[-1], self.broadcast, self.now, self.timing, self.availability)
-        overdue_at = resources[0].intended_at + seconds(self.timing.start_deadline_s + queued)
-        return self.reached(
-            overdue_at, action=Action.END_BROADCAST, message=f"if no {resources[0].kind} could be made by then"
-        )
+        waited_s = queued_s(resources[-1], self.broadcast, self.now, self.timing, self.availability)
+        waited_s += ahead_s(self.broadcast.spec, resources[0].intended_at)
+        overdue_at = resources[0].intended_at + seconds(self.timing.start_deadline_s + waited_s)
+        message = f"if no {resources[0].kind} could be made by then"
+        return self.reached(overdue_at, action=Action.END_BROADCAST, message=message)
 
     def plan_room(self) -> None:
         room = self.resource_set.room

@@ -18,9 +18,12 @@ from service.domain.broadcast import Broadcast, Target
 from service.domain.cost.cap import Costs
 from service.domain.planning.ending import End
 from service.domain.planning.live import Live
-from service.domain.planning.steps import Plan
+from service.domain.planning.steps import BeginScheduled, Plan, Wait
+from service.domain.reasons import Action
 from service.domain.resource_set import ResourceSet
 from service.domain.resources import AnyResource
+from service.domain.schedule import provision_at
+from service.domain.sentences import dated
 from service.domain.situation import Availability
 from service.domain.timing import Timing
 
@@ -41,8 +44,19 @@ def plan(
     resource_set, availability, costs = ResourceSet(resources), availability or Availability(), costs or Costs()
     match broadcast.target:
         case Target.CREATED:
-            return Plan()
+            return _until_scheduled(broadcast, now)
         case Target.LIVE:
             return Live(broadcast, resource_set, now, timing, availability, watching=watching, costs=costs).plan()
         case Target.ENDED:
             return End(broadcast, resource_set, now, timing, availability, costs=costs).plan()
+
+
+def _until_scheduled(broadcast: Broadcast, now: datetime) -> Plan:
+    begins_at, scheduled = provision_at(broadcast), broadcast.spec.scheduled_start_time
+    if begins_at is None or scheduled is None:
+        return Plan()
+    if begins_at <= now:
+        return Plan(steps=(BeginScheduled(scheduled=scheduled),))
+    message = f"room and live stream are made, ahead of its scheduled start at {dated(scheduled)}"
+    wait = Wait(action=Action.BEGIN_SCHEDULED, message=message, until=begins_at)
+    return Plan(wait_until=begins_at, waits=(wait,))

@@ -165,6 +165,14 @@ WRITTEN_OFF: Final[Mapping[Kind, EventReason]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BeginScheduled:
+    """The broadcast is to be live from now on, because its scheduled time is near."""
+
+    scheduled: datetime
+    """The scheduled time that this was planned for: a later one that callers set meanwhile is not near."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EndBroadcast:
     reason: EndReason
 
@@ -173,7 +181,7 @@ RoomStep = CreateRoom | AskForRoom | DeleteRoom
 StreamStep = CreateStream | DisableStream | SettleRecordings | DeleteStream | ResetKey | CutStream | SetTitle
 EgressStep = StartEgress | StopEgress | SetLayout | SetDestinations
 RecordingStep = StartRecording | StopRecording | UploadRecording | DeleteUpload
-BroadcastStep = SetFallback | SetDelivery | SetCostLevel | WriteOff | EndBroadcast
+BroadcastStep = SetFallback | SetDelivery | SetCostLevel | WriteOff | BeginScheduled | EndBroadcast
 Step = RoomStep | StreamStep | EgressStep | RecordingStep | BroadcastStep
 
 

@@ -8,6 +8,7 @@ from service.domain.broadcast import Target
 from service.domain.facts import Facts
 from service.domain.planning.steps import (
     AskForRoom,
+    BeginScheduled,
     CreateRoom,
     CreateStream,
     CutStream,
@@ -47,6 +48,7 @@ class NextAction:
 
 ACTIONS: Mapping[type[Step], tuple[Action, str]] = {
     EndBroadcast: (Action.END_BROADCAST, "the broadcast is ended"),
+    BeginScheduled: (Action.BEGIN_SCHEDULED, "room and live stream are made, ahead of its scheduled start"),
     SetFallback: (Action.SET_FALLBACK, "viewers are served another way"),
     SetCostLevel: (Action.TELL_COST, "it is told how near the cost is to the cost cap"),
     SetDelivery: (Action.SET_DELIVERY, "it is decided whether an egress is to run for viewers"),
@@ -85,7 +87,7 @@ _AGAIN = "everything is looked at again"
 def next_action(facts: Facts, decided: Plan) -> NextAction:
     """What happens next. *decided*: the plan of the service for these facts."""
     broadcast = facts.broadcast
-    if broadcast.target is Target.CREATED:
+    if broadcast.target is Target.CREATED and not decided.steps and not decided.waits:
         return NextAction(action=Action.NONE, message="nothing happens before StartBroadcast")
     if broadcast.state.over:
         return _after_the_end(facts, decided)

@@ -5,6 +5,7 @@ Pure. Invariant: nothing is written without an event, so every change of a broad
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Final
 
 from service.domain.broadcast import (
@@ -24,7 +25,7 @@ from service.domain.lifecycle import Event
 from service.domain.provider import Provider
 from service.domain.reasons import EventReason
 from service.domain.reporting.status import same_but_for_time
-from service.domain.sentences import failed_call
+from service.domain.sentences import dated, failed_call
 from service.domain.situation import Situation
 
 STATE_ENTERED: Final[Mapping[State, EventReason]] = {
@@ -56,12 +57,15 @@ def with_outcome(
     fallback: Fallback | None,
     cost_level: CostLevel | None = None,
     delivery: Delivery | None = None,
+    begun: datetime | None = None,
 ) -> Broadcast:
     """*stored* with the outcome of a step or a look; None leaves that part as it is.
 
     *trouble*: becomes `last_error`; the same error again keeps the time of the first. *recovered*: the provider that
     answered, whose `last_error` is cleared. *end*: why the broadcast ends; it sets the target, once. *fallback*,
     *delivery*: those from now on. *cost_level*: how near the cost is to its cap, as it is told now.
+    *begun*: the scheduled time that is near; it sets the target, unless callers have started, stopped or moved the
+    broadcast meanwhile.
     """
     broadcast = stored
     last = stored.status.last_error
@@ -74,6 +78,8 @@ def with_outcome(
         broadcast = replace(broadcast, status=replace(broadcast.status, last_error=None))
     if end is not None and stored.target is not Target.ENDED:
         broadcast = replace(broadcast, target=Target.ENDED, end_reason=end)
+    if begun is not None and stored.target is Target.CREATED and stored.spec.scheduled_start_time == begun:
+        broadcast = replace(broadcast, target=Target.LIVE)
     if fallback is not None:
         broadcast = replace(broadcast, fallback=fallback)
     if cost_level is not None:
@@ -95,6 +101,10 @@ def tell(
     broadcast, now = situation.broadcast, situation.now
     state, status = derive(situation)
     told = [*events, *_news(stored.status, status)]
+    # Callers write the other starts, and no pass goes on with a target that they changed.
+    began = stored.target is Target.CREATED and broadcast.target is Target.LIVE
+    if began and (scheduled := broadcast.spec.scheduled_start_time) is not None:
+        told.insert(0, Event(reason=EventReason.SCHEDULE_BEGUN, message=dated(scheduled)))
     if state is not stored.state:
         told.append(Event(reason=STATE_ENTERED[state], message=status.state_reason))
     if not told and same_but_for_time(status, stored.status) and broadcast.target is stored.target:
@@ -106,6 +116,7 @@ def tell(
         state=state,
         status=status,
         update_time=now,
+        start_time=now if began else broadcast.start_time,
         ready_time=broadcast.ready_time or (now if state in (State.READY, State.LIVE) else None),
         live_time=broadcast.live_time or (now if state is State.LIVE else None),
         end_time=broadcast.end_time or (now if state.over else None),

@@ -55,7 +55,8 @@ def state_of(
     resource_set = ResourceSet(resources)
     match broadcast.target:
         case Target.CREATED:
-            return State.CREATED, ""
+            waits = broadcast.spec.scheduled_start_time is not None
+            return State.CREATED, ConditionReason.SCHEDULED.value if waits else ""
         case Target.ENDED:
             reason = broadcast.end_reason or EndReason.STOPPED
             if resource_set.left:

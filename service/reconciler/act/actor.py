@@ -20,6 +20,7 @@ from service.domain.lifecycle import Event
 from service.domain.planning.steps import (
     WRITTEN_OFF,
     AskForRoom,
+    BeginScheduled,
     CreateRoom,
     CreateStream,
     CutStream,
@@ -75,7 +76,7 @@ class Actor:
         answer is the time, by the database's clock, at which to ask for one again. Raises LeaseLost, StoreUnavailable.
         """
         context, bucket = self._context, bucket_of(step)
-        turn = context.broadcast.turn_at
+        turn = context.turn or context.broadcast.turn_at
         if (
             bucket is not None
             and (come_back := await context.providers.budget.take(bucket, rank, turn=turn)) is not None
@@ -118,11 +119,20 @@ class Actor:
                 await self._set_cost_level(step)
             case SetDelivery():
                 await self._set_delivery(step)
-            case EndBroadcast():
-                await context.record(events=[Event(reason=EventReason.ENDING, message=step.reason)], end=step.reason)
-                failpoint("end.after_record")
+            case BeginScheduled() | EndBroadcast():
+                await self._set_target(step)
             case _:
                 assert_never(step)
+
+    async def _set_target(self, step: BeginScheduled | EndBroadcast) -> None:
+        if isinstance(step, BeginScheduled):
+            failpoint("schedule.before_record")
+            await self._context.record(begun=step.scheduled)
+            failpoint("schedule.after_record")
+            return
+        ending = Event(reason=EventReason.ENDING, message=step.reason)
+        await self._context.record(events=[ending], end=step.reason)
+        failpoint("end.after_record")
 
     async def _set_fallback(self, step: SetFallback) -> None:
         fallback = step.fallback

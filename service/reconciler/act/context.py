@@ -48,6 +48,8 @@ class PassContext:
     timing: Timing
     lease: timedelta
     """How long the claim lasts from each intent on."""
+    turn: datetime | None = None
+    """The turn at a budget that an earlier step of this pass was given. None: that of the pass before, in the row."""
 
     @property
     def broadcast(self) -> Broadcast:
@@ -127,6 +129,7 @@ class PassContext:
         fallback: Fallback | None = None,
         cost_level: CostLevel | None = None,
         delivery: Delivery | None = None,
+        begun: datetime | None = None,
     ) -> None:
         """`Passes.record` of this claim. A *trouble* with our credentials is noted for this replica."""
         if trouble is not None:
@@ -141,4 +144,5 @@ class PassContext:
             fallback=fallback,
             cost_level=cost_level,
             delivery=delivery,
+            begun=begun,
         )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from service.domain.broadcast import Broadcast, Carrier, seconds
 from service.domain.planning.steps import (
     AskForRoom,
+    BeginScheduled,
     CreateRoom,
     CreateStream,
     CutStream,
@@ -79,12 +80,14 @@ def names_of(broadcast: Broadcast, pushes: Mapping[str, Secret], egresses: Egres
     return names
 
 
-def room_wanted(broadcast_id: str, tag: str, timing: Timing) -> RoomWanted:
-    """The room must outlive our own patience, or it would close under a host who comes late."""
+def room_wanted(broadcast_id: str, tag: str, timing: Timing, *, ahead_s: float = 0.0) -> RoomWanted:
+    """The room must outlive our own patience, or it would close under a host who comes late. *ahead_s*: seconds until
+    the wait for a host begins.
+    """
     return RoomWanted(
         name=broadcast_id,
         tag=room_tag(tag, broadcast_id),
-        empty_timeout=seconds(timing.host_wait_s + 60),
+        empty_timeout=seconds(timing.host_wait_s + ahead_s + 60),
         departure_timeout=seconds(timing.host_return_s + 60),
     )
 
@@ -101,5 +104,5 @@ def bucket_of(step: Step) -> Bucket | None:
             return Bucket.ROOMS
         case StartRecording() | StopRecording():
             return Bucket.ROOMS
-        case WriteOff() | SetFallback() | SetDelivery() | SetCostLevel() | EndBroadcast():
+        case WriteOff() | SetFallback() | SetDelivery() | SetCostLevel() | BeginScheduled() | EndBroadcast():
             return None

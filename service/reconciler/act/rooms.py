@@ -17,6 +17,7 @@ from service.domain.planning.steps import AskForRoom, CreateRoom, DeleteRoom, Ro
 from service.domain.provider import ROOMS
 from service.domain.reasons import Operation
 from service.domain.resources import Phase, Room
+from service.domain.schedule import ahead_s
 from service.failpoints import failpoint
 from service.reconciler.act.call import delete
 from service.reconciler.act.context import PassContext
@@ -53,7 +54,12 @@ async def _create(context: PassContext, step: CreateRoom) -> None:
     await context.intend(room, "room.create")
     try:
         seen = await context.providers.rooms.create(
-            room_wanted(context.broadcast.id, context.providers.tag, context.timing)
+            room_wanted(
+                context.broadcast.id,
+                context.providers.tag,
+                context.timing,
+                ahead_s=ahead_s(context.broadcast.spec, context.now()),
+            )
         )
     except ProviderError as error:
         ambiguous = error.outcome is Outcome.AMBIGUOUS

@@ -16,6 +16,7 @@ from service.domain.broadcast import Broadcast, Target, seconds
 from service.domain.planning.common import back_off_ended
 from service.domain.planning.steps import (
     AskForRoom,
+    BeginScheduled,
     CreateRoom,
     CreateStream,
     CutStream,
@@ -91,7 +92,7 @@ def resource_of(step: Step) -> tuple[Kind, int] | None:  # noqa: PLR0911 - one a
             return Kind.UPLOAD, step.ordinal
         case WriteOff():
             return step.kind, step.ordinal
-        case SetFallback() | SetDelivery() | SetCostLevel() | EndBroadcast():
+        case SetFallback() | SetDelivery() | SetCostLevel() | BeginScheduled() | EndBroadcast():
             return None
 
 

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from service.domain.broadcast import Broadcast, Spec
 from service.domain.errors import BroadcastExists, BroadcastNotFound, RequestIdReused
-from service.domain.lifecycle import Change, Event
+from service.domain.lifecycle import Change, Event, scheduled
 from service.domain.reasons import Actor, EventReason
 from service.domain.secret import Secret
 from service.store.broadcasts import Filter, Request
@@ -36,13 +36,17 @@ class Broadcasts:
         broadcast = Broadcast(
             id=broadcast_id, spec=spec, labels=labels, destination_keys=keys, create_time=now, update_time=now
         )
-        row = tables.rows[broadcast_id] = Row(broadcast=broadcast)
+        if spec.scheduled_start_time is not None:
+            broadcast = scheduled(broadcast, now)
+        row = tables.rows[broadcast_id] = Row(broadcast=broadcast, due_at=broadcast.due_at)
+        if spec.scheduled_start_time is not None:
+            row.lane = lane_of(broadcast.target, ready=False)
         self._store_request(request, broadcast_id)
         events = (Event(reason=EventReason.CREATED),)
         tables.append(row, events, actor=Actor.CALLER, before=None)
         tables.written(Written(claim=None, row=row, before=None, after=broadcast, events=events))
         await self._line.commit("create")
-        return replace(broadcast, destination_keys={})
+        return replace(row.read(), destination_keys={})
 
     async def change(
         self,
@@ -65,7 +69,7 @@ class Broadcasts:
         answer = stored
         if change is not None:
             self._write(row, change, stored, trace_context)
-            answer = replace(change.broadcast, update_time=now, due_at=now if change.wake else stored.due_at)
+            answer = replace(change.broadcast, update_time=now, due_at=now if change.wake else change.broadcast.due_at)
         self._store_request(request, broadcast_id)
         await self._line.commit("change")
         return answer
@@ -96,6 +100,9 @@ class Broadcasts:
             row.due_at = now
             row.lane = lane_of(new.target, ready=new.ready_time is not None)
             self._tables.notify("broadcast_due")
+        elif change.requeue:
+            row.due_at = new.due_at
+            row.lane = lane_of(new.target, ready=new.ready_time is not None)
         self._tables.append(row, change.events, actor=Actor.CALLER, before=stored)
         self._tables.written(Written(claim=None, row=row, before=stored, after=written, events=tuple(change.events)))
 

@@ -52,7 +52,9 @@ class Budgets:
         taken = 0 if overtakes else max(min(int(tokens - floor), wanted), 0)
         step = timedelta(seconds=1 / rate)
         come_back = now + step
-        if not taken and queues and not called:
+        if not taken and turn is not None and now < turn <= bucket.next_turns[queue]:
+            come_back = turn
+        elif not taken and queues and not called:
             come_back = bucket.next_turns[queue] = max(bucket.next_turns[queue], now) + step
         bucket.tokens, bucket.refilled_at = tokens - taken, now
         await self._line.commit("take")

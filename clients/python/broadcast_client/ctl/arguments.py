@@ -1,7 +1,9 @@
 """The values of arguments: how they are written, and the types that commands declare for them."""
 
+import contextlib
 import re
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, TypeVar
 
@@ -34,6 +36,16 @@ def a_duration(text: str) -> float:
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise ValueError(f"{text!r} is no duration such as 20s, 2m or 1h30m")
     return sum(float(number) * _UNITS[unit] for number, unit in parts)
+
+
+def a_time(text: str) -> datetime:
+    """The moment of "2026-12-24T20:00:00Z" or "2026-12-24T21:00:00+01:00"."""
+    moment: datetime | None = None
+    with contextlib.suppress(ValueError):
+        moment = datetime.fromisoformat(text)
+    if moment is None or moment.tzinfo is None:
+        raise ValueError(f"{text!r} is no time such as 2026-12-24T20:00:00Z")
+    return moment
 
 
 def a_pair(text: str) -> tuple[str, str]:

@@ -46,7 +46,11 @@ _OVER = (BROADCAST_STATE_ENDED, BROADCAST_STATE_FAILED)
 
 @options_of(
     BroadcastSpec,
-    {"layout": "such as grid or speaker", "test": "free, watermarked, cut after 5 minutes"},
+    {
+        "layout": "such as grid or speaker",
+        "scheduled_start_time": "such as 2026-12-24T20:00:00Z",
+        "test": "free, watermarked, cut after 5 minutes",
+    },
 )
 class SpecFields(FieldOptions):
     """The options of BroadcastSpec."""

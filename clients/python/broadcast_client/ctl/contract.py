@@ -6,14 +6,16 @@ A field that is added to a message of the contract becomes an option without a c
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Any, TypeVar, cast
 
 from cyclopts import Parameter, Token
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
-from broadcast_client.ctl.arguments import a_duration, one
+from broadcast_client.ctl.arguments import a_duration, a_time, one
 from broadcast_client.values import by_short_name, duration
 from buf.validate.validate_pb2 import FieldRules
 from buf.validate.validate_pb2 import field as field_rules
@@ -23,6 +25,7 @@ _Options = TypeVar("_Options", bound="FieldOptions")
 # "--latency" reads better than "--latency-mode", and nothing else can be meant.
 _SUFFIX = re.compile(r"_(id|mode|policy)$")
 _DURATION = Duration.DESCRIPTOR
+_TIME = Timestamp.DESCRIPTOR
 _UNITS = ((3600, "h"), (60, "m"), (1, "s"))
 
 
@@ -42,6 +45,8 @@ class OptionOfField:
             message = getattr(message, parent)
         if self.field.message_type is _DURATION:
             getattr(message, name).CopyFrom(duration(cast("float", value)))
+        elif self.field.message_type is _TIME:
+            getattr(message, name).FromDatetime(cast("datetime", value))
         else:
             setattr(message, name, value)
 
@@ -62,7 +67,8 @@ class FieldOptions:
 def options_of(message: type[Message], hints: dict[str, str]) -> Callable[[type[_Options]], type[_Options]]:
     """Give a class one attribute for each field of a message that fits into one option.
 
-    These are texts, numbers, booleans, enums and durations, and messages with a `preset`, of which that is the option.
+    These are texts, numbers, booleans, enums, durations and times, and messages with a `preset`, of which that is the
+    option.
 
     Args:
         message: of the contract.
@@ -109,7 +115,7 @@ def _options(message: Descriptor) -> Iterable[OptionOfField]:
         path, value = (field.name,), field
         if field.message_type is not None and "preset" in field.message_type.fields_by_name:
             path, value = (field.name, "preset"), field.message_type.fields_by_name["preset"]
-        if value.is_repeated or (value.message_type is not None and value.message_type is not _DURATION):
+        if value.is_repeated or (value.message_type is not None and value.message_type not in (_DURATION, _TIME)):
             continue
         name = _SUFFIX.sub("", field.name).replace("_", "-")
         yield OptionOfField(path=path, field=value, name=f"--{name}")
@@ -121,6 +127,10 @@ def _annotation(option: OptionOfField, hint: str | None) -> Any:
     if field.message_type is _DURATION:
         parameter = Parameter(name=option.name, converter=one(a_duration), metavar="DURATION", help=help_)
         return Annotated[float | None, parameter]
+    if field.message_type is _TIME:
+        return Annotated[
+            datetime | None, Parameter(name=option.name, converter=one(a_time), metavar="TIME", help=help_)
+        ]
     if field.enum_type is not None:
         parameter = Parameter(
             name=option.name,

@@ -180,6 +180,7 @@ def facts(broadcast: Broadcast) -> Table:
         ("at most", _span(spec.max_duration) if spec.HasField("max_duration") else ""),
         ("playback", status.playback.hls_url),
         ("created", clock(broadcast.create_time)),
+        ("scheduled", clock(spec.scheduled_start_time)),
         ("started", clock(status.start_time)),
         ("live", clock(status.live_time)),
         ("ended", clock(status.end_time)),
