@@ -75,6 +75,13 @@ CREDENTIALS_REFUSED = _meter.create_gauge(
 BUDGET_WAITS = _meter.create_counter(
     "broadcast.budget.waits", description="Calls put off by a rate limit, by budget and rank."
 )
+SESSIONS = _meter.create_counter("broadcast.sessions", description="Sessions of viewers in KeepAlive, by status.")
+PLAYBACK_REPORTS = _meter.create_counter(
+    "broadcast.playback.reports", description="Reports of players in KeepAlive, by whether they had an error."
+)
+REBUFFERING = _meter.create_histogram(
+    "broadcast.playback.rebuffering", unit="s", description="Time that players stood still, by their reports."
+)
 WEBHOOKS = _meter.create_counter("broadcast.webhooks", description="Webhooks received, by provider and outcome.")
 WEBHOOKS_REFUSED = _meter.create_counter(
     "broadcast.webhooks.refused",

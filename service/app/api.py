@@ -14,13 +14,13 @@ from service.api.audience.reader import AudienceReader
 from service.api.services.admin import AdminApi
 from service.api.services.costs import CostApi
 from service.api.services.health import HealthApi
-from service.api.services.playback import PlaybackApi
 from service.api.services.stage import StageApi
 from service.api.services.webhooks import WebhookApi
+from service.api.streams.change_log import Tail
 from service.api.streams.moved import Moved
 from service.api.transport.server import ApiOptions, ApiServer
 from service.app import descriptors
-from service.domain.audience.rhythm import keep_alive_s
+from service.app.playback import playback_api
 from service.domain.broadcast import seconds
 from service.domain.errors import StoreUnavailable
 from service.providers.budget import Bucket, Rank
@@ -30,7 +30,6 @@ from service.store.audience.slots import AudienceSlots
 from service.store.health_facts import HealthFacts
 from service.store.ledger import Ledger
 from service.store.measurements.host_stats import HostReports
-from service.store.viewers import Viewers
 from service.store.webhooks.stored import StoredWebhooks
 
 if TYPE_CHECKING:
@@ -56,6 +55,7 @@ class ApiRole:
         slots = AudienceSlots(database, slot=slot, window=window)
         self._collector = Collector(slots, replica=settings.replica, slot=slot, window=window)
         counts = AudienceCounts(database, slots)
+        tail = Tail(shared.changes, self._moved, playback_base_url=settings.playback_base_url)
 
         def woken(_broadcast_id: str) -> None:
             wake()
@@ -74,6 +74,7 @@ class ApiRole:
             ),
             broadcasts=shared.broadcasts,
             changes=shared.changes,
+            tail=tail,
             tokens=shared.host_tokens,
             moved=self._moved,
             wake=woken,
@@ -97,16 +98,7 @@ class ApiRole:
                 moved=self._moved,
             ),
             audience=AudienceReader(counts),
-            playback=PlaybackApi(
-                broadcasts=shared.broadcasts,
-                viewers=Viewers(database),
-                tokens=shared.viewer_tokens,
-                now=database.now,
-                playback_base_url=settings.playback_base_url,
-                audience=counts,
-                saw=self._collector.saw,
-                keep_alive_s=keep_alive_s(settings.timing),
-            ),
+            playback=playback_api(shared, tail, counts, self._collector.saw),
             webhooks=WebhookApi(webhooks.deliver),
             admin=AdminApi(
                 broadcasts=shared.broadcasts,

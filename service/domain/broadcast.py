@@ -313,6 +313,32 @@ class Fallback:
     """When it was entered, or left."""
 
 
+class HandleKind(StrEnum):
+    """How viewers watch."""
+
+    STARTING = "starting"
+    """There is nothing to watch yet."""
+    HLS = "hls"
+    WEBRTC = "webrtc"
+    """They enter the room."""
+    RECORDING = "recording"
+    """It is over, and a recording of it can be played."""
+    ENDED = "ended"
+    """It is over, and there is no recording, or none that can be played yet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlaybackHandle:
+    """How all viewers of a broadcast watch, and how often that has changed."""
+
+    kind: HandleKind
+    playback_ids: tuple[str, ...] = ()
+    """What is played: the live stream's id, or those of the recordings."""
+    generation: int
+    """From 1. Grows by one with every change."""
+    since: datetime
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     """The part of a broadcast that the reconciler writes, for callers."""
@@ -331,6 +357,8 @@ class Status:
     recordings: tuple[Recording, ...] = ()
     last_error: ProviderTrouble | None = None
     next_attempt_time: datetime | None = None
+    playback_handle: PlaybackHandle | None = None
+    """None: it was not started, or a version without handles wrote the row. `handle_of` answers one all the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

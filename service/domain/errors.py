@@ -21,6 +21,8 @@
     ├── DestinationNotFound
     ├── DestinationExists
     ├── UnmuteRefused             the provider lets only the participant unmute
+    ├── SessionInvalid
+    ├── ViewerRevoked
     └── ProviderUnavailable       a provider had to be asked now and did not answer
 
     ProviderError                 a call to a provider did not succeed; never leaves the reconciler
@@ -154,6 +156,19 @@ class WebhookNotFound(ServiceError):
 
 class ViewerLimit(ServiceError):
     reason = "VIEWER_LIMIT"
+
+
+class SessionInvalid(ServiceError):
+    reason = "SESSION_INVALID"
+
+
+class ViewerRevoked(ServiceError):
+    reason = "VIEWER_REVOKED"
+
+    def __init__(self, broadcast_id: str, viewer_id: str) -> None:
+        super().__init__(
+            f"{viewer_id!r} was revoked for {broadcast_id!r}", broadcast_id=broadcast_id, viewer_id=viewer_id
+        )
 
 
 class ProviderUnavailable(ServiceError):

@@ -247,6 +247,15 @@ def look_interval(value: str) -> timedelta:
     return every
 
 
+def session(value: str) -> timedelta:
+    length = span(value)
+    if length < timedelta(minutes=2):
+        raise Wrong("must be at least 120 seconds: a session is renewed after half of it, by the next KeepAlive")
+    if length > timedelta(days=7):
+        raise Wrong("must be at most 604800 seconds, a week")
+    return length
+
+
 def lease(value: str) -> timedelta:
     length = span(value)
     if length < timedelta(seconds=2):

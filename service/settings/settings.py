@@ -257,6 +257,14 @@ class Settings:
         unit="s",
         help="webhooks can be listed and replayed for so long, and a repeated delivery is known again",
     )
+    session: timedelta = setting(
+        "BROADCAST_SESSION_S",
+        parsers.session,
+        timedelta(hours=2),
+        unit="s",
+        help="a viewer's session, and a playback token with it, is good for so long, and is renewed after half of it. "
+        "A player that is given a new token loads anew; a revoked viewer who kept the address may play until it ends",
+    )
     drain: timedelta = setting(
         "BROADCAST_DRAIN_S",
         parsers.span,

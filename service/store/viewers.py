@@ -1,4 +1,5 @@
-"""Slots for viewers in the room, while the fallback DIRECT_WEBRTC is in use: as many as the broadcast's spec allows.
+"""Slots for viewers in the room, while the fallback DIRECT_WEBRTC is in use, as many as the broadcast's spec allows;
+and the viewers who were revoked.
 
 A slot is held until it expires or is renewed. Never more than the limit are held at once, however many viewers come in
 the same moment: new slots are given out one by one.
@@ -9,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from service.domain.errors import BroadcastNotFound
 from service.store.database import AT_ONCE, Database, changed_rows
 
 # A slot that is about to expire is not renewed here: a statement that began later may count it as free already.
@@ -33,6 +35,12 @@ SELECT $1, $2, now() + $4::interval
 WHERE (SELECT count(*) FROM viewer WHERE broadcast_id = $1 AND viewer_id <> $2 AND expire_time > now()) < $3
 ON CONFLICT (broadcast_id, viewer_id) DO UPDATE SET expire_time = excluded.expire_time
 RETURNING expire_time
+"""
+_REVOKE = """
+INSERT INTO revoked_viewer (broadcast_id, viewer_id)
+SELECT $1, $2 WHERE (SELECT count(*) FROM revoked_viewer WHERE broadcast_id = $1 AND viewer_id <> $2) < $3
+ON CONFLICT (broadcast_id, viewer_id) DO UPDATE SET revoke_time = revoked_viewer.revoke_time
+RETURNING true
 """
 _NEXT_FREE = """
 SELECT min(expire_time) - now() FROM viewer WHERE broadcast_id = $1 AND expire_time > now()
@@ -66,6 +74,33 @@ class Viewers:
                 if taken is not None:
                     return taken
             return Full(next_free=await connection.fetchval(_NEXT_FREE, broadcast_id) or timedelta())
+
+    async def leave(self, broadcast_id: str, viewer_id: str) -> None:
+        """Give the viewer's slot back, if there is one. Raises StoreUnavailable."""
+        async with self._database.connection() as connection:
+            await connection.execute(
+                "DELETE FROM viewer WHERE broadcast_id = $1 AND viewer_id = $2", broadcast_id, viewer_id
+            )
+
+    async def revoke(self, broadcast_id: str, viewer_id: str, *, most: int) -> bool:
+        """Shut the viewer out until it is reinstated, and give its slot back. False: *most* viewers of the broadcast
+        are revoked, give or take those of calls at the same moment. Raises BroadcastNotFound, StoreUnavailable.
+        """
+        async with self._database.transaction() as connection:
+            if not await connection.fetchval("SELECT true FROM broadcast WHERE id = $1 AND NOT deleted", broadcast_id):
+                raise BroadcastNotFound(broadcast_id)
+            revoked = await connection.fetchval(_REVOKE, broadcast_id, viewer_id, most)
+            await connection.execute(
+                "DELETE FROM viewer WHERE broadcast_id = $1 AND viewer_id = $2", broadcast_id, viewer_id
+            )
+        return bool(revoked)
+
+    async def reinstate(self, broadcast_id: str, viewer_id: str) -> None:
+        """The opposite of `revoke`. Raises StoreUnavailable."""
+        async with self._database.connection() as connection:
+            await connection.execute(
+                "DELETE FROM revoked_viewer WHERE broadcast_id = $1 AND viewer_id = $2", broadcast_id, viewer_id
+            )
 
     async def forget(self) -> int:
         """Delete slots that expired more than an hour ago, AT_ONCE at most. Answers how many were deleted. Raises

@@ -23,7 +23,7 @@ import asyncpg
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from broadcast.v1 import broadcast_pb2, broadcast_service_pb2
+from broadcast.v1 import broadcast_pb2, broadcast_service_pb2, playback_service_pb2
 from broadcast_client import BroadcastClient
 from broadcast_sandbox.postgres.server import EmbeddedPostgres
 from service.domain.broadcast import LatencyMode, PlaybackPolicy
@@ -146,7 +146,7 @@ async def at_once(call: Callable[[int], Awaitable[object]], count: int, width: i
 
 
 async def unary(stack: Stack, process: Process, run: int) -> list[Figure]:
-    """GetBroadcast and CreateBroadcast against an empty RPC of the same server, and a plain INSERT."""
+    """GetBroadcast, JoinBroadcast and CreateBroadcast against an empty RPC of the same server, and a plain INSERT."""
     async with grpc.aio.insecure_channel(process.target) as channel:
         empty = health_pb2_grpc.HealthStub(channel).Check  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownVariableType]
         get = channel.unary_unary(
@@ -172,12 +172,30 @@ async def unary(stack: Stack, process: Process, run: int) -> list[Figure]:
         gets = await at_once(
             lambda n: get(broadcast_service_pb2.GetBroadcastRequest(broadcast_id=f"rpc-{run}-{n}")), CALLS, AT_ONCE
         )
+        join = channel.unary_unary(
+            "/broadcast.v1.PlaybackService/JoinBroadcast",
+            request_serializer=playback_service_pb2.JoinBroadcastRequest.SerializeToString,
+            response_deserializer=playback_service_pb2.JoinBroadcastResponse.FromString,
+        )
+        await plays(stack, f"rpc-{run}-0")
+        joins = await at_once(
+            lambda n: join(playback_service_pb2.JoinBroadcastRequest(broadcast_id=f"rpc-{run}-0", viewer_id=f"v{n}")),
+            CALLS,
+            AT_ONCE,
+        )
         empties = await at_once(lambda _: empty(health_pb2.HealthCheckRequest()), CALLS, AT_ONCE)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
     pool = await asyncpg.create_pool(stack.environment["DATABASE_URL"], min_size=10, max_size=10)
     await pool.execute("CREATE TABLE IF NOT EXISTS bench (id text PRIMARY KEY, body jsonb)")
     inserts = await at_once(lambda n: pool.execute("INSERT INTO bench VALUES ($1, '{}')", f"{run}-{n}"), CALLS, AT_ONCE)
     await pool.close()
     return [
+        Figure(
+            name="JoinBroadcast (HLS)",
+            value=joins,
+            unit="calls/s",
+            ceiling=empties,
+            ceiling_name="empty RPC, same server",
+        ),
         Figure(name="GetBroadcast", value=gets, unit="calls/s", ceiling=empties, ceiling_name="empty RPC, same server"),
         Figure(
             name="CreateBroadcast",
@@ -188,6 +206,17 @@ async def unary(stack: Stack, process: Process, run: int) -> list[Figure]:
         ),
         Figure(name="CreateBroadcast", value=creates, unit="calls/s", ceiling=inserts, ceiling_name="plain INSERT"),
     ]
+
+
+async def plays(stack: Stack, broadcast_id: str) -> None:
+    """Let a broadcast be LIVE, and be watched by HLS, as a reconciler would leave it."""
+    connection = await asyncpg.connect(stack.environment["DATABASE_URL"])
+    await connection.execute(
+        "UPDATE broadcast SET target = 'LIVE', state = 'LIVE', due_at = NULL, status = status || "
+        """'{"playback_id": "P1", "playback_handle": null}' WHERE id = $1""",
+        broadcast_id,
+    )
+    await connection.close()
 
 
 async def watching(stack: Stack, process: Process, run: int) -> list[Figure]:

@@ -21,6 +21,7 @@ from service.api.audience.reader import AudienceReader
 from service.api.services.costs import CostApi
 from service.api.services.health import HealthApi
 from service.api.services.stage import StageApi
+from service.api.streams.change_log import Tail
 from service.api.streams.moved import Moved
 from service.api.transport.server import ApiOptions, ApiServer
 from service.domain.cost.prices import Prices
@@ -109,6 +110,7 @@ class Stage:
     rows: Rows
     broadcasts: Broadcasts
     changes: Changes
+    tail: Tail
     server: ApiServer
     health: HealthApi
     port: int
@@ -167,7 +169,10 @@ class Behind:
 
     database: Database
     sealer: Sealer
+    rows: Rows
     broadcasts: Broadcasts
+    changes: Changes
+    tail: Tail
     wake: Callable[[str], None]
 
 
@@ -202,14 +207,26 @@ async def api(
     rows = Rows(sealer)
     broadcasts, changes = Broadcasts(database, rows), Changes(database, rows)
     tokens, names, moved, woken = Tokens(), Names(), Moved(), list[str]()
-    others = beside(Behind(database=database, sealer=sealer, broadcasts=broadcasts, wake=woken.append))
     health_api = HealthApi(
         broadcasts=broadcasts, facts=HealthFacts(database, rows), reports=HostReports(database), timing=Timing()
+    )
+    tail = Tail(changes, moved, playback_base_url="https://stream.mux.com")
+    others = beside(
+        Behind(
+            database=database,
+            sealer=sealer,
+            rows=rows,
+            broadcasts=broadcasts,
+            changes=changes,
+            tail=tail,
+            wake=woken.append,
+        )
     )
     server = ApiServer(
         options or ApiOptions(host="127.0.0.1", reflection=True),
         broadcasts=broadcasts,
         changes=changes,
+        tail=tail,
         tokens=tokens,
         moved=moved,
         wake=woken.append,
@@ -235,6 +252,7 @@ async def api(
             rows=rows,
             broadcasts=broadcasts,
             changes=changes,
+            tail=tail,
             server=server,
             health=health_api,
             port=port,

@@ -138,6 +138,8 @@ def test_public_names() -> None:
         "Change",
         "HealthNews",
         "HealthWatch",
+        "PlaybackNews",
+        "PlaybackWatch",
         "Heartbeat",
         "Reset",
         "RetryPolicy",

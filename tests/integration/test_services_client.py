@@ -127,7 +127,15 @@ async def is_now(stage: Stage, state: str, fallback: Fallback = Fallback(), **st
 
 
 async def stored(stage: Stage, *event_ids: str) -> list[int]:
-    behind = Behind(database=stage.database, sealer=SEALER, broadcasts=stage.broadcasts, wake=print)
+    behind = Behind(
+        database=stage.database,
+        sealer=SEALER,
+        rows=stage.rows,
+        broadcasts=stage.broadcasts,
+        changes=stage.changes,
+        tail=stage.tail,
+        wake=print,
+    )
     inbox = inbox_of(behind)
     ids: list[int] = []
     for event_id in event_ids:

@@ -21,6 +21,7 @@ TABLES: Final = {
 WITHOUT_A_TABLE: Final = {
     "ChangeType",  # the API's own: how a change stands to a filter
     "ErrorReason",  # one for each class of error; see test_convert.py
+    "SessionStatus",  # the API's own: what became of a session
     "RecordingOrigin",  # a boolean in the domain
 }
 

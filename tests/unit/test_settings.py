@@ -299,6 +299,7 @@ CHANGES = {
     "BROADCAST_EVENTS_KEPT_S": "86400",
     "BROADCAST_REQUESTS_KEPT_S": "3600",
     "BROADCAST_WEBHOOKS_KEPT_S": "7200",
+    "BROADCAST_SESSION_S": "600",
     "BROADCAST_DRAIN_S": "3",
     "BROADCAST_COSTS_KEPT_S": "157680000",
     "BROADCAST_PRICE_EGRESS": "0",
@@ -358,6 +359,7 @@ def test_every_setting_can_be_set() -> None:
         "events_kept": timedelta(days=1),
         "requests_kept": timedelta(hours=1),
         "webhooks_kept": timedelta(hours=2),
+        "session": timedelta(minutes=10),
         "drain": timedelta(seconds=3),
         "limits": Limits(
             mux_post=Limit(rate=0.5, burst=3), mux_other=Limit(rate=8, burst=8), livekit=Limit(rate=50, burst=1.5)

@@ -15,16 +15,20 @@ from broadcast.v1 import playback_service_pb2 as playback_pb
 from broadcast_client.values import short_name
 from service.api.messages.broadcast import broadcast_message
 from service.api.messages.health import explanation_message, health_message
+from service.api.playback.handles import Handles
+from service.api.playback.sessions import Sessions
 from service.api.services.playback import PlaybackApi
-from service.domain.broadcast import Broadcast
 from service.domain.explain.explain import explain
 from service.domain.facts import Facts
 from service.domain.health.health_of import health_of
+from service.domain.reporting.playback import USUAL, StartTakes
 from service.domain.secret import Secret
 from service.domain.timing import Timing
 from service.providers.livekit.tokens import Tokens
+from service.store.shown import Shown
 
 EDGE = "https://stream.example"
+_SESSIONS = Sessions([b"k" * 32], environment="test", life=timedelta(hours=2))
 _TOKENS = Tokens("wss://livekit.example", "key", Secret("a-secret-of-at-least-thirty-two-bytes!!"))
 
 
@@ -81,29 +85,37 @@ def views_of(facts: Facts, timing: Timing) -> Views:
 
 def _joined(facts: Facts) -> playback_pb.JoinBroadcastResponse:
     class Stored:
-        async def get(self, broadcast_id: str) -> Broadcast:
+        """All that is asked on the way, as it is stored; there is a place in the room."""
+
+        async def one(self, broadcast_id: str) -> Shown:
             assert broadcast_id == facts.broadcast.id
-            return facts.broadcast
+            return Shown(broadcast=facts.broadcast, revoked=frozenset(), read_at=facts.now)
+
+        def now(self, shown: Shown) -> datetime:
+            return shown.read_at
 
         async def enter(self, *_: object, lease: timedelta, **__: object) -> datetime:
-            """There is a place in the room."""
             return facts.now + lease
 
-    def unseen(_broadcast_id: str, _viewer_id: str) -> None:
-        """Nobody counts."""
+        async def takes(self) -> StartTakes:
+            return USUAL
 
-    async def now() -> datetime:
-        return facts.now
+        def saw(self, *_: str) -> None:
+            pass
 
     stored = cast("Any", Stored())
     api = PlaybackApi(
-        broadcasts=stored,
+        board=stored,
         viewers=stored,
         tokens=_TOKENS,
-        now=now,
-        playback_base_url=EDGE,
+        sessions=_SESSIONS,
+        handles=Handles(None, EDGE),
+        watches=stored,
         audience=stored,
-        saw=unseen,
+        saw=stored.saw,
+        rooms=stored,
+        spare=stored,
+        past_starts=stored,
         keep_alive_s=20.0,
     )
     request = playback_pb.JoinBroadcastRequest(broadcast_id=facts.broadcast.id, viewer_id="v")

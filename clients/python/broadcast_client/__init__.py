@@ -25,6 +25,7 @@ from broadcast_client.errors import (
     ResumeTokenExpired,
     ResumeTokenInvalid,
     ServiceFault,
+    SessionInvalid,
     ShuttingDown,
     StateForbids,
     StoreUnavailable,
@@ -32,6 +33,7 @@ from broadcast_client.errors import (
     Unavailable,
     UnmuteRefused,
     ViewerLimit,
+    ViewerRevoked,
     Violation,
     WaitError,
     WaitTimeout,
@@ -43,6 +45,7 @@ from broadcast_client.retry import RetryPolicy
 from broadcast_client.values import broadcast_filter, broadcast_state, state_name
 from broadcast_client.watch import Change, Heartbeat, Reset, Snapshot, SnapshotComplete, Watch, WatchItem
 from broadcast_client.watch_health import HealthNews, HealthWatch
+from broadcast_client.watch_playback import PlaybackNews, PlaybackWatch
 
 __all__ = [
     "BroadcastClient",
@@ -68,6 +71,8 @@ __all__ = [
     "PageTokenInvalid",
     "ParticipantNotFound",
     "PermissionDenied",
+    "PlaybackNews",
+    "PlaybackWatch",
     "ProviderUnavailable",
     "RequestIdReused",
     "Reset",
@@ -75,6 +80,7 @@ __all__ = [
     "ResumeTokenInvalid",
     "RetryPolicy",
     "ServiceFault",
+    "SessionInvalid",
     "ShuttingDown",
     "Snapshot",
     "SnapshotComplete",
@@ -84,6 +90,7 @@ __all__ = [
     "Unavailable",
     "UnmuteRefused",
     "ViewerLimit",
+    "ViewerRevoked",
     "Violation",
     "WaitError",
     "WaitTimeout",

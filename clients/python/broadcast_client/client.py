@@ -21,6 +21,7 @@ from broadcast_client.services.playback import Playback
 from broadcast_client.values import Seconds, State, broadcast_filter, broadcast_state, state_name
 from broadcast_client.watch import Change, Snapshot, SnapshotComplete, Watch
 from broadcast_client.watch_health import HealthWatch
+from broadcast_client.watch_playback import PlaybackWatch
 
 
 class BroadcastClient(BroadcastCalls):
@@ -112,6 +113,31 @@ class BroadcastClient(BroadcastCalls):
             lambda request: self._stub.WatchHealth(request),  # noqa: PLW0108 - as above
             filter=filter or BroadcastFilter(),
             interval=interval,
+            policy=self._policy,
+            is_closed=lambda: self._connection.is_closed,
+        )
+
+    def watch_playback(
+        self,
+        filter: BroadcastFilter | None = None,
+        *,
+        resume_token: str = "",
+        heartbeat_interval: Seconds = 15.0,
+    ) -> PlaybackWatch:
+        """Watch how viewers watch: the handle of every broadcast that matches, then each that changed.
+
+        One watch serves all viewers of a backend. It survives breaks of the connection, and raises as `watch` does.
+
+        Args:
+            filter: selects the broadcasts, see `broadcast_filter`. None: all.
+            resume_token: token of an earlier item, with the same filter. Empty: every handle is told first.
+            heartbeat_interval: as of `watch`.
+        """
+        return PlaybackWatch(
+            lambda request: self.playback.stub.WatchPlayback(request),  # noqa: PLW0108 - as above
+            filter=filter or BroadcastFilter(),
+            resume_token=resume_token,
+            heartbeat_interval=heartbeat_interval,
             policy=self._policy,
             is_closed=lambda: self._connection.is_closed,
         )

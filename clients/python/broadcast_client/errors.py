@@ -6,7 +6,8 @@
     │   │   ├── InvalidField            violations name the fields
     │   │   ├── RequestIdReused
     │   │   ├── PageTokenInvalid
-    │   │   └── ResumeTokenInvalid
+    │   │   ├── ResumeTokenInvalid
+    │   │   └── SessionInvalid          the session of a viewer is forged or damaged
     │   ├── BroadcastNotFound       NOT_FOUND
     │   ├── WebhookNotFound         NOT_FOUND
     │   ├── ParticipantNotFound     NOT_FOUND: not in the room, or it does not publish that track
@@ -30,6 +31,7 @@
     │   ├── Unauthenticated         UNAUTHENTICATED
     │   │   └── WebhookRefused          its signature does not verify
     │   ├── PermissionDenied        PERMISSION_DENIED
+    │   │   └── ViewerRevoked
     │   └── ServiceFault            INTERNAL: trace_id finds it in the logs of the service
     ├── WaitError                   wait_until did not see the state that it waited for; carries the broadcast
     │   ├── WaitTimeout             (also a TimeoutError)
@@ -138,6 +140,11 @@ class ResumeTokenInvalid(InvalidArgument):
     reasons = ("RESUME_TOKEN_INVALID",)
 
 
+class SessionInvalid(InvalidArgument):
+    codes = ()
+    reasons = ("SESSION_INVALID",)
+
+
 class BroadcastNotFound(BroadcastError):
     codes = (grpc.StatusCode.NOT_FOUND,)
     reasons = ("BROADCAST_NOT_FOUND",)
@@ -240,6 +247,11 @@ class WebhookRefused(Unauthenticated):
 
 class PermissionDenied(BroadcastError):
     codes = (grpc.StatusCode.PERMISSION_DENIED,)
+
+
+class ViewerRevoked(PermissionDenied):
+    codes = ()
+    reasons = ("VIEWER_REVOKED",)
 
 
 class ServiceFault(BroadcastError):

@@ -197,7 +197,7 @@ class _PlaybackPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Playba
     PLAYBACK_POLICY_PUBLIC: _PlaybackPolicy.ValueType  # 1
     """Anyone with the playback id."""
     PLAYBACK_POLICY_SIGNED: _PlaybackPolicy.ValueType  # 2
-    """Only with a token signed by the caller's signing key."""
+    """Only with a token, which JoinBroadcast answers. Refused unless the service has a signing key."""
 
 class PlaybackPolicy(_PlaybackPolicy, metaclass=_PlaybackPolicyEnumTypeWrapper):
     """The viewers who may play a broadcast. New values may be added."""
@@ -207,7 +207,7 @@ PLAYBACK_POLICY_UNSPECIFIED: PlaybackPolicy.ValueType  # 0
 PLAYBACK_POLICY_PUBLIC: PlaybackPolicy.ValueType  # 1
 """Anyone with the playback id."""
 PLAYBACK_POLICY_SIGNED: PlaybackPolicy.ValueType  # 2
-"""Only with a token signed by the caller's signing key."""
+"""Only with a token, which JoinBroadcast answers. Refused unless the service has a signing key."""
 Global___PlaybackPolicy: _TypeAlias = PlaybackPolicy  # noqa: Y015
 
 class _RecordingPolicy:
@@ -419,6 +419,42 @@ CONDITION_TYPE_INGEST_ACTIVE: ConditionType.ValueType  # 5
 CONDITION_TYPE_PLAYABLE: ConditionType.ValueType  # 6
 """A viewer who presses play sees the show."""
 Global___ConditionType: _TypeAlias = ConditionType  # noqa: Y015
+
+class _PlaybackHandleKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PlaybackHandleKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PlaybackHandleKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PLAYBACK_HANDLE_KIND_UNSPECIFIED: _PlaybackHandleKind.ValueType  # 0
+    """Never sent."""
+    PLAYBACK_HANDLE_KIND_STARTING: _PlaybackHandleKind.ValueType  # 1
+    """There is nothing to watch yet."""
+    PLAYBACK_HANDLE_KIND_HLS: _PlaybackHandleKind.ValueType  # 2
+    """They play the live stream by HLS."""
+    PLAYBACK_HANDLE_KIND_WEBRTC: _PlaybackHandleKind.ValueType  # 3
+    """They enter the room (fallback DIRECT_WEBRTC)."""
+    PLAYBACK_HANDLE_KIND_RECORDING: _PlaybackHandleKind.ValueType  # 4
+    """It is over, and a recording of it can be played."""
+    PLAYBACK_HANDLE_KIND_ENDED: _PlaybackHandleKind.ValueType  # 5
+    """It is over, and there is no recording, or none that can be played yet."""
+
+class PlaybackHandleKind(_PlaybackHandleKind, metaclass=_PlaybackHandleKindEnumTypeWrapper):
+    """How viewers watch. New values may be added."""
+
+PLAYBACK_HANDLE_KIND_UNSPECIFIED: PlaybackHandleKind.ValueType  # 0
+"""Never sent."""
+PLAYBACK_HANDLE_KIND_STARTING: PlaybackHandleKind.ValueType  # 1
+"""There is nothing to watch yet."""
+PLAYBACK_HANDLE_KIND_HLS: PlaybackHandleKind.ValueType  # 2
+"""They play the live stream by HLS."""
+PLAYBACK_HANDLE_KIND_WEBRTC: PlaybackHandleKind.ValueType  # 3
+"""They enter the room (fallback DIRECT_WEBRTC)."""
+PLAYBACK_HANDLE_KIND_RECORDING: PlaybackHandleKind.ValueType  # 4
+"""It is over, and a recording of it can be played."""
+PLAYBACK_HANDLE_KIND_ENDED: PlaybackHandleKind.ValueType  # 5
+"""It is over, and there is no recording, or none that can be played yet."""
+Global___PlaybackHandleKind: _TypeAlias = PlaybackHandleKind  # noqa: Y015
 
 class _DestinationState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -906,6 +942,7 @@ class BroadcastStatus(_message.Message):
     END_TIME_FIELD_NUMBER: _builtins.int
     RECORDINGS_FIELD_NUMBER: _builtins.int
     FALLBACK_FIELD_NUMBER: _builtins.int
+    PLAYBACK_HANDLE_FIELD_NUMBER: _builtins.int
     AUDIENCE_FIELD_NUMBER: _builtins.int
     DELIVERY_FIELD_NUMBER: _builtins.int
     state: Global___BroadcastState.ValueType
@@ -971,6 +1008,10 @@ class BroadcastStatus(_message.Message):
         """The fallback in use. Unset: none."""
 
     @_builtins.property
+    def playback_handle(self) -> Global___PlaybackHandle:
+        """How viewers watch now, as one handle with a generation. Unset: the broadcast was not started."""
+
+    @_builtins.property
     def audience(self) -> Global___Audience:
         """How many watch. Only GetBroadcast and ListBroadcasts fill it, from what was counted up to a second before: it is no part of
         the change log, because it changes all the time, so WatchBroadcasts and the answers to writes leave it unset. Unset there:
@@ -1004,12 +1045,13 @@ class BroadcastStatus(_message.Message):
         end_time: _timestamp_pb2.Timestamp | None = ...,
         recordings: _abc.Iterable[Global___Recording] | None = ...,
         fallback: Global___Fallback | None = ...,
+        playback_handle: Global___PlaybackHandle | None = ...,
         audience: Global___Audience | None = ...,
         delivery: Global___Delivery | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "delivery", b"delivery", "end_time", b"end_time", "fallback", b"fallback", "last_error", b"last_error", "live_time", b"live_time", "next_attempt_time", b"next_attempt_time", "playback", b"playback", "provider_ids", b"provider_ids", "start_time", b"start_time", "state_time", b"state_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "delivery", b"delivery", "end_time", b"end_time", "fallback", b"fallback", "last_error", b"last_error", "live_time", b"live_time", "next_attempt_time", b"next_attempt_time", "playback", b"playback", "playback_handle", b"playback_handle", "provider_ids", b"provider_ids", "start_time", b"start_time", "state_time", b"state_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "conditions", b"conditions", "delivery", b"delivery", "destinations", b"destinations", "end_time", b"end_time", "fallback", b"fallback", "last_error", b"last_error", "live_time", b"live_time", "next_attempt_time", b"next_attempt_time", "observed_generation", b"observed_generation", "on_air", b"on_air", "playback", b"playback", "provider_ids", b"provider_ids", "reconciling", b"reconciling", "recordings", b"recordings", "start_time", b"start_time", "state", b"state", "state_reason", b"state_reason", "state_time", b"state_time", "target_state", b"target_state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "conditions", b"conditions", "delivery", b"delivery", "destinations", b"destinations", "end_time", b"end_time", "fallback", b"fallback", "last_error", b"last_error", "live_time", b"live_time", "next_attempt_time", b"next_attempt_time", "observed_generation", b"observed_generation", "on_air", b"on_air", "playback", b"playback", "playback_handle", b"playback_handle", "provider_ids", b"provider_ids", "reconciling", b"reconciling", "recordings", b"recordings", "start_time", b"start_time", "state", b"state", "state_reason", b"state_reason", "state_time", b"state_time", "target_state", b"target_state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1233,6 +1275,46 @@ class Condition(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__met) -> _WhichOneofReturnType__met | None: ...
 
 Global___Condition: _TypeAlias = Condition  # noqa: Y015
+
+@_typing.final
+class PlaybackHandle(_message.Message):
+    """How viewers watch a broadcast, for all of them alike."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    PLAYBACK_IDS_FIELD_NUMBER: _builtins.int
+    kind: Global___PlaybackHandleKind.ValueType
+    """How they watch."""
+    generation: _builtins.int
+    """Grows when the handle changes. A viewer who has another generation has to be told. It may go back when the service was
+    given an older copy of its database: compare for equality.
+    """
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Since when the handle is this one."""
+
+    @_builtins.property
+    def playback_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What is played: the id of the live stream (HLS), or those of the recordings (RECORDING)."""
+
+    def __init__(
+        self,
+        *,
+        kind: Global___PlaybackHandleKind.ValueType = ...,
+        generation: _builtins.int = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        playback_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "kind", b"kind", "playback_ids", b"playback_ids", "since", b"since"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlaybackHandle: _TypeAlias = PlaybackHandle  # noqa: Y015
 
 @_typing.final
 class Playback(_message.Message):

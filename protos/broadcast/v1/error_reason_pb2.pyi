@@ -117,6 +117,17 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
 
         {"reason": "PROVIDER_UNAVAILABLE", "domain": "broadcast.v1", "metadata": {"provider": "mux"}}
     """
+    ERROR_REASON_SESSION_INVALID: _ErrorReason.ValueType  # 19
+    """The session is none that this service signed for the caller's environment. INVALID_ARGUMENT. In KeepAlive it is a
+    status of the entry instead.
+
+        {"reason": "SESSION_INVALID", "domain": "broadcast.v1"}
+    """
+    ERROR_REASON_VIEWER_REVOKED: _ErrorReason.ValueType  # 20
+    """The viewer was revoked for this broadcast. PERMISSION_DENIED. In KeepAlive it is a status of the entry instead.
+
+        {"reason": "VIEWER_REVOKED", "domain": "broadcast.v1", "metadata": {"broadcast_id": "show-1", "viewer_id": "ann"}}
+    """
     ERROR_REASON_PARTICIPANT_NOT_FOUND: _ErrorReason.ValueType  # 21
     """Nobody of that identity is in the room, or it does not publish that track. NOT_FOUND.
 
@@ -241,6 +252,17 @@ ERROR_REASON_PROVIDER_UNAVAILABLE: ErrorReason.ValueType  # 18
 """A provider that had to be asked for this call did not answer. UNAVAILABLE, with google.rpc.RetryInfo.
 
     {"reason": "PROVIDER_UNAVAILABLE", "domain": "broadcast.v1", "metadata": {"provider": "mux"}}
+"""
+ERROR_REASON_SESSION_INVALID: ErrorReason.ValueType  # 19
+"""The session is none that this service signed for the caller's environment. INVALID_ARGUMENT. In KeepAlive it is a
+status of the entry instead.
+
+    {"reason": "SESSION_INVALID", "domain": "broadcast.v1"}
+"""
+ERROR_REASON_VIEWER_REVOKED: ErrorReason.ValueType  # 20
+"""The viewer was revoked for this broadcast. PERMISSION_DENIED. In KeepAlive it is a status of the entry instead.
+
+    {"reason": "VIEWER_REVOKED", "domain": "broadcast.v1", "metadata": {"broadcast_id": "show-1", "viewer_id": "ann"}}
 """
 ERROR_REASON_PARTICIPANT_NOT_FOUND: ErrorReason.ValueType  # 21
 """Nobody of that identity is in the room, or it does not publish that track. NOT_FOUND.

@@ -23,12 +23,13 @@ _sym_db = _symbol_database.Default()
 
 
 from broadcast.v1 import broadcast_pb2 as broadcast_dot_v1_dot_broadcast__pb2
+from broadcast.v1 import broadcast_service_pb2 as broadcast_dot_v1_dot_broadcast__service__pb2
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#broadcast/v1/playback_service.proto\x12\x0c\x62roadcast.v1\x1a\x1c\x62roadcast/v1/broadcast.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"j\n\x14JoinBroadcastRequest\x12\x1f\n\x0c\x62roadcast_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?\x12\x31\n\tviewer_id\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x10\x01\x18\x64\x32\x13^[A-Za-z0-9._:@-]+$\"\xf2\x02\n\x15JoinBroadcastResponse\x12+\n\x05state\x18\x01 \x01(\x0e\x32\x1c.broadcast.v1.BroadcastState\x12(\n\x03hls\x18\x02 \x01(\x0b\x32\x19.broadcast.v1.HlsPlaybackH\x00\x12.\n\x06webrtc\x18\x03 \x01(\x0b\x32\x1c.broadcast.v1.WebRtcPlaybackH\x00\x12\x32\n\x08starting\x18\x04 \x01(\x0b\x32\x1e.broadcast.v1.StartingPlaybackH\x00\x12\x34\n\trecording\x18\x05 \x01(\x0b\x32\x1f.broadcast.v1.RecordingPlaybackH\x00\x12,\n\x05\x65nded\x18\x06 \x01(\x0b\x32\x1b.broadcast.v1.EndedPlaybackH\x00\x12\x30\n\rrefresh_after\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationB\x08\n\x06handle\"7\n\x0bHlsPlayback\x12(\n\x08playback\x18\x01 \x01(\x0b\x32\x16.broadcast.v1.Playback\"j\n\x0eWebRtcPlayback\x12\x13\n\x0blivekit_url\x18\x01 \x01(\t\x12\x12\n\x05token\x18\x02 \x01(\tB\x03\x80\x01\x01\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"J\n\x10StartingPlayback\x12&\n\x03\x65ta\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06reason\x18\x02 \x01(\t\"@\n\x11RecordingPlayback\x12+\n\nrecordings\x18\x01 \x03(\x0b\x32\x17.broadcast.v1.Recording\"*\n\rEndedPlayback\x12\x19\n\x11recording_pending\x18\x01 \x01(\x08\"Y\n\x15ReportAudienceRequest\x12\x1f\n\x0c\x62roadcast_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?\x12\x1f\n\x07viewers\x18\x02 \x01(\x03\x42\x0e\xbaH\x0b\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00\"\x18\n\x16ReportAudienceResponse2\xc8\x01\n\x0fPlaybackService\x12X\n\rJoinBroadcast\x12\".broadcast.v1.JoinBroadcastRequest\x1a#.broadcast.v1.JoinBroadcastResponse\x12[\n\x0eReportAudience\x12#.broadcast.v1.ReportAudienceRequest\x1a$.broadcast.v1.ReportAudienceResponseBS\n\x0c\x62roadcast.v1P\x01Z/broadcast.internal/gen/broadcast/v1;broadcastv1\xaa\x02\x0f\x42roadcastApi.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#broadcast/v1/playback_service.proto\x12\x0c\x62roadcast.v1\x1a\x1c\x62roadcast/v1/broadcast.proto\x1a$broadcast/v1/broadcast_service.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"j\n\x14JoinBroadcastRequest\x12\x1f\n\x0c\x62roadcast_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?\x12\x31\n\tviewer_id\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x10\x01\x18\x64\x32\x13^[A-Za-z0-9._:@-]+$\"\x94\x04\n\x15JoinBroadcastResponse\x12+\n\x05state\x18\x01 \x01(\x0e\x32\x1c.broadcast.v1.BroadcastState\x12(\n\x03hls\x18\x02 \x01(\x0b\x32\x19.broadcast.v1.HlsPlaybackH\x00\x12.\n\x06webrtc\x18\x03 \x01(\x0b\x32\x1c.broadcast.v1.WebRtcPlaybackH\x00\x12\x32\n\x08starting\x18\x04 \x01(\x0b\x32\x1e.broadcast.v1.StartingPlaybackH\x00\x12\x34\n\trecording\x18\x05 \x01(\x0b\x32\x1f.broadcast.v1.RecordingPlaybackH\x00\x12,\n\x05\x65nded\x18\x06 \x01(\x0b\x32\x1b.broadcast.v1.EndedPlaybackH\x00\x12\x30\n\rrefresh_after\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x07session\x18\x08 \x01(\tB\x03\x80\x01\x01\x12\x37\n\x13session_expire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11handle_generation\x18\n \x01(\x03\x12\x36\n\x13keep_alive_interval\x18\x0b \x01(\x0b\x32\x19.google.protobuf.DurationB\x08\n\x06handle\"e\n\x0bHlsPlayback\x12(\n\x08playback\x18\x01 \x01(\x0b\x32\x16.broadcast.v1.Playback\x12,\n\x06tokens\x18\x02 \x01(\x0b\x32\x1c.broadcast.v1.PlaybackTokens\"\x89\x01\n\x0ePlaybackTokens\x12\x15\n\x08playback\x18\x01 \x01(\tB\x03\x80\x01\x01\x12\x16\n\tthumbnail\x18\x02 \x01(\tB\x03\x80\x01\x01\x12\x17\n\nstoryboard\x18\x03 \x01(\tB\x03\x80\x01\x01\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"j\n\x0eWebRtcPlayback\x12\x13\n\x0blivekit_url\x18\x01 \x01(\t\x12\x12\n\x05token\x18\x02 \x01(\tB\x03\x80\x01\x01\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"J\n\x10StartingPlayback\x12&\n\x03\x65ta\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\xca\x01\n\x11RecordingPlayback\x12+\n\nrecordings\x18\x01 \x03(\x0b\x32\x17.broadcast.v1.Recording\x12;\n\x06tokens\x18\x02 \x03(\x0b\x32+.broadcast.v1.RecordingPlayback.TokensEntry\x1aK\n\x0bTokensEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12+\n\x05value\x18\x02 \x01(\x0b\x32\x1c.broadcast.v1.PlaybackTokens:\x02\x38\x01\"*\n\rEndedPlayback\x12\x19\n\x11recording_pending\x18\x01 \x01(\x08\"L\n\x10KeepAliveRequest\x12\x38\n\x08sessions\x18\x01 \x03(\x0b\x32\x19.broadcast.v1.LiveSessionB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xe8\x07\"l\n\x0bLiveSession\x12\x14\n\x07session\x18\x01 \x01(\tB\x03\x80\x01\x01\x12\x19\n\x11handle_generation\x18\x02 \x01(\x03\x12,\n\x06report\x18\x03 \x01(\x0b\x32\x1c.broadcast.v1.PlaybackReport\"|\n\x0ePlaybackReport\x12+\n\x08position\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0brebuffering\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05\x65rror\x18\x03 \x01(\t\"\xa7\x01\n\x11KeepAliveResponse\x12,\n\x07results\x18\x01 \x03(\x0b\x32\x1b.broadcast.v1.SessionResult\x12,\n\x07handles\x18\x02 \x03(\x0b\x32\x1b.broadcast.v1.PlaybackState\x12\x36\n\x13keep_alive_interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xc3\x01\n\rSessionResult\x12\r\n\x05index\x18\x01 \x01(\x05\x12+\n\x06status\x18\x02 \x01(\x0e\x32\x1b.broadcast.v1.SessionStatus\x12\x14\n\x07session\x18\x03 \x01(\tB\x03\x80\x01\x01\x12\x37\n\x13session_expire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x62roadcast_id\x18\x05 \x01(\t\x12\x11\n\tviewer_id\x18\x06 \x01(\t\"\xe9\x02\n\rPlaybackState\x12\x14\n\x0c\x62roadcast_id\x18\x01 \x01(\t\x12+\n\x05state\x18\x02 \x01(\x0e\x32\x1c.broadcast.v1.BroadcastState\x12\x19\n\x11handle_generation\x18\x03 \x01(\x03\x12(\n\x03hls\x18\x04 \x01(\x0b\x32\x19.broadcast.v1.HlsPlaybackH\x00\x12.\n\x06webrtc\x18\x05 \x01(\x0b\x32\x1c.broadcast.v1.WebRtcPlaybackH\x00\x12\x32\n\x08starting\x18\x06 \x01(\x0b\x32\x1e.broadcast.v1.StartingPlaybackH\x00\x12\x34\n\trecording\x18\x07 \x01(\x0b\x32\x1f.broadcast.v1.RecordingPlaybackH\x00\x12,\n\x05\x65nded\x18\x08 \x01(\x0b\x32\x1b.broadcast.v1.EndedPlaybackH\x00\x42\x08\n\x06handle\"7\n\x15LeaveBroadcastRequest\x12\x1e\n\x07session\x18\x01 \x01(\tB\r\x80\x01\x01\xbaH\x07r\x05\x10\x01\x18\x80\x08\"\x18\n\x16LeaveBroadcastResponse\"|\n\x13RevokeViewerRequest\x12\x1f\n\x0c\x62roadcast_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?\x12\x31\n\tviewer_id\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x10\x01\x18\x64\x32\x13^[A-Za-z0-9._:@-]+$\x12\x11\n\treinstate\x18\x03 \x01(\x08\"\x16\n\x14RevokeViewerResponse\"\xac\x01\n\x14WatchPlaybackRequest\x12-\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1d.broadcast.v1.BroadcastFilter\x12\x1e\n\x0cresume_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\x12\x45\n\x12heartbeat_interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0e\xbaH\x0b\xaa\x01\x08\"\x02\x08<2\x02\x08\x01\"\xac\x01\n\x15WatchPlaybackResponse\x12,\n\x07handles\x18\x01 \x03(\x0b\x32\x1b.broadcast.v1.PlaybackState\x12\x1d\n\x15removed_broadcast_ids\x18\x02 \x03(\t\x12\x15\n\rskipped_count\x18\x03 \x01(\x03\x12\x19\n\x11snapshot_complete\x18\x04 \x01(\x08\x12\x14\n\x0cresume_token\x18\x05 \x01(\t\"Y\n\x15ReportAudienceRequest\x12\x1f\n\x0c\x62roadcast_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?\x12\x1f\n\x07viewers\x18\x02 \x01(\x03\x42\x0e\xbaH\x0b\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00\"\x18\n\x16ReportAudienceResponse*\xd7\x01\n\rSessionStatus\x12\x1e\n\x1aSESSION_STATUS_UNSPECIFIED\x10\x00\x12\x1a\n\x16SESSION_STATUS_RENEWED\x10\x01\x12\x1d\n\x19SESSION_STATUS_NEW_HANDLE\x10\x02\x12\x17\n\x13SESSION_STATUS_OVER\x10\x03\x12\x1a\n\x16SESSION_STATUS_INVALID\x10\x04\x12\x1a\n\x16SESSION_STATUS_EXPIRED\x10\x05\x12\x1a\n\x16SESSION_STATUS_REVOKED\x10\x06\x32\xa6\x04\n\x0fPlaybackService\x12X\n\rJoinBroadcast\x12\".broadcast.v1.JoinBroadcastRequest\x1a#.broadcast.v1.JoinBroadcastResponse\x12L\n\tKeepAlive\x12\x1e.broadcast.v1.KeepAliveRequest\x1a\x1f.broadcast.v1.KeepAliveResponse\x12[\n\x0eLeaveBroadcast\x12#.broadcast.v1.LeaveBroadcastRequest\x1a$.broadcast.v1.LeaveBroadcastResponse\x12U\n\x0cRevokeViewer\x12!.broadcast.v1.RevokeViewerRequest\x1a\".broadcast.v1.RevokeViewerResponse\x12Z\n\rWatchPlayback\x12\".broadcast.v1.WatchPlaybackRequest\x1a#.broadcast.v1.WatchPlaybackResponse0\x01\x12[\n\x0eReportAudience\x12#.broadcast.v1.ReportAudienceRequest\x1a$.broadcast.v1.ReportAudienceResponseBS\n\x0c\x62roadcast.v1P\x01Z/broadcast.internal/gen/broadcast/v1;broadcastv1\xaa\x02\x0f\x42roadcastApi.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,30 +41,86 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_JOINBROADCASTREQUEST'].fields_by_name['broadcast_id']._serialized_options = b'\272H\006r\004\020\001\030?'
   _globals['_JOINBROADCASTREQUEST'].fields_by_name['viewer_id']._loaded_options = None
   _globals['_JOINBROADCASTREQUEST'].fields_by_name['viewer_id']._serialized_options = b'\272H\033r\031\020\001\030d2\023^[A-Za-z0-9._:@-]+$'
+  _globals['_JOINBROADCASTRESPONSE'].fields_by_name['session']._loaded_options = None
+  _globals['_JOINBROADCASTRESPONSE'].fields_by_name['session']._serialized_options = b'\200\001\001'
+  _globals['_PLAYBACKTOKENS'].fields_by_name['playback']._loaded_options = None
+  _globals['_PLAYBACKTOKENS'].fields_by_name['playback']._serialized_options = b'\200\001\001'
+  _globals['_PLAYBACKTOKENS'].fields_by_name['thumbnail']._loaded_options = None
+  _globals['_PLAYBACKTOKENS'].fields_by_name['thumbnail']._serialized_options = b'\200\001\001'
+  _globals['_PLAYBACKTOKENS'].fields_by_name['storyboard']._loaded_options = None
+  _globals['_PLAYBACKTOKENS'].fields_by_name['storyboard']._serialized_options = b'\200\001\001'
   _globals['_WEBRTCPLAYBACK'].fields_by_name['token']._loaded_options = None
   _globals['_WEBRTCPLAYBACK'].fields_by_name['token']._serialized_options = b'\200\001\001'
+  _globals['_RECORDINGPLAYBACK_TOKENSENTRY']._loaded_options = None
+  _globals['_RECORDINGPLAYBACK_TOKENSENTRY']._serialized_options = b'8\001'
+  _globals['_KEEPALIVEREQUEST'].fields_by_name['sessions']._loaded_options = None
+  _globals['_KEEPALIVEREQUEST'].fields_by_name['sessions']._serialized_options = b'\272H\010\222\001\005\010\001\020\350\007'
+  _globals['_LIVESESSION'].fields_by_name['session']._loaded_options = None
+  _globals['_LIVESESSION'].fields_by_name['session']._serialized_options = b'\200\001\001'
+  _globals['_SESSIONRESULT'].fields_by_name['session']._loaded_options = None
+  _globals['_SESSIONRESULT'].fields_by_name['session']._serialized_options = b'\200\001\001'
+  _globals['_LEAVEBROADCASTREQUEST'].fields_by_name['session']._loaded_options = None
+  _globals['_LEAVEBROADCASTREQUEST'].fields_by_name['session']._serialized_options = b'\200\001\001\272H\007r\005\020\001\030\200\010'
+  _globals['_REVOKEVIEWERREQUEST'].fields_by_name['broadcast_id']._loaded_options = None
+  _globals['_REVOKEVIEWERREQUEST'].fields_by_name['broadcast_id']._serialized_options = b'\272H\006r\004\020\001\030?'
+  _globals['_REVOKEVIEWERREQUEST'].fields_by_name['viewer_id']._loaded_options = None
+  _globals['_REVOKEVIEWERREQUEST'].fields_by_name['viewer_id']._serialized_options = b'\272H\033r\031\020\001\030d2\023^[A-Za-z0-9._:@-]+$'
+  _globals['_WATCHPLAYBACKREQUEST'].fields_by_name['resume_token']._loaded_options = None
+  _globals['_WATCHPLAYBACKREQUEST'].fields_by_name['resume_token']._serialized_options = b'\272H\005r\003\030\200\004'
+  _globals['_WATCHPLAYBACKREQUEST'].fields_by_name['heartbeat_interval']._loaded_options = None
+  _globals['_WATCHPLAYBACKREQUEST'].fields_by_name['heartbeat_interval']._serialized_options = b'\272H\013\252\001\010\"\002\010<2\002\010\001'
   _globals['_REPORTAUDIENCEREQUEST'].fields_by_name['broadcast_id']._loaded_options = None
   _globals['_REPORTAUDIENCEREQUEST'].fields_by_name['broadcast_id']._serialized_options = b'\272H\006r\004\020\001\030?'
   _globals['_REPORTAUDIENCEREQUEST'].fields_by_name['viewers']._loaded_options = None
   _globals['_REPORTAUDIENCEREQUEST'].fields_by_name['viewers']._serialized_options = b'\272H\013\"\t\030\200\240\224\245\215\035(\000'
-  _globals['_JOINBROADCASTREQUEST']._serialized_start=177
-  _globals['_JOINBROADCASTREQUEST']._serialized_end=283
-  _globals['_JOINBROADCASTRESPONSE']._serialized_start=286
-  _globals['_JOINBROADCASTRESPONSE']._serialized_end=656
-  _globals['_HLSPLAYBACK']._serialized_start=658
-  _globals['_HLSPLAYBACK']._serialized_end=713
-  _globals['_WEBRTCPLAYBACK']._serialized_start=715
-  _globals['_WEBRTCPLAYBACK']._serialized_end=821
-  _globals['_STARTINGPLAYBACK']._serialized_start=823
-  _globals['_STARTINGPLAYBACK']._serialized_end=897
-  _globals['_RECORDINGPLAYBACK']._serialized_start=899
-  _globals['_RECORDINGPLAYBACK']._serialized_end=963
-  _globals['_ENDEDPLAYBACK']._serialized_start=965
-  _globals['_ENDEDPLAYBACK']._serialized_end=1007
-  _globals['_REPORTAUDIENCEREQUEST']._serialized_start=1009
-  _globals['_REPORTAUDIENCEREQUEST']._serialized_end=1098
-  _globals['_REPORTAUDIENCERESPONSE']._serialized_start=1100
-  _globals['_REPORTAUDIENCERESPONSE']._serialized_end=1124
-  _globals['_PLAYBACKSERVICE']._serialized_start=1127
-  _globals['_PLAYBACKSERVICE']._serialized_end=1327
+  _globals['_SESSIONSTATUS']._serialized_start=3281
+  _globals['_SESSIONSTATUS']._serialized_end=3496
+  _globals['_JOINBROADCASTREQUEST']._serialized_start=215
+  _globals['_JOINBROADCASTREQUEST']._serialized_end=321
+  _globals['_JOINBROADCASTRESPONSE']._serialized_start=324
+  _globals['_JOINBROADCASTRESPONSE']._serialized_end=856
+  _globals['_HLSPLAYBACK']._serialized_start=858
+  _globals['_HLSPLAYBACK']._serialized_end=959
+  _globals['_PLAYBACKTOKENS']._serialized_start=962
+  _globals['_PLAYBACKTOKENS']._serialized_end=1099
+  _globals['_WEBRTCPLAYBACK']._serialized_start=1101
+  _globals['_WEBRTCPLAYBACK']._serialized_end=1207
+  _globals['_STARTINGPLAYBACK']._serialized_start=1209
+  _globals['_STARTINGPLAYBACK']._serialized_end=1283
+  _globals['_RECORDINGPLAYBACK']._serialized_start=1286
+  _globals['_RECORDINGPLAYBACK']._serialized_end=1488
+  _globals['_RECORDINGPLAYBACK_TOKENSENTRY']._serialized_start=1413
+  _globals['_RECORDINGPLAYBACK_TOKENSENTRY']._serialized_end=1488
+  _globals['_ENDEDPLAYBACK']._serialized_start=1490
+  _globals['_ENDEDPLAYBACK']._serialized_end=1532
+  _globals['_KEEPALIVEREQUEST']._serialized_start=1534
+  _globals['_KEEPALIVEREQUEST']._serialized_end=1610
+  _globals['_LIVESESSION']._serialized_start=1612
+  _globals['_LIVESESSION']._serialized_end=1720
+  _globals['_PLAYBACKREPORT']._serialized_start=1722
+  _globals['_PLAYBACKREPORT']._serialized_end=1846
+  _globals['_KEEPALIVERESPONSE']._serialized_start=1849
+  _globals['_KEEPALIVERESPONSE']._serialized_end=2016
+  _globals['_SESSIONRESULT']._serialized_start=2019
+  _globals['_SESSIONRESULT']._serialized_end=2214
+  _globals['_PLAYBACKSTATE']._serialized_start=2217
+  _globals['_PLAYBACKSTATE']._serialized_end=2578
+  _globals['_LEAVEBROADCASTREQUEST']._serialized_start=2580
+  _globals['_LEAVEBROADCASTREQUEST']._serialized_end=2635
+  _globals['_LEAVEBROADCASTRESPONSE']._serialized_start=2637
+  _globals['_LEAVEBROADCASTRESPONSE']._serialized_end=2661
+  _globals['_REVOKEVIEWERREQUEST']._serialized_start=2663
+  _globals['_REVOKEVIEWERREQUEST']._serialized_end=2787
+  _globals['_REVOKEVIEWERRESPONSE']._serialized_start=2789
+  _globals['_REVOKEVIEWERRESPONSE']._serialized_end=2811
+  _globals['_WATCHPLAYBACKREQUEST']._serialized_start=2814
+  _globals['_WATCHPLAYBACKREQUEST']._serialized_end=2986
+  _globals['_WATCHPLAYBACKRESPONSE']._serialized_start=2989
+  _globals['_WATCHPLAYBACKRESPONSE']._serialized_end=3161
+  _globals['_REPORTAUDIENCEREQUEST']._serialized_start=3163
+  _globals['_REPORTAUDIENCEREQUEST']._serialized_end=3252
+  _globals['_REPORTAUDIENCERESPONSE']._serialized_start=3254
+  _globals['_REPORTAUDIENCERESPONSE']._serialized_end=3278
+  _globals['_PLAYBACKSERVICE']._serialized_start=3499
+  _globals['_PLAYBACKSERVICE']._serialized_end=4049
 # @@protoc_insertion_point(module_scope)

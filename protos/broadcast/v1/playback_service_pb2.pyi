@@ -4,12 +4,14 @@ isort:skip_file
 """
 
 from broadcast.v1 import broadcast_pb2 as _broadcast_pb2
+from broadcast.v1 import broadcast_service_pb2 as _broadcast_service_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -20,6 +22,50 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _SessionStatus:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SessionStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SessionStatus.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SESSION_STATUS_UNSPECIFIED: _SessionStatus.ValueType  # 0
+    """Never sent."""
+    SESSION_STATUS_RENEWED: _SessionStatus.ValueType  # 1
+    """It is alive, and was renewed: the viewer goes on with `session`. With policy SIGNED the handle has new tokens."""
+    SESSION_STATUS_NEW_HANDLE: _SessionStatus.ValueType  # 2
+    """It is alive, and the viewer's handle changed: see `handles`. In the room each viewer needs a token of its own: call
+    JoinBroadcast.
+    """
+    SESSION_STATUS_OVER: _SessionStatus.ValueType  # 3
+    """The broadcast is over or was deleted, and nothing new will come."""
+    SESSION_STATUS_INVALID: _SessionStatus.ValueType  # 4
+    """It was not signed by this service for this environment, or was damaged. Nothing was counted."""
+    SESSION_STATUS_EXPIRED: _SessionStatus.ValueType  # 5
+    """It expired: call JoinBroadcast. Nothing was counted."""
+    SESSION_STATUS_REVOKED: _SessionStatus.ValueType  # 6
+    """The viewer was revoked. Nothing was counted."""
+
+class SessionStatus(_SessionStatus, metaclass=_SessionStatusEnumTypeWrapper):
+    """What became of a session. New values may be added."""
+
+SESSION_STATUS_UNSPECIFIED: SessionStatus.ValueType  # 0
+"""Never sent."""
+SESSION_STATUS_RENEWED: SessionStatus.ValueType  # 1
+"""It is alive, and was renewed: the viewer goes on with `session`. With policy SIGNED the handle has new tokens."""
+SESSION_STATUS_NEW_HANDLE: SessionStatus.ValueType  # 2
+"""It is alive, and the viewer's handle changed: see `handles`. In the room each viewer needs a token of its own: call
+JoinBroadcast.
+"""
+SESSION_STATUS_OVER: SessionStatus.ValueType  # 3
+"""The broadcast is over or was deleted, and nothing new will come."""
+SESSION_STATUS_INVALID: SessionStatus.ValueType  # 4
+"""It was not signed by this service for this environment, or was damaged. Nothing was counted."""
+SESSION_STATUS_EXPIRED: SessionStatus.ValueType  # 5
+"""It expired: call JoinBroadcast. Nothing was counted."""
+SESSION_STATUS_REVOKED: SessionStatus.ValueType  # 6
+"""The viewer was revoked. Nothing was counted."""
+Global___SessionStatus: _TypeAlias = SessionStatus  # noqa: Y015
 
 @_typing.final
 class JoinBroadcastRequest(_message.Message):
@@ -60,8 +106,16 @@ class JoinBroadcastResponse(_message.Message):
     RECORDING_FIELD_NUMBER: _builtins.int
     ENDED_FIELD_NUMBER: _builtins.int
     REFRESH_AFTER_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
+    SESSION_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    HANDLE_GENERATION_FIELD_NUMBER: _builtins.int
+    KEEP_ALIVE_INTERVAL_FIELD_NUMBER: _builtins.int
     state: _broadcast_pb2.BroadcastState.ValueType
     """The state of the broadcast."""
+    session: _builtins.str
+    """The viewer's session, for KeepAlive and LeaveBroadcast. Nothing is stored for it. It is a secret of the viewer's."""
+    handle_generation: _builtins.int
+    """The generation of the handle, to be sent with KeepAlive."""
     @_builtins.property
     def hls(self) -> Global___HlsPlayback:
         """Play the live stream by HLS."""
@@ -84,7 +138,15 @@ class JoinBroadcastResponse(_message.Message):
 
     @_builtins.property
     def refresh_after(self) -> _duration_pb2.Duration:
-        """Ask again after this time."""
+        """Ask again after this time. Not needed by callers of KeepAlive or WatchPlayback."""
+
+    @_builtins.property
+    def session_expire_time(self) -> _timestamp_pb2.Timestamp:
+        """The session is good until this time. KeepAlive renews it before."""
+
+    @_builtins.property
+    def keep_alive_interval(self) -> _duration_pb2.Duration:
+        """The time between two KeepAlives of a session."""
 
     def __init__(
         self,
@@ -96,10 +158,14 @@ class JoinBroadcastResponse(_message.Message):
         recording: Global___RecordingPlayback | None = ...,
         ended: Global___EndedPlayback | None = ...,
         refresh_after: _duration_pb2.Duration | None = ...,
+        session: _builtins.str = ...,
+        session_expire_time: _timestamp_pb2.Timestamp | None = ...,
+        handle_generation: _builtins.int = ...,
+        keep_alive_interval: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "handle", b"handle", "hls", b"hls", "recording", b"recording", "refresh_after", b"refresh_after", "starting", b"starting", "webrtc", b"webrtc"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "handle", b"handle", "hls", b"hls", "keep_alive_interval", b"keep_alive_interval", "recording", b"recording", "refresh_after", b"refresh_after", "session_expire_time", b"session_expire_time", "starting", b"starting", "webrtc", b"webrtc"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "handle", b"handle", "hls", b"hls", "recording", b"recording", "refresh_after", b"refresh_after", "starting", b"starting", "state", b"state", "webrtc", b"webrtc"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "handle", b"handle", "handle_generation", b"handle_generation", "hls", b"hls", "keep_alive_interval", b"keep_alive_interval", "recording", b"recording", "refresh_after", b"refresh_after", "session", b"session", "session_expire_time", b"session_expire_time", "starting", b"starting", "state", b"state", "webrtc", b"webrtc"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_handle: _TypeAlias = _typing.Literal["hls", "webrtc", "starting", "recording", "ended"]  # noqa: Y015
     _WhichOneofArgType_handle: _TypeAlias = _typing.Literal["handle", b"handle"]  # noqa: Y015
@@ -114,22 +180,66 @@ class HlsPlayback(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PLAYBACK_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def playback(self) -> _broadcast_pb2.Playback:
-        """The live stream's playback."""
+        """The live stream's playback. With policy SIGNED its `hls_url` has the token in it already."""
+
+    @_builtins.property
+    def tokens(self) -> Global___PlaybackTokens:
+        """The tokens of a player that makes its addresses itself, such as mux-player. Unset: policy PUBLIC, or there is no signing
+        key.
+        """
 
     def __init__(
         self,
         *,
         playback: _broadcast_pb2.Playback | None = ...,
+        tokens: Global___PlaybackTokens | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["playback", b"playback"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["playback", b"playback", "tokens", b"tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["playback", b"playback"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["playback", b"playback", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___HlsPlayback: _TypeAlias = HlsPlayback  # noqa: Y015
+
+@_typing.final
+class PlaybackTokens(_message.Message):
+    """The tokens with which a player reads a signed playback id."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLAYBACK_FIELD_NUMBER: _builtins.int
+    THUMBNAIL_FIELD_NUMBER: _builtins.int
+    STORYBOARD_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    playback: _builtins.str
+    """For the playlist: `playback-token` of mux-player."""
+    thumbnail: _builtins.str
+    """For still pictures: `thumbnail-token`."""
+    storyboard: _builtins.str
+    """For the pictures along the time line: `storyboard-token`."""
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """The tokens are good until this time; a player stops then. It is not before the end of the session."""
+
+    def __init__(
+        self,
+        *,
+        playback: _builtins.str = ...,
+        thumbnail: _builtins.str = ...,
+        storyboard: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "playback", b"playback", "storyboard", b"storyboard", "thumbnail", b"thumbnail"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlaybackTokens: _TypeAlias = PlaybackTokens  # noqa: Y015
 
 @_typing.final
 class WebRtcPlayback(_message.Message):
@@ -197,19 +307,46 @@ class RecordingPlayback(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class TokensEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___PlaybackTokens: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___PlaybackTokens | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     RECORDINGS_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def recordings(self) -> _containers.RepeatedCompositeFieldContainer[_broadcast_pb2.Recording]:
-        """The recordings that can be played, oldest first."""
+        """The recordings that can be played, oldest first. With policy SIGNED their `hls_url` has the token in it already."""
+
+    @_builtins.property
+    def tokens(self) -> _containers.MessageMap[_builtins.str, Global___PlaybackTokens]:
+        """The tokens by playback id. Empty: policy PUBLIC, or there is no signing key."""
 
     def __init__(
         self,
         *,
         recordings: _abc.Iterable[_broadcast_pb2.Recording] | None = ...,
+        tokens: _abc.Mapping[_builtins.str, Global___PlaybackTokens] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["recordings", b"recordings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["recordings", b"recordings", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -236,6 +373,404 @@ class EndedPlayback(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EndedPlayback: _TypeAlias = EndedPlayback  # noqa: Y015
+
+@_typing.final
+class KeepAliveRequest(_message.Message):
+    """Request of KeepAlive."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def sessions(self) -> _containers.RepeatedCompositeFieldContainer[Global___LiveSession]:
+        """The sessions of viewers who still watch, of any broadcasts."""
+
+    def __init__(
+        self,
+        *,
+        sessions: _abc.Iterable[Global___LiveSession] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sessions", b"sessions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeepAliveRequest: _TypeAlias = KeepAliveRequest  # noqa: Y015
+
+@_typing.final
+class LiveSession(_message.Message):
+    """A session that is to be kept alive."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    HANDLE_GENERATION_FIELD_NUMBER: _builtins.int
+    REPORT_FIELD_NUMBER: _builtins.int
+    session: _builtins.str
+    """From JoinBroadcast or an earlier KeepAlive. Whatever is no session is answered with INVALID."""
+    handle_generation: _builtins.int
+    """The generation of the handle that the viewer has. 0: not known, the handle is told."""
+    @_builtins.property
+    def report(self) -> Global___PlaybackReport:
+        """How playing goes. Unset: not told."""
+
+    def __init__(
+        self,
+        *,
+        session: _builtins.str = ...,
+        handle_generation: _builtins.int = ...,
+        report: Global___PlaybackReport | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["report", b"report"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["handle_generation", b"handle_generation", "report", b"report", "session", b"session"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LiveSession: _TypeAlias = LiveSession  # noqa: Y015
+
+@_typing.final
+class PlaybackReport(_message.Message):
+    """How playing went for one viewer since the last report."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    REBUFFERING_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    error: _builtins.str
+    """The player's error, if it failed. Only whether there is one is counted."""
+    @_builtins.property
+    def position(self) -> _duration_pb2.Duration:
+        """Where the player is in the stream."""
+
+    @_builtins.property
+    def rebuffering(self) -> _duration_pb2.Duration:
+        """How long the player stood still for want of media."""
+
+    def __init__(
+        self,
+        *,
+        position: _duration_pb2.Duration | None = ...,
+        rebuffering: _duration_pb2.Duration | None = ...,
+        error: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["position", b"position", "rebuffering", b"rebuffering"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "position", b"position", "rebuffering", b"rebuffering"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlaybackReport: _TypeAlias = PlaybackReport  # noqa: Y015
+
+@_typing.final
+class KeepAliveResponse(_message.Message):
+    """Response of KeepAlive."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    HANDLES_FIELD_NUMBER: _builtins.int
+    KEEP_ALIVE_INTERVAL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___SessionResult]:
+        """One for each session about which there is something to say. A session that is not here is alive, and nothing is new."""
+
+    @_builtins.property
+    def handles(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlaybackState]:
+        """The handles that results refer to: one for each broadcast."""
+
+    @_builtins.property
+    def keep_alive_interval(self) -> _duration_pb2.Duration:
+        """The time until the next KeepAlive."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___SessionResult] | None = ...,
+        handles: _abc.Iterable[Global___PlaybackState] | None = ...,
+        keep_alive_interval: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["keep_alive_interval", b"keep_alive_interval"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["handles", b"handles", "keep_alive_interval", b"keep_alive_interval", "results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeepAliveResponse: _TypeAlias = KeepAliveResponse  # noqa: Y015
+
+@_typing.final
+class SessionResult(_message.Message):
+    """What is new for one session."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
+    SESSION_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    BROADCAST_ID_FIELD_NUMBER: _builtins.int
+    VIEWER_ID_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """The position of the session in the request, from 0."""
+    status: Global___SessionStatus.ValueType
+    """What became of the session."""
+    session: _builtins.str
+    """The session from now on, if it was renewed. Empty: it stays as it is."""
+    broadcast_id: _builtins.str
+    """The id of the broadcast. Empty: the session is INVALID."""
+    viewer_id: _builtins.str
+    """The id of the viewer. Empty: the session is INVALID."""
+    @_builtins.property
+    def session_expire_time(self) -> _timestamp_pb2.Timestamp:
+        """The renewed session is good until this time."""
+
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        status: Global___SessionStatus.ValueType = ...,
+        session: _builtins.str = ...,
+        session_expire_time: _timestamp_pb2.Timestamp | None = ...,
+        broadcast_id: _builtins.str = ...,
+        viewer_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["session_expire_time", b"session_expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broadcast_id", b"broadcast_id", "index", b"index", "session", b"session", "session_expire_time", b"session_expire_time", "status", b"status", "viewer_id", b"viewer_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SessionResult: _TypeAlias = SessionResult  # noqa: Y015
+
+@_typing.final
+class PlaybackState(_message.Message):
+    """How viewers watch one broadcast now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BROADCAST_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    HANDLE_GENERATION_FIELD_NUMBER: _builtins.int
+    HLS_FIELD_NUMBER: _builtins.int
+    WEBRTC_FIELD_NUMBER: _builtins.int
+    STARTING_FIELD_NUMBER: _builtins.int
+    RECORDING_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    broadcast_id: _builtins.str
+    """The id of the broadcast."""
+    state: _broadcast_pb2.BroadcastState.ValueType
+    """The state of the broadcast."""
+    handle_generation: _builtins.int
+    """The generation of the handle."""
+    @_builtins.property
+    def hls(self) -> Global___HlsPlayback:
+        """Play the live stream by HLS."""
+
+    @_builtins.property
+    def webrtc(self) -> Global___WebRtcPlayback:
+        """Enter the LiveKit room. The token is unset: JoinBroadcast answers one for each viewer."""
+
+    @_builtins.property
+    def starting(self) -> Global___StartingPlayback:
+        """There is nothing to watch yet."""
+
+    @_builtins.property
+    def recording(self) -> Global___RecordingPlayback:
+        """The broadcast is over; play a recording of it."""
+
+    @_builtins.property
+    def ended(self) -> Global___EndedPlayback:
+        """The broadcast is over, and there is no recording, or none that can be played yet."""
+
+    def __init__(
+        self,
+        *,
+        broadcast_id: _builtins.str = ...,
+        state: _broadcast_pb2.BroadcastState.ValueType = ...,
+        handle_generation: _builtins.int = ...,
+        hls: Global___HlsPlayback | None = ...,
+        webrtc: Global___WebRtcPlayback | None = ...,
+        starting: Global___StartingPlayback | None = ...,
+        recording: Global___RecordingPlayback | None = ...,
+        ended: Global___EndedPlayback | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "handle", b"handle", "hls", b"hls", "recording", b"recording", "starting", b"starting", "webrtc", b"webrtc"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broadcast_id", b"broadcast_id", "ended", b"ended", "handle", b"handle", "handle_generation", b"handle_generation", "hls", b"hls", "recording", b"recording", "starting", b"starting", "state", b"state", "webrtc", b"webrtc"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_handle: _TypeAlias = _typing.Literal["hls", "webrtc", "starting", "recording", "ended"]  # noqa: Y015
+    _WhichOneofArgType_handle: _TypeAlias = _typing.Literal["handle", b"handle"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_handle) -> _WhichOneofReturnType_handle | None: ...
+
+Global___PlaybackState: _TypeAlias = PlaybackState  # noqa: Y015
+
+@_typing.final
+class LeaveBroadcastRequest(_message.Message):
+    """Request of LeaveBroadcast."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    session: _builtins.str
+    """The viewer's session. One that expired is taken too."""
+    def __init__(
+        self,
+        *,
+        session: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeaveBroadcastRequest: _TypeAlias = LeaveBroadcastRequest  # noqa: Y015
+
+@_typing.final
+class LeaveBroadcastResponse(_message.Message):
+    """Response of LeaveBroadcast."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeaveBroadcastResponse: _TypeAlias = LeaveBroadcastResponse  # noqa: Y015
+
+@_typing.final
+class RevokeViewerRequest(_message.Message):
+    """Request of RevokeViewer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BROADCAST_ID_FIELD_NUMBER: _builtins.int
+    VIEWER_ID_FIELD_NUMBER: _builtins.int
+    REINSTATE_FIELD_NUMBER: _builtins.int
+    broadcast_id: _builtins.str
+    """The id of the broadcast."""
+    viewer_id: _builtins.str
+    """The caller's id of the viewer, as in JoinBroadcast."""
+    reinstate: _builtins.bool
+    """Lets the viewer back in instead."""
+    def __init__(
+        self,
+        *,
+        broadcast_id: _builtins.str = ...,
+        viewer_id: _builtins.str = ...,
+        reinstate: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broadcast_id", b"broadcast_id", "reinstate", b"reinstate", "viewer_id", b"viewer_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeViewerRequest: _TypeAlias = RevokeViewerRequest  # noqa: Y015
+
+@_typing.final
+class RevokeViewerResponse(_message.Message):
+    """Response of RevokeViewer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeViewerResponse: _TypeAlias = RevokeViewerResponse  # noqa: Y015
+
+@_typing.final
+class WatchPlaybackRequest(_message.Message):
+    """Request of WatchPlayback."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILTER_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_INTERVAL_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.str
+    """From a message of an earlier watch with the same filter. Empty: begin with the handle of every broadcast that matches."""
+    @_builtins.property
+    def filter(self) -> _broadcast_service_pb2.BroadcastFilter:
+        """Which broadcasts. Unset: all."""
+
+    @_builtins.property
+    def heartbeat_interval(self) -> _duration_pb2.Duration:
+        """The time between two heartbeats, 1 s to 60 s. Unset: 15 s."""
+
+    def __init__(
+        self,
+        *,
+        filter: _broadcast_service_pb2.BroadcastFilter | None = ...,
+        resume_token: _builtins.str = ...,
+        heartbeat_interval: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "heartbeat_interval", b"heartbeat_interval"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "heartbeat_interval", b"heartbeat_interval", "resume_token", b"resume_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchPlaybackRequest: _TypeAlias = WatchPlaybackRequest  # noqa: Y015
+
+@_typing.final
+class WatchPlaybackResponse(_message.Message):
+    """One message of WatchPlayback. One without handles and removed ids is a heartbeat."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HANDLES_FIELD_NUMBER: _builtins.int
+    REMOVED_BROADCAST_IDS_FIELD_NUMBER: _builtins.int
+    SKIPPED_COUNT_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_COMPLETE_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    skipped_count: _builtins.int
+    """How many handles were left out because a newer one of the same broadcast was there before the reader took them."""
+    snapshot_complete: _builtins.bool
+    """Set once, in the message after which every broadcast that matched at the beginning has been told."""
+    resume_token: _builtins.str
+    """The token with which another WatchPlayback goes on after this message. Empty before `snapshot_complete`: a watch that
+    breaks off there begins anew.
+    """
+    @_builtins.property
+    def handles(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlaybackState]:
+        """The handles that changed since the message before; up to the message with `snapshot_complete`, of all that match. One that
+        was told before may come again after a resume.
+        """
+
+    @_builtins.property
+    def removed_broadcast_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The ids of broadcasts that do not match any more."""
+
+    def __init__(
+        self,
+        *,
+        handles: _abc.Iterable[Global___PlaybackState] | None = ...,
+        removed_broadcast_ids: _abc.Iterable[_builtins.str] | None = ...,
+        skipped_count: _builtins.int = ...,
+        snapshot_complete: _builtins.bool = ...,
+        resume_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["handles", b"handles", "removed_broadcast_ids", b"removed_broadcast_ids", "resume_token", b"resume_token", "skipped_count", b"skipped_count", "snapshot_complete", b"snapshot_complete"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchPlaybackResponse: _TypeAlias = WatchPlaybackResponse  # noqa: Y015
 
 @_typing.final
 class ReportAudienceRequest(_message.Message):

@@ -40,6 +40,26 @@ class PlaybackServiceStub:
                 request_serializer=broadcast_dot_v1_dot_playback__service__pb2.JoinBroadcastRequest.SerializeToString,
                 response_deserializer=broadcast_dot_v1_dot_playback__service__pb2.JoinBroadcastResponse.FromString,
                 _registered_method=True)
+        self.KeepAlive = channel.unary_unary(
+                '/broadcast.v1.PlaybackService/KeepAlive',
+                request_serializer=broadcast_dot_v1_dot_playback__service__pb2.KeepAliveRequest.SerializeToString,
+                response_deserializer=broadcast_dot_v1_dot_playback__service__pb2.KeepAliveResponse.FromString,
+                _registered_method=True)
+        self.LeaveBroadcast = channel.unary_unary(
+                '/broadcast.v1.PlaybackService/LeaveBroadcast',
+                request_serializer=broadcast_dot_v1_dot_playback__service__pb2.LeaveBroadcastRequest.SerializeToString,
+                response_deserializer=broadcast_dot_v1_dot_playback__service__pb2.LeaveBroadcastResponse.FromString,
+                _registered_method=True)
+        self.RevokeViewer = channel.unary_unary(
+                '/broadcast.v1.PlaybackService/RevokeViewer',
+                request_serializer=broadcast_dot_v1_dot_playback__service__pb2.RevokeViewerRequest.SerializeToString,
+                response_deserializer=broadcast_dot_v1_dot_playback__service__pb2.RevokeViewerResponse.FromString,
+                _registered_method=True)
+        self.WatchPlayback = channel.unary_stream(
+                '/broadcast.v1.PlaybackService/WatchPlayback',
+                request_serializer=broadcast_dot_v1_dot_playback__service__pb2.WatchPlaybackRequest.SerializeToString,
+                response_deserializer=broadcast_dot_v1_dot_playback__service__pb2.WatchPlaybackResponse.FromString,
+                _registered_method=True)
         self.ReportAudience = channel.unary_unary(
                 '/broadcast.v1.PlaybackService/ReportAudience',
                 request_serializer=broadcast_dot_v1_dot_playback__service__pb2.ReportAudienceRequest.SerializeToString,
@@ -52,9 +72,43 @@ class PlaybackServiceServicer:
     """
 
     def JoinBroadcast(self, request, context):
-        """Answers how one viewer watches now: by HLS, in the room (fallback DIRECT_WEBRTC), the recording, or not yet.
-        Call again after `refresh_after`: the answer may change while a broadcast is interrupted. In the room a viewer holds one
-        of `max_webrtc_viewers` places until `expire_time`; a call with the same viewer_id keeps the place.
+        """Answers how one viewer watches now: by HLS, in the room (fallback DIRECT_WEBRTC), the recording, or not yet; and a
+        session for the viewer. The answer changes when `handle_generation` does: KeepAlive and WatchPlayback tell it. A caller
+        that uses neither calls again after `refresh_after`. In the room a viewer holds one of `max_webrtc_viewers` places until
+        `expire_time`; a call with the same viewer_id keeps the place.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def KeepAlive(self, request, context):
+        """Says that viewers still watch, and answers what is new for them. Many sessions a call; a bad one does not fail the
+        others. Each session should be named every `keep_alive_interval`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LeaveBroadcast(self, request, context):
+        """Says that a viewer left. A place in the room is free at once. A viewer of HLS is counted no longer than one whose
+        KeepAlives end.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeViewer(self, request, context):
+        """Shuts a viewer out of a broadcast, or lets one back in. JoinBroadcast refuses the viewer from now on, KeepAlive says
+        REVOKED within about a second, and a viewer in the room is put out of it. A player that has the address of a playlist, and
+        its token, is not cut off: the caller's page ends it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchPlayback(self, request, context):
+        """Tells the handles of all broadcasts that match, then every change: one stream for a backend instead of one for each
+        viewer. A slow reader gets the latest handle, and is told how many were skipped. Never ends by itself.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -76,6 +130,26 @@ def add_PlaybackServiceServicer_to_server(servicer, server):
                     servicer.JoinBroadcast,
                     request_deserializer=broadcast_dot_v1_dot_playback__service__pb2.JoinBroadcastRequest.FromString,
                     response_serializer=broadcast_dot_v1_dot_playback__service__pb2.JoinBroadcastResponse.SerializeToString,
+            ),
+            'KeepAlive': grpc.unary_unary_rpc_method_handler(
+                    servicer.KeepAlive,
+                    request_deserializer=broadcast_dot_v1_dot_playback__service__pb2.KeepAliveRequest.FromString,
+                    response_serializer=broadcast_dot_v1_dot_playback__service__pb2.KeepAliveResponse.SerializeToString,
+            ),
+            'LeaveBroadcast': grpc.unary_unary_rpc_method_handler(
+                    servicer.LeaveBroadcast,
+                    request_deserializer=broadcast_dot_v1_dot_playback__service__pb2.LeaveBroadcastRequest.FromString,
+                    response_serializer=broadcast_dot_v1_dot_playback__service__pb2.LeaveBroadcastResponse.SerializeToString,
+            ),
+            'RevokeViewer': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeViewer,
+                    request_deserializer=broadcast_dot_v1_dot_playback__service__pb2.RevokeViewerRequest.FromString,
+                    response_serializer=broadcast_dot_v1_dot_playback__service__pb2.RevokeViewerResponse.SerializeToString,
+            ),
+            'WatchPlayback': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchPlayback,
+                    request_deserializer=broadcast_dot_v1_dot_playback__service__pb2.WatchPlaybackRequest.FromString,
+                    response_serializer=broadcast_dot_v1_dot_playback__service__pb2.WatchPlaybackResponse.SerializeToString,
             ),
             'ReportAudience': grpc.unary_unary_rpc_method_handler(
                     servicer.ReportAudience,
@@ -111,6 +185,114 @@ class PlaybackService:
             '/broadcast.v1.PlaybackService/JoinBroadcast',
             broadcast_dot_v1_dot_playback__service__pb2.JoinBroadcastRequest.SerializeToString,
             broadcast_dot_v1_dot_playback__service__pb2.JoinBroadcastResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def KeepAlive(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broadcast.v1.PlaybackService/KeepAlive',
+            broadcast_dot_v1_dot_playback__service__pb2.KeepAliveRequest.SerializeToString,
+            broadcast_dot_v1_dot_playback__service__pb2.KeepAliveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LeaveBroadcast(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broadcast.v1.PlaybackService/LeaveBroadcast',
+            broadcast_dot_v1_dot_playback__service__pb2.LeaveBroadcastRequest.SerializeToString,
+            broadcast_dot_v1_dot_playback__service__pb2.LeaveBroadcastResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeViewer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broadcast.v1.PlaybackService/RevokeViewer',
+            broadcast_dot_v1_dot_playback__service__pb2.RevokeViewerRequest.SerializeToString,
+            broadcast_dot_v1_dot_playback__service__pb2.RevokeViewerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchPlayback(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/broadcast.v1.PlaybackService/WatchPlayback',
+            broadcast_dot_v1_dot_playback__service__pb2.WatchPlaybackRequest.SerializeToString,
+            broadcast_dot_v1_dot_playback__service__pb2.WatchPlaybackResponse.FromString,
             options,
             channel_credentials,
             insecure,

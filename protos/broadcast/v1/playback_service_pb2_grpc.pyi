@@ -34,9 +34,27 @@ class PlaybackServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> PlaybackServiceAsyncStub: ...
     JoinBroadcast: _grpc.UnaryUnaryMultiCallable[_playback_service_pb2.JoinBroadcastRequest, _playback_service_pb2.JoinBroadcastResponse]
-    """Answers how one viewer watches now: by HLS, in the room (fallback DIRECT_WEBRTC), the recording, or not yet.
-    Call again after `refresh_after`: the answer may change while a broadcast is interrupted. In the room a viewer holds one
-    of `max_webrtc_viewers` places until `expire_time`; a call with the same viewer_id keeps the place.
+    """Answers how one viewer watches now: by HLS, in the room (fallback DIRECT_WEBRTC), the recording, or not yet; and a
+    session for the viewer. The answer changes when `handle_generation` does: KeepAlive and WatchPlayback tell it. A caller
+    that uses neither calls again after `refresh_after`. In the room a viewer holds one of `max_webrtc_viewers` places until
+    `expire_time`; a call with the same viewer_id keeps the place.
+    """
+    KeepAlive: _grpc.UnaryUnaryMultiCallable[_playback_service_pb2.KeepAliveRequest, _playback_service_pb2.KeepAliveResponse]
+    """Says that viewers still watch, and answers what is new for them. Many sessions a call; a bad one does not fail the
+    others. Each session should be named every `keep_alive_interval`.
+    """
+    LeaveBroadcast: _grpc.UnaryUnaryMultiCallable[_playback_service_pb2.LeaveBroadcastRequest, _playback_service_pb2.LeaveBroadcastResponse]
+    """Says that a viewer left. A place in the room is free at once. A viewer of HLS is counted no longer than one whose
+    KeepAlives end.
+    """
+    RevokeViewer: _grpc.UnaryUnaryMultiCallable[_playback_service_pb2.RevokeViewerRequest, _playback_service_pb2.RevokeViewerResponse]
+    """Shuts a viewer out of a broadcast, or lets one back in. JoinBroadcast refuses the viewer from now on, KeepAlive says
+    REVOKED within about a second, and a viewer in the room is put out of it. A player that has the address of a playlist, and
+    its token, is not cut off: the caller's page ends it.
+    """
+    WatchPlayback: _grpc.UnaryStreamMultiCallable[_playback_service_pb2.WatchPlaybackRequest, _playback_service_pb2.WatchPlaybackResponse]
+    """Tells the handles of all broadcasts that match, then every change: one stream for a backend instead of one for each
+    viewer. A slow reader gets the latest handle, and is told how many were skipped. Never ends by itself.
     """
     ReportAudience: _grpc.UnaryUnaryMultiCallable[_playback_service_pb2.ReportAudienceRequest, _playback_service_pb2.ReportAudienceResponse]
     """Tells how many watch, for callers who count their viewers themselves: the number becomes status.audience, with the source
@@ -50,9 +68,27 @@ class PlaybackServiceAsyncStub(PlaybackServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     JoinBroadcast: _aio.UnaryUnaryMultiCallable[_playback_service_pb2.JoinBroadcastRequest, _playback_service_pb2.JoinBroadcastResponse]  # type: ignore[assignment]
-    """Answers how one viewer watches now: by HLS, in the room (fallback DIRECT_WEBRTC), the recording, or not yet.
-    Call again after `refresh_after`: the answer may change while a broadcast is interrupted. In the room a viewer holds one
-    of `max_webrtc_viewers` places until `expire_time`; a call with the same viewer_id keeps the place.
+    """Answers how one viewer watches now: by HLS, in the room (fallback DIRECT_WEBRTC), the recording, or not yet; and a
+    session for the viewer. The answer changes when `handle_generation` does: KeepAlive and WatchPlayback tell it. A caller
+    that uses neither calls again after `refresh_after`. In the room a viewer holds one of `max_webrtc_viewers` places until
+    `expire_time`; a call with the same viewer_id keeps the place.
+    """
+    KeepAlive: _aio.UnaryUnaryMultiCallable[_playback_service_pb2.KeepAliveRequest, _playback_service_pb2.KeepAliveResponse]  # type: ignore[assignment]
+    """Says that viewers still watch, and answers what is new for them. Many sessions a call; a bad one does not fail the
+    others. Each session should be named every `keep_alive_interval`.
+    """
+    LeaveBroadcast: _aio.UnaryUnaryMultiCallable[_playback_service_pb2.LeaveBroadcastRequest, _playback_service_pb2.LeaveBroadcastResponse]  # type: ignore[assignment]
+    """Says that a viewer left. A place in the room is free at once. A viewer of HLS is counted no longer than one whose
+    KeepAlives end.
+    """
+    RevokeViewer: _aio.UnaryUnaryMultiCallable[_playback_service_pb2.RevokeViewerRequest, _playback_service_pb2.RevokeViewerResponse]  # type: ignore[assignment]
+    """Shuts a viewer out of a broadcast, or lets one back in. JoinBroadcast refuses the viewer from now on, KeepAlive says
+    REVOKED within about a second, and a viewer in the room is put out of it. A player that has the address of a playlist, and
+    its token, is not cut off: the caller's page ends it.
+    """
+    WatchPlayback: _aio.UnaryStreamMultiCallable[_playback_service_pb2.WatchPlaybackRequest, _playback_service_pb2.WatchPlaybackResponse]  # type: ignore[assignment]
+    """Tells the handles of all broadcasts that match, then every change: one stream for a backend instead of one for each
+    viewer. A slow reader gets the latest handle, and is told how many were skipped. Never ends by itself.
     """
     ReportAudience: _aio.UnaryUnaryMultiCallable[_playback_service_pb2.ReportAudienceRequest, _playback_service_pb2.ReportAudienceResponse]  # type: ignore[assignment]
     """Tells how many watch, for callers who count their viewers themselves: the number becomes status.audience, with the source
@@ -69,9 +105,51 @@ class PlaybackServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _playback_service_pb2.JoinBroadcastRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_playback_service_pb2.JoinBroadcastResponse, _abc.Awaitable[_playback_service_pb2.JoinBroadcastResponse]]:
-        """Answers how one viewer watches now: by HLS, in the room (fallback DIRECT_WEBRTC), the recording, or not yet.
-        Call again after `refresh_after`: the answer may change while a broadcast is interrupted. In the room a viewer holds one
-        of `max_webrtc_viewers` places until `expire_time`; a call with the same viewer_id keeps the place.
+        """Answers how one viewer watches now: by HLS, in the room (fallback DIRECT_WEBRTC), the recording, or not yet; and a
+        session for the viewer. The answer changes when `handle_generation` does: KeepAlive and WatchPlayback tell it. A caller
+        that uses neither calls again after `refresh_after`. In the room a viewer holds one of `max_webrtc_viewers` places until
+        `expire_time`; a call with the same viewer_id keeps the place.
+        """
+
+    @_abc_1.abstractmethod
+    def KeepAlive(
+        self,
+        request: _playback_service_pb2.KeepAliveRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_playback_service_pb2.KeepAliveResponse, _abc.Awaitable[_playback_service_pb2.KeepAliveResponse]]:
+        """Says that viewers still watch, and answers what is new for them. Many sessions a call; a bad one does not fail the
+        others. Each session should be named every `keep_alive_interval`.
+        """
+
+    @_abc_1.abstractmethod
+    def LeaveBroadcast(
+        self,
+        request: _playback_service_pb2.LeaveBroadcastRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_playback_service_pb2.LeaveBroadcastResponse, _abc.Awaitable[_playback_service_pb2.LeaveBroadcastResponse]]:
+        """Says that a viewer left. A place in the room is free at once. A viewer of HLS is counted no longer than one whose
+        KeepAlives end.
+        """
+
+    @_abc_1.abstractmethod
+    def RevokeViewer(
+        self,
+        request: _playback_service_pb2.RevokeViewerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_playback_service_pb2.RevokeViewerResponse, _abc.Awaitable[_playback_service_pb2.RevokeViewerResponse]]:
+        """Shuts a viewer out of a broadcast, or lets one back in. JoinBroadcast refuses the viewer from now on, KeepAlive says
+        REVOKED within about a second, and a viewer in the room is put out of it. A player that has the address of a playlist, and
+        its token, is not cut off: the caller's page ends it.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchPlayback(
+        self,
+        request: _playback_service_pb2.WatchPlaybackRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_playback_service_pb2.WatchPlaybackResponse], _abc.AsyncIterator[_playback_service_pb2.WatchPlaybackResponse]]:
+        """Tells the handles of all broadcasts that match, then every change: one stream for a backend instead of one for each
+        viewer. A slow reader gets the latest handle, and is told how many were skipped. Never ends by itself.
         """
 
     @_abc_1.abstractmethod

@@ -12,6 +12,7 @@ from service.api.messages.enums import (
     CONDITION_TYPES,
     DESTINATION_STATES,
     FALLBACK_MODES,
+    HANDLE_KINDS,
     PLAYBACK_POLICIES,
     RECORDING_STATES,
     STATES,
@@ -81,9 +82,12 @@ def _status_message(broadcast: Broadcast, playback_base_url: str) -> pb.Broadcas
     if (delivery := delivery_message(broadcast)) is not None:
         message.delivery.CopyFrom(delivery)
     if status.playback_id:
-        message.playback.playback_id = status.playback_id
-        message.playback.policy = PLAYBACK_POLICIES.number[broadcast.spec.playback_policy]
-        message.playback.hls_url = _hls_url(playback_base_url, status.playback_id)
+        message.playback.CopyFrom(playback_message(broadcast, playback_base_url))
+    if (handle := status.playback_handle) is not None:
+        message.playback_handle.kind = HANDLE_KINDS.number[handle.kind]
+        message.playback_handle.generation = handle.generation
+        message.playback_handle.since.MergeFrom(time_message(handle.since) or Timestamp())
+        message.playback_handle.playback_ids.extend(handle.playback_ids)
     if status.room_sid or status.egress_id or status.stream_id or status.asset_id:
         message.provider_ids.livekit_room_sid = status.room_sid
         message.provider_ids.livekit_egress_id = status.egress_id
@@ -131,7 +135,18 @@ def delivery_message(broadcast: Broadcast) -> pb.Delivery | None:
     )
 
 
-def recording_message(recording: domain.Recording, playback_base_url: str) -> pb.Recording:
+def playback_message(broadcast: Broadcast, playback_base_url: str, token: str = "") -> pb.Playback:
+    """Of the live stream. *token*: goes into the address. Empty: none does."""
+    playback_id = broadcast.status.playback_id
+    return pb.Playback(
+        playback_id=playback_id,
+        policy=PLAYBACK_POLICIES.number[broadcast.spec.playback_policy],
+        hls_url=_hls_url(playback_base_url, playback_id, token),
+    )
+
+
+def recording_message(recording: domain.Recording, playback_base_url: str, token: str = "") -> pb.Recording:
+    """*token*: as of `playback_message`."""
     origin = pb.RECORDING_ORIGIN_UPLOAD if recording.uploaded else pb.RECORDING_ORIGIN_LIVE_STREAM
     duration = recording.duration_s
     playable = recording.playback_id and recording.status is RecordingStatus.READY
@@ -142,12 +157,12 @@ def recording_message(recording: domain.Recording, playback_base_url: str) -> pb
         message=recording.message,
         duration=None if duration is None else duration_message(duration),
         origin=origin,
-        hls_url=_hls_url(playback_base_url, recording.playback_id) if playable else "",
+        hls_url=_hls_url(playback_base_url, recording.playback_id, token) if playable else "",
     )
 
 
-def _hls_url(playback_base_url: str, playback_id: str) -> str:
-    return f"{playback_base_url}/{playback_id}.m3u8"
+def _hls_url(playback_base_url: str, playback_id: str, token: str = "") -> str:
+    return f"{playback_base_url}/{playback_id}.m3u8" + (f"?token={token}" if token else "")
 
 
 def is_reconciling(broadcast: Broadcast) -> bool:

@@ -1,31 +1,47 @@
-"""PlaybackService: how one viewer watches now, and when to ask again."""
+"""PlaybackService: how one viewer watches now, what is new for many, and who may not watch."""
 # ruff: noqa: ARG002, N802
 # Names and arguments of the methods are the contract's.
 
-from collections.abc import Awaitable, Callable
-from datetime import datetime, timedelta
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
+from typing import Any, Protocol
 
 import grpc
 
 from broadcast.v1 import playback_service_pb2 as rpc
 from broadcast.v1.playback_service_pb2_grpc import PlaybackServiceServicer
 from service.api.identities import viewer_identity
-from service.api.messages.broadcast import broadcast_message, recording_message
-from service.api.messages.times import duration_message, time_message
-from service.domain.broadcast import Broadcast
-from service.domain.errors import ViewerLimit
+from service.api.messages.broadcast import given_filter
+from service.api.messages.enums import STATES
+from service.api.messages.times import duration_message, given_duration, time_message
+from service.api.playback.board import Board
+from service.api.playback.handles import Handles
+from service.api.playback.keep_alive import KeepAlives
+from service.api.playback.sessions import Sessions
+from service.api.streams.playback import PlaybackWatches
+from service.domain.broadcast import Broadcast, Target
+from service.domain.errors import (
+    Outcome,
+    ProviderError,
+    ProviderUnavailable,
+    SessionInvalid,
+    StateForbids,
+    ViewerLimit,
+    ViewerRevoked,
+)
 from service.domain.ports import ViewerTokens
+from service.domain.provider import ROOMS
 from service.domain.reasons import ConditionReason
-from service.domain.reporting.playback import Hls, InTheRoom, NotYet, Over, way_of
+from service.domain.reporting.handle import handle_of
+from service.domain.reporting.playback import Hls, InTheRoom, NotYet, Over, Way, way_of
 from service.store.audience.counts import AudienceCounts
-from service.store.broadcasts import Broadcasts
+from service.store.past_starts import PastStarts
 from service.store.viewers import Full, Viewers
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 _LEASE = timedelta(minutes=10)
-# Seconds after which the viewer asks again, at most: how soon the answer may be another one.
+# Seconds after which the viewer asks again: how soon the answer may be another one.
 _WHILE_IT_PLAYS_S = 30
 _WHILE_INTERRUPTED_S = 5
 _SOON_S = 5
@@ -34,78 +50,148 @@ _NOT_STARTED_S = 30
 _WHILE_RECORDING_S = 15
 _FOR_GOOD_S = 600
 _LONGEST_PAUSE = timedelta(seconds=30)
+_DEFAULT_HEARTBEAT_S = 15.0
+_LIMITED_FOR = timedelta(seconds=1)
+_MOST_REVOKED = 10_000
+"""Of one broadcast. They are read once a second while anybody watches."""
+
+
+class PutsOut(Protocol):
+    async def remove(self, name: str, identity: str) -> None:
+        """Put *identity* out of the room *name*. Raises ProviderError; the outcome is MISSING if it is not there."""
+        ...
 
 
 class PlaybackApi(PlaybackServiceServicer):
     def __init__(
         self,
         *,
-        broadcasts: Broadcasts,
+        board: Board,
         viewers: Viewers,
         tokens: ViewerTokens,
-        now: Callable[[], Awaitable[datetime]],
-        playback_base_url: str,
+        sessions: Sessions,
+        handles: Handles,
+        watches: PlaybackWatches,
         audience: AudienceCounts,
         saw: Callable[[str, str], None],
+        rooms: PutsOut,
+        spare: Callable[[], Awaitable[bool]],
+        past_starts: PastStarts,
         keep_alive_s: float,
     ) -> None:
-        """*now*: the time of the database. *saw*: told the broadcast and the viewer of each sign. *keep_alive_s*: from
+        """*saw*: told the broadcast and the viewer of each sign. *spare*: as of StageApi. *keep_alive_s*: seconds from
         one sign of a viewer to the next, at most.
         """
-        self._broadcasts = broadcasts
+        self._board = board
         self._viewers = viewers
         self._tokens = tokens
-        self._now = now
-        self._playback_base_url = playback_base_url
+        self._sessions = sessions
+        self._handles = handles
+        self._watches = watches
         self._audience = audience
         self._saw = saw
+        self._rooms = rooms
+        self._spare = spare
         self._keep_alive_s = keep_alive_s
+        self._past_starts = past_starts
+        self._keep_alives = KeepAlives(
+            board=board,
+            sessions=sessions,
+            handles=handles,
+            past_starts=past_starts,
+            saw=saw,
+            every_s=keep_alive_s,
+        )
 
     async def JoinBroadcast(self, request: rpc.JoinBroadcastRequest, context: _Context) -> rpc.JoinBroadcastResponse:
-        broadcast = await self._broadcasts.get(request.broadcast_id)
-        message = broadcast_message(broadcast, self._playback_base_url)
-        answer = rpc.JoinBroadcastResponse(state=message.status.state)
-        match way_of(broadcast, await self._now()):
-            case Hls(interrupted=interrupted):
-                answer.hls.playback.CopyFrom(message.status.playback)
-                refresh_s = _WHILE_INTERRUPTED_S if interrupted else _WHILE_IT_PLAYS_S
-            case InTheRoom(hls=also_hls):
-                try:
-                    answer.webrtc.CopyFrom(await self._enter(broadcast, request.viewer_id))
-                except ViewerLimit:
-                    if not also_hls:
-                        raise
-                    answer.hls.playback.CopyFrom(message.status.playback)
-                refresh_s = _WHILE_IT_PLAYS_S
-            case NotYet(reason=reason, eta=eta):
-                answer.starting.reason = reason
-                if eta is not None:
-                    answer.starting.eta.FromTimedelta(eta)
-                refresh_s = _SOON_S if eta is not None else _SOME_TIME_S
-                if reason == ConditionReason.NOT_STARTED:
-                    refresh_s = _NOT_STARTED_S
-            case Over(recordings=recordings, pending=pending):
-                if recordings:
-                    answer.recording.recordings.extend(
-                        recording_message(each, self._playback_base_url) for each in recordings
-                    )
-                else:
-                    answer.ended.recording_pending = pending
-                refresh_s = _WHILE_RECORDING_S if pending else _FOR_GOOD_S
-        answer.refresh_after.CopyFrom(duration_message(self._signed(broadcast, request.viewer_id, refresh_s)))
+        broadcast_id, viewer_id = request.broadcast_id, request.viewer_id
+        shown = await self._board.one(broadcast_id)
+        if viewer_id in shown.revoked:
+            raise ViewerRevoked(broadcast_id, viewer_id)
+        broadcast, now = shown.broadcast, self._board.now(shown)
+        session, expires = self._sessions.issue(broadcast_id, viewer_id, now)
+        way = way_of(broadcast, now, await self._past_starts.takes())
+        answer = rpc.JoinBroadcastResponse(
+            state=STATES.number[broadcast.state],
+            session=session,
+            session_expire_time=time_message(expires),
+            handle_generation=handle_of(broadcast, now).generation,
+            keep_alive_interval=duration_message(self._keep_alive_s),
+        )
+        if isinstance(way, InTheRoom):
+            try:
+                answer.webrtc.CopyFrom(await self._enter(broadcast, viewer_id))
+            except ViewerLimit:
+                if not way.hls:
+                    raise
+                answer.hls.CopyFrom(self._handles.hls(broadcast, until=expires))
+        else:
+            self._handles.fill(answer, broadcast, way, until=expires)
+        refresh_s: float = _refresh_s(way)
+        if broadcast.target is Target.LIVE:
+            # Who waits for the start counts too: an egress may be started for it.
+            self._saw(broadcast_id, viewer_id)
+            refresh_s = min(refresh_s, self._keep_alive_s)
+        answer.refresh_after.CopyFrom(duration_message(refresh_s))
         return answer
+
+    async def KeepAlive(self, request: rpc.KeepAliveRequest, context: _Context) -> rpc.KeepAliveResponse:
+        return await self._keep_alives.answer(request)
 
     async def ReportAudience(self, request: rpc.ReportAudienceRequest, context: _Context) -> rpc.ReportAudienceResponse:
         await self._audience.report(request.broadcast_id, request.viewers)
         return rpc.ReportAudienceResponse()
 
-    def _signed(self, broadcast: Broadcast, viewer_id: str, refresh_s: float) -> float:
-        """Count the viewer until the broadcast is over. Answers when the next sign is due, *refresh_s* at most."""
-        if broadcast.state.over:
-            return refresh_s
-        # Who waits for the start counts too: an egress may be started for it.
-        self._saw(broadcast.id, viewer_id)
-        return min(refresh_s, self._keep_alive_s)
+    async def LeaveBroadcast(self, request: rpc.LeaveBroadcastRequest, context: _Context) -> rpc.LeaveBroadcastResponse:
+        session = self._sessions.read(request.session)
+        if session is None:
+            raise SessionInvalid("the session was not signed by this service for this environment, or is damaged")
+        # A viewer of HLS has no place. Who has one may have been told of another handle since.
+        await self._viewers.leave(session.broadcast_id, session.viewer_id)
+        return rpc.LeaveBroadcastResponse()
+
+    async def RevokeViewer(self, request: rpc.RevokeViewerRequest, context: _Context) -> rpc.RevokeViewerResponse:
+        broadcast_id, viewer_id = request.broadcast_id, request.viewer_id
+        if request.reinstate:
+            await self._viewers.reinstate(broadcast_id, viewer_id)
+            self._board.forget(broadcast_id)
+            return rpc.RevokeViewerResponse()
+        if not await self._viewers.revoke(broadcast_id, viewer_id, most=_MOST_REVOKED):
+            raise StateForbids(f"{_MOST_REVOKED} viewers are revoked already", broadcast_id=broadcast_id)
+        self._board.forget(broadcast_id)
+        shown = await self._board.one(broadcast_id)
+        if not shown.broadcast.state.at_rest and shown.broadcast.status.room_sid:
+            await self._put_out(broadcast_id, viewer_id)
+        return rpc.RevokeViewerResponse()
+
+    def WatchPlayback(  # pyright: ignore[reportIncompatibleMethodOverride] - messages come serialised
+        self, request: rpc.WatchPlaybackRequest, context: _Context
+    ) -> AsyncIterator[bytes]:
+        heartbeat = given_duration(request.heartbeat_interval, "heartbeat_interval").total_seconds()
+        return self._watches.follow(
+            given_filter(request.filter), request.resume_token, heartbeat or _DEFAULT_HEARTBEAT_S
+        )
+
+    async def _put_out(self, broadcast_id: str, viewer_id: str) -> None:
+        """Raises ProviderUnavailable. The viewer is revoked all the same, and a repetition tries again."""
+        if not await self._spare():
+            unavailable = ProviderUnavailable(
+                f"the viewer is revoked, and may still be in the room: the limit of calls to {ROOMS.display_name} is "
+                "used up for now",
+                provider=ROOMS,
+            )
+            unavailable.retry_after = _LIMITED_FOR
+            raise unavailable
+        try:
+            await self._rooms.remove(broadcast_id, viewer_identity(viewer_id))
+        except ProviderError as error:
+            if error.outcome is Outcome.MISSING:
+                return
+            unavailable = ProviderUnavailable(
+                f"the viewer is revoked, and may still be in the room: {error.message}", provider=error.provider
+            )
+            unavailable.retry_after = error.retry_after
+            raise unavailable from error
 
     async def _enter(self, broadcast: Broadcast, viewer_id: str) -> rpc.WebRtcPlayback:
         """A slot in the room for the viewer, held for _LEASE. Raises ViewerLimit."""
@@ -125,3 +211,17 @@ class PlaybackApi(PlaybackServiceServicer):
             token=token.token.reveal(),
             expire_time=time_message(min(held_until, token.expire_time)),
         )
+
+
+def _refresh_s(way: Way) -> int:
+    match way:
+        case Hls(interrupted=interrupted):
+            return _WHILE_INTERRUPTED_S if interrupted else _WHILE_IT_PLAYS_S
+        case InTheRoom():
+            return _WHILE_IT_PLAYS_S
+        case NotYet(reason=reason, eta=eta):
+            if reason == ConditionReason.NOT_STARTED:
+                return _NOT_STARTED_S
+            return _SOON_S if eta is not None else _SOME_TIME_S
+        case Over(pending=pending):
+            return _WHILE_RECORDING_S if pending else _FOR_GOOD_S

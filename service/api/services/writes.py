@@ -26,6 +26,7 @@ from service.domain.broadcast import Broadcast, Carrier, PlaybackPolicy
 from service.domain.errors import BroadcastNotFound, DestinationNotFound, FieldImmutable, InvalidField, Violation
 from service.domain.lifecycle import Change
 from service.domain.provider import ROOMS
+from service.domain.reporting.handle import with_handle
 from service.domain.validation import (
     combination_violations,
     destination_violations,
@@ -186,8 +187,13 @@ class Writes:
         """
         given = _request(request)
         point = _FAILPOINTS[given.method]
+
+        def handled(stored: Broadcast, now: datetime) -> Change | None:
+            change = decide(stored, now)
+            return change and replace(change, broadcast=with_handle(stored, change.broadcast, now))
+
         broadcast = await self._broadcasts.change(
-            request.broadcast_id, decide, given, point, trace_context=telemetry.traceparent()
+            request.broadcast_id, handled, given, point, trace_context=telemetry.traceparent()
         )
         self._wake(broadcast.id)
         self._moved.notify()

@@ -36,7 +36,7 @@ class BroadcastWatches:
         """
         digest = filter_hash(filter_)
         resume = read_resume_token(token, digest) if token else None
-        history = await (self._tail.history() if resume is None else self._checked(resume))
+        history = await (self._tail.history() if resume is None else resumed(self._changes, resume))
         cursor = resume.revision if resume is not None else None
         if resume is None or resume.last is not None:
             last = resume.last if resume is not None else None
@@ -59,16 +59,6 @@ class BroadcastWatches:
         assert cursor is not None  # noqa: S101 - for the type checker: the token has one, or the first page
         async for message in self._changes_after(cursor, history, filter_, digest, heartbeat_s):
             yield message
-
-    async def _checked(self, resume: Resume) -> str:
-        """The history of the token. Raises ResumeTokenExpired, StoreUnavailable."""
-        floor, head, history, _ = await self._changes.bounds()
-        # A token of a version before 0007_history.sql has no history.
-        if resume.history not in ("", history) or resume.revision > head:
-            raise ResumeTokenExpired(OTHER_HISTORY)
-        if resume.revision < floor:
-            raise ResumeTokenExpired("the change log does not reach back to this token")
-        return history
 
     async def _changes_after(
         self, cursor: int, history: str, filter_: Filter, digest: str, heartbeat_s: float
@@ -95,6 +85,17 @@ class BroadcastWatches:
         message = broadcast_message(broadcast, self._playback_base_url)
         change = rpc.BroadcastChange(type=rpc.CHANGE_TYPE_SNAPSHOT, broadcast=message)
         return rpc.WatchBroadcastsResponse(change=change, resume_token=token).SerializeToString()
+
+
+async def resumed(changes: Changes, resume: Resume) -> str:
+    """The history of the token of a watch that goes on. Raises ResumeTokenExpired, StoreUnavailable."""
+    floor, head, history, _ = await changes.bounds()
+    # A token of a version before 0007_history.sql has no history.
+    if resume.history not in ("", history) or resume.revision > head:
+        raise ResumeTokenExpired(OTHER_HISTORY)
+    if resume.revision < floor:
+        raise ResumeTokenExpired("the change log does not reach back to this token")
+    return history
 
 
 def transition(filter_: Filter, change: LoggedChange) -> rpc.ChangeType.ValueType | None:

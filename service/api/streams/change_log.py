@@ -197,6 +197,19 @@ class Tail:
                 return True
         return False
 
+    def changed_after(self, revision: int) -> set[str] | None:
+        """The ids of the broadcasts that changed after *revision*. None: they are not known here, because the entries
+        do not reach back so far, or the log cannot be read.
+        """
+        if self._failure is not None or self._start is None or not self._start <= revision <= self._head:
+            return None
+        changed: set[str] = set()
+        for entry in reversed(self._entries):
+            if entry.revision <= revision:
+                break
+            changed.add(entry.change.broadcast.id)
+        return changed
+
     @property
     def head(self) -> int:
         """The newest revision known here."""

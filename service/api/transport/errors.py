@@ -37,6 +37,8 @@ CODES: Final[dict[str, grpc.StatusCode]] = {
     "DESTINATION_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
     "DESTINATION_EXISTS": grpc.StatusCode.ALREADY_EXISTS,
     "UNMUTE_REFUSED": grpc.StatusCode.FAILED_PRECONDITION,
+    "SESSION_INVALID": grpc.StatusCode.INVALID_ARGUMENT,
+    "VIEWER_REVOKED": grpc.StatusCode.PERMISSION_DENIED,
     INTERNAL: grpc.StatusCode.INTERNAL,
 }
 

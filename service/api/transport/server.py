@@ -79,6 +79,7 @@ class ApiServer:
         *,
         broadcasts: Broadcasts,
         changes: Changes,
+        tail: Tail,
         tokens: HostTokens,
         moved: Moved,
         wake: Callable[[str], None],
@@ -91,12 +92,13 @@ class ApiServer:
         webhooks: WebhookServiceServicer | None = None,
         admin: AdminServiceServicer | None = None,
     ) -> None:
-        """*moved*: notified by the process when the change log grew. *wake*: called with the id of a broadcast that has
-        work for the reconciler of this process. A service that is not given is not served.
+        """*tail*: of *changes*; it is read while the server runs. *moved*: notified by the process when the change log
+        grew. *wake*: called with the id of a broadcast that has work for the reconciler of this process. A service that
+        is not given is not served.
         """
         self._options = options
         self._admission = Admission(unary_limit=options.unary_limit, stream_limit=options.stream_limit)
-        self._tail = Tail(changes, moved, playback_base_url=options.playback_base_url)
+        self._tail = tail
         self._reading: asyncio.Task[None] | None = None
         self._server: grpc.aio.Server | None = None
         self._health = cast("Any", health).aio.HealthServicer()

@@ -16,10 +16,6 @@ from service.domain.reasons import ConditionReason
 from service.domain.resource_set import on_air, unwatched
 from service.domain.resources import Recording, RecordingStatus
 
-# StartEgress with its browser takes 5 to 15 s, its connection 1 or 2 s, and the live stream is active 10 to 20 s after
-# that (docs of LiveKit egress and Mux live streams, and their issue trackers).
-_EGRESS_TAKES = timedelta(seconds=15)
-_INGEST_TAKES = timedelta(seconds=15)
 _EGRESS_ON_ITS_WAY = (
     ConditionReason.NOT_RUNNING,
     ConditionReason.UNKNOWN,
@@ -63,8 +59,26 @@ class Over:
 Way = Hls | InTheRoom | NotYet | Over
 
 
-def way_of(broadcast: Broadcast, now: datetime) -> Way:
-    """*now*: of the clock that wrote the broadcast, the database's."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartTakes:
+    """How long a start takes. The defaults are for a service that has not seen ten starts yet: StartEgress with its
+    browser takes 5 to 15 s, its connection 1 or 2 s, and the live stream is active 10 to 20 s after that (docs of
+    LiveKit egress and Mux live streams, and their issue trackers).
+    """
+
+    whole: timedelta = timedelta(seconds=30)
+    """From the start of the egress until the broadcast is LIVE."""
+    ingest: timedelta = timedelta(seconds=15)
+    """The part of it from the moment at which the egress delivers."""
+
+
+USUAL = StartTakes()
+
+
+def way_of(broadcast: Broadcast, now: datetime, takes: StartTakes = USUAL) -> Way:
+    """*now*: of the clock that wrote the broadcast, the database's. *takes*: for the time until there is something to
+    watch.
+    """
     match broadcast.state:
         case State.CREATED:
             return NotYet(reason=ConditionReason.NOT_STARTED)
@@ -79,7 +93,7 @@ def way_of(broadcast: Broadcast, now: datetime) -> Way:
         case _:
             playable = _condition(broadcast, ConditionType.PLAYABLE)
             reason = playable.reason if playable is not None else ConditionReason.STARTING
-            return NotYet(reason=reason, eta=_eta(broadcast, now))
+            return NotYet(reason=reason, eta=_eta(broadcast, now, takes))
 
 
 def _over(broadcast: Broadcast) -> Over:
@@ -105,7 +119,7 @@ def _slate(broadcast: Broadcast, now: datetime) -> bool:
     return bool(ingest.met) or now < playable.transition_time + seconds(broadcast.spec.reconnect_window_s)
 
 
-def _eta(broadcast: Broadcast, now: datetime) -> timedelta | None:
+def _eta(broadcast: Broadcast, now: datetime, takes: StartTakes) -> timedelta | None:
     """How long it takes until LIVE. None: the host, SetOnAir, the live stream or an answer is missing, the last start
     of an egress failed, or it takes longer than usual.
     """
@@ -125,12 +139,12 @@ def _eta(broadcast: Broadcast, now: datetime) -> timedelta | None:
     if ingest.met is None and ingest.reason != ConditionReason.NOT_OBSERVED:
         return None
     if egress.met:
-        ready_at = egress.transition_time + _INGEST_TAKES
+        ready_at = egress.transition_time + takes.ingest
     elif egress.reason == ConditionReason.NO_VIEWER:
-        ready_at = now + _EGRESS_TAKES + _INGEST_TAKES
+        ready_at = now + takes.whole
     elif egress.reason in _EGRESS_ON_ITS_WAY:
         wanted_since = broadcast.delivery.decided.since or host.transition_time
-        ready_at = max(host.transition_time, egress.transition_time, wanted_since) + _EGRESS_TAKES + _INGEST_TAKES
+        ready_at = max(host.transition_time, egress.transition_time, wanted_since) + takes.whole
     else:
         return None
     return ready_at - now if ready_at > now else None

@@ -25,7 +25,7 @@ from service.domain.lifecycle import Event
 from service.domain.provider import Provider
 from service.domain.reasons import EventReason
 from service.domain.reporting.status import same_but_for_time
-from service.domain.sentences import dated, failed_call
+from service.domain.sentences import clock, dated, failed_call
 from service.domain.situation import Situation
 
 STATE_ENTERED: Final[Mapping[State, EventReason]] = {
@@ -157,6 +157,13 @@ def _named(what: str, id_: str) -> str:
     return f"{what} is {id_}" if id_ else f"{what} is not known any more"
 
 
+def _handle(status: Status) -> str:
+    handle = status.playback_handle
+    if handle is None:
+        return "how viewers watch is not known any more"
+    return f"viewers watch by {handle.kind.upper()} since {clock(handle.since)}, generation {handle.generation}"
+
+
 FIELDS_TOLD: Final[Mapping[str, Callable[[Status], str]]] = {
     "state_reason": lambda status: (
         f"the reason of the state is {status.state_reason}" if status.state_reason else "the state has no reason now"
@@ -178,6 +185,7 @@ FIELDS_TOLD: Final[Mapping[str, Callable[[Status], str]]] = {
     "last_error": lambda status: (
         "no call fails any more" if status.last_error is None else f"a call failed: {failed_call(status.last_error)}"
     ),
+    "playback_handle": _handle,
 }
 """How each field of the status is told when it changed, but the conditions and the time of the next attempt. A test
 holds that every field is here.

@@ -27,6 +27,7 @@ from service.domain.destinations import with_failures, with_relayed_failures
 from service.domain.planning.steps import Plan
 from service.domain.provider import OWNER, ROOMS, UNREACHABLE, reason_away
 from service.domain.reasons import Blocked, ConditionReason
+from service.domain.reporting.handle import with_handle
 from service.domain.resource_set import ResourceSet, output_changes, unwatched
 from service.domain.resources import (
     AnyResource,
@@ -114,7 +115,7 @@ def status_of(
         *(each.recording for each in resource_set.uploads if each.recording is not None),
     )
     moved = state is not broadcast.state
-    return state, Status(
+    status = Status(
         state_reason=reason,
         state_time=now if moved or before.state_time is None else before.state_time,
         observed_generation=_observed_generation(broadcast, resource_set, plan),
@@ -128,7 +129,9 @@ def status_of(
         recordings=recordings,
         last_error=before.last_error,
         next_attempt_time=None if plan is None else plan.wait_until,
+        playback_handle=before.playback_handle,
     )
+    return state, with_handle(broadcast, replace(broadcast, state=state, status=status), now).status
 
 
 def same_but_for_time(left: Status, right: Status) -> bool:

@@ -45,6 +45,7 @@ _COMMANDS = {
     "mute": stage.mute,
     "join": services.join,
     "audience": services.audience,
+    "revoke": services.revoke,
     "wake": services.wake,
     "orphans": services.orphans,
     "reap": services.reap,

@@ -124,6 +124,8 @@ async def join(
         session.out.message(answer, secrets=True)
         return OK
     session.out.line(f"{id} is {state_name(answer.state)}: {_how(answer)}")
+    if answer.hls.HasField("tokens"):
+        session.out.line(f"signed: the token plays until {clock(answer.hls.tokens.expire_time)}")
     for recording in answer.recording.recordings:
         session.out.line(recording.hls_url or recording.playback_id)
     if answer.webrtc.token:
@@ -163,6 +165,21 @@ async def audience(
 
 def _source(source: int) -> str:
     return short_name(AudienceSource.DESCRIPTOR, source)
+
+
+async def revoke(
+    id: BroadcastId,
+    viewer_id: Annotated[str, Parameter(help="as in join")],
+    /,
+    *,
+    reinstate: Annotated[bool, Parameter(help="let the viewer back in")] = False,
+    session: InSession,
+) -> int:
+    """Shut a viewer out of a broadcast, or let one back in."""
+    await session.client.playback.revoke(id, viewer_id, reinstate=reinstate)
+    if not session.out.as_json:
+        session.out.line(f"{viewer_id} {'may watch' if reinstate else 'may not watch'} {id}")
+    return OK
 
 
 def _how(answer: JoinBroadcastResponse) -> str:
