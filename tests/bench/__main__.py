@@ -212,8 +212,9 @@ async def plays(stack: Stack, broadcast_id: str) -> None:
     """Let a broadcast be LIVE, and be watched by HLS, as a reconciler would leave it."""
     connection = await asyncpg.connect(stack.environment["DATABASE_URL"])
     await connection.execute(
-        "UPDATE broadcast SET target = 'LIVE', state = 'LIVE', due_at = NULL, status = status || "
-        """'{"playback_id": "P1", "playback_handle": null}' WHERE id = $1""",
+        "UPDATE broadcast SET target = 'LIVE', state = 'LIVE', due_at = NULL, status = status || jsonb_build_object("
+        "'playback_id', 'P1', 'playback_handle', jsonb_build_object('kind', 'hls', 'playback_ids', '[\"P1\"]'::jsonb, "
+        "'generation', 2, 'since', now())) WHERE id = $1",
         broadcast_id,
     )
     await connection.close()

@@ -81,4 +81,4 @@ def test_sessions_rotate_with_the_secret_keys() -> None:
     assert sessions(NEW).read(by_old) is None
 
 
-FORM = "AWsNZUBrDYFgBHNob3dhbm7-rnLE2dQqaQWT5MywcZZW"
+FORM = "AWsNZUBrDYFgBHNob3dhbm7I6eJZQEy0djhK6lgiWIAN"

@@ -40,7 +40,12 @@ class Board:
 
     async def one(self, broadcast_id: str) -> Shown:
         """Raises BroadcastNotFound, StoreUnavailable."""
-        shown = (await self.look((broadcast_id,)))[broadcast_id]
+        self._follow()
+        entry = self._entries.get(broadcast_id)
+        if entry is not None and entry.at > asyncio.get_running_loop().time() - self._fresh_s:
+            shown = entry.shown
+        else:
+            shown = (await self._read((broadcast_id,)))[broadcast_id].shown
         if shown is None:
             raise BroadcastNotFound(broadcast_id)
         return shown

@@ -8,6 +8,7 @@ service, so the form of a version does not change.
 
 import base64
 import binascii
+import hashlib
 import hmac
 import struct
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ _VERSION: Final = 1
 _HEAD: Final = struct.Struct(">BIIB")
 """Version, issued and expires in seconds since 1970, length of the broadcast's id. The viewer's id is the rest."""
 _MAC: Final = 16
-"""Bytes of HMAC-SHA256 that are kept: 128 bits cannot be guessed."""
+"""Bytes of the keyed hash: 128 bits cannot be guessed."""
 _LONGEST: Final = 400
 """Characters. The longest ids make some 260."""
 
@@ -80,7 +81,8 @@ def _derived(key: bytes, environment: str) -> bytes:
 
 
 def _mac(key: bytes, content: bytes) -> bytes:
-    return hmac.digest(key, content, "sha256")[:_MAC]
+    # Made for this, and a quarter of the time of an HMAC.
+    return hashlib.blake2b(content, key=key, digest_size=_MAC).digest()
 
 
 def _text(content: bytes) -> str:

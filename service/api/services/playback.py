@@ -3,7 +3,8 @@
 # Names and arguments of the methods are the contract's.
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 import grpc
@@ -36,6 +37,7 @@ from service.domain.reporting.handle import handle_of
 from service.domain.reporting.playback import Hls, InTheRoom, NotYet, Over, Way, way_of
 from service.store.audience.counts import AudienceCounts
 from service.store.past_starts import PastStarts
+from service.store.shown import Shown
 from service.store.viewers import Full, Viewers
 
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -52,8 +54,19 @@ _FOR_GOOD_S = 600
 _LONGEST_PAUSE = timedelta(seconds=30)
 _DEFAULT_HEARTBEAT_S = 15.0
 _LIMITED_FOR = timedelta(seconds=1)
+_PLAIN_KEPT = 10_000
 _MOST_REVOKED = 10_000
 """Of one broadcast. They are read once a second while anybody watches."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plain:
+    """What a viewer of HLS was answered, which is the same for the next one but for the session."""
+
+    shown: Shown
+    answer: rpc.JoinBroadcastResponse
+    until: datetime
+    """Sessions that end later need tokens that end later."""
 
 
 class PutsOut(Protocol):
@@ -93,6 +106,8 @@ class PlaybackApi(PlaybackServiceServicer):
         self._rooms = rooms
         self._spare = spare
         self._keep_alive_s = keep_alive_s
+        self._interval = duration_message(keep_alive_s)
+        self._plain: dict[str, _Plain] = {}
         self._past_starts = past_starts
         self._keep_alives = KeepAlives(
             board=board,
@@ -110,13 +125,21 @@ class PlaybackApi(PlaybackServiceServicer):
             raise ViewerRevoked(broadcast_id, viewer_id)
         broadcast, now = shown.broadcast, self._board.now(shown)
         session, expires = self._sessions.issue(broadcast_id, viewer_id, now)
+        plain = self._plain.get(broadcast_id)
+        if plain is not None and plain.shown is shown and plain.until >= expires:
+            answer = rpc.JoinBroadcastResponse()
+            answer.CopyFrom(plain.answer)
+            answer.session = session
+            answer.session_expire_time.seconds = int(expires.timestamp())
+            self._saw(broadcast_id, viewer_id)
+            return answer
         way = way_of(broadcast, now, await self._past_starts.takes())
         answer = rpc.JoinBroadcastResponse(
             state=STATES.number[broadcast.state],
             session=session,
             session_expire_time=time_message(expires),
             handle_generation=handle_of(broadcast, now).generation,
-            keep_alive_interval=duration_message(self._keep_alive_s),
+            keep_alive_interval=self._interval,
         )
         if isinstance(way, InTheRoom):
             try:
@@ -133,7 +156,17 @@ class PlaybackApi(PlaybackServiceServicer):
             self._saw(broadcast_id, viewer_id)
             refresh_s = min(refresh_s, self._keep_alive_s)
         answer.refresh_after.CopyFrom(duration_message(refresh_s))
+        if way == Hls() and broadcast.target is Target.LIVE:
+            self._keep(shown, answer)
         return answer
+
+    def _keep(self, shown: Shown, answer: rpc.JoinBroadcastResponse) -> None:
+        """Answer those who come next alike, until the broadcast is read again."""
+        if len(self._plain) >= _PLAIN_KEPT:
+            self._plain.clear()
+        signed = answer.hls.HasField("tokens")
+        until = answer.hls.tokens.expire_time.ToDatetime(tzinfo=UTC) if signed else datetime.max.replace(tzinfo=UTC)
+        self._plain[shown.broadcast.id] = _Plain(shown=shown, answer=answer, until=until)
 
     async def KeepAlive(self, request: rpc.KeepAliveRequest, context: _Context) -> rpc.KeepAliveResponse:
         return await self._keep_alives.answer(request)
