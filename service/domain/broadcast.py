@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from service.domain.cost.money import CostCap, CostLevel
 from service.domain.delivery import UNDECIDED, Delivery
+from service.domain.playback_handle import PlaybackHandle
 from service.domain.provider import Provider
 from service.domain.reasons import Blocked, ConditionReason, FallbackReason, Operation
 from service.domain.resources import EgressStatus, Recording
@@ -311,32 +312,6 @@ class Fallback:
     reason: FallbackReason = FallbackReason.NONE
     since: datetime | None = None
     """When it was entered, or left."""
-
-
-class HandleKind(StrEnum):
-    """How viewers watch."""
-
-    STARTING = "starting"
-    """There is nothing to watch yet."""
-    HLS = "hls"
-    WEBRTC = "webrtc"
-    """They enter the room."""
-    RECORDING = "recording"
-    """It is over, and a recording of it can be played."""
-    ENDED = "ended"
-    """It is over, and there is no recording, or none that can be played yet."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlaybackHandle:
-    """How all viewers of a broadcast watch, and how often that has changed."""
-
-    kind: HandleKind
-    playback_ids: tuple[str, ...] = ()
-    """What is played: the live stream's id, or those of the recordings."""
-    generation: int
-    """From 1. Grows by one with every change."""
-    since: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,8 +19,9 @@ from broadcast.v1 import broadcast_service_pb2 as calls
 from broadcast.v1 import playback_service_pb2 as rpc
 from broadcast.v1.playback_service_pb2_grpc import PlaybackServiceStub
 from service.api.playback.sessions import Sessions
-from service.domain.broadcast import Fallback, FallbackMode, HandleKind, PlaybackHandle, Status
+from service.domain.broadcast import Fallback, FallbackMode, Status
 from service.domain.errors import Outcome, ProviderError
+from service.domain.playback_handle import HandleKind, PlaybackHandle
 from service.domain.provider import Provider
 from service.domain.reasons import FallbackReason, Operation
 from service.domain.resources import Recording, RecordingStatus

@@ -36,6 +36,7 @@ from service.domain.errors import (
     StoreUnavailable,
     Violation,
 )
+from service.domain.playback_handle import HandleKind, PlaybackHandle
 from service.domain.provider import Provider
 from service.domain.reasons import ConditionReason, FallbackReason, Operation
 from service.store.broadcasts import Filter
@@ -85,9 +86,7 @@ def test_everything_there_is_to_tell() -> None:
         ),
         playback_id="play",
         destinations=(domain.DestinationStatus(name="one", state=domain.DestinationState.FAILED, message="refused"),),
-        playback_handle=domain.PlaybackHandle(
-            kind=domain.HandleKind.HLS, playback_ids=("play",), generation=3, since=NOW
-        ),
+        playback_handle=PlaybackHandle(kind=HandleKind.HLS, playback_ids=("play",), generation=3, since=NOW),
         room_sid="RM_1",
         egress_id="EG_1",
         stream_id="stream",

@@ -18,9 +18,7 @@ from service.domain.broadcast import (
     DestinationStatus,
     Fallback,
     FallbackMode,
-    HandleKind,
     PassFault,
-    PlaybackHandle,
     ProviderTrouble,
     Spec,
     State,
@@ -28,6 +26,7 @@ from service.domain.broadcast import (
     Target,
 )
 from service.domain.delivery import Decided, Delivery, DeliveryReason, Inputs, Limits
+from service.domain.playback_handle import HandleKind, PlaybackHandle
 from service.domain.provider import Provider
 from service.domain.reasons import ConditionReason, Operation
 from service.domain.resources import Recording, RecordingStatus

@@ -11,13 +11,12 @@ from service.domain.broadcast import (
     Broadcast,
     Fallback,
     FallbackMode,
-    HandleKind,
-    PlaybackHandle,
     Spec,
     State,
     Status,
     Target,
 )
+from service.domain.playback_handle import HandleKind, PlaybackHandle
 from service.domain.reporting.handle import handle_of, with_handle
 from service.domain.resources import Recording, RecordingStatus
 from tests.unit.health_facts import NOW

@@ -23,6 +23,7 @@ from service.domain.cost.money import CapAction
 from service.domain.cost.prices import CostKind, Tier
 from service.domain.health.model import ChainPart, HealthState
 from service.domain.measurements import Quality
+from service.domain.playback_handle import HandleKind
 from service.domain.ports import HostRole, ParticipantKind
 from service.domain.provider import WEBHOOK_SENDERS, Provider
 from service.domain.resources import RecordingStatus
@@ -68,7 +69,7 @@ LATENCY_MODES: Final = EnumTable(domain.LatencyMode, pb.LatencyMode)
 PLAYBACK_POLICIES: Final = EnumTable(domain.PlaybackPolicy, pb.PlaybackPolicy)
 RECORDING_POLICIES: Final = EnumTable(domain.RecordingPolicy, pb.RecordingPolicy)
 STATIC_RENDITIONS: Final = EnumTable(domain.StaticRendition, pb.StaticRendition)
-HANDLE_KINDS: Final = EnumTable(domain.HandleKind, pb.PlaybackHandleKind)
+HANDLE_KINDS: Final = EnumTable(HandleKind, pb.PlaybackHandleKind)
 DELIVERY_POLICIES: Final = EnumTable(domain.DeliveryPolicy, pb.DeliveryPolicy)
 IDLE_POLICIES: Final = EnumTable(domain.IdlePolicy, pb.IdlePolicy)
 FALLBACK_MODES: Final = EnumTable(domain.FallbackMode, pb.FallbackMode)

@@ -7,7 +7,8 @@ whichever replica they ask.
 from dataclasses import replace
 from datetime import datetime
 
-from service.domain.broadcast import Broadcast, HandleKind, PlaybackHandle, State
+from service.domain.broadcast import Broadcast, State
+from service.domain.playback_handle import HandleKind, PlaybackHandle
 from service.domain.reporting.playback import Hls, InTheRoom, NotYet, Over, Way, way_of
 
 
