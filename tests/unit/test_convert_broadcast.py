@@ -61,7 +61,11 @@ FULL: Final = Broadcast(
             Condition(type=ConditionType.PLAYABLE, met=True, reason=ConditionReason.PLAYING, transition_time=NOW),
         ),
         playback_id="play",
-        destinations=(DestinationStatus(name="one", state=DestinationState.FAILED, message="refused"),),
+        destinations=(
+            DestinationStatus(
+                name="one", state=DestinationState.FAILED, message="refused", failed_at=(NOW,), error="refused"
+            ),
+        ),
         room_sid="RM_1",
         recordings=(Recording(asset_id="asset", status=RecordingStatus.READY, duration_s=1.0),),
         last_error=ProviderTrouble(
@@ -91,6 +95,10 @@ NOT_TOLD: Final = {
     # A deleted broadcast is not told at all.
     "deleted",
     "status.last_error.outcome",
+    # What the breaker of a destination counts.
+    "status.destinations.failed_at",
+    "status.destinations.egress",
+    "status.destinations.counted",
     # The event of the decision names those that it depends on. They are kept so that it can be made again.
     *(f"delivery.inputs.{name}" for name in ("running", "host", "recording", "scheduled_at", "watching.counted_since")),
     *(f"delivery.inputs.before.{name}" for name in ("wanted", "reason", "since", "starts")),
