@@ -16,6 +16,8 @@ from service.domain.broadcast import (
     Target,
     seconds,
 )
+from service.domain.cost.cap import Costs, spent_of
+from service.domain.cost.entries import entries_of
 from service.domain.cost.money import CapAction, CostCap, CostLevel
 from service.domain.delivery import UNDECIDED, Decided, Delivery, DeliveryReason
 from service.domain.provider import ROOMS, STREAMS
@@ -387,16 +389,16 @@ def written_off(draw: st.DrawFn) -> Case:
 def capped(draw: st.DrawFn) -> Case:
     """As `delivering`, with a cap of the cost that may be near, reached or far away."""
     case = draw(delivering())
-    spec = replace(
-        case.broadcast.spec,
-        cost_cap=draw(st.none() | st.builds(CostCap, nanos=caps, action=st.sampled_from(CapAction))),
-    )
-    live = replace(case.broadcast, spec=spec, live_time=LONG_AGO, cost_level=draw(st.sampled_from(CostLevel)))
+    live = replace(case.broadcast, live_time=LONG_AGO, cost_level=draw(st.sampled_from(CostLevel)))
     timed = [
         replace(each, started_at=draw(moments), external_id=f"e{each.ordinal}") if isinstance(each, Egress) else each
         for each in case.resources
     ]
-    return replace(case, broadcast=live, resources=timed)
+    cost = spent_of(live, entries_of(live, timed), T0, Costs()).bill.nanos
+    near = max(1, cost * 10 // 9)
+    some = st.builds(CostCap, nanos=caps | st.just(near), action=st.sampled_from(CapAction))
+    spec = replace(live.spec, cost_cap=draw(st.none() | some))
+    return replace(case, broadcast=replace(live, spec=spec), resources=timed)
 
 
 caps = st.sampled_from([1, 20_000_000, 2_000_000_000, 10_000_000_000, 10**12])
