@@ -395,9 +395,9 @@ def capped(draw: st.DrawFn) -> Case:
         for each in case.resources
     ]
     cost = spent_of(live, entries_of(live, timed), T0, Costs()).bill.nanos
-    near = max(1, cost * 10 // 9)
-    some = st.builds(CostCap, nanos=caps | st.just(near), action=st.sampled_from(CapAction))
-    spec = replace(live.spec, cost_cap=draw(st.none() | some))
+    close = st.sampled_from([cost, cost * 10 // 9, cost * 2]).map(lambda nanos: max(1, nanos))
+    some = st.builds(CostCap, nanos=caps | close, action=st.sampled_from(CapAction))
+    spec = replace(live.spec, cost_cap=draw(some | some | some | st.none()))
     return replace(case, broadcast=replace(live, spec=spec), resources=timed)
 
 

@@ -207,7 +207,8 @@ def _sighting(broadcast_id: str, slot: datetime | None, sketch: Sketch) -> Sight
 
 @contextlib.contextmanager
 def _measured() -> Generator[dict[str, str]]:
-    attributes, began = {"outcome": "ok"}, time.monotonic()
+    attributes = {"outcome": "ok"}
+    began = time.monotonic()
     try:
         yield attributes
     finally:
