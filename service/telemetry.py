@@ -68,6 +68,13 @@ OLDEST_KEPT = _meter.create_gauge(
 DISAGREEMENTS = _meter.create_counter(
     "broadcast.observer.disagreements", description="Broadcasts that the observer woke because the providers differ."
 )
+POOL_IDLE = _meter.create_gauge(
+    "broadcast.pool.idle", description="Live streams that were made ahead and wait for a broadcast, by profile."
+)
+POOL_TAKEN = _meter.create_counter(
+    "broadcast.pool.taken",
+    description="Starts that asked the pool for a live stream, by profile and whether it had one.",
+)
 CREDENTIALS_REFUSED = _meter.create_gauge(
     "broadcast.credentials.refused",
     description="1 while a provider refuses the credentials of this replica, by provider. Should be zero.",

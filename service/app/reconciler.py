@@ -16,6 +16,7 @@ from service.providers.hls import Hls
 from service.providers.mux.engagement import Counts
 from service.reconciler.background.engagement import EngagementRounds
 from service.reconciler.background.observer import Observer
+from service.reconciler.background.pool import PoolKeeper
 from service.reconciler.background.prober import Prober
 from service.reconciler.background.sweeper import Sweeper
 from service.reconciler.loop import Loop
@@ -28,6 +29,7 @@ from service.store.measurements.host_stats import HostReports
 from service.store.measurements.outages import Outages
 from service.store.measurements.probes import Probes
 from service.store.passes import Passes
+from service.store.pool import Pool
 from service.store.viewers import Viewers
 
 if TYPE_CHECKING:
@@ -101,6 +103,15 @@ async def reconciler_role(
                     tokens=shared.playback_tokens,
                 ),
                 EngagementRounds(shared.leases, EngagementCounts(database), counts, shared.providers.budget),
+                PoolKeeper(
+                    shared.leases,
+                    Pool(database, shared.sealer),
+                    shared.owned_ids,
+                    shared.providers,
+                    dict(settings.pool),
+                    every=settings.observe_every,
+                    grace=seconds(settings.timing.stream_grace_s),
+                ),
                 Sweeper(
                     shared.leases,
                     shared.owned_ids,

@@ -139,6 +139,7 @@ async def shared(settings: Settings) -> AsyncGenerator[Shared]:
             uploads=mux.uploads,
             budget=Budget(Budgets(database).take, settings.limits),
             tag=tag,
+            pooled=bool(settings.pool),
             storage=Storage(storage) if storage is not None else None,
             files=f"{storage.prefix}/{settings.environment}/" if storage is not None else "",
         )

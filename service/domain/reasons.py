@@ -81,10 +81,9 @@ class EventReason(Word):
     STREAM_DISABLED_OUTSIDE = "STREAM_DISABLED_OUTSIDE", "Somebody else disabled the live stream."
     STREAM_ENABLED_OUTSIDE = "STREAM_ENABLED_OUTSIDE", "Somebody else enabled the live stream."
     STREAM_CUT = "STREAM_CUT", "The live stream was disabled and enabled again, to cut off a connected encoder."
-    TITLE_SET = (
-        "TITLE_SET",
-        "The live stream was given another title, for the recordings that begin from now on too.",
-    )
+    STREAM_TAKEN = "STREAM_TAKEN", "A live stream that was made ahead was taken. The message is its id."
+    STREAM_NAMED = "STREAM_NAMED", "A live stream that was made ahead got the mark and the names of its broadcast."
+    TITLE_SET = "TITLE_SET", "The live stream was given another title, for the recordings that begin from now on too."
     KEY_RESET = "KEY_RESET", "The stream key was reset: an egress with the old key cannot connect any more."
     KEY_RESET_OUTSIDE = "KEY_RESET_OUTSIDE", "Somebody else reset the stream key."
 

@@ -152,6 +152,8 @@ class Stream(Resource):
     playback_id: str = ""
     title: str = ""
     """The title it was last given."""
+    unnamed: bool = False
+    """It was made ahead, for any broadcast, and has neither our mark of this one nor its names yet."""
     title_failures: int = 0
     """Calls in a row that were to give it another title and failed. They are not among `failures`, because they hold up
     nothing else."""

@@ -14,6 +14,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from service.domain.cost.money import DOLLAR
 from service.domain.measurements import PROBED_S, SEEN_S
+from service.domain.pool import MOST, NotAProfile, Profile, profile_from
 from service.domain.secret import Secret
 from service.providers.budget import Limit
 from service.providers.mux.signing import SigningKey
@@ -272,6 +273,24 @@ def limit(value: str) -> Limit:
     if not 1 <= parsed.burst <= _HIGHEST_RATE:
         raise Wrong(f"the burst must be 1 to {_HIGHEST_RATE:g}")
     return parsed
+
+
+def pool(value: str) -> tuple[tuple[Profile, int], ...]:
+    """`PROFILE=COUNT` each, comma separated."""
+    wanted: dict[Profile, int] = {}
+    for part in _several(value):
+        name, _, number = part.rpartition("=")
+        try:
+            profile = profile_from(name)
+        except NotAProfile:
+            raise Wrong(
+                "must be LATENCY:POLICY=COUNT, such as reduced:public=5, with :audio, :test, :window-SECONDS and "
+                ":duration-SECONDS before the = as the broadcasts have them"
+            ) from None
+        if not 1 <= int(number) <= MOST or profile in wanted:
+            raise Wrong(f"each profile must be there once, with a count of 1 to {MOST}")
+        wanted[profile] = int(number)
+    return tuple(wanted.items())
 
 
 def _several(value: str) -> list[str]:

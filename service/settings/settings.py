@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import cast
 
 from service.domain.cost.prices import Prices
+from service.domain.pool import Profile
 from service.domain.secret import Secret
 from service.domain.timing import Timing
 from service.providers.budget import Limits
@@ -228,6 +229,13 @@ class Settings:
         timedelta(seconds=120),
         unit="s",
         help="a resource without an owner is left alone for so long",
+    )
+    pool: tuple[tuple[Profile, int], ...] = setting(
+        "BROADCAST_POOL",
+        parsers.pool,
+        (),
+        help="idle live streams that are made ahead, by LATENCY:POLICY=COUNT, comma separated, such as "
+        "reduced:public=5; empty: none",
     )
     deleted_kept: timedelta = setting(
         "BROADCAST_DELETED_KEPT_S",

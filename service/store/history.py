@@ -86,6 +86,8 @@ class History:
                 if await connection.fetchval("SELECT history::text FROM head") != earlier:
                     return False
                 unverified = changed_rows(await connection.execute(_UNVERIFIED))
+                # A broadcast may have taken one in a commit that is lost, and an egress may push to it.
+                await connection.execute("DELETE FROM pool_stream")
                 begun = await connection.fetchval(_BEGIN, earlier)
                 if begun is None:
                     raise _Begun

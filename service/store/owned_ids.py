@@ -90,6 +90,12 @@ class OwnedIds:
             )
         return {row["external_id"] for row in rows}
 
+    async def pooled(self, entry_ids: Sequence[str]) -> set[str]:
+        """Of these entries of the pool: those that are there. One that a broadcast has taken is not."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch("SELECT id FROM pool_stream WHERE id = ANY($1)", list(entry_ids))
+        return {row["id"] for row in rows}
+
     async def started(self, egress_ids: Sequence[str]) -> set[str]:
         """Of these egresses: those that the service started or adopted, also those whose row is gone."""
         async with self._database.connection() as connection:

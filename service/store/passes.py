@@ -25,6 +25,7 @@ from service.domain.delivery import UNDECIDED, Delivery
 from service.domain.errors import LeaseLost, Overtaken
 from service.domain.lifecycle import Event
 from service.domain.observing.set_back import moved_back
+from service.domain.observing.streams import taken_stream
 from service.domain.provider import Provider
 from service.domain.reasons import Actor, EventReason
 from service.domain.reporting.record import Derive, tell, with_outcome
@@ -37,6 +38,7 @@ from service.store.database import Database
 from service.store.history import SETTLED
 from service.store.leases import Claim, lane_of
 from service.store.ledger import write_entries, write_idle
+from service.store.pool import take
 from service.store.rows import (
     BROADCAST_COLUMNS,
     DELIVERED,
@@ -55,6 +57,7 @@ from service.store.rows import (
 )
 
 if TYPE_CHECKING:
+    from service.domain.pool import Profile
     from service.store.database import Connection
 
 _RENEW = f"""
@@ -238,6 +241,38 @@ class Passes:
             failpoint("status.before_commit")
         failpoint("status.after_commit")
         return situation
+
+    async def take_pooled(self, claim: Claim, ordinal: int, profile: Profile) -> bool:
+        """Make an idle live stream of *profile* the broadcast's live stream *ordinal*, in one transaction: no other
+        broadcast can take it. Answers whether there was one. Raises Overtaken if callers do not want the broadcast live
+        any more, LeaseLost, StoreUnavailable.
+        """
+        async with self._database.transaction() as connection:
+            read = asyncio.get_running_loop().time()
+            row = await connection.fetchrow(_LOCK, claim.broadcast_id, claim.fence)
+            if row is None:
+                raise LeaseLost(claim.broadcast_id)
+            stored, now = self._opened(row), row["read_at"]
+            if stored.target is not Target.LIVE:
+                raise Overtaken(claim.broadcast_id)
+            pooled = await take(connection, profile)
+            key = None if pooled is None else self._rows.pooled_key(pooled)
+            if pooled is None or key is None:
+                return False
+            stream = taken_stream(ordinal, pooled["external_id"], pooled["playback_id"], key, now)
+            await self._upsert(connection, claim.broadcast_id, stream)
+            situation = Situation(
+                broadcast=stored,
+                resources=await self._resources(connection, stored),
+                now=now,
+                availability=self._availability(row),
+                costs=costs_of(row, self._prices),
+                read=read,
+                watching=watching_of(row),
+            )
+            event = Event(reason=EventReason.STREAM_TAKEN, message=stream.external_id)
+            await self._tell(connection, stored, situation, [event], Actor.RECONCILER)
+        return True
 
     async def release(self, claim: Claim, due: datetime | None, *, turn: datetime | None = None) -> bool:
         """Give the lease back.

@@ -170,6 +170,13 @@ class Rows:
         plain = msgspec.json.encode({name: key.reveal() for name, key in keys.items()}).decode()
         return self._sealer.seal(plain, row=f"broadcast/{broadcast_id}")
 
+    def pooled_key(self, row: Row) -> Secret | None:
+        """The stream key of a row of the pool. None: no key of this replica opens it."""
+        try:
+            return Secret(self._sealer.open(row["secret"], row=f"pool/{row['id']}"))
+        except CannotOpen:
+            return None
+
     def resource(self, broadcast_id: str, row: Row, *, needs_secret: bool = True) -> AnyResource:
         """A `secret` that is NULL leaves the resource without its key or push addresses, and so does one that no key
         opens where it is not needed. Raises CannotOpen.

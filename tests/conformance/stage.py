@@ -24,6 +24,7 @@ from service.store.measurements.outages import Outages
 from service.store.measurements.probes import Probes
 from service.store.owned_ids import OwnedIds
 from service.store.passes import Derive, Passes
+from service.store.pool import Pool
 from service.store.rows import Rows
 from service.store.sealing import Sealer
 from service.store.webhooks.inbox import Inbox, Reading
@@ -44,6 +45,7 @@ _MOMENTS = {
     "provider": ("unreachable_since", "answering_since", "checked_at", "refused_since", "refused_at"),
     "request": ("create_time",),
     "event": ("time",),
+    "pool_stream": ("intended_at", "looked_at"),
 }
 
 
@@ -82,6 +84,7 @@ class Stage:
     changes: Changes
     budgets: Budgets
     owned_ids: OwnedIds
+    pool: Pool
     outages: Outages
     probes: Probes
     audience: AudienceSlots
@@ -171,6 +174,7 @@ async def in_postgres(dsn: str, told: Derive | None = None) -> AsyncGenerator[St
             changes=Changes(database, rows),
             budgets=Budgets(database),
             owned_ids=OwnedIds(database),
+            pool=Pool(database, sealer),
             outages=Outages(database),
             probes=Probes(database),
             audience=AudienceSlots(database),
@@ -197,6 +201,7 @@ def in_memory(told: Derive | None = None) -> Stage:
         changes=cast("Changes", store.Changes(tables, line)),
         budgets=cast("Budgets", store.Budgets(tables, line)),
         owned_ids=cast("OwnedIds", store.OwnedIds(tables, line)),
+        pool=cast("Pool", store.Pool(tables, line)),
         outages=cast("Outages", store.Outages(tables, line)),
         probes=cast("Probes", store.Probes(tables, line)),
         audience=cast("AudienceSlots", store.AudienceSlots(tables, line)),

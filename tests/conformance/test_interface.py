@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 
-from service.store import broadcasts, budgets, changes, leases, owned_ids, passes
+from service.store import broadcasts, budgets, changes, leases, owned_ids, passes, pool
 from service.store.audience import slots
 from service.store.measurements import outages, probes
 from tests.simulation import store
@@ -16,6 +16,7 @@ PAIRS: list[tuple[type, type]] = [
     (changes.Changes, store.Changes),
     (budgets.Budgets, store.Budgets),
     (owned_ids.OwnedIds, store.OwnedIds),
+    (pool.Pool, store.Pool),
     (outages.Outages, store.Outages),
     (probes.Probes, store.Probes),
     (slots.AudienceSlots, store.AudienceSlots),

@@ -186,6 +186,14 @@ async def test_another_title_changes_nothing_else(title: str, owner_id: str, nam
     assert sent.json == {"meta": {"title": title}, "new_asset_settings": {"meta": named}}
 
 
+async def test_a_live_stream_of_the_pool_gets_its_mark_with_its_names() -> None:
+    async with answering(OK) as (streams, provider):
+        await streams.set_title("LS1", "A show", owner_id="ann", broadcast_id="first", tag="bs1:test:first:0")
+    [sent] = provider.requests
+    assert sent.json["passthrough"] == "bs1:test:first:0"
+    assert sent.json["meta"] == {"title": "A show"}
+
+
 @pytest.mark.parametrize(
     ("changes", "added", "absent"),
     [

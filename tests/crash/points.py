@@ -31,6 +31,7 @@ class Path(StrEnum):
     DELETE_LOST = "deletion of the room without an answer and with effect"
     NO_HOST = "nobody comes"
     SCHEDULED = "it is scheduled, and nobody starts it"
+    POOLED = "its live stream was made ahead"
     MANUAL = "the host is taken on air by hand"
     ON_DEMAND = "on air it is to be delivered only while somebody watches"
     CHANGED = "title, layout and destinations are changed on air"
@@ -113,6 +114,12 @@ POINTS: tuple[Point, ...] = (
     _up("api.start.after_commit", "StartBroadcast, stored and not answered"),
     _up("schedule.before_record", "a broadcast whose scheduled time is near, before it is begun", Path.SCHEDULED),
     _up("schedule.after_record", "a broadcast whose scheduled time is near, begun", Path.SCHEDULED),
+    _up("pool.create.after_intent", "the keeper of the pool, before it makes a live stream", Path.POOLED),
+    _up("pool.create.after_call", "the keeper of the pool, which has made one and not written it down", Path.POOLED),
+    _up("pool.take.before_record", "a start, about to take a live stream of the pool", Path.POOLED),
+    _cut("pool.take.before_record", "a start, about to take a live stream of the pool", Path.POOLED),
+    _up("pool.take.after_record", "a live stream of the pool, taken and without a name", Path.POOLED),
+    _cut("pool.take.after_record", "a live stream of the pool, taken and without a name", Path.POOLED),
     _up("lease.after_claim", "a pass, claimed and not begun"),
     _up("room.create.before_intent", "the room, before its intent is stored"),
     _up("room.create.after_intent", "the room, intended"),

@@ -76,6 +76,7 @@ _RECORDED = {
 _OF_PATH = {
     Path.NO_HOST: {"BROADCAST_TIMING_HOST_WAIT_S": "0.5"},
     Path.GHOST: {"BROADCAST_TIMING_GHOST_S": "0.3", "BROADCAST_TIMING_GHOST_STOP_S": "0.5"},
+    Path.POOLED: {"BROADCAST_POOL": "reduced:public=1"},
     Path.FALLBACK: _RECORDED,
     Path.UPLOAD_ERRORED: {**_RECORDED, "BROADCAST_TIMING_UPLOAD_RETRY_S": "0.3"},
 }
@@ -252,6 +253,8 @@ class Scenario:
 
     async def _bring_up(self) -> None:
         path, spec = self.point.path, self._spec()
+        if path is Path.POOLED:
+            await eventually(self._pool_is_filled, within=WITHIN_S, every=0.05)
         # Without an id of ours: a repeated create would make a second broadcast, were it not for the request id.
         created = await self._ask(lambda client: client.create(spec, title="A show", request_id="create"))
         self.broadcast_id = created.id
@@ -288,6 +291,9 @@ class Scenario:
             case _:
                 return
         await self._ask(lambda client: client.update(broadcast_id, mask=mask, spec=spec, request_id="update"))
+
+    async def _pool_is_filled(self) -> bool:
+        return bool(await self.verdict.idle())
 
     async def _cut_short(self) -> None:
         bringing = asyncio.create_task(self._bring_up())

@@ -37,7 +37,7 @@ class Verdict:
     async def runs_once(self) -> None:
         """One room, one live stream and one egress that publishes, and the rows say so."""
         assert not self.stack.doubles()
-        rooms, streams, egresses = self._rooms(), self._streams(), self._egresses()
+        rooms, streams, egresses = self._rooms(), self._streams() - await self.idle(), self._egresses()
         assert (len(rooms), len(streams), len(egresses)) == (1, 1, 1), (rooms, streams, egresses)
         assert self.living("mux", "ingest.connected", "ingest.disconnected") == 1
         present = await self._present()
@@ -46,7 +46,7 @@ class Verdict:
     async def is_gone(self) -> bool:
         """Nothing runs, nothing publishes, and nobody has anything to do any more. Answers whether it is deleted."""
         assert not self.stack.doubles()
-        left = (self._rooms(), self._streams(), self._egresses())
+        left = (self._rooms(), self._streams() - await self.idle(), self._egresses())
         assert left == (set(), set(), set()), left
         assert self.living("mux", "ingest.connected", "ingest.disconnected") == 0
         assert self.living("livekit", "destination.connected", "destination.disconnected") == 0
@@ -122,6 +122,11 @@ class Verdict:
         true = left - sum(each.time for each in mux.of("ingest.connected"))
         if all(each["basis"] == "provider" for each in entries):
             assert abs((fed or 0.0) - true) < 1, f"{fed} s of input are charged, and {true} s were sent"
+
+    async def idle(self) -> set[str]:
+        """Live streams of the pool, which wait for a broadcast."""
+        rows = await self.pool.fetch("SELECT external_id FROM pool_stream WHERE phase = 'present'")
+        return {row["external_id"] for row in rows}
 
     def _rooms(self) -> set[str]:
         effects = self.stack.livekit.effects

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import defaultdict
 from dataclasses import replace
 
-from service.domain.broadcast import DeliveryPolicy, IdlePolicy, Target
+from service.domain.broadcast import DeliveryPolicy, IdlePolicy, LatencyMode, PlaybackPolicy, Target
+from service.domain.pool import Profile
 from service.domain.resource_set import backoff_s
 from service.domain.timing import Timing
 from tests.simulation.chaos import Chaos, lie
@@ -40,6 +42,8 @@ NAMES_TAKEN = 0.2
 """The share of worlds with strangers in which another environment has a room with the name of one of ours."""
 FAILOVERS = 0.2
 """The share of worlds whose database loses its last seconds."""
+POOLS = 0.3
+"""The share of worlds in which idle live streams are made ahead."""
 LOOPS, LOOP_S = 0.1, 240.0
 WATCHED = 0.7
 """The share of broadcasts of a watched world that are delivered while somebody watches."""
@@ -78,6 +82,9 @@ class Course:
             self._shared.storage = True
             self._shared.timing = replace(self._shared.timing, fallback_faults=1, fallback_outage_s=15.0)
         self._shared.counts = self._world.watched
+        if random.Random(f"pool of {self._world.seed}").random() < POOLS:
+            profile = Profile(latency_mode=LatencyMode.REDUCED, playback_policy=PlaybackPolicy.PUBLIC)
+            self._shared.pool = {profile: 2}
         for _ in range(rng.choice((2, 2, 3))):
             self._world.begin()
         chaos_s = rng.uniform(240, 600)

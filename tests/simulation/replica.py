@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextvars import ContextVar, copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from service.api.audience.collector import Collector
 from service.domain.errors import StoreUnavailable
+from service.domain.pool import Profile
 from service.domain.timing import Timing
 from service.providers.budget import Budget, Limits
 from service.reconciler.act.requests import Providers
 from service.reconciler.background.observer import Observer
+from service.reconciler.background.pool import PoolKeeper
 from service.reconciler.background.prober import Prober
 from service.reconciler.background.sweeper import Sweeper
 from service.reconciler.loop import Loop
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from service.store.measurements.probes import Probes
     from service.store.owned_ids import OwnedIds
     from service.store.passes import Passes
+    from service.store.pool import Pool
     from tests.simulation.checks.plan_rules import Planned
     from tests.simulation.environment import Environment, Hint
     from tests.simulation.providers.livekit import LiveKit
@@ -49,7 +52,7 @@ LEASE = timedelta(seconds=20)
 OBSERVE_EVERY = PROBE_EVERY = timedelta(seconds=10)
 SWEEP_EVERY, SWEEP_GRACE = timedelta(seconds=60), timedelta(seconds=120)
 PAUSE_S = (15.0, 90.0)
-SWEEPER = "sweeper"
+SWEEPER, KEEPER = "sweeper", "pool"
 CLOCK_EVERY_S = 2.0
 _QUICK = frozenset({"claim", "next_due", "take_duty", "take", "look_at_clock"})
 """Statements that wait for no time of their own, because there are very many of them."""
@@ -78,6 +81,8 @@ class Shared:
     """Whether there is a key for playback tokens."""
     counts: bool = False
     """Whether replicas count viewers. Without viewers they need not, and draw nothing for it."""
+    pool: Mapping[Profile, int] = field(default_factory=dict[Profile, int])
+    """Idle live streams that are made ahead."""
     database_away_until: float = 0.0
     called: Callable[[Replica, Call, str], None] = lambda _replica, _call, _subject: None
     """Told of every call as it is begun."""
@@ -157,6 +162,7 @@ class Replica:
             uploads=Uploads(self, shared.at_mux, shared.mux),
             storage=Storage(env.canaries.make()) if shared.storage else None,
             files="shows/sim/",
+            pooled=bool(shared.pool),
         )
         self._inbox = store.Inbox(tables, line)
         reconciler = Reconciler(passes, self.providers, shared.timing, lease=LEASE)
@@ -186,6 +192,17 @@ class Replica:
         self.spawn(self.loop.run(), "loop")
         self.spawn(self._look_at_clock(), "clock")
         self.spawn(observer.run(), "observer")
+        if shared.pool:
+            keeper = PoolKeeper(
+                self.leases,
+                cast("Pool", store.Pool(tables, line)),
+                owned_ids,
+                self.providers,
+                shared.pool,
+                every=OBSERVE_EVERY,
+                grace=timedelta(seconds=shared.timing.stream_grace_s),
+            )
+            self.spawn(keeper.run(), KEEPER)
         self.spawn(prober.run(), "prober")
         self.spawn(sweeper.run(), SWEEPER)
         self.collector: Collector | None = None
@@ -202,9 +219,9 @@ class Replica:
 
     @property
     def doing(self) -> str:
-        """Which of its parts is at work: the sweeper, or one of its passes."""
+        """Which of its parts is at work: the sweeper, the keeper of the pool, or one of its passes."""
         task = asyncio.current_task()
-        return SWEEPER if task is not None and task.get_name() == SWEEPER else "us"
+        return task.get_name() if task is not None and task.get_name() in (SWEEPER, KEEPER) else "us"
 
     def spawn(self, work: Coroutine[Any, Any, _T], name: str) -> asyncio.Task[_T]:
         context = copy_context()

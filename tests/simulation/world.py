@@ -34,6 +34,7 @@ WATCHED_EVERY = 4
 
 class World:
     def __init__(self, seed: int, *, lines: int | None = LINES, searched: bool = False) -> None:
+        self.seed = seed
         self.env = environment(seed, ends=LONGEST_S, lines=lines)
         self.shown = Shown() if searched else None
         env = self.env
@@ -55,6 +56,7 @@ class World:
             limits=SCARCE if env.rng.random() < 0.25 else Limits(),
             storage=env.rng.random() < 0.5,
         )
+        self.tables.taken = mux.give
         self.shared.at_livekit.worker_is_free = livekit.worker_is_free
         self.replicas: list[Replica] = []
         self.callers = Callers(env, lambda: self.replicas)

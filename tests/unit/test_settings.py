@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 
+from service.domain.broadcast import LatencyMode, PlaybackPolicy
 from service.domain.cost.prices import Prices
 from service.domain.measurements import PROBED_S, SEEN_S
+from service.domain.pool import Profile
 from service.domain.secret import Secret
 from service.domain.timing import Timing
 from service.providers.budget import Limit, Limits
@@ -111,6 +113,16 @@ SHORT_KEY = base64.b64encode(b"s" * 16).decode()
         ("MUX_BASE_URL", "api.mux.com"),
         ("MUX_INGEST_URL", "rtmps://ingest.example/app/"),
         ("PLAYBACK_BASE_URL", "stream.mux.com"),
+        ("BROADCAST_POOL", "reduced=5"),
+        ("BROADCAST_POOL", "ultra:public=5"),
+        ("BROADCAST_POOL", "reduced:public"),
+        ("BROADCAST_POOL", "reduced:public=0"),
+        ("BROADCAST_POOL", "reduced:public=101"),
+        ("BROADCAST_POOL", "reduced:public=five"),
+        ("BROADCAST_POOL", "reduced:public=1,reduced:public:window-120=1"),
+        ("BROADCAST_POOL", "reduced:public:audio:audio=1"),
+        ("BROADCAST_POOL", "reduced:public:window-1801=1"),
+        ("BROADCAST_POOL", "reduced:public:duration-59=1"),
         ("BROADCAST_SECRET_KEYS", "no base64 at all!"),
         ("BROADCAST_SECRET_KEYS", "schlüssel"),
         ("BROADCAST_SECRET_KEYS", SHORT_KEY),
@@ -295,6 +307,7 @@ CHANGES = {
     "BROADCAST_PROBE_S": "4",
     "BROADCAST_SWEEP_S": "1",
     "BROADCAST_SWEEP_GRACE_S": "7",
+    "BROADCAST_POOL": "reduced:public=5, low:signed:audio:window-60=2",
     "BROADCAST_DELETED_KEPT_S": "99",
     "BROADCAST_EVENTS_KEPT_S": "86400",
     "BROADCAST_REQUESTS_KEPT_S": "3600",
@@ -355,6 +368,18 @@ def test_every_setting_can_be_set() -> None:
         "probe_every": timedelta(seconds=4),
         "sweep_every": timedelta(seconds=1),
         "sweep_grace": timedelta(seconds=7),
+        "pool": (
+            (Profile(latency_mode=LatencyMode.REDUCED, playback_policy=PlaybackPolicy.PUBLIC), 5),
+            (
+                Profile(
+                    latency_mode=LatencyMode.LOW,
+                    playback_policy=PlaybackPolicy.SIGNED,
+                    audio_only=True,
+                    reconnect_window_s=60.0,
+                ),
+                2,
+            ),
+        ),
         "deleted_kept": timedelta(seconds=99),
         "events_kept": timedelta(days=1),
         "requests_kept": timedelta(hours=1),

@@ -15,6 +15,7 @@ from service.domain.ports import StreamSeen
 from service.domain.reasons import EventReason
 from service.domain.resource_set import next_ordinal
 from service.domain.resources import Phase, Recording, Stream, StreamStatus
+from service.domain.secret import Secret
 from service.domain.timing import Timing
 
 
@@ -28,6 +29,22 @@ def created_stream(stream: Stream, seen: StreamSeen, now: datetime) -> Stream:
         retry_at=None,
         key=seen.key,
         playback_id=seen.playback_id,
+    )
+
+
+def taken_stream(ordinal: int, external_id: str, playback_id: str, key: Secret, now: datetime) -> Stream:
+    """The row of a live stream that was made ahead and is a broadcast's from now on. Nobody was ever given its key."""
+    return Stream(
+        ordinal=ordinal,
+        phase=Phase.PRESENT,
+        external_id=external_id,
+        intended_at=now,
+        changed_at=now,
+        status=StreamStatus.IDLE,
+        status_since=now,
+        playback_id=playback_id,
+        key=key,
+        unnamed=True,
     )
 
 

@@ -162,9 +162,13 @@ class Planner:
         )
 
     def plan_title(self) -> None:
-        """A title that was changed on air. Any other step of the live stream goes first."""
+        """A title that was changed on air, or the names of a live stream that was made ahead. Any other step of the
+        live stream goes first.
+        """
         stream, steps = self.resource_set.stream, self.steps
-        if stream is None or stream.phase is not Phase.PRESENT or stream.title == self.broadcast.spec.title:
+        if stream is None or stream.phase is not Phase.PRESENT:
+            return
+        if stream.title == self.broadcast.spec.title and not stream.unnamed:
             return
         if any(isinstance(step, StreamStep) and step.ordinal == stream.ordinal for step in steps):
             return

@@ -84,8 +84,10 @@ class Streams(Protocol):
         ...
 
     async def enable(self, stream_id: str) -> None: ...
-    async def set_title(self, stream_id: str, title: str, *, owner_id: str, broadcast_id: str) -> None:
-        """Give the live stream, and the recordings that begin from now on, another title. Safe to repeat."""
+    async def set_title(self, stream_id: str, title: str, *, owner_id: str, broadcast_id: str, tag: str = "") -> None:
+        """Give the live stream, and the recordings that begin from now on, another title. *tag*: the mark of the live
+        stream from now on; empty: it stays. Safe to repeat.
+        """
         ...
 
     async def delete(self, stream_id: str) -> None:

@@ -150,7 +150,7 @@ def _observed_generation(broadcast: Broadcast, resource_set: ResourceSet, plan: 
         egress.layout != broadcast.spec.layout or output_changes(broadcast, egress) != ((), ())
     )
     if broadcast.target is Target.LIVE and stream is not None:
-        behind = behind or stream.title != broadcast.spec.title
+        behind = behind or stream.unnamed or stream.title != broadcast.spec.title
     if broadcast.target is Target.CREATED or behind or plan is None:
         return broadcast.status.observed_generation
     return broadcast.generation

@@ -72,17 +72,16 @@ class Streams:
             if error.outcome is not Outcome.MISSING:
                 raise
 
-    async def set_title(self, stream_id: str, title: str, *, owner_id: str, broadcast_id: str) -> None:
+    async def set_title(self, stream_id: str, title: str, *, owner_id: str, broadcast_id: str, tag: str = "") -> None:
         """A PATCH of a dictionary changes what is in it and nothing else; through the SDK's model it would reset three
-        settings. Of `new_asset_settings` it changes `meta` alone (mux.com/docs, Update a live stream).
+        settings. Of `new_asset_settings` it changes `meta` alone (mux.com/docs, Update a live stream), so recordings
+        keep the mark that the live stream was made with.
         """
         named = {"meta": named_by(title, owner_id, broadcast_id) | {"title": title}}
-        await self._calls.call(
-            Operation.SET_TITLE,
-            self._live.update_live_stream,
-            stream_id,
-            {"meta": {"title": title}, "new_asset_settings": named},
-        )
+        body: dict[str, Any] = {"meta": {"title": title}, "new_asset_settings": named}
+        if tag:
+            body["passthrough"] = tag
+        await self._calls.call(Operation.SET_TITLE, self._live.update_live_stream, stream_id, body)
 
     async def enable(self, stream_id: str) -> None:
         await self._calls.call(Operation.ENABLE_STREAM, self._live.enable_live_stream, stream_id)

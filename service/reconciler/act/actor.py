@@ -76,6 +76,10 @@ class Actor:
         answer is the time, by the database's clock, at which to ask for one again. Raises LeaseLost, StoreUnavailable.
         """
         context, bucket = self._context, bucket_of(step)
+        if isinstance(step, CreateStream):
+            with contextlib.suppress(Overtaken):
+                if await streams.take_pooled(context, step):
+                    return None
         turn = context.turn or context.broadcast.turn_at
         if (
             bucket is not None

@@ -60,6 +60,8 @@ class Providers:
     """For local recordings."""
     files: str = ""
     """Begins every object key in it."""
+    pooled: bool = False
+    """Whether live streams are made ahead."""
     refusals: Refusals = field(default_factory=Refusals)
 
 

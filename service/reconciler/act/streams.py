@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import structlog
+
 from service import telemetry
 from service.domain.broadcast import Carrier, RecordingPolicy
 from service.domain.errors import ProviderError
@@ -19,6 +21,7 @@ from service.domain.planning.steps import (
     SettleRecordings,
     StreamStep,
 )
+from service.domain.pool import profile_of
 from service.domain.ports import Relay, StreamWanted
 from service.domain.provider import STREAMS
 from service.domain.reasons import EventReason
@@ -29,6 +32,8 @@ from service.reconciler.act.call import delete
 from service.reconciler.act.context import PassContext
 from service.reconciler.act.outcomes import not_created, record_failure, retry_at, trouble_of
 from service.reconciler.act.tags import stream_tag
+
+log = structlog.get_logger(__name__)
 
 
 async def carry_out(context: PassContext, step: StreamStep) -> None:
@@ -49,6 +54,22 @@ async def carry_out(context: PassContext, step: StreamStep) -> None:
             await _cut(context, stream)
         case SetTitle():
             await _set_title(context, stream)
+
+
+async def take_pooled(context: PassContext, step: CreateStream) -> bool:
+    """Take a live stream that was made ahead instead of making one: no call, and no token, is needed. Answers whether
+    there was one. Raises Overtaken, LeaseLost, StoreUnavailable.
+    """
+    profile = profile_of(context.broadcast.spec)
+    if not context.providers.pooled or profile is None:
+        return False
+    failpoint("pool.take.before_record")
+    taken = await context.passes.take_pooled(context.claim, step.ordinal, profile)
+    telemetry.POOL_TAKEN.add(1, {"profile": profile.text, "found": "yes" if taken else "no"})
+    if taken:
+        log.info("pool_stream_taken", broadcast_id=context.broadcast.id, profile=profile.text)
+        failpoint("pool.take.after_record")
+    return taken
 
 
 async def _create(context: PassContext, step: CreateStream) -> None:
@@ -195,7 +216,11 @@ async def _set_title(context: PassContext, stream: Stream) -> None:
     spec = context.broadcast.spec
     try:
         await context.providers.streams.set_title(
-            stream.external_id, spec.title, owner_id=spec.owner_id, broadcast_id=context.broadcast.id
+            stream.external_id,
+            spec.title,
+            owner_id=spec.owner_id,
+            broadcast_id=context.broadcast.id,
+            tag=stream_tag(context.providers.tag, context.broadcast.id, stream.ordinal) if stream.unnamed else "",
         )
     except ProviderError as error:
         failures = stream.title_failures + 1
@@ -205,8 +230,10 @@ async def _set_title(context: PassContext, stream: Stream) -> None:
         return
     failpoint("title.set.after_call")
     await context.record(
-        [replace(stream, title=spec.title, title_failures=0, title_retry_at=None)],
-        events=[Event(reason=EventReason.TITLE_SET, message=spec.title)],
+        [replace(stream, title=spec.title, unnamed=False, title_failures=0, title_retry_at=None)],
+        events=[
+            Event(reason=EventReason.STREAM_NAMED if stream.unnamed else EventReason.TITLE_SET, message=spec.title)
+        ],
         recovered=STREAMS,
     )
     failpoint("title.set.after_record")

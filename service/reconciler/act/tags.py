@@ -32,6 +32,17 @@ def stream_tag(prefix: str, broadcast_id: str, ordinal: int) -> str:
     return f"{prefix}{broadcast_id}:{ordinal}"
 
 
+def pool_tag(prefix: str, entry_id: str) -> str:
+    """Of a live stream that belongs to no broadcast yet. No id of a broadcast has a dot."""
+    return f"{prefix}pool.{entry_id}:0"
+
+
+def pool_id(prefix: str, tag: str) -> str:
+    """The entry of the pool that *tag* is the mark of. Empty: of none."""
+    owner = tag.removeprefix(prefix).rpartition(":")[0] if tag.startswith(prefix) else ""
+    return owner.removeprefix("pool.") if owner.startswith("pool.") else ""
+
+
 def upload_tag(prefix: str, broadcast_id: str, upload: Upload) -> str:
     """Not the live stream's: the recordings that Mux makes of it carry that one."""
     return f"{prefix}{broadcast_id}:upload-{upload.ordinal}-{upload.attempt}"

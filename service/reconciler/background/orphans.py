@@ -19,7 +19,7 @@ from service.domain.provider import ROOMS, STREAMS
 from service.domain.resources import Kind
 from service.failpoints import failpoint
 from service.providers.budget import Bucket, NoToken, Rank
-from service.reconciler.act.tags import is_upload_tag
+from service.reconciler.act.tags import is_upload_tag, pool_id
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -206,10 +206,13 @@ class Reaper:
     async def _judge(
         self, kind: Kind, tagged: Collection[_Seen], before: datetime, add: Callable[[Orphan], None]
     ) -> None:
+        # Before the owners are read: one that a broadcast takes in between has an owner by then.
+        idle = await self._owned_ids.pooled([pool_id(self._providers.tag, seen.tag) for seen in tagged])
         owned = await self._owned_ids.owned(kind, [seen.id for seen in tagged])
         searching = await self._owned_ids.searching(kind, sorted({self._owner(seen) for seen in tagged}))
         for seen in tagged:
-            if seen.id not in owned and self._owner(seen) not in searching:
+            pooled = pool_id(self._providers.tag, seen.tag) in idle
+            if seen.id not in owned and not pooled and self._owner(seen) not in searching:
                 add(
                     Orphan(
                         provider=STREAMS,

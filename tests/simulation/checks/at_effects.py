@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from service.domain.broadcast import Target
 from service.domain.resource_set import failed
 from service.domain.resources import Egress, Phase
+from service.reconciler.act.tags import pool_id
 from service.reconciler.background.orphans import PER_CALL
 from tests.simulation.providers.network import LATE_S
-from tests.simulation.replica import SWEEP_EVERY, SWEEPER
+from tests.simulation.replica import SWEEP_EVERY, SWEEPER, TAG
 
 if TYPE_CHECKING:
     from tests.simulation.checks.at_commits import AtCommits
@@ -144,6 +145,11 @@ class AtEffects:
         if self._findings.commits_lost:
             return
         stream = self._shared.mux.streams[effect.id]
+        if effect.id in {idle.external_id for idle in self._shared.tables.pool.values()}:
+            self._findings.violate("I-2", f"{effect.id} waits for a broadcast, and was swept")
+        if pool_id(TAG, stream.tag):
+            # Its create landed after it was given up, or the rows of the pool are lost.
+            return
         ordinal = int(stream.tag.rpartition(":")[2])
         intended = self._commits.streams_intended.get((stream.broadcast_id, ordinal))
         landed = next(e.time for e in self._shared.env.effects.log if e.kind == "stream.created" and e.id == effect.id)

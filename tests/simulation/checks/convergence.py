@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from service.domain.broadcast import FallbackMode, State, Target
 from service.domain.resource_set import ResourceSet, backoff_s, failed, on_air
 from service.domain.resources import Egress, EgressStatus, Kind, LocalRecording, Phase
+from service.reconciler.act.tags import pool_id
 from tests.simulation.checks.at_effects import STARTS, STARTS_WINDOW_S
+from tests.simulation.replica import TAG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,9 +93,18 @@ class Convergence:
                 found[broadcast.id] = f"it is to be recorded and nothing is: {_told(row)}"
             elif (broadcast.state is State.LIVE) is not publishes:
                 found[broadcast.id] = f"it is said to be {broadcast.state}, published: {publishes}: {_told(row)}"
-            elif missing := [each for each in row.resources.values() if not self._is_there(broadcast.id, each)]:
-                found[broadcast.id] = f"it has {missing[0].kind} {missing[0].external_id}, which is not there"
+            elif wrong := next((why for each in row.resources.values() if (why := self._wrong(row, each))), ""):
+                found[broadcast.id] = wrong
         return found
+
+    def _wrong(self, row: Row, resource: AnyResource) -> str:
+        """What is wrong with *resource*, in a sentence. Empty: nothing."""
+        if not self._is_there(row.broadcast.id, resource):
+            return f"it has {resource.kind} {resource.external_id}, which is not there"
+        stream = self._shared.mux.get(resource.external_id) if resource.kind is Kind.STREAM else None
+        if stream is not None and resource.phase is Phase.PRESENT and pool_id(TAG, stream.tag):
+            return f"its live stream {stream.id} has the mark of the pool still"
+        return ""
 
     def _given_up(self, row: Row) -> TrueEgress | None:
         """An egress that was written off, and runs and costs. None: there is none."""
@@ -153,7 +164,8 @@ class Convergence:
         left += [
             f"live stream {each.id}"
             for each in self._shared.mux.living
-            if each.id not in {*owned, *strange} or each.broadcast_id in over
+            if (each.id not in {*owned, *strange} and pool_id(TAG, each.tag) not in self._shared.tables.pool)
+            or each.broadcast_id in over
         ]
         left += [
             f"upload {each.recording.asset_id}"

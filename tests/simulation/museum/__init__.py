@@ -8,7 +8,7 @@ import contextlib
 from collections.abc import Generator
 from typing import Final
 
-from tests.simulation.museum import claims, doubles, endings, evidence, looks, viewers, webhooks
+from tests.simulation.museum import claims, doubles, endings, evidence, looks, pool, viewers, webhooks
 from tests.simulation.museum.exhibit import Exhibits
 
 MUSEUM: Final[Exhibits] = {
@@ -19,6 +19,7 @@ MUSEUM: Final[Exhibits] = {
     **webhooks.EXHIBITS,
     **endings.EXHIBITS,
     **viewers.EXHIBITS,
+    **pool.EXHIBITS,
 }
 
 

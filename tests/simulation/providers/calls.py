@@ -178,7 +178,7 @@ class Streams:
     async def enable(self, stream_id: str) -> None:
         await self._call(_ENABLE, stream_id, lambda: self._if_there(stream_id, self._mux.enable))
 
-    async def set_title(self, stream_id: str, title: str, *, owner_id: str, broadcast_id: str) -> None:
+    async def set_title(self, stream_id: str, title: str, *, owner_id: str, broadcast_id: str, tag: str = "") -> None:
         del owner_id, broadcast_id
 
         def set_title() -> None:
@@ -191,7 +191,7 @@ class Streams:
                     outcome=Outcome.MISSING,
                     code="404",
                 )
-            self._mux.set_title(stream, title)
+            self._mux.set_title(stream, title, tag)
 
         await self._call(_TITLE, stream_id, set_title)
 

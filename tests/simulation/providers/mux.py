@@ -144,6 +144,10 @@ class Mux:
         now = self._env.loop.time()
         return [stream for stream in self.streams.values() if not stream.deleted and stream.listed_at <= now]
 
+    def give(self, stream_id: str, broadcast_id: str) -> None:
+        """A live stream of the pool is a broadcast's from now on, whatever its mark says still."""
+        self.streams[stream_id].broadcast_id = broadcast_id
+
     def reset_key(self, stream: LiveStream) -> Secret:
         self.by_key.pop(stream.key, None)
         stream.key = self._env.canaries.make()
@@ -151,8 +155,9 @@ class Mux:
         self._env.effects.add("key.reset", stream.id, stream.broadcast_id)
         return Secret(stream.key)
 
-    def set_title(self, stream: LiveStream, title: str) -> None:
+    def set_title(self, stream: LiveStream, title: str, tag: str = "") -> None:
         stream.wanted = replace(stream.wanted, title=title)
+        stream.tag = tag or stream.tag
         self._env.effects.add("stream.titled", stream.id, stream.broadcast_id, title)
 
     def disable(self, stream: LiveStream, by: str = "us") -> None:

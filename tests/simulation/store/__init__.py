@@ -4,6 +4,7 @@ from tests.simulation.store.audience import AudienceSlots
 from tests.simulation.store.callers import Broadcasts, Changes
 from tests.simulation.store.leases import Leases
 from tests.simulation.store.passes import Passes
+from tests.simulation.store.pool import Pool
 from tests.simulation.store.probes import Probes
 from tests.simulation.store.shared import Budgets, Inbox, Outages, OwnedIds
 from tests.simulation.store.standby import Standby
@@ -21,6 +22,7 @@ __all__ = [
     "Outages",
     "OwnedIds",
     "Passes",
+    "Pool",
     "Probes",
     "Standby",
     "Tables",

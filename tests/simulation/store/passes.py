@@ -19,6 +19,8 @@ from service.domain.errors import LeaseLost, Overtaken
 from service.domain.lifecycle import Event
 from service.domain.measurements import Probe
 from service.domain.observing.set_back import moved_back
+from service.domain.observing.streams import taken_stream
+from service.domain.pool import PoolPhase, Profile
 from service.domain.provider import Provider
 from service.domain.reasons import Actor, EventReason
 from service.domain.reporting.record import Derive, tell, with_outcome
@@ -169,6 +171,45 @@ class Passes:
         )
         await self._line.commit("record")
         return replace(situation, broadcast=broadcast)
+
+    async def take_pooled(self, claim: Claim, ordinal: int, profile: Profile) -> bool:
+        read = asyncio.get_running_loop().time()
+        await self._line.begin("take_pooled")
+        row = self._held(claim)
+        stored, tables, now = row.read(), self._tables, self._tables.now()
+        if stored.target is not Target.LIVE:
+            raise Overtaken(claim.broadcast_id)
+        idle = sorted(
+            (each.intended_at, entry_id)
+            for entry_id, each in tables.pool.items()
+            if each.profile == profile.text and each.phase is PoolPhase.PRESENT
+        )
+        if not idle:
+            return False
+        pooled = tables.pool[idle[0][1]]
+        stream = taken_stream(ordinal, pooled.external_id, pooled.playback_id, pooled.key, now)
+        tables.check_resources(claim.broadcast_id, [stream])
+        after = row.resources | {(stream.kind, stream.ordinal): stream}
+        situation = Situation(
+            broadcast=stored,
+            resources=tuple(after[key] for key in sorted(after)),
+            now=now,
+            availability=self._availability(),
+            costs=self._costs,
+            watching=self._watching(row),
+            read=read,
+        )
+        event = Event(reason=EventReason.STREAM_TAKEN, message=stream.external_id)
+        broadcast, told = tell(stored, situation, [event], self._derive)
+        del tables.pool[idle[0][1]]
+        tables.taken(stream.external_id, claim.broadcast_id)
+        tables.put_resources(row, [stream])
+        row.broadcast = broadcast
+        row.lane = lane(row)
+        tables.append(row, told, actor=Actor.RECONCILER, before=stored)
+        tables.written(Written(claim=claim, row=row, before=stored, after=row.broadcast, events=told))
+        await self._line.commit("take_pooled")
+        return True
 
     async def release(self, claim: Claim, due: datetime | None, *, turn: datetime | None = None) -> bool:
         await self._line.begin("release")

@@ -97,6 +97,10 @@ class OwnedIds:
                     owned.add(resource.external_id)
         return asked & owned
 
+    async def pooled(self, entry_ids: Sequence[str]) -> set[str]:
+        await self._line.begin("pooled")
+        return set(entry_ids) & set(self._tables.pool)
+
     async def started(self, egress_ids: Sequence[str]) -> set[str]:
         await self._line.begin("started")
         kept = {each.external_id for row in self._tables.rows.values() for each in row.resources.values()}

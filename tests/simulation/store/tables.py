@@ -20,9 +20,11 @@ from service.domain.cost.entries import Entry
 from service.domain.cost.prices import CostKind
 from service.domain.lifecycle import Event
 from service.domain.measurements import Probe
+from service.domain.pool import PoolPhase
 from service.domain.ports import Heard
 from service.domain.reasons import Actor, EventReason
 from service.domain.resources import AnyResource
+from service.domain.secret import NO_SECRET, Secret
 from service.domain.situation import Outage
 from service.store.changes import Before
 from service.store.leases import Claim, lane_of
@@ -177,6 +179,17 @@ def _not_told(_: str) -> None:
     pass
 
 
+@dataclass(slots=True, kw_only=True)
+class Pooled:
+    profile: str
+    phase: PoolPhase
+    intended_at: datetime
+    looked_at: datetime
+    external_id: str = ""
+    playback_id: str = ""
+    key: Secret = NO_SECRET
+
+
 class Tables:
     def __init__(self, clock: Callable[[], datetime]) -> None:
         self.now = clock
@@ -188,6 +201,9 @@ class Tables:
         self.fence_base = 0
         self.requests: dict[str, Asked] = {}
         self.buckets: dict[str, Bucket] = {}
+        self.pool: dict[str, Pooled] = {}
+        self.taken: Callable[[str, str], None] = lambda _stream_id, _broadcast_id: None
+        """Told of a live stream of the pool that is a broadcast's from now on."""
         self.duties: dict[str, tuple[str, datetime]] = {}
         self.webhooks: list[Webhook] = []
         """The webhooks that are kept."""
@@ -256,6 +272,7 @@ class Tables:
             return
         self.history = str(int(self.history) + 1)
         self.fence_base += 1_000_000
+        self.pool.clear()
         now = self.now()
         for row in self.rows.values():
             if row.broadcast.target is Target.CREATED or (row.broadcast.state.over and row.due is None):
