@@ -65,6 +65,17 @@ def test_the_first_viewer_starts_one_egress_when_it_is_decided() -> None:
     assert planned(on_demand(wanted=True), THERE, a_room(host_publishing=False), a_stream()).steps == ()
 
 
+def test_an_egress_is_warm_some_seconds_before_the_scheduled_time() -> None:
+    at = T0 + seconds(100)
+    scheduled = on_demand(
+        wanted=False, spec=Spec(delivery_policy=DeliveryPolicy.ON_DEMAND, scheduled_start_time=at), live_time=None
+    )
+    early = planned(scheduled, COUNTED, a_room(), a_stream())
+    assert (early.steps, early.wait_until) == ((), at - seconds(TIMING.warm_s))
+    warm = decided(planned(scheduled, COUNTED, a_room(), a_stream(), after_s=100 - TIMING.warm_s))
+    assert (warm.wanted, warm.reason) == (True, "SCHEDULE")
+
+
 def test_it_is_planned_again_when_the_linger_time_is_over_and_stops_then() -> None:
     current = planned(on_demand(wanted=True), THERE, *PLAYING)
     assert (current.steps, current.wait_until) == ((), T0 + seconds(1))

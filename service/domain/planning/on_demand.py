@@ -32,4 +32,5 @@ def inputs_of(
         running=resource_set.egress is not None,
         host=room is not None and bool(room.host_publishing),
         recording=kept and broadcast.live_time is not None,
+        scheduled_at=spec.scheduled_start_time,
     )

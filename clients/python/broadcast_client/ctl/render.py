@@ -200,8 +200,14 @@ def facts(broadcast: Broadcast) -> Table:
 
 
 def _delivery(broadcast: Broadcast) -> str:
+    status = broadcast.status
     name = short_name(DeliveryPolicy.DESCRIPTOR, broadcast.spec.delivery_policy)
-    return f"{name}, {'on air' if broadcast.status.on_air else 'backstage'}" if name == "MANUAL" else name
+    if name == "MANUAL":
+        return f"{name}, {'on air' if status.on_air else 'backstage'}"
+    if status.HasField("delivery"):
+        wanted = "wanted" if status.delivery.wanted else "not wanted"
+        return f"{name}, {wanted}: {status.delivery.reason} for {age(status.delivery.since)}"
+    return name
 
 
 def conditions(broadcast: Broadcast) -> Rows:
