@@ -73,7 +73,7 @@ POOL_IDLE = _meter.create_gauge(
 )
 POOL_TAKEN = _meter.create_counter(
     "broadcast.pool.taken",
-    description="Starts that asked the pool for a live stream, by profile and whether it had one.",
+    description="Starts that asked the pool for a live stream, by profile and found.",
 )
 CREDENTIALS_REFUSED = _meter.create_gauge(
     "broadcast.credentials.refused",
@@ -84,10 +84,10 @@ BUDGET_WAITS = _meter.create_counter(
 )
 SESSIONS = _meter.create_counter("broadcast.sessions", description="Sessions of viewers in KeepAlive, by status.")
 PLAYBACK_REPORTS = _meter.create_counter(
-    "broadcast.playback.reports", description="Reports of players in KeepAlive, by whether they had an error."
+    "broadcast.playback.reports", description="Reports of players in KeepAlive, by error."
 )
 REBUFFERING = _meter.create_histogram(
-    "broadcast.playback.rebuffering", unit="s", description="Time that players stood still, by their reports."
+    "broadcast.playback.rebuffering", unit="s", description="Time that players stood still, as they report it."
 )
 WEBHOOKS = _meter.create_counter("broadcast.webhooks", description="Webhooks received, by provider and outcome.")
 WEBHOOKS_REFUSED = _meter.create_counter(

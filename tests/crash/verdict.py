@@ -92,7 +92,8 @@ class Verdict:
 
     async def charged(self) -> None:
         """The ledger has every egress that ran, once, from its beginning to its end by the log of effects, to the
-        second. One that told no end is charged until it was given up.
+        second. One that told no end is charged until it was given up. One that came late, with a dead key, and that no
+        look met before it failed, is in no row and in no ledger.
         """
         rows = await self.pool.fetch(
             "SELECT external_id, kind, changed_at, detail FROM resource WHERE external_id <> ''"
@@ -101,6 +102,8 @@ class Verdict:
         effects = self.stack.livekit.effects
         began = {each.id: each.time for each in effects.of("egress.started")}
         ended = {each.id: each.time for each in effects.of("egress.ended")}
+        connected = {each.id for each in effects.of("egress.stream_connected")}
+        began = {id_: time for id_, time in began.items() if id_ in known or id_ in connected}
         assert known.keys() == began.keys(), "an egress ran that nobody is charged for"
         entries = await self.pool.fetch(
             "SELECT ref, basis, extract(epoch FROM from_time)::float8 AS began, "

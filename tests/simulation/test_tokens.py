@@ -28,9 +28,9 @@ def tokens(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     ask: Any = Budget._ask  # pyright: ignore[reportPrivateUsage]
 
     async def counted(budget: Budget, bucket: Bucket, *args: Any, **kwargs: Any) -> Any:
-        come_back = await ask(budget, bucket, *args, **kwargs)
-        granted[bucket] += come_back is None
-        return come_back
+        given = await ask(budget, bucket, *args, **kwargs)
+        granted[bucket] += given.taken
+        return given
 
     monkeypatch.setattr(Budget, "_ask", counted)
     return granted

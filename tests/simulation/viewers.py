@@ -116,7 +116,10 @@ class Crowd:
 
     def check_idle(self) -> None:
         """I-23, in calm."""
-        row = self._world.tables.rows[self._id]
+        row = self._world.tables.rows.get(self._id)
+        if row is None:
+            # The commit that created it was lost in a failover.
+            return
         reason = row.broadcast.delivery.decided.reason
         idle_s = self._loop.time() - self.left_at
         if self.watches or idle_s < LEAVES_S or reason in (DeliveryReason.FLAPPING, DeliveryReason.RECORDING):

@@ -83,7 +83,7 @@ def rooms(ordinal: int) -> st.SearchStrategy[Room]:
         absent_since=st.none() | st.none() | moments,
         forgotten_at=st.none() | moments,
         doubted=st.booleans(),
-    )
+    ).map(lambda room: room if room.phase is Phase.DELETING else replace(room, doubted=False))
 
 
 recordings = st.builds(Recording, asset_id=st.just("A"), status=st.sampled_from(RecordingStatus))
@@ -386,6 +386,18 @@ def written_off(draw: st.DrawFn) -> Case:
 
 
 @st.composite
+def scheduled(draw: st.DrawFn) -> Case:
+    """Nobody asked for a start, and the time of the show may be near."""
+    broadcast = draw(broadcasts)
+    spec = replace(broadcast.spec, scheduled_start_time=T0 + seconds(draw(st.sampled_from([1, 60, 400, 3600]))))
+    return Case(
+        broadcast=replace(broadcast, spec=spec, target=Target.CREATED, deleted=False),
+        resources=[],
+        availability=draw(availabilities),
+    )
+
+
+@st.composite
 def capped(draw: st.DrawFn) -> Case:
     """As `delivering`, with a cap of the cost that may be near, reached or far away."""
     case = draw(delivering())
@@ -402,5 +414,16 @@ def capped(draw: st.DrawFn) -> Case:
 
 
 caps = st.sampled_from([1, 20_000_000, 2_000_000_000, 10_000_000_000, 10**12])
-CASES = (anything, on_air(), on_demand(), delivering(), in_trouble(), recovered(), written_off(), ending(), capped())
+CASES = (
+    anything,
+    on_air(),
+    on_demand(),
+    delivering(),
+    in_trouble(),
+    recovered(),
+    written_off(),
+    ending(),
+    capped(),
+    scheduled(),
+)
 FALLBACK_CASES = (on_air(), in_trouble(), recovered())

@@ -131,7 +131,7 @@ def test_a_delivery_is_decided_once() -> None:
             then = replace(case, broadcast=replace(case.broadcast, delivery=step.delivery))
             assert not [each for each in planned(then).plan.steps if isinstance(each, SetDelivery)]
 
-    many(given(on_demand())(holds))()
+    settings(many, max_examples=4 * EXAMPLES)(given(on_demand())(holds))()
     for reason in ("VIEWERS", "NO_VIEWER", "HOLD"):
         assert met[reason] >= 0.05 * EXAMPLES, met
 

@@ -88,7 +88,7 @@ class PoolKeeper(Rounds):
         except ProviderError as error:
             self._providers.refusals.note(error.provider, error.outcome)
             self._rests_until = asyncio.get_running_loop().time() + _REST_S
-            log.warning("pool_rests", operation=error.operation, code=error.code, message=error.message)
+            log.warning("pool_rests", operation=error.operation, code=error.code)
 
     def _measure(self, entries: list[PoolEntry]) -> None:
         idle = Counter(entry.profile for entry in entries if entry.phase is PoolPhase.PRESENT)
