@@ -204,7 +204,7 @@ anything = st.builds(Case, broadcast=broadcasts, resources=resource_sets(), avai
 watchings = st.builds(
     Watching,
     last_seen=st.none() | moments,
-    counted_up_to=st.sampled_from([None, T0, T0, T0, T0 - seconds(30)]),
+    counted_up_to=st.sampled_from([None, T0 - seconds(30), T0, T0]),
     counted_since=st.none() | moments,
 )
 
@@ -214,7 +214,11 @@ def _decided(since: datetime, *, wanted: bool) -> Delivery:
     return Delivery(decided=Decided(wanted=wanted, reason=reason, since=since))
 
 
-deliveries = st.just(UNDECIDED) | st.builds(_decided, moments, wanted=st.booleans())
+deliveries = (
+    st.just(UNDECIDED)
+    | st.builds(_decided, moments, wanted=st.booleans())
+    | st.builds(_decided, st.just(LONG_AGO), wanted=st.just(True))
+)
 
 
 @st.composite
