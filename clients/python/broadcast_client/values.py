@@ -1,5 +1,6 @@
 """What callers may write for a value of the contract: short names of enums, seconds, timedeltas."""
 
+import uuid
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import TypeAlias
@@ -13,6 +14,11 @@ from broadcast.v1.broadcast_service_pb2 import BroadcastFilter
 State: TypeAlias = BroadcastState.ValueType | str
 """A BroadcastState, or its name: "LIVE" and "BROADCAST_STATE_LIVE" are the same."""
 Seconds: TypeAlias = float | timedelta
+
+
+def made_request_id(given: str | None) -> str:
+    """*given*, or a new one that makes the retries of one write safe."""
+    return str(uuid.uuid4()) if given is None else given
 
 
 def short_name(enum: EnumDescriptor, number: int) -> str:

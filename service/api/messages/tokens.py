@@ -89,6 +89,7 @@ class Resume(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     """As of Page."""
 
 
+_Filtered = TypeVar("_Filtered", Page, InboxPage, CostPage)
 _Token = TypeVar("_Token", Page, StoryPage, InboxPage, CostPage, Resume)
 
 
@@ -127,12 +128,7 @@ def page_token(digest: str, last: Position, revision: int, *, history: str = "")
 
 def read_page_token(text: str, digest: str) -> Page:
     """Raises PageTokenInvalid."""
-    page = _decode(text, Page)
-    if page is None:
-        raise PageTokenInvalid("the page token is damaged")
-    if page.filter != digest:
-        raise PageTokenInvalid("the page token belongs to another filter")
-    return page
+    return _page(text, Page, digest)
 
 
 def story_token(broadcast_id: str, revision: int) -> str:
@@ -155,12 +151,7 @@ def inbox_token(digest: str, last_id: int) -> str:
 
 def read_inbox_token(text: str, digest: str) -> InboxPage:
     """Raises PageTokenInvalid."""
-    page = _decode(text, InboxPage)
-    if page is None:
-        raise PageTokenInvalid("the page token is damaged")
-    if page.filter != digest:
-        raise PageTokenInvalid("the page token belongs to another filter")
-    return page
+    return _page(text, InboxPage, digest)
 
 
 def cost_token(digest: str, last_key: str, until: datetime) -> str:
@@ -169,12 +160,7 @@ def cost_token(digest: str, last_key: str, until: datetime) -> str:
 
 def read_cost_token(text: str, digest: str) -> CostPage:
     """Raises PageTokenInvalid."""
-    page = _decode(text, CostPage)
-    if page is None:
-        raise PageTokenInvalid("the page token is damaged")
-    if page.filter != digest:
-        raise PageTokenInvalid("the page token belongs to another request")
-    return page
+    return _page(text, CostPage, digest, of="request")
 
 
 def until(query: CostQuery, page: CostPage) -> CostQuery:
@@ -194,6 +180,15 @@ def read_resume_token(text: str, digest: str) -> Resume:
     if token.filter != digest:
         raise ResumeTokenInvalid("the resume token belongs to another filter")
     return token
+
+
+def _page(text: str, kind: type[_Filtered], digest: str, *, of: str = "filter") -> _Filtered:
+    page = _decode(text, kind)
+    if page is None:
+        raise PageTokenInvalid("the page token is damaged")
+    if page.filter != digest:
+        raise PageTokenInvalid(f"the page token belongs to another {of}")
+    return page
 
 
 def _digest(meant: tuple[object, ...]) -> str:

@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from service.domain.audience.audience import Audience, Count, Source, audience_of
-from service.domain.broadcast import State, Target
-from service.domain.errors import BroadcastNotFound
-from service.domain.lifecycle import not_wanted_live
 from service.store.audience.slots import COUNTED_UP_TO, LAST_SEEN
+from service.store.measurements.refused import refused
 
 if TYPE_CHECKING:
     from service.store.audience.slots import AudienceSlots, Present
@@ -57,12 +55,8 @@ class AudienceCounts:
         async with self._database.connection() as connection:
             if await connection.fetchval(_REPORT, broadcast_id, Source.REPORTED.value, viewers):
                 return
-            row = await connection.fetchrow(
-                "SELECT state, target FROM broadcast WHERE id = $1 AND NOT deleted", broadcast_id
-            )
-        if row is None:
-            raise BroadcastNotFound(broadcast_id)
-        raise not_wanted_live(broadcast_id, State(row["state"]), Target(row["target"]))
+            error = await refused(connection, broadcast_id)
+        raise error
 
 
 def _counts(row: Row, present: Present | None) -> list[Count]:

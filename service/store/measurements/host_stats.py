@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import msgspec
 
-from service.domain.broadcast import State, Target
-from service.domain.errors import BroadcastNotFound
-from service.domain.lifecycle import not_wanted_live
 from service.domain.measurements import HostStats
 from service.store.database import AT_ONCE, Database, changed_rows
+from service.store.measurements.refused import refused
 
 _REPORT = """
 INSERT INTO host_stats (broadcast_id, identity, stats) SELECT id, $2, $3 FROM broadcast
@@ -47,12 +45,8 @@ class HostReports:
                 await connection.execute(_CROWD_OUT, broadcast_id, identity, REPORTERS)
             if new is not None:
                 return
-            row = await connection.fetchrow(
-                "SELECT state, target FROM broadcast WHERE id = $1 AND NOT deleted", broadcast_id
-            )
-        if row is None:
-            raise BroadcastNotFound(broadcast_id)
-        raise not_wanted_live(broadcast_id, State(row["state"]), Target(row["target"]))
+            error = await refused(connection, broadcast_id)
+        raise error
 
     async def forget(self) -> int:
         """Delete the reports of more than a day ago, AT_ONCE at most. Answers how many were deleted. Raises

@@ -2,7 +2,6 @@
 # ruff: noqa: ASYNC109
 # A deadline is part of a gRPC call, not only of the wait for it.
 
-import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping
 
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -35,7 +34,7 @@ from broadcast.v1.health_pb2 import BroadcastHealth, Explanation, HostStats
 from broadcast_client.retry import Safety
 from broadcast_client.services.costs import CostCalls
 from broadcast_client.services.destinations import DestinationCalls
-from broadcast_client.values import Seconds, duration
+from broadcast_client.values import Seconds, duration, made_request_id
 
 
 class BroadcastCalls(DestinationCalls, CostCalls):
@@ -70,7 +69,7 @@ class BroadcastCalls(DestinationCalls, CostCalls):
         wanted.CopyFrom(spec or wanted)
         wanted.title = title or wanted.title
         request = CreateBroadcastRequest(
-            request_id=_request_id(request_id), broadcast_id=broadcast_id, spec=wanted, labels=labels or {}
+            request_id=made_request_id(request_id), broadcast_id=broadcast_id, spec=wanted, labels=labels or {}
         )
         answer = await self._call(
             self._stub.CreateBroadcast, request, "CreateBroadcast", Safety.REPEATABLE, timeout=timeout
@@ -153,7 +152,7 @@ class BroadcastCalls(DestinationCalls, CostCalls):
             RequestIdReused: the request id was used with other content.
         """
         request = UpdateBroadcastRequest(
-            request_id=_request_id(request_id),
+            request_id=made_request_id(request_id),
             broadcast_id=broadcast_id,
             etag=etag,
             spec=spec,
@@ -191,7 +190,7 @@ class BroadcastCalls(DestinationCalls, CostCalls):
             RequestIdReused: the request id was used with other content.
         """
         request = StartBroadcastRequest(
-            request_id=_request_id(request_id),
+            request_id=made_request_id(request_id),
             broadcast_id=broadcast_id,
             wait=None if wait is None else duration(wait),
             host_identity=host_identity,
@@ -212,7 +211,7 @@ class BroadcastCalls(DestinationCalls, CostCalls):
 
         Raises BroadcastNotFound, StateForbids, RequestIdReused.
         """
-        request = SetOnAirRequest(request_id=_request_id(request_id), broadcast_id=broadcast_id, on_air=on_air)
+        request = SetOnAirRequest(request_id=made_request_id(request_id), broadcast_id=broadcast_id, on_air=on_air)
         answer = await self._call(self._stub.SetOnAir, request, "SetOnAir", Safety.REPEATABLE, timeout=timeout)
         return answer.broadcast
 
@@ -240,7 +239,7 @@ class BroadcastCalls(DestinationCalls, CostCalls):
             RequestIdReused: the request id was used with other content.
         """
         request = StopBroadcastRequest(
-            request_id=_request_id(request_id),
+            request_id=made_request_id(request_id),
             broadcast_id=broadcast_id,
             note=note,
             wait=None if wait is None else duration(wait),
@@ -377,7 +376,3 @@ class BroadcastCalls(DestinationCalls, CostCalls):
             self._stub.ReportHostStats, request, "ReportHostStats", Safety.REPEATABLE, timeout=timeout
         )
         return answer.report_interval.ToTimedelta().total_seconds()
-
-
-def _request_id(given: str | None) -> str:
-    return str(uuid.uuid4()) if given is None else given

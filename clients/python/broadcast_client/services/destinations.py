@@ -2,12 +2,11 @@
 # ruff: noqa: ASYNC109
 # A deadline is part of a gRPC call, not only of the wait for it.
 
-import uuid
-
 from broadcast.v1.broadcast_pb2 import Broadcast, Destination
 from broadcast.v1.broadcast_service_pb2 import AddDestinationRequest, RemoveDestinationRequest
 from broadcast_client.retry import Safety
 from broadcast_client.services.stage import StageCalls
+from broadcast_client.values import made_request_id
 
 
 class DestinationCalls(StageCalls):
@@ -39,7 +38,7 @@ class DestinationCalls(StageCalls):
             BroadcastNotFound, EtagMismatch, RequestIdReused: as of `update`.
         """
         request = AddDestinationRequest(
-            request_id=str(uuid.uuid4()) if request_id is None else request_id,
+            request_id=made_request_id(request_id),
             broadcast_id=broadcast_id,
             etag=etag,
             destination=destination,
@@ -76,7 +75,7 @@ class DestinationCalls(StageCalls):
             BroadcastNotFound, EtagMismatch, RequestIdReused: as of `update`.
         """
         request = RemoveDestinationRequest(
-            request_id=str(uuid.uuid4()) if request_id is None else request_id,
+            request_id=made_request_id(request_id),
             broadcast_id=broadcast_id,
             etag=etag,
             name=name,
